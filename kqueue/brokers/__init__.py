@@ -1,0 +1,1 @@
+"""Brokers: where pointers to jobs go."""

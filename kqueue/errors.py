@@ -1,0 +1,68 @@
+"""What KQueue raises, in one short tree.
+
+Bad arguments are plain ``ValueError`` and ``TypeError``; they are raised before anything is written or
+sent. Everything else that KQueue raises by itself stands under :class:`KQueueError`. What a socket or a
+database raised is chained to it as ``__cause__``, and the message says which server it was.
+"""
+
+from collections.abc import Sequence
+
+
+class KQueueError(Exception):
+    """The root of every error that KQueue raises by itself."""
+
+
+class StoreError(KQueueError):
+    """The store cannot do what was asked. The message names its address."""
+
+
+class StoreUnavailable(StoreError):
+    """The store is not there, does not answer, or is locked for too long. Trying again may help."""
+
+
+class AddFailed(StoreError):
+    """``add_job`` or ``add_jobs`` did not take every job.
+
+    ``taken``, ``not_taken`` and ``unknown`` hold job ids, each in the order of the payloads. A job that is
+    ``unknown`` may be there or not (the store's reply was lost): ask with ``get_job(id)``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        taken: Sequence[str] = (),
+        not_taken: Sequence[str] = (),
+        unknown: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.taken = tuple(taken)
+        self.not_taken = tuple(not_taken)
+        self.unknown = tuple(unknown)
+
+
+class BrokerError(KQueueError):
+    """The broker cannot do what was asked. The message names its address."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker is not there or does not answer. No job is lost by it: the sweep puts what was not put."""
+
+
+class LeaseLost(KQueueError):
+    """The job in hand is not ours any more: its lease ran out and another holder took it, or it was deleted.
+
+    Nothing was changed. Whatever the handler did, the new holder will do again: stop working on it.
+    """
+
+    def __init__(self, job_id: str, fence: int) -> None:
+        super().__init__(
+            f"job {job_id}: the lease with fence {fence} is lost; another holder took the job or it was deleted."
+            " Nothing was changed"
+        )
+        self.job_id = job_id
+        self.fence = fence
+
+
+class AlreadySettled(KQueueError):
+    """The handler has settled this job before (deleted, retried or given it back). The first one counts."""

@@ -1,0 +1,113 @@
+"""Job ids: made by the client, unique without asking anyone.
+
+An id is 28 characters of ``0-9a-v`` (base 32, whose letters sort as their values do):
+
+    =======  =====  ==========================================================
+    chars    bits   what
+    =======  =====  ==========================================================
+    0-8      45     milliseconds since 1970, never going back in one process
+    9-12     20     number within the millisecond
+    13-16    20     where: a digest of the host's name
+    17-21    25     where: the process id
+    22-27    30     random, drawn once a process
+    =======  =====  ==========================================================
+
+So ids sort by the time they were made, two ids of one process never meet, and two processes meet only if
+host digest, process id and 30 random bits are all the same.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from typing import NamedTuple
+
+from kqueue.forks import PerProcess
+
+#: The one form of a job id.
+ID_FORM = re.compile(r"[0-9a-v]{28}", re.ASCII)
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
+#: Ids in one millisecond of one process; after these the next millisecond is used.
+_PER_MS = 1 << 20
+
+
+class Origin(NamedTuple):
+    """When and where an id was made."""
+
+    #: Seconds since 1970, to the millisecond.
+    made_at: float
+    #: Four characters that stand for the host's name; equal to :func:`host_tag` on that host.
+    host: str
+    #: The process id on that host.
+    pid: int
+
+
+class IdMint:
+    """Makes the ids of one process. Safe to share by threads and across forks."""
+
+    def __init__(self) -> None:
+        self._press = PerProcess(_Press)
+
+    def make(self, count: int) -> list[str]:
+        """``count`` new ids, in ascending order."""
+        return self._press.get().make(count)
+
+
+def is_job_id(text: object) -> bool:
+    """Whether ``text`` has the form of a job id."""
+    return isinstance(text, str) and ID_FORM.fullmatch(text) is not None
+
+
+def origin(job_id: str) -> Origin:
+    """When and where ``job_id`` was made. Raises ``ValueError`` if it is no job id."""
+    if not is_job_id(job_id):
+        raise ValueError(f"id: expected 28 characters of 0-9 and a-v, got {job_id!r:.80}")
+    return Origin(int(job_id[:9], 32) / 1000, job_id[13:17], int(job_id[17:22], 32))
+
+
+def host_tag(name: str | None = None) -> str:
+    """The four characters that stand for a host's name (this host's by default)."""
+    name = socket.gethostname() if name is None else name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return _base32(int.from_bytes(digest[:4], "big") & 0xFFFFF, 4)
+
+
+class _Press:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._where = host_tag() + _base32(os.getpid() & 0x1FFFFFF, 5) + _base32(secrets.randbits(30), 6)
+        self._ms = 0
+        self._number = 0
+
+    def make(self, count: int) -> list[str]:
+        ids: list[str] = []
+        with self._lock:
+            while len(ids) < count:
+                ids += self._within_one_ms(count - len(ids))
+        return ids
+
+    def _within_one_ms(self, count: int) -> list[str]:
+        now = time.time_ns() // 1_000_000
+        if now > self._ms:
+            self._ms, self._number = now, 0
+        elif self._number == _PER_MS:
+            self._ms, self._number = self._ms + 1, 0
+        first, self._number = self._number, min(self._number + count, _PER_MS)
+        when = _base32(self._ms, 9)
+        return [
+            when + _PAIRS[number >> 10] + _PAIRS[number & 1023] + self._where
+            for number in range(first, self._number)
+        ]
+
+
+def _base32(value: int, width: int) -> str:
+    text = ""
+    while len(text) < width:
+        value, digit = divmod(value, 32)
+        text = _DIGITS[digit] + text
+    return text

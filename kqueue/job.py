@@ -1,0 +1,208 @@
+"""Jobs as values: the row that a store keeps, and the views of it that users get."""
+
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple, Protocol
+
+from kqueue import payload
+
+
+class Priority(IntEnum):
+    """How soon a job runs among those of its tube: the lower number first.
+
+    The numbers are far apart, so that any integer from 0 to 2**32-1 may stand between them. NORMAL is
+    what beanstalkd's clients use by default; beanstalkd calls everything below 1024 urgent.
+    """
+
+    URGENT = 512
+    HIGH = 2**14
+    NORMAL = 2**16
+    LOW = 2**18
+    BULK = 2**20
+
+
+class State(StrEnum):
+    """Where a job stands. Each compares equal to its name."""
+
+    #: Not before ``run_at``.
+    DELAYED = "delayed"
+    #: May be claimed now; compared with no clock.
+    READY = "ready"
+    #: Claimed under a lease. With its lease past it is abandoned, until the sweep makes it ready again.
+    RUNNING = "running"
+    #: Ended without success; kept until deleted or brought back.
+    DEAD = "dead"
+    #: Finished, and kept only while a retention keeps it.
+    DONE = "done"
+
+
+class Row(NamedTuple):
+    """The whole state of a job, as every store keeps it. Times are seconds since 1970 by the store's clock."""
+
+    id: str
+    type: str
+    #: As :mod:`kqueue.payload` encoded it.
+    payload: bytes
+    #: ``"json"`` or ``"bytes"``.
+    encoding: str
+    priority: int
+    #: A :class:`State` or its name.
+    state: str
+    #: Seconds, as given when it was added.
+    delay: float
+    #: Not before this time.
+    run_at: float
+    #: Time to run in seconds: the length of a lease.
+    ttr: float
+    #: Grows by one with each claim; 0 before the first.
+    fence: int = 0
+    #: Claims that were not given back.
+    tries: int = 0
+    #: Runs that ended in a retry since it was added or brought back: what ``max_tries`` counts.
+    failures: int = 0
+    #: Deaths of a process that ran this job and nothing else.
+    crashes: int = 0
+    #: Deaths of a process that held this job among others. Any settle of a run clears both.
+    suspicion: int = 0
+    #: Whether its holder runs nothing else, so that a death may be blamed on it.
+    alone: bool = False
+    #: Unique for each window; None when not running.
+    lease_owner: str | None = None
+    lease_until: float | None = None
+    #: Why it was last retried, given up or recovered.
+    reason: str | None = None
+    created_at: float = 0.0
+    #: When a pointer to it was last put, or None if it is known to have none.
+    put_at: float | None = None
+
+
+class Job:
+    """A job as it stood when it was read. Read-only."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+
+    @property
+    def id(self) -> str:
+        """28 characters, see :mod:`kqueue.ids`."""
+        return self._row.id
+
+    @property
+    def type(self) -> str:
+        """The job type, which chose the handler."""
+        return self._row.type
+
+    @property
+    def payload(self) -> Any:
+        """What was added: a JSON value or ``bytes``. Decoded anew at each access."""
+        return payload.decode(self._row.payload, self._row.encoding)
+
+    @property
+    def priority(self) -> int:
+        """0..2**32-1, lower runs first."""
+        return self._row.priority
+
+    @property
+    def delay(self) -> float:
+        """Seconds, as given when it was added."""
+        return self._row.delay
+
+    @property
+    def ttr(self) -> float:
+        """Time to run in seconds: how long a claim holds before others may take the job."""
+        return self._row.ttr
+
+    @property
+    def tries(self) -> int:
+        """1 on the first run; each run that was not given back counts, and so does one whose worker died."""
+        return self._row.tries
+
+    @property
+    def fence(self) -> int:
+        """The number of its claims. Hand it to outside systems that can refuse a lower one."""
+        return self._row.fence
+
+    @property
+    def created_at(self) -> float:
+        """When it was added: seconds since 1970."""
+        return self._row.created_at
+
+    @property
+    def run_at(self) -> float:
+        """It runs not before this: seconds since 1970."""
+        return self._row.run_at
+
+    @property
+    def state(self) -> State:
+        """Where it stood when it was read."""
+        return State(self._row.state)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was last retried, given up or recovered; None if never."""
+        return self._row.reason
+
+    @property
+    def crashes(self) -> int:
+        """Deaths of a process that ran this job and nothing else, since its last settled run."""
+        return self._row.crashes
+
+    def __repr__(self) -> str:
+        row = self._row
+        return f"<{type(self).__name__} {row.id} {row.type} {row.state} tries={row.tries} fence={row.fence}>"
+
+
+class Holder(Protocol):
+    """Who answers for a job in hand. See :class:`kqueue.batch.Batch`."""
+
+    def delete(self, row: Row) -> None:
+        """It is finished."""
+
+    def renew(self, row: Row) -> None:
+        """Another TTR from now."""
+
+    def unget(self, row: Row, priority: int | None, delay: float) -> None:
+        """Back unrun."""
+
+    def retry(self, row: Row, reason: str, delay: float | None) -> None:
+        """Again later."""
+
+
+class JobInHand(Job):
+    """The job that a handler is given.
+
+    Exactly one of :meth:`delete`, :meth:`retry` and :meth:`unget` ends it; a handler that returns without
+    any has its job retried with the reason "not deleted". In a window of several jobs they become durable
+    when the window settles (at most ``settle_ms`` later, or at ``queue.flush()``), and a lost lease is
+    counted in the report; a job that is claimed alone settles at once, and a lost lease raises here.
+    """
+
+    __slots__ = ("_holder",)
+
+    def __init__(self, row: Row, holder: Holder) -> None:
+        super().__init__(row)
+        self._holder = holder
+
+    def delete(self) -> None:
+        """The job is finished. A second call changes nothing.
+
+        Raises :class:`~kqueue.LeaseLost` if it settles at once and the job is not ours any more, and
+        :class:`~kqueue.AlreadySettled` if it was retried or given back before.
+        """
+        self._holder.delete(self._row)
+
+    def renew(self) -> None:
+        """Hold the job for another TTR from now. Durable when it returns; raises :class:`~kqueue.LeaseLost`."""
+        self._holder.renew(self._row)
+
+    def unget(self, priority: int | None = None, delay: float = 0) -> None:
+        """Give the job back as if it had not run: no try is counted. Raises as :meth:`delete` does."""
+        self._holder.unget(self._row, priority, delay)
+
+    def retry(self, reason: str, delay: float | None = None) -> None:
+        """Run it again in ``delay`` seconds (by default the retry delay); dead if its tries are used up.
+
+        Raises as :meth:`delete` does.
+        """
+        self._holder.retry(self._row, reason, delay)

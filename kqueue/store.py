@@ -1,0 +1,241 @@
+"""The JobStore contract: the durable truth.
+
+Every call takes a list; one job is a list of one. Every call that compares times takes ``now``, which the
+caller has from :meth:`JobStore.now` (a stale ``now`` is safe: it may only make a job wait a little longer).
+``tests/contracts/test_store.py`` says the same in running code, and every store passes it.
+
+Every method raises :class:`~kqueue.errors.StoreUnavailable`, naming the store's address, when the store is
+not there, does not answer, or is locked for too long; then nothing was changed, unless said otherwise.
+A store may be shared by threads, and be used after a fork: the child opens handles of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from kqueue.job import Row
+from kqueue.window import Limits
+
+
+class Selection(NamedTuple):
+    """Which rows a claim may take: those of ``types``, either by id or whatever is ready."""
+
+    types: tuple[str, ...]
+    #: Candidates in this order; None for all ready rows by (priority, order added).
+    ids: tuple[str, ...] | None = None
+
+
+class Claim(NamedTuple):
+    """What a claim got."""
+
+    #: Claimed, as they are now: fence, tries, lease. In the selection's order.
+    rows: list[Row]
+    #: Whether the window was full before all candidates had been looked at.
+    cut: bool
+    #: Candidates by id that are not due yet, with their ``run_at``. Empty for a claim without ids.
+    later: Mapping[str, float]
+
+
+class Delete(NamedTuple):
+    """Settle: the job is finished, its row goes."""
+
+    id: str
+    fence: int
+
+
+class Retry(NamedTuple):
+    """Settle: the run failed; ready at ``run_at``. Adds a failure, clears crashes and suspicion."""
+
+    id: str
+    fence: int
+    run_at: float
+    reason: str
+    put_at: float | None
+
+
+class Unget(NamedTuple):
+    """Settle: given back; the try of its claim is taken off. Clears crashes and suspicion if it was started."""
+
+    id: str
+    fence: int
+    run_at: float
+    #: None keeps the job's own.
+    priority: int | None
+    put_at: float | None
+    started: bool
+
+
+class Die(NamedTuple):
+    """Settle: the run failed for the last time; dead, and kept. Adds a failure, clears crashes and suspicion."""
+
+    id: str
+    fence: int
+    reason: str
+
+
+Settlement: TypeAlias = Delete | Retry | Unget | Die
+
+
+class Settled(NamedTuple):
+    """What did not match its fence, so was not changed by a settle."""
+
+    #: Their ids.
+    lost: frozenset[str] = frozenset()
+    #: Deletes that found no row where the store cannot tell which of the batch they were.
+    unnamed: int = 0
+
+
+class Held(NamedTuple):
+    """A job in hand, as ``renew`` wants it."""
+
+    id: str
+    fence: int
+    #: Seconds.
+    ttr: float
+
+
+class Due(NamedTuple):
+    """A row that wants a pointer."""
+
+    id: str
+    type: str
+    priority: int
+    run_at: float
+    #: The row's ``put_at`` as it was read; ``mark`` compares it.
+    put_at: float | None
+
+
+class Head(NamedTuple):
+    """The entry that a tube would serve next."""
+
+    priority: int
+    put_at: float
+
+
+class Recovered(NamedTuple):
+    """Rows whose lease had run out."""
+
+    ready: int
+    dead: int
+
+
+class JobStore(Protocol):
+    """Keeps rows. See the module's text for what holds for every method."""
+
+    @property
+    def address(self) -> str:
+        """Its URL for messages, without a password."""
+
+    def open(self) -> None:
+        """Connect, and make or migrate the schema. Idempotent; every other call opens by itself.
+
+        Raises ``StoreError`` if the schema is newer than this KQueue knows.
+        """
+
+    def close(self) -> None:
+        """Close this process's handles. Idempotent; a later call opens again."""
+
+    def now(self) -> float:
+        """The store's clock: seconds since 1970."""
+
+    def setting(self, name: str, default: str) -> str:
+        """The setting's value; if it has none, ``default`` is stored. Of many writers the first wins."""
+
+    # -- a job's way -------------------------------------------------------------------------------------
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Store new rows; durable when it returns. Costs one write, whatever their number.
+
+        Raises :class:`~kqueue.errors.AddFailed`, which tells taken, not taken and unknown ids apart.
+        """
+
+    def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
+        """Take ready rows, or delayed ones that are due, for one window: a compare-and-set.
+
+        ``limits.fit`` says which of the candidates. Each taken row is running, with fence and tries one
+        higher, ``lease_until = now + ttr``, and ``alone`` stored if it is the only one taken. ``owner`` is
+        unique for each call; after a lost reply the claim is read back by it. Candidates that are gone,
+        leased, dead, or of another type are passed over. Durable when it returns.
+
+        A claim without ids sees ready rows only; :meth:`promote` makes delayed ones ready.
+        """
+
+    def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
+        """``lease_until = now + ttr`` where id and fence match and the row is running, or ready again after
+        its lease ran out (then it is running again). ``alone`` is stored unless None. Returns the ids lost.
+        """
+
+    def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
+        """End runs where id and fence match, in one transaction where the store has them.
+
+        A row may also have become ready by :meth:`recover` since: its fence still matches, so its late
+        holder may settle it. A dead row's holder may too. Rows that come back are ``delayed`` if
+        ``run_at > now``, else ``ready``. Durable when it returns.
+        """
+
+    # -- the operator's ----------------------------------------------------------------------------------
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete rows whatever their state and fence; returns how many there were."""
+
+    def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
+        """Make dead rows ready: tries, failures, crashes and suspicion 0, the fence kept. Returns those made."""
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """The rows that there are, in the order of ``ids``."""
+
+    def counts(self, type: str | None = None) -> dict[str, int]:
+        """Rows by state, all states named, of one type or of all."""
+
+    def types(self) -> list[str]:
+        """All job types that have a row, sorted. May read every row."""
+
+    def purge(self, type: str, limit: int) -> int:
+        """Delete up to ``limit`` rows of the type that do not run; returns how many."""
+
+    # -- the sweep's -------------------------------------------------------------------------------------
+
+    def take_sweep(self, now: float, interval: float) -> bool:
+        """True for one caller in ``interval`` seconds, over all processes: compare-and-set on the time of
+        the last sweep. A last sweep in the future (the clock went back) does not count.
+        """
+
+    def promote(self, now: float, limit: int) -> int:
+        """Make up to ``limit`` delayed rows ready whose ``run_at <= now``, the earliest first; how many."""
+
+    def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
+        """Take up to ``limit`` running rows whose ``lease_until <= now`` from their holder.
+
+        A row that was ``alone`` gets a crash, and is dead at ``max_crashes``; any other gets a suspicion.
+        Those not dead are ready, with ``put_at`` None. The fence stays, so a late holder that comes before
+        the next claim may still settle.
+        """
+
+    def find_unput(self, until: float, limit: int) -> list[Due]:
+        """Up to ``limit`` rows with ``put_at`` None that are ready, or delayed with ``run_at <= until``."""
+
+    def ready_types(self) -> list[str]:
+        """The types that have a ready row, sorted. A few index probes for each, whatever the backlog."""
+
+    def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
+        """Up to ``limit`` ready rows of ``type`` that have lost their pointer, best priority first, by the
+        head rule: ``put_at`` and ``run_at`` both at ``now - grace`` or before, and ``head`` is None, or of a
+        larger priority number, or of the same and put later than the row by more than ``grace``.
+        """
+
+    def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
+        """Write ``put_at`` where the row still is ready or delayed and its ``put_at`` is as it was read
+        (compare-and-set); returns those written. Of many sweeps at once, each row is marked by one.
+        """
+
+    # -- dispatching without a broker --------------------------------------------------------------------
+
+    def has_ready(self, types: Sequence[str]) -> bool:
+        """Whether any row of these types is ready. Index probes only."""
+
+    def next_run_at(self) -> float | None:
+        """The earliest ``run_at`` of a delayed row, or None. One index probe."""
+
+    def pulse(self) -> object:
+        """A cheap token that differs once any process has changed the store since the last call; None if the
+        store has no such thing. May differ without a change.
+        """

@@ -162,7 +162,7 @@ class Holder(Protocol):
     def renew(self, row: Row) -> None:
         """Another TTR from now."""
 
-    def unget(self, row: Row, priority: int | None, delay: float) -> None:
+    def unget(self, row: Row, priority: Priority | str | int | None, delay: float) -> None:
         """Back unrun."""
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
@@ -196,8 +196,11 @@ class JobInHand(Job):
         """Hold the job for another TTR from now. Durable when it returns; raises :class:`~kqueue.LeaseLost`."""
         self._holder.renew(self._row)
 
-    def unget(self, priority: int | None = None, delay: float = 0) -> None:
-        """Give the job back as if it had not run: no try is counted. Raises as :meth:`delete` does."""
+    def unget(self, priority: Priority | str | int | None = None, delay: float = 0) -> None:
+        """Give the job back as if it had not run: no try is counted. ``delay`` in seconds.
+
+        Raises as :meth:`delete` does.
+        """
         self._holder.unget(self._row, priority, delay)
 
     def retry(self, reason: str, delay: float | None = None) -> None:

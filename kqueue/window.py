@@ -82,4 +82,5 @@ class Sizer:
 
 def suspect_jobs(suspicion: int) -> int:
     """Jobs in the window of a suspect at most."""
-    return max(1, int(MAX_JOBS / SUSPECT_DIVISOR**suspicion))
+    divisor: int = SUSPECT_DIVISOR**suspicion
+    return max(1, MAX_JOBS // divisor)

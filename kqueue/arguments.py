@@ -1,0 +1,120 @@
+"""Checks of what users pass in, before anything is written or sent.
+
+Each returns the checked value, or raises ``ValueError`` or ``TypeError`` that names the argument, what is
+allowed and what came.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+from kqueue.ids import is_job_id
+from kqueue.job import JobInHand, Priority
+
+#: beanstalkd takes tube names of 200 characters; a prefix may have 10 of them.
+TYPE_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{1,190}", re.ASCII)
+PREFIX_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{0,10}", re.ASCII)
+MAX_PRIORITY = 2**32 - 1
+
+T = TypeVar("T")
+
+
+def job_type(value: object) -> str:
+    """1 to 190 characters of A-Z a-z 0-9 _ . - /, not starting with -."""
+    if not isinstance(value, str):
+        raise TypeError(f"type: expected a str, got {_shown(value)}")
+    if not TYPE_FORM.fullmatch(value):
+        raise ValueError(
+            f"type: 1 to 190 characters of A-Z a-z 0-9 _ . - / that do not start with -, got {_shown(value)}"
+        )
+    return value
+
+
+def prefix(value: object) -> str:
+    """At most 10 characters of those of a type."""
+    if not isinstance(value, str):
+        raise TypeError(f"prefix: expected a str, got {_shown(value)}")
+    if not PREFIX_FORM.fullmatch(value):
+        raise ValueError(
+            f"prefix: at most 10 characters of A-Z a-z 0-9 _ . - / that do not start with -, got {_shown(value)}"
+        )
+    return value
+
+
+def priority(value: object) -> int:
+    """A ``Priority``, its name in any case, or an integer 0..2**32-1."""
+    names = ", ".join(one.name for one in Priority)
+    if isinstance(value, str):
+        if value.upper() in Priority.__members__:
+            return Priority[value.upper()].value
+        raise ValueError(f"priority: one of {names} or an integer 0..{MAX_PRIORITY}, got {_shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"priority: one of {names} or an integer 0..{MAX_PRIORITY}, got {_shown(value)}")
+    if not 0 <= value <= MAX_PRIORITY:
+        raise ValueError(f"priority: 0..{MAX_PRIORITY}, got {_shown(value)}")
+    return int(value)
+
+
+def number(name: str, value: object, at_least: float) -> float:
+    """A finite number, not below ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, at least {at_least:g}, got {_shown(value)}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result) or result < at_least:
+        raise ValueError(f"{name}: a finite number, at least {at_least:g}, got {_shown(value)}")
+    return result
+
+
+def whole(name: str, value: object, at_least: int) -> int:
+    """An integer, not below ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an integer, at least {at_least}, got {_shown(value)}")
+    if value < at_least:
+        raise ValueError(f"{name}: at least {at_least}, got {_shown(value)}")
+    return value
+
+
+def job_id(value: object) -> str:
+    """A job id, see :mod:`kqueue.ids`."""
+    if not isinstance(value, str):
+        raise TypeError(f"id: expected a job id (28 characters of 0-9 and a-v), got {_shown(value)}")
+    if not is_job_id(value):
+        raise ValueError(f"id: a job id is 28 characters of 0-9 and a-v, got {_shown(value)}")
+    return value
+
+
+def text(name: str, value: object) -> str:
+    """A str."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {_shown(value)}")
+    return value
+
+
+def in_hand(value: object) -> JobInHand:
+    """The job that a handler was given."""
+    if not isinstance(value, JobInHand):
+        raise TypeError(f"job: expected the job that a handler was given, got {_shown(value)}")
+    return value
+
+
+def instance(name: str, value: T, method: str) -> T:
+    """Something that has ``method``: a store or a broker of the user's own."""
+    if isinstance(value, type) or not callable(getattr(value, method, None)):
+        raise TypeError(f"{name}: expected a URL or a {name}, got {_shown(value)}")
+    return value
+
+
+def payloads(value: object) -> list[object]:
+    """Several payloads. One payload by itself is most likely a mistake, so it is refused."""
+    if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
+        raise TypeError(f"payloads: expected a list of payloads, got {_shown(value)}; for one use add_job")
+    return list(value)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."

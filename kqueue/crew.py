@@ -1,0 +1,67 @@
+"""The loops of one process, and the batches that they hold."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from kqueue.batch import Batch
+from kqueue.quarantine import Quarantine
+
+
+class Loop(Protocol):
+    """A ``run_jobs`` that is under way."""
+
+    def stop(self) -> None:
+        """End after the current job. Safe in a signal handler."""
+
+
+class Crew:
+    """Shared by all threads of a process; after a fork the child has a crew of its own."""
+
+    def __init__(self) -> None:
+        self.quarantine = Quarantine()
+        self._lock = threading.Lock()
+        self._batches: set[Batch] = set()
+        self._loops: set[Loop] = set()
+        self._stop_next = False
+
+    def stop(self) -> None:
+        """End all loops after their current job; if there is none, the next one ends at once.
+
+        Takes no lock, since a signal handler may call it.
+        """
+        loops = list(self._loops)
+        self._stop_next = not loops
+        for loop in loops:
+            loop.stop()
+
+    def batches(self) -> list[Batch]:
+        """All batches in hand."""
+        with self._lock:
+            return list(self._batches)
+
+    @contextmanager
+    def running(self, loop: Loop) -> Iterator[None]:
+        """While ``loop`` loops."""
+        with self._lock:
+            self._loops.add(loop)
+            if self._stop_next:
+                self._stop_next = False
+                loop.stop()
+        with self.quarantine.loop():
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._loops.discard(loop)
+
+    def hold(self, batch: Batch) -> None:
+        """``batch`` is in hand."""
+        with self._lock:
+            self._batches.add(batch)
+
+    def let_go(self, batch: Batch) -> None:
+        """``batch`` is settled."""
+        with self._lock:
+            self._batches.discard(batch)

@@ -1,0 +1,64 @@
+"""The doorbell: puts pointers to rows, and keeps a broker that is down from costing more than a short wait.
+
+To ring is never needed for a job to be safe, only for it to run soon. So a ring that fails is logged, once an
+outage, and not tried again until a back-off has passed; meanwhile rows are written as having no pointer, and
+the sweep puts them.
+"""
+
+import logging
+
+from kqueue.broker import Broker
+from kqueue.clock import Clock
+from kqueue.errors import BrokerError
+from kqueue.pointers import MAX_TUBE_DELAY_S, group
+from kqueue.retry import backoff
+from kqueue.store import Due
+
+
+class Doorbell:
+    """Puts pointers. Shared by threads: its two fields are each written at once, and a race costs one wait."""
+
+    def __init__(self, broker: Broker, clock: Clock, logger: logging.Logger) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._logger = logger
+        self._failures = 0
+        self._silent_until = -1.0
+
+    def put_at(self, run_at: float, now: float) -> float | None:
+        """What a row's own write says of its pointer: ``now`` if one is about to be put, else None."""
+        if not self._broker.carries_pointers or run_at - now > MAX_TUBE_DELAY_S or self._is_silent():
+            return None
+        return now
+
+    def ring(self, dues: list[Due], now: float) -> None:
+        """Put those of ``dues`` whose ``put_at`` says so. Never raises for a broker that is down."""
+        if self._is_silent():
+            return
+        if self._broker.carries_pointers:
+            dues = [due for due in dues if due.put_at is not None]
+        try:
+            self.put(dues, now)
+        except BrokerError as error:
+            if self._failures == 1:
+                self._logger.warning("jobs stay in the store until the broker is back: %s", error)
+
+    def put(self, dues: list[Due], now: float) -> None:
+        """Put a pointer to each of ``dues``, back-off or not. Raises ``BrokerError``."""
+        if not dues:
+            return
+        try:
+            self._broker.put(group(dues, now, now))
+        except BrokerError:
+            self._failures += 1
+            self._silent_until = self._clock.monotonic() + backoff(self._failures)
+            raise
+        self._heard()
+
+    def _heard(self) -> None:
+        if self._failures:
+            self._logger.info("the broker at %s is back", self._broker.address)
+        self._failures, self._silent_until = 0, -1.0
+
+    def _is_silent(self) -> bool:
+        return self._failures > 0 and self._clock.monotonic() < self._silent_until

@@ -1,0 +1,106 @@
+"""One job through its handler, to one named outcome.
+
+    call the handler  ->  what it settled itself wins
+                          else: returned            -> retried, "not deleted" (or deleted, if that was asked for)
+                                raised              -> retried, with the exception as its reason
+                                KeyboardInterrupt   -> given back, and the loop ends
+                                SystemExit          -> retried, and the loop ends
+
+"Retried" is dead instead where the tries are used up. Nothing else that a handler does can end the loop.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from kqueue.errors import LeaseLost
+from kqueue.job import Holder, JobInHand
+from kqueue.store import Delete, Die, Settlement, Unget
+
+#: Characters of a reason that are kept.
+MAX_REASON = 1000
+#: The reason of a job whose handler returned and settled nothing.
+NOT_DELETED = "not deleted"
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    DELETED = "deleted"
+    RETRIED = "retried"
+    UNGOT = "ungot"
+    DEAD = "dead"
+    LOST_LEASE = "lost_lease"
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """What runs the jobs of a type."""
+
+    function: Callable[[JobInHand], Any]
+    #: Whether a job whose handler returns is deleted, instead of retried as "not deleted".
+    delete_on_success: bool = False
+
+
+class Hand(Holder, Protocol):
+    """Who holds the job: where a run is settled."""
+
+    def is_settled(self, job: JobInHand) -> bool:
+        """Whether the job's run has an outcome."""
+
+
+def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
+    """Run ``job``; when it returns the job has its outcome. Returns what is to end the loop, if anything.
+
+    Raises ``StoreError`` if the outcome has to be stored at once and cannot be; it is then still to be stored.
+    """
+    interrupt: BaseException | None = None
+    reason = NOT_DELETED
+    give_back = False
+    try:
+        handler.function(job)
+    except KeyboardInterrupt as error:
+        interrupt, give_back = error, True
+    except SystemExit as error:
+        interrupt, reason = error, describe(error)
+    except BaseException as error:
+        reason = describe(error)
+    else:
+        if handler.delete_on_success and not hand.is_settled(job):
+            _quietly(job.delete)
+    if not hand.is_settled(job):
+        _quietly(job.unget if give_back else lambda: job.retry(reason))
+    return interrupt
+
+
+def outcome(settlement: Settlement) -> Outcome:
+    """The outcome that ``settlement`` makes where the lease still holds."""
+    if isinstance(settlement, Delete):
+        return Outcome.DELETED
+    if isinstance(settlement, Unget):
+        return Outcome.UNGOT
+    return Outcome.DEAD if isinstance(settlement, Die) else Outcome.RETRIED
+
+
+def describe(error: BaseException) -> str:
+    """An exception as a reason: its class and what it says."""
+    try:
+        message = str(error)
+    except Exception as nested:
+        message = f"(its text cannot be had: {type(nested).__name__})"
+    name = type(error).__name__
+    return f"{name}: {message}" if message else name
+
+
+def reason_text(reason: str) -> str:
+    """``reason`` as every store can keep it: at most ``MAX_REASON`` characters, lone surrogates replaced."""
+    return reason[:MAX_REASON].encode("utf-8", "replace").decode()
+
+
+def _quietly(settle: Callable[[], None]) -> None:
+    """Settle in the handler's place: a lease that is lost is counted by the hand, and no handler's error."""
+    try:
+        settle()
+    except LeaseLost:
+        return

@@ -1,0 +1,407 @@
+"""KQueue: what users hold. The one place that joins a store and a broker."""
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Self, TypeVar
+
+from kqueue import arguments, payload
+from kqueue.batch import Desk
+from kqueue.broker import Broker
+from kqueue.brokers import open_broker
+from kqueue.brokers.embedded import EmbeddedBroker
+from kqueue.clock import SystemClock
+from kqueue.crew import Crew
+from kqueue.doorbell import Doorbell
+from kqueue.errors import AddFailed, BrokerError
+from kqueue.execution import Handler, reason_text
+from kqueue.forks import PerProcess
+from kqueue.ids import IdMint
+from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.reports import RunReport, SweepReport
+from kqueue.retry import RetryPolicy
+from kqueue.runner import Runner, RunLimits
+from kqueue.store import Due, JobStore
+from kqueue.stores import open_store
+from kqueue.sweep import Sweeper
+
+#: Seconds that a job may run before others may take it, unless its add says otherwise.
+DEFAULT_TTR = 60.0
+#: The store's setting that keeps a prefix of its own, so that two stores on one beanstalkd never meet.
+PREFIX_SETTING = "prefix"
+#: Rows deleted at a time by a purge.
+PURGE_BATCH = 1000
+
+HandlerFunction = TypeVar("HandlerFunction", bound=Callable[[JobInHand], Any])
+
+
+class KQueue:
+    """A job queue: jobs are kept in a store until their handler deletes them.
+
+    >>> queue = KQueue(store="sqlite:///jobs.db")                                      # nothing to start
+    >>> queue = KQueue(store="sqlite:///jobs.db", broker="beanstalk://127.0.0.1:11300")
+
+    One KQueue may be shared by threads, and used after a fork. It opens itself at its first use.
+
+    Every call raises ``ValueError`` or ``TypeError`` for bad arguments before anything is written, and
+    :class:`~kqueue.StoreUnavailable`, naming the address, when the store is not there.
+    """
+
+    def __init__(
+        self,
+        store: str | JobStore,
+        broker: str | Broker | None = None,
+        *,
+        retry_delay: float = 30,
+        max_tries: int | None = None,
+        max_crashes: int = 3,
+        sweep_interval: float = 15,
+        settle_ms: float = 20,
+        max_payload: int = 15 * 2**20,
+        prefix: str | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Make a queue; nothing is opened or connected yet.
+
+        ``store``: ``memory:``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
+        ``mongodb://host:port/db``, or a :class:`~kqueue.store.JobStore`.
+        ``broker``: ``beanstalk://host:port``, ``beanstalk+unix:///path``, a :class:`~kqueue.broker.Broker`, or
+        None: then the store itself dispatches.
+        ``retry_delay``: seconds until a failed job runs again. ``max_tries``: failed runs until it is dead;
+        None: never. ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
+        ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long an ended job of a window may
+        wait to be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10
+        characters; by default a random one that the store keeps.
+        """
+        self._retry = RetryPolicy(
+            delay=arguments.number("retry_delay", retry_delay, 0),
+            max_tries=None if max_tries is None else arguments.whole("max_tries", max_tries, 1),
+        )
+        max_crashes = arguments.whole("max_crashes", max_crashes, 1)
+        sweep_interval = arguments.number("sweep_interval", sweep_interval, 0.01)
+        self._settle_s = arguments.number("settle_ms", settle_ms, 0) / 1000
+        self._max_payload = arguments.whole("max_payload", max_payload, 0)
+        self._prefix = None if prefix is None else arguments.prefix(prefix)
+        self._logger = logging.getLogger("kqueue") if logger is None else logger
+        self._clock = SystemClock()
+        self._store = open_store(store) if isinstance(store, str) else arguments.instance("store", store, "claim")
+        self._broker = self._make_broker(broker)
+        self._doorbell = Doorbell(self._broker, self._clock, self._logger)
+        self._sweeper = Sweeper(
+            self._store,
+            self._broker,
+            self._doorbell,
+            interval=sweep_interval,
+            max_crashes=max_crashes,
+            clock=self._clock,
+            logger=self._logger,
+        )
+        self._mint = IdMint()
+        self._crew = PerProcess(Crew)
+        self._handlers: Mapping[str, Handler] = MappingProxyType({})
+        self._is_open = False
+
+    # -- opening and closing -----------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the store and learn the tubes' prefix. Idempotent; every call that needs it does it.
+
+        A beanstalkd is connected to at first use only, and need not be there: see :meth:`add_job`.
+        """
+        if not self._is_open:
+            self._store.open()
+            if self._prefix is None:
+                self._prefix = self._store.setting(PREFIX_SETTING, f"kq{secrets.token_hex(3)}.")
+            self._broker.open(self._prefix)
+            self._is_open = True
+
+    def close(self) -> None:
+        """Close this process's connections. Idempotent; a later call opens again."""
+        if self._is_open:
+            self._is_open = False
+            self._broker.close()
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def store(self) -> JobStore:
+        """Where the jobs are kept."""
+        return self._store
+
+    @property
+    def broker(self) -> Broker:
+        """Where pointers to them go."""
+        return self._broker
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its tubes begin with."""
+        self.open()
+        assert self._prefix is not None
+        return self._prefix
+
+    # -- adding ------------------------------------------------------------------------------------------
+
+    def add_job(
+        self,
+        type: str,
+        payload: object = None,
+        *,
+        priority: Priority | str | int = Priority.NORMAL,
+        delay: float = 0,
+        ttr: float = DEFAULT_TTR,
+    ) -> str:
+        """Add one job; when this returns its id, the job is durable.
+
+        ``payload``: any JSON value, or bytes. ``priority``: a :class:`~kqueue.Priority`, its name, or an
+        integer 0..2**32-1, lower first. ``delay``: seconds until it may run. ``ttr``: seconds that it may
+        run before others may take it, at least 1.
+
+        A beanstalkd that is down does not matter: the job is in the store, and the sweep puts it. Raises
+        :class:`~kqueue.AddFailed` when the store does not take it.
+        """
+        return self.add_jobs(type, [payload], priority=priority, delay=delay, ttr=ttr)[0]
+
+    def add_jobs(
+        self,
+        type: str,
+        payloads: Iterable[object],
+        *,
+        priority: Priority | str | int = Priority.NORMAL,
+        delay: float = 0,
+        ttr: float = DEFAULT_TTR,
+    ) -> list[str]:
+        """Add one job for each payload, in one write; returns their ids in the same order.
+
+        Arguments as for :meth:`add_job`. Raises :class:`~kqueue.AddFailed`, which says which were taken,
+        which not, and which may have been.
+        """
+        job_type = arguments.job_type(type)
+        number = arguments.priority(priority)
+        delay = arguments.number("delay", delay, 0)
+        ttr = arguments.number("ttr", ttr, 1)
+        encoded = [payload.encode(one, self._max_payload) for one in arguments.payloads(payloads)]
+        if not encoded:
+            return []
+        self.open()
+        now = self._store.now()
+        run_at = now + delay
+        put_at = self._doorbell.put_at(run_at, now)
+        state = State.DELAYED if delay > 0 else State.READY
+        ids = self._mint.make(len(encoded))
+        rows = [
+            Row(
+                id,
+                job_type,
+                data,
+                encoding,
+                number,
+                state,
+                delay,
+                run_at,
+                ttr,
+                created_at=now,
+                put_at=put_at,
+            )
+            for id, (data, encoding) in zip(ids, encoded, strict=True)
+        ]
+        self._add(rows, now)
+        return ids
+
+    def _add(self, rows: list[Row], now: float) -> None:
+        try:
+            self._store.add(rows)
+        except AddFailed as error:
+            there = {*error.taken, *error.unknown}
+            self._doorbell.ring([_due(row) for row in rows if row.id in there], now)
+            raise
+        self._doorbell.ring([_due(row) for row in rows], now)
+
+    # -- handlers ----------------------------------------------------------------------------------------
+
+    def add_handler(
+        self, type: str, function: Callable[[JobInHand], Any], *, delete_on_success: bool = False
+    ) -> None:
+        """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
+
+        ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
+        Raises ``ValueError`` if the type has a handler.
+        """
+        job_type = arguments.job_type(type)
+        if not callable(function):
+            raise TypeError(f"handler of {job_type}: expected something to call, got {function!r:.80}")
+        if job_type in self._handlers:
+            raise ValueError(f"type: {job_type} has a handler already; remove_handler comes first")
+        # Replaced, not changed: loops of other threads read it, and see by its identity that it is new.
+        self._handlers = MappingProxyType({**self._handlers, job_type: Handler(function, bool(delete_on_success))})
+
+    def handler(
+        self, type: str, *, delete_on_success: bool = False
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
+        """:meth:`add_handler` as a decorator."""
+        arguments.job_type(type)
+
+        def register(function: HandlerFunction) -> HandlerFunction:
+            self.add_handler(type, function, delete_on_success=delete_on_success)
+            return function
+
+        return register
+
+    def remove_handler(self, type: str) -> bool:
+        """Stop running jobs of ``type`` here; they stay for others. False if it had no handler."""
+        job_type = arguments.job_type(type)
+        rest = {name: handler for name, handler in self._handlers.items() if name != job_type}
+        had = len(rest) < len(self._handlers)
+        self._handlers = MappingProxyType(rest)
+        return had
+
+    def types(self) -> list[str]:
+        """The types that have a handler here, sorted."""
+        return sorted(self._handlers)
+
+    # -- running -----------------------------------------------------------------------------------------
+
+    def run_jobs(
+        self, count_limit: int | None = None, time_limit_ms: float | None = None, wait: bool = False
+    ) -> RunReport:
+        """Run ready jobs that have a handler here, in the order (priority, added).
+
+        Returns after ``count_limit`` jobs; once ``time_limit_ms`` have passed (the running job ends first);
+        when nothing is ready, unless ``wait``; or after :meth:`stop`. Without any limit it drains what is ready.
+
+        A handler that raises, or returns without having settled its job, has it retried. Only
+        ``KeyboardInterrupt`` and ``SystemExit`` end the loop; they are raised again once the unstarted jobs
+        are given back. Raises ``StoreError`` or ``BrokerError`` when the one or the other is down; with
+        ``wait`` it tries again, with a back-off, until a limit.
+        """
+        limits = RunLimits(
+            None if count_limit is None else arguments.whole("count_limit", count_limit, 0),
+            None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
+            bool(wait),
+        )
+        self.open()
+        desk = Desk(self._store, self._doorbell, self._retry, self._settle_s, self._clock, self._logger)
+        return Runner(
+            desk=desk,
+            broker=self._broker,
+            sweeper=self._sweeper,
+            crew=self._crew.get(),
+            handlers=lambda: self._handlers,
+            limits=limits,
+            mint=self._mint,
+        ).run()
+
+    def stop(self) -> None:
+        """End ``run_jobs`` after its current job: in all threads, from any thread or a signal handler.
+
+        Where none runs, the next ``run_jobs`` returns at once, so that a signal is never missed.
+        """
+        self._crew.get().stop()
+
+    def flush(self) -> None:
+        """Settle now what has ended and waits to be written (at most ``settle_ms``), in all threads."""
+        for batch in self._crew.get().batches():
+            batch.settle()
+
+    # -- a job in hand -----------------------------------------------------------------------------------
+
+    def delete_job(self, job: Job | str) -> bool:
+        """The job is finished, or unwanted. True if there was one.
+
+        With the job in hand, or the id of a job that runs in this queue, it is that job's own delete: settled
+        with its window. For any other it is the operator's: it needs no lease, and it is durable at once.
+        """
+        if isinstance(job, JobInHand):
+            job.delete()
+            return True
+        job_id = arguments.job_id(job.id if isinstance(job, Job) else job)
+        self.open()
+        if any(batch.delete_by_id(job_id) for batch in self._crew.get().batches()):
+            return True
+        return self._store.delete([job_id]) > 0
+
+    def renew_job(self, job: JobInHand) -> None:
+        """Hold the job in hand for another TTR from now. Raises :class:`~kqueue.LeaseLost`."""
+        arguments.in_hand(job).renew()
+
+    def unget_job(self, job: JobInHand, priority: Priority | str | int | None = None, delay: float = 0) -> None:
+        """Give the job in hand back as if it had not run: no try is counted."""
+        arguments.in_hand(job).unget(priority, delay)
+
+    def retry_job(self, job: Job | str, reason: str, delay: float | None = None) -> bool:
+        """Run a job again.
+
+        The job in hand: in ``delay`` seconds (by default the retry delay), or dead if its tries are used up.
+        Any other: brought back at once if it is dead, its tries and crashes cleared; False if it is not.
+        """
+        if isinstance(job, JobInHand):
+            job.retry(reason, delay)
+            return True
+        job_id = arguments.job_id(job.id if isinstance(job, Job) else job)
+        reason = reason_text(arguments.text("reason", reason))
+        if delay is not None:
+            raise ValueError("delay: only for a job in hand; a dead job is brought back at once")
+        self.open()
+        now = self._store.now()
+        revived = self._store.revive([job_id], reason, now, self._doorbell.put_at(now, now))
+        self._doorbell.ring(revived, now)
+        return bool(revived)
+
+    # -- looking and cleaning ----------------------------------------------------------------------------
+
+    def get_job(self, job_id: str) -> Job | None:
+        """The job as it stands now, with its ``state`` and last ``reason``; None if it is not there."""
+        job_id = arguments.job_id(job_id)
+        self.open()
+        rows = self._store.get([job_id])
+        return Job(rows[0]) if rows else None
+
+    def counts(self, type: str | None = None) -> dict[str, int]:
+        """Jobs by state (``delayed ready running dead done``, always all), of one type or of all."""
+        job_type = None if type is None else arguments.job_type(type)
+        self.open()
+        return self._store.counts(job_type)
+
+    def purge_jobs(self, type: str) -> int:
+        """Delete all jobs of ``type`` that do not run, and drain its tube; returns how many jobs."""
+        job_type = arguments.job_type(type)
+        self.open()
+        total = 0
+        while True:
+            deleted = self._store.purge(job_type, PURGE_BATCH)
+            total += deleted
+            if deleted < PURGE_BATCH:
+                break
+        try:
+            self._broker.drain(job_type)
+        except BrokerError as error:
+            self._logger.warning("purged, but the tube is not drained; runs will delete its entries: %s", error)
+        return total
+
+    def sweep(self) -> SweepReport:
+        """Repair now what lost its pointer or its worker. ``run_jobs`` does it by itself when it is due.
+
+        Raises :class:`~kqueue.BrokerUnavailable` after the store's own part is done, if the broker is down.
+        """
+        self.open()
+        return self._sweeper.sweep()
+
+    def _make_broker(self, broker: str | Broker | None) -> Broker:
+        if broker is None:
+            return EmbeddedBroker(self._store, clock=self._clock)
+        if isinstance(broker, str):
+            return open_broker(broker)
+        return arguments.instance("broker", broker, "subscribe")
+
+
+def _due(row: Row) -> Due:
+    return Due(row.id, row.type, row.priority, row.run_at, row.put_at)

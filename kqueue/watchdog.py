@@ -1,0 +1,62 @@
+"""Looks after a batch while one of its handlers keeps the loop's thread."""
+
+import math
+import threading
+
+from kqueue.batch import Batch
+from kqueue.clock import Clock
+
+
+class Watchdog:
+    """A thread that calls :meth:`Batch.attend` when the batch wants it.
+
+    Windows of fast jobs come and go a hundred times a second, and waking a thread for each would cost more
+    than the jobs. So while there is work it looks by itself, and it is woken only once it has nothing to
+    look at.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._batch: Batch | None = None
+        self._sleeps = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def watch(self, batch: Batch) -> None:
+        """Look after ``batch`` until :meth:`rest`."""
+        with self._condition:
+            self._batch = batch
+            if self._sleeps:
+                self._condition.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._look, name="kqueue-watchdog", daemon=True)
+            self._thread.start()
+
+    def rest(self) -> None:
+        """The batch is closed."""
+        self._batch = None
+
+    def close(self) -> None:
+        """End the thread. Idempotent."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            with self._condition:
+                if self._closed:
+                    return
+                now = self._clock.monotonic()
+                batch = self._batch
+                due = math.inf if batch is None else batch.wants_attention_at(now)
+                if now < due:
+                    self._sleeps = due == math.inf
+                    self._condition.wait(None if self._sleeps else due - now)
+                    self._sleeps = False
+                    continue
+            if batch is not None:
+                batch.attend(now)

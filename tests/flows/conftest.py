@@ -1,0 +1,36 @@
+"""Whole queues, on each pair of store and broker that a user may have."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kqueue import KQueue
+from kqueue.stores.memory import MemoryStore
+
+MakeQueue = Callable[..., KQueue]
+
+
+@pytest.fixture(params=["memory", "sqlite", "beanstalkd"])
+def make_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeQueue]:
+    """Makes queues on one store: in memory, on SQLite, on SQLite with a beanstalkd."""
+    options: dict[str, Any] = {"store": f"sqlite:///{tmp_path}/jobs.db"}
+    if request.param == "memory":
+        options = {"store": MemoryStore()}
+    elif request.param == "beanstalkd":
+        options["broker"] = request.getfixturevalue("beanstalkd").url
+    made: list[KQueue] = []
+
+    def make(**more: Any) -> KQueue:
+        made.append(KQueue(**{**options, **more}))
+        return made[-1]
+
+    yield make
+    for queue in made:
+        queue.close()
+
+
+@pytest.fixture
+def queue(make_queue: MakeQueue) -> KQueue:
+    return make_queue()

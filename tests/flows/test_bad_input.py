@@ -1,0 +1,125 @@
+"""Bad input is refused before a byte is sent or written."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kqueue import KQueue
+
+
+@pytest.fixture
+def untouched(tmp_path: Path) -> KQueue:
+    """A queue that would leave a trace if it were opened."""
+    return KQueue(store=f"sqlite:///{tmp_path}/none.db", broker="beanstalk://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("argument", "arguments", "options"),
+    [
+        ("type", ("", 1), {}),
+        ("type", ("a b", 1), {}),
+        ("type", ("a\r\ndelete 1", 1), {}),
+        ("type", ("x" * 191, 1), {}),
+        ("type", (5, 1), {}),
+        ("priority", ("t", 1), {"priority": -1}),
+        ("priority", ("t", 1), {"priority": 2**32}),
+        ("priority", ("t", 1), {"priority": 1.5}),
+        ("priority", ("t", 1), {"priority": True}),
+        ("priority", ("t", 1), {"priority": "asap"}),
+        ("delay", ("t", 1), {"delay": -1}),
+        ("delay", ("t", 1), {"delay": math.nan}),
+        ("delay", ("t", 1), {"delay": math.inf}),
+        ("ttr", ("t", 1), {"ttr": 0}),
+        ("ttr", ("t", 1), {"ttr": math.inf}),
+        ("payload", ("t", {1}), {}),
+        ("payload", ("t", math.nan), {}),
+        ("payload", ("t", {1: 2}), {}),
+        ("payload", ("t", b"x" * (15 * 2**20 + 1)), {}),
+    ],
+)
+def test_add(untouched: KQueue, tmp_path: Path, argument: str, arguments: Any, options: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"^{argument}: "):
+        untouched.add_job(*arguments, **options)
+    with pytest.raises((ValueError, TypeError), match=rf"^{argument}: "):
+        untouched.add_jobs(arguments[0], ["good", *arguments[1:]], **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda queue: queue.add_jobs("t", "abc"), "payloads: expected a list"),
+        (lambda queue: queue.run_jobs(count_limit=-1), "count_limit: at least 0"),
+        (lambda queue: queue.run_jobs(count_limit=1.5), "count_limit: expected an integer"),
+        (lambda queue: queue.run_jobs(time_limit_ms=-1), "time_limit_ms: a finite number, at least 0"),
+        (lambda queue: queue.run_jobs(time_limit_ms=math.nan), "time_limit_ms: a finite number"),
+        (lambda queue: queue.add_handler("t", "no function"), "handler of t: expected something to call"),
+        (lambda queue: queue.handler("a b"), "type: "),
+        (lambda queue: queue.delete_job("' OR 1=1 --"), "id: "),
+        (lambda queue: queue.delete_job({"$ne": 1}), "id: "),
+        (lambda queue: queue.get_job('{"$ne": 1}'), "id: "),
+        (lambda queue: queue.get_job(None), "id: "),
+        (lambda queue: queue.retry_job("short", "why"), "id: "),
+        (lambda queue: queue.retry_job("0" * 28, 7), "reason: "),
+        (lambda queue: queue.retry_job("0" * 28, "why", delay=5), "delay: only for a job in hand"),
+        (lambda queue: queue.renew_job("0" * 28), "job: expected the job that a handler was given"),
+        (lambda queue: queue.unget_job(None), "job: expected"),
+        (lambda queue: queue.counts("a b"), "type: "),
+        (lambda queue: queue.purge_jobs(""), "type: "),
+    ],
+)
+def test_other_calls(untouched: KQueue, tmp_path: Path, call: Any, match: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=match):
+        call(untouched)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"store": "redis://127.0.0.1"}, "store: expected one of memory:, sqlite:"),
+        ({"store": "sqlite:///a.db?sync=1"}, "store: .*got 'sync'"),
+        ({"store": 7}, "store: expected a URL or a store"),
+        ({"store": "memory:", "broker": "amqp://127.0.0.1"}, "broker: "),
+        ({"store": "memory:", "broker": "beanstalk://127.0.0.1:99999"}, "broker: "),
+        ({"store": "memory:", "broker": 7}, "broker: expected a URL or a broker"),
+        ({"store": "memory:", "retry_delay": -1}, "retry_delay: "),
+        ({"store": "memory:", "max_tries": 0}, "max_tries: "),
+        ({"store": "memory:", "max_crashes": 0}, "max_crashes: "),
+        ({"store": "memory:", "sweep_interval": 0}, "sweep_interval: "),
+        ({"store": "memory:", "settle_ms": math.nan}, "settle_ms: "),
+        ({"store": "memory:", "max_payload": -1}, "max_payload: "),
+        ({"store": "memory:", "prefix": "way too long a prefix"}, "prefix: at most 10"),
+    ],
+)
+def test_options(options: Any, match: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=match):
+        KQueue(**options)
+
+
+def test_a_second_handler_for_a_type_is_refused() -> None:
+    queue = KQueue(store="memory:")
+    queue.add_handler("t", print)
+    with pytest.raises(ValueError, match="t has a handler already"):
+        queue.add_handler("t", print)
+
+
+def test_bad_arguments_in_a_handler_leave_the_job_in_hand() -> None:
+    queue = KQueue(store="memory:")
+
+    @queue.handler("t")
+    def handle(job: Any) -> None:
+        for bad in (
+            lambda: job.retry(7),
+            lambda: job.retry("why", delay=-1),
+            lambda: job.unget(priority="asap"),
+            lambda: job.unget(delay=math.inf),
+        ):
+            with pytest.raises((ValueError, TypeError)):
+                bad()
+        job.delete()
+
+    queue.add_job("t")
+    assert queue.run_jobs().deleted == 1

@@ -12,7 +12,6 @@ sweep finds. A wrong guess costs one spare pointer, never a spare run.
 
 import logging
 from collections.abc import Callable
-from functools import partial
 
 from kqueue.broker import Broker
 from kqueue.clock import Clock
@@ -79,7 +78,7 @@ class Sweeper:
         started = self._clock.monotonic()
         promoted = self._in_batches(lambda: self._store.promote(self._store.now(), BATCH))
         recovered, dead = self._recover()
-        put = self._put_unput() + self._put_lost() if self._broker.carries_pointers else 0
+        put = self._put_lost() + self._put_unput() if self._broker.carries_pointers else 0
         report = SweepReport(promoted, recovered, dead, put, self._clock.monotonic() - started)
         if recovered or dead or put:
             self._logger.info(
@@ -98,20 +97,22 @@ class Sweeper:
             if found.ready + found.dead < BATCH:
                 return ready, dead
 
+    def _put_lost(self) -> int:
+        """Those whose pointer is shown to be lost."""
+        return sum(self._put_lost_of(type) for type in self._store.ready_types())
+
+    def _put_lost_of(self, type: str) -> int:
+        """The head and the time are those from before the first batch, which becomes the head itself: behind
+        it, rows of a lesser priority would seem to wait.
+        """
+        now = self._store.now()
+        head = self._broker.head(type)
+        return self._in_batches(lambda: self._put(self._store.find_lost(type, head, now, GRACE_S, BATCH)))
+
     def _put_unput(self) -> int:
         """Those known to have no pointer: put near their time, so that the tube's own delay wakes a worker."""
         horizon = max(60.0, 2 * self._interval)
         return self._in_batches(lambda: self._put(self._store.find_unput(self._store.now() + horizon, BATCH)))
-
-    def _put_lost(self) -> int:
-        return sum(
-            self._in_batches(partial(self._put_lost_of, type)) for type in self._store.ready_types()
-        )
-
-    def _put_lost_of(self, type: str) -> int:
-        """One batch. The head is asked for anew each time: after the first batch it is one of those just put."""
-        head = self._broker.head(type)
-        return self._put(self._store.find_lost(type, head, self._store.now(), GRACE_S, BATCH))
 
     def _put(self, dues: list[Due]) -> int:
         if not dues:

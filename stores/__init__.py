@@ -1,1 +1,80 @@
-"""Stores: where jobs are kept."""
+"""Stores: where jobs are kept. :func:`open_store` makes one from its URL.
+
+==========================================  =====================================================
+URL                                         store
+==========================================  =====================================================
+``memory:``                                 this process only, gone when it ends
+``sqlite:///relative.db``                   a file, relative to the current folder
+``sqlite:////absolute.db``                  a file, by its full path; ``%3F`` stands for a ``?``
+``mongodb://host:port/db``                  a MongoDB replica set (``pip install 'kqueue[mongo]'``)
+``mongodb+srv://host/db``                   the same, found by DNS
+==========================================  =====================================================
+
+SQLite takes options: ``?synchronous=FULL|NORMAL|OFF`` (FULL by default: durable at power loss) and
+``?busy_timeout=5`` (seconds to wait for another process's write, may be a fraction).
+"""
+
+if __name__ != "kqueue.stores":
+    # The folder lies at the top of the repository, and a user may well have a package `stores` of his own.
+    raise ImportError(
+        f"this is kqueue.stores, and it was imported as {__name__!r};"
+        " import kqueue.stores, and take KQueue's source folder off sys.path"
+    )
+
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+from kqueue.errors import StoreError
+from kqueue.store import JobStore
+from kqueue.stores.memory import MemoryStore
+from kqueue.stores.sqlite import SqliteStore
+
+__all__ = ["MemoryStore", "SqliteStore", "open_store"]
+
+_SQLITE: Final = "sqlite:///"
+_MONGO: Final = ("mongodb://", "mongodb+srv://")
+_FORMS: Final = "memory:, sqlite:///relative.db, sqlite:////absolute.db, mongodb://host:port/db"
+
+
+def open_store(url: str) -> JobStore:
+    """The store that ``url`` names. Nothing is connected or made before its first use.
+
+    Raises ``TypeError`` or ``ValueError``, naming ``store``, for what is no such URL, and
+    :class:`~kqueue.errors.StoreError` if the store's driver is not installed.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"store: expected a URL ({_FORMS}), got {type(url).__name__}")
+    if url == "memory:":
+        return MemoryStore()
+    if url.startswith(_SQLITE):
+        return _sqlite(url)
+    if url.startswith(_MONGO):
+        return _mongo(url)
+    # The rest of the URL may hold a password, so it is not repeated.
+    raise ValueError(f"store: expected one of {_FORMS}; got one that starts with {url.partition('/')[0]!r:.40}")
+
+
+def _sqlite(url: str) -> JobStore:
+    path, _, query = url.removeprefix(_SQLITE).partition("?")
+    options = {"synchronous": "FULL", "busy_timeout": "5"}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in options:
+            raise ValueError(f"store: expected the options {' and '.join(options)} for SQLite, got {name!r:.40}")
+        options[name] = value
+    try:
+        busy_timeout = float(options["busy_timeout"])
+    except ValueError:
+        raise ValueError(f"store: expected busy_timeout in seconds, got {options['busy_timeout']!r:.40}") from None
+    return SqliteStore(unquote(path), synchronous=options["synchronous"], busy_timeout=busy_timeout)
+
+
+def _mongo(url: str) -> JobStore:
+    try:
+        from kqueue.stores.mongo import MongoStore  # noqa: PLC0415 (its driver is optional)
+    except ModuleNotFoundError as error:
+        if error.name not in {"pymongo", "bson", "gridfs"}:
+            raise
+        raise StoreError(
+            "store: a mongodb:// URL needs pymongo, which is not installed; pip install 'kqueue[mongo]'"
+        ) from error
+    return MongoStore(url)

@@ -1,1 +1,63 @@
-"""Brokers: where pointers to jobs go."""
+"""Brokers: where pointers to jobs go. ``open_broker`` makes one from a URL."""
+
+import logging
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from kqueue.broker import Broker
+from kqueue.brokers.beanstalk import BeanstalkBroker
+
+#: beanstalkd's own.
+DEFAULT_PORT = 11300
+#: What may stand behind the ``?`` of a URL, in seconds.
+DEFAULTS = {"timeout": 1.0, "connect_timeout": 1.0}
+#: What a URL may look like.
+FORMS = "beanstalk://host:port or beanstalk+unix:///path"
+
+
+def open_broker(url: str, *, logger: logging.Logger | None = None) -> Broker:
+    """The broker that ``url`` names; connects nowhere yet.
+
+    ``beanstalk://host:port`` (the port is 11300 unless given) or ``beanstalk+unix:///path``, with options in
+    the query: ``?timeout=1.0&connect_timeout=1.0``, in seconds. Raises ``ValueError`` for anything else.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"broker: expected a URL such as {FORMS}, got {url!r:.80}")
+    try:
+        parts = urlsplit(url)
+        address = _address(parts)
+        seconds = DEFAULTS | _options(parts.query)
+        return BeanstalkBroker(
+            address, timeout=seconds["timeout"], connect_timeout=seconds["connect_timeout"], logger=logger
+        )
+    except ValueError as error:
+        raise ValueError(f"broker: {error}; expected {FORMS}, got {url!r:.200}") from None
+
+
+def _address(parts: SplitResult) -> tuple[str, int] | str:
+    if parts.fragment or "@" in parts.netloc:
+        raise ValueError("beanstalkd has no users, and nothing may follow a '#'")
+    if parts.scheme == "beanstalk":
+        if not parts.hostname or parts.path not in ("", "/"):
+            raise ValueError("a host, and no path, belongs behind beanstalk://")
+        # A port of 0 is no port to connect to; .port itself refuses what is no number or above 65535.
+        port = DEFAULT_PORT if parts.port is None else parts.port
+        if port == 0:
+            raise ValueError("port 0")
+        return parts.hostname, port
+    if parts.scheme == "beanstalk+unix":
+        if parts.netloc or len(parts.path) < 2:
+            raise ValueError("an absolute path belongs behind beanstalk+unix://")
+        return unquote(parts.path)
+    raise ValueError(f"unknown scheme {parts.scheme!r}")
+
+
+def _options(query: str) -> dict[str, float]:
+    options = {}
+    for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+        if name not in DEFAULTS:
+            raise ValueError(f"unknown option {name!r}, allowed are {' and '.join(DEFAULTS)}")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            raise ValueError(f"{name}: expected seconds > 0, got {value!r}") from None
+    return options

@@ -1,0 +1,50 @@
+"""Find the KQueue that ``MODULE:QUEUE`` names in a user's own code."""
+
+import importlib
+import operator
+import os
+import sys
+import traceback
+from types import ModuleType
+
+from kqueue import KQueue
+
+
+def load_queue(app: str) -> KQueue:
+    """Import the module, with the current folder on the path, and return its KQueue.
+
+    Raises ``ValueError`` that says, on one line, which part of ``app`` is wrong.
+    """
+    name, _, attribute = app.partition(":")
+    if not name or not attribute:
+        raise ValueError(f"--app: expected MODULE:QUEUE, such as shop.jobs:queue, got {app!r}")
+    module = _import(name)
+    try:
+        queue = operator.attrgetter(attribute)(module)
+    except AttributeError:
+        raise ValueError(f"--app: module {name} has no {attribute!r}; {_queues_in(module)}") from None
+    if not isinstance(queue, KQueue):
+        raise ValueError(f"--app: {app} is no KQueue but of {type(queue)}; {_queues_in(module)}")
+    if not queue.types():
+        raise ValueError(f"--app: {app} has no handler; {name} must import what calls @{attribute}.handler")
+    return queue
+
+
+def _import(name: str) -> ModuleType:
+    sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        where = _where(error)
+        raise ValueError(f"--app: cannot import {name}: {type(error).__name__}: {error}{where}") from None
+
+
+def _where(error: BaseException) -> str:
+    """The user's line that raised, since no traceback is shown. A module that is not there has none."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({last.filename}, line {last.lineno})" if os.path.isfile(last.filename) else ""
+
+
+def _queues_in(module: ModuleType) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, KQueue)]
+    return f"it has the KQueue {' and '.join(names)}" if names else "it has no KQueue at all"

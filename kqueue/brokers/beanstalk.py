@@ -1,0 +1,247 @@
+"""The broker on one beanstalkd."""
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+
+from kqueue.broker import Pointer
+from kqueue.brokers import wire
+from kqueue.brokers.connection import Connection, Endpoint
+from kqueue.brokers.subscription import FOREIGN, BeanstalkSubscription, whole_delay
+from kqueue.brokers.wire import Command, Reply
+from kqueue.clock import Clock, SystemClock
+from kqueue.errors import BrokerError, BrokerUnavailable
+from kqueue.forks import PerProcess
+from kqueue.store import Head
+
+#: Where foreign entries and lost connections are told, unless a logger is given.
+LOGGER_NAME = "kqueue.brokers.beanstalk"
+#: Foreign entries that one ``head`` looks past before it gives up.
+MAX_LOOKS = 1000
+#: Entries that a drain takes at once. Deletes get slower with the number reserved on the connection.
+DRAIN_ENTRIES = 200
+#: The head that says nothing about any row: everything else would be served after it.
+UNKNOWN_HEAD = Head(0, 0.0)
+#: What it means when a put is not INSERTED, and what to do.
+NOT_PUT = {
+    b"BURIED": "the server is out of memory and keeps them buried, where they cannot ring: give it more",
+    b"OUT_OF_MEMORY": "the server has no memory or no disk left: give it more",
+    b"DRAINING": "the server is in drain mode (SIGUSR1): restart it",
+    b"JOB_TOO_BIG": "the server takes smaller entries than it said: start it with the default -z",
+}
+#: Where beanstalkd's figures for a tube stand, by our name.
+DEPTHS = {
+    "ready": "current-jobs-ready",
+    "delayed": "current-jobs-delayed",
+    "reserved": "current-jobs-reserved",
+    "buried": "current-jobs-buried",
+}
+
+
+class BeanstalkBroker:
+    """Pointers in the tubes of one beanstalkd. See :class:`kqueue.broker.Broker`.
+
+    ``address`` is ``(host, port)`` or the path of a Unix socket; ``timeout`` and ``connect_timeout`` are
+    seconds. Puts, heads and depths of one process share a connection; a subscription has its own.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int] | str,
+        *,
+        timeout: float = 1.0,
+        connect_timeout: float = 1.0,
+        clock: Clock | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self._endpoint = Endpoint(
+            address, _positive("timeout", timeout), _positive("connect_timeout", connect_timeout)
+        )
+        self._clock = clock or SystemClock()
+        self._logger = logger or logging.getLogger(LOGGER_NAME)
+        self._prefix: str | None = None
+        self._producers = PerProcess(lambda: _Producer(self._endpoint))
+
+    @property
+    def address(self) -> str:
+        """Its URL, for messages."""
+        return self._endpoint.url
+
+    @property
+    def carries_pointers(self) -> bool:
+        """True: jobs are announced by pointers in tubes."""
+        return True
+
+    def open(self, prefix: str) -> None:
+        """See :meth:`kqueue.broker.Broker.open`. With types of up to 190 characters, 10 are left for it."""
+        self._prefix = prefix
+
+    def close(self) -> None:
+        """See :meth:`kqueue.broker.Broker.close`. A later call connects again."""
+        producer = self._producers.existing()
+        if producer is not None:
+            with producer.lock:
+                producer.hang_up()
+
+    def put(self, pointers: Sequence[tuple[Pointer, float]]) -> None:
+        """See :meth:`kqueue.broker.Broker.put`."""
+        if not pointers:
+            return
+        producer = self._producers.get()
+        with producer.lock:
+            connection = producer.connected()
+            using = connection.using
+            commands: list[Command] = []
+            for pointer, delay in pointers:
+                tube = self._tube(pointer.type)
+                if tube != using:
+                    commands.append(wire.use(tube))
+                    using = tube
+                seconds = whole_delay(delay)
+                commands += [wire.put(pointer.priority, seconds, body) for body in producer.bodies(pointer)]
+            replies = connection.exchange(commands)
+            connection.using = using
+        self._refuse_not_put(replies)
+
+    def head(self, type: str) -> Head | None:
+        """See :meth:`kqueue.broker.Broker.head`."""
+        tube = self._tube(type)
+        producer = self._producers.get()
+        with producer.lock:
+            connection = producer.connected()
+            for _ in range(MAX_LOOKS):
+                _, reply = connection.exchange([wire.use(tube), wire.peek_ready()])
+                connection.using = tube
+                if reply.status == b"NOT_FOUND":
+                    return None
+                pointer = _pointer_of(type, reply.body)
+                if pointer is not None:
+                    return Head(pointer.priority, pointer.put_at)
+                producer.warn_once(self._logger, reply)
+                stranger = reply.values[0]
+                # Another worker may have taken it in between: then both are NOT_FOUND, and we look again.
+                connection.exchange([wire.reserve_job(stranger), wire.bury(stranger)])
+        return UNKNOWN_HEAD
+
+    def drain(self, type: str) -> int:
+        """See :meth:`kqueue.broker.Broker.drain`. A paused tube is resumed, and stays so: it is empty."""
+        tube = self._tube(type)
+        deleted = 0
+        with closing(self._endpoint.connect()) as connection:
+            connection.exchange([*wire.watch_only([tube]), wire.use(tube)])
+            while True:
+                count = _delete_ready(connection, tube)
+                deleted += count
+                if not count:
+                    # The first kick takes the buried, the second the delayed.
+                    kicked = connection.exchange([wire.kick(DRAIN_ENTRIES)] * 2)
+                    if not any(reply.values[0] for reply in kicked):
+                        return deleted
+
+    def subscribe(self, types: Sequence[str]) -> BeanstalkSubscription:
+        """See :meth:`kqueue.broker.Broker.subscribe`."""
+        if not types:
+            raise ValueError("types: expected at least one job type")
+        types_by_tube = {self._tube(type): type for type in types}
+        wire.watch_only(tuple(types_by_tube))  # refuses bad names now, not at the first reserve
+        return BeanstalkSubscription(self._endpoint, types_by_tube, self._clock, self._logger)
+
+    def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
+        """See :meth:`kqueue.broker.Broker.depths`. A tube that does not exist has zeros."""
+        commands = [wire.stats_tube(self._tube(type)) for type in types]
+        producer = self._producers.get()
+        with producer.lock:
+            replies = producer.connected().exchange(commands)
+        return {type: _depths_of(reply) for type, reply in zip(types, replies, strict=True)}
+
+    def _tube(self, type: str) -> str:
+        if self._prefix is None:
+            raise BrokerError(f"{self.address}: the broker was not opened; call open(prefix) first")
+        return self._prefix + type
+
+    def _refuse_not_put(self, replies: Sequence[Reply]) -> None:
+        outcomes = Counter(reply.status for reply in replies)
+        failed = {status: count for status, count in outcomes.items() if status in NOT_PUT}
+        if failed:
+            reasons = "; ".join(f"{n} {status.decode()}, {NOT_PUT[status]}" for status, n in failed.items())
+            raise BrokerUnavailable(
+                f"{self.address}: of the entries {outcomes[b'INSERTED']} were put, {sum(failed.values())} not:"
+                f" {reasons}."
+                " Their jobs are safe in the store: the sweep puts them again"
+            )
+
+
+class _Producer:
+    """The one connection of a process for all but subscriptions. Use it under its lock."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.lock = threading.Lock()
+        self._endpoint = endpoint
+        self._connection: Connection | None = None
+        self._max_job_size = 0
+        self._warned = False
+
+    def connected(self) -> Connection:
+        """The connection, made anew if it is gone."""
+        if self._connection is None or not self._connection.usable():
+            self.hang_up()
+            connection = self._endpoint.connect()
+            [reply] = connection.exchange([wire.stats()])
+            self._max_job_size = _max_job_size(self._endpoint, reply)
+            self._connection = connection
+        return self._connection
+
+    def bodies(self, pointer: Pointer) -> list[bytes]:
+        """The pointer in entries that this server takes."""
+        try:
+            return list(wire.encode_all(pointer, self._max_job_size))
+        except wire.NoRoom as error:
+            raise BrokerError(f"{self._endpoint.url}: {error}; start it with a larger -z") from None
+
+    def warn_once(self, logger: logging.Logger, stranger: Reply) -> None:
+        """Tell of a foreign entry, if none was told of before."""
+        if not self._warned:
+            self._warned = True
+            logger.warning(FOREIGN, self._endpoint.url, stranger.values[0], stranger.body[:80])
+
+    def hang_up(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _max_job_size(endpoint: Endpoint, reply: Reply) -> int:
+    size = wire.parse_stats(reply.body).get("max-job-size", "")
+    if not size.isdecimal():
+        raise BrokerError(f"{endpoint.url}: its stats name no max-job-size; is it a beanstalkd?")
+    return int(size)
+
+
+def _pointer_of(type: str, body: bytes) -> Pointer | None:
+    try:
+        pointer = wire.decode(body)
+    except ValueError:
+        return None
+    return pointer if pointer.type == type else None
+
+
+def _delete_ready(connection: Connection, tube: str) -> int:
+    commands = [wire.resume(tube)] + [wire.reserve(0)] * DRAIN_ENTRIES
+    reserved = [reply for reply in connection.exchange(commands) if reply.status == b"RESERVED"]
+    deleted = connection.exchange([wire.delete(reply.values[0]) for reply in reserved])
+    return sum(reply.status == b"DELETED" for reply in deleted)
+
+
+def _depths_of(reply: Reply) -> dict[str, int]:
+    figures = wire.parse_stats(reply.body)
+    return {name: int(figures.get(figure, 0)) for name, figure in DEPTHS.items()}
+
+
+def _positive(name: str, seconds: float) -> float:
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name}: expected seconds > 0, got {seconds!r}")
+    return seconds

@@ -1,0 +1,163 @@
+"""The broker without a server: the store itself says what is ready.
+
+There are no pointers. A reserve asks the store whether anything is ready, and the claim that follows takes
+whatever is first. So it also works between processes that share one store: whoever waits watches the
+store's pulse, and is woken at once by puts of its own process.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from kqueue.broker import Pointer, Reservation, Verdict
+from kqueue.brokers.bell import Bell, wait_readable
+from kqueue.clock import Clock, SystemClock
+from kqueue.store import Head, JobStore, Selection
+
+#: Delayed rows that are made ready at once.
+PROMOTE_ROWS = 1000
+#: Seconds between two looks at the store's pulse, which is cheap.
+PULSE_S = 0.010
+#: Seconds between two looks for ready rows in a store without a pulse: from the first, doubling to the last.
+FIRST_LOOK_S = 0.010
+LAST_LOOK_S = 0.100
+#: Seconds that one pause lasts at least, so that no wait is a busy loop.
+SHORTEST_S = 0.001
+
+
+class EmbeddedBroker:
+    """Lets ``store`` dispatch. See :class:`kqueue.broker.Broker`."""
+
+    def __init__(self, store: JobStore, *, clock: Clock | None = None) -> None:
+        self._store = store
+        self._clock = clock or SystemClock()
+        #: One bell for each reserve that waits now. Adding, removing and listing are atomic, so no lock is
+        #: needed, and none can be found locked after a fork or in a signal handler.
+        self._waiting: dict[Bell, None] = {}
+
+    @property
+    def address(self) -> str:
+        """The store's URL, for messages."""
+        return self._store.address
+
+    @property
+    def carries_pointers(self) -> bool:
+        """False: the store dispatches."""
+        return False
+
+    def open(self, prefix: str) -> None:
+        """Nothing: there are no tubes."""
+
+    def close(self) -> None:
+        """Nothing: the store is its owner's to close."""
+
+    def put(self, pointers: Sequence[tuple[Pointer, float]]) -> None:
+        """Wake those who wait in this process; the rows are in the store already."""
+        if pointers:
+            for bell in list(self._waiting):
+                bell.ring()
+
+    def head(self, type: str) -> Head | None:
+        """None: no entry waits anywhere."""
+        return None
+
+    def drain(self, type: str) -> int:
+        """0: there is nothing to drain."""
+        return 0
+
+    def subscribe(self, types: Sequence[str]) -> "EmbeddedSubscription":
+        """See :meth:`kqueue.broker.Broker.subscribe`."""
+        if not types:
+            raise ValueError("types: expected at least one job type")
+        return EmbeddedSubscription(self, self._store, self._clock, tuple(types))
+
+    def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Empty: there are no tubes."""
+        return {}
+
+    @contextmanager
+    def told_of_puts(self, bell: Bell) -> Iterator[None]:
+        """Ring ``bell`` at each put of this process meanwhile."""
+        self._waiting[bell] = None
+        try:
+            yield
+        finally:
+            del self._waiting[bell]
+
+
+class EmbeddedSubscription:
+    """See :class:`kqueue.broker.Subscription`. It reserves nothing, so there is nothing to settle or close."""
+
+    def __init__(self, broker: EmbeddedBroker, store: JobStore, clock: Clock, types: tuple[str, ...]) -> None:
+        self._broker = broker
+        self._store = store
+        self._clock = clock
+        self._types = types
+        self._wake = Bell()
+        self._put = Bell()
+        #: When the earliest delayed row falls due, as of the last look.
+        self._due_at: float | None = None
+
+    def reserve(self, jobs: int, timeout: float) -> Reservation:
+        """See :meth:`kqueue.broker.Subscription.reserve`. A selection without ids: all that is ready."""
+        if self._wake.answer():
+            return Reservation(None, [])
+        if self._look() or (timeout > 0 and self._wait(self._clock.monotonic() + timeout)):
+            return Reservation(Selection(self._types), [])
+        return Reservation(None, [])
+
+    def settle(self, verdicts: Sequence[Verdict]) -> int:
+        """0: no entry was reserved."""
+        return 0
+
+    def wake(self) -> None:
+        """See :meth:`kqueue.broker.Subscription.wake`."""
+        self._wake.ring()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _look(self) -> bool:
+        """Whether anything is ready, once what is due has been made ready."""
+        now = self._store.now()
+        while True:
+            self._due_at = self._store.next_run_at()
+            promoted = self._promote(now)
+            if self._store.has_ready(self._types):
+                return True
+            if not promoted:
+                return False
+
+    def _promote(self, now: float) -> int:
+        if self._due_at is None or self._due_at > now:
+            return 0
+        return self._store.promote(now, PROMOTE_ROWS)
+
+    def _wait(self, deadline: float) -> bool:
+        """Whether anything became ready before the deadline or :meth:`wake`."""
+        with self._broker.told_of_puts(self._put):
+            self._put.answer()
+            pulse: object = None
+            pause = FIRST_LOOK_S
+            look = True  # once more: what was put before we listened rang no bell
+            while True:
+                # The pulse is read first, so that a change during the look is seen the next time.
+                before, pulse = pulse, self._store.pulse()
+                if (look or pulse is None or pulse != before or self._is_due()) and self._look():
+                    return True
+                remaining = deadline - self._clock.monotonic()
+                if remaining <= 0:
+                    return False
+                wait_readable([self._wake, self._put], min(remaining, self._pause(pulse, pause)))
+                if self._wake.answer():
+                    return False
+                look = self._put.answer()
+                pause = min(LAST_LOOK_S, pause * 2)
+
+    def _is_due(self) -> bool:
+        return self._due_at is not None and self._due_at <= self._store.now()
+
+    def _pause(self, pulse: object, without_pulse: float) -> float:
+        pause = without_pulse if pulse is None else PULSE_S
+        if self._due_at is not None:
+            pause = min(pause, self._due_at - self._store.now())
+        return max(SHORTEST_S, pause)

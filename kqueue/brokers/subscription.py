@@ -1,0 +1,171 @@
+"""One loop's view of some tubes: reserve entries, settle them at once, wait for more."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+from kqueue.broker import Entry, Pointer, Reservation, Verdict
+from kqueue.brokers import wire
+from kqueue.brokers.bell import Bell
+from kqueue.brokers.connection import Connection, Endpoint
+from kqueue.brokers.wire import Reply
+from kqueue.clock import Clock
+from kqueue.store import Selection
+
+#: Reserves in one batch at most.
+MAX_RESERVES = 64
+#: Seconds that an entry may wait in the tube's own delay; longer delays are the store's.
+MAX_DELAY = 3600
+#: Seconds that one reserve waits at most.
+MAX_WAIT = 3600.0
+#: Said once by each subscription, and once by the producer.
+FOREIGN = "%s: entry %d is not ours and was buried: %r; look for who else puts into these tubes (said once)"
+
+#: The server's word for an entry that was there when we settled it.
+_SETTLED = frozenset({b"DELETED", b"RELEASED"})
+
+
+class BeanstalkSubscription:
+    """See :class:`kqueue.broker.Subscription`. Its connection is made at the first reserve."""
+
+    def __init__(
+        self, endpoint: Endpoint, types_by_tube: Mapping[str, str], clock: Clock, logger: logging.Logger
+    ) -> None:
+        self._endpoint = endpoint
+        self._tubes = tuple(types_by_tube)
+        self._types = tuple(types_by_tube.values())
+        self._clock = clock
+        self._logger = logger
+        self._warned = False
+        self._bell = Bell()
+        self._connection: Connection | None = None
+        #: Entries reserved on this very connection, from token to tube id. An id means nothing on another
+        #: connection: after a restart the server gives the same ids to other entries.
+        self._held: dict[int, int] = {}
+        self._last_token = 0
+        self._entries_seen = 0
+        self._jobs_seen = 0
+
+    def reserve(self, jobs: int, timeout: float) -> Reservation:
+        """See :meth:`kqueue.broker.Subscription.reserve`. Waits an hour at most."""
+        if self._bell.answer():
+            return Reservation(None, [])
+        deadline = self._clock.monotonic() + min(timeout, MAX_WAIT)
+        foreign = 0
+        replies: list[Reply] | None = self._reserve_now(self._batch_size(jobs))
+        while replies is not None:
+            entries, buried = self._sift(replies)
+            foreign += buried
+            if entries:
+                ids = tuple(job_id for entry in entries for job_id in entry.pointer.ids)
+                return Reservation(Selection(self._types, ids), entries, foreign)
+            # Where there was a stranger, ours may stand behind it.
+            replies = self._reserve_now(MAX_RESERVES) if buried else self._wait(deadline)
+        return Reservation(None, [], foreign)
+
+    def settle(self, verdicts: Sequence[Verdict]) -> int:
+        """See :meth:`kqueue.broker.Subscription.settle`."""
+        connection = self._connection
+        if connection is None or not connection.usable():
+            self.close()
+            return len(verdicts)
+        commands = []
+        for entry, release_in in verdicts:
+            tube_id = self._held.pop(entry.token, None)
+            if tube_id is None:
+                continue
+            if release_in is None:
+                commands.append(wire.delete(tube_id))
+            else:
+                commands.append(wire.release(tube_id, entry.pointer.priority, whole_delay(release_in)))
+        settled = [reply for reply in connection.exchange(commands) if reply.status in _SETTLED]
+        return len(verdicts) - len(settled)
+
+    def wake(self) -> None:
+        """See :meth:`kqueue.broker.Subscription.wake`."""
+        self._bell.ring()
+
+    def close(self) -> None:
+        """See :meth:`kqueue.broker.Subscription.close`. A later reserve connects again."""
+        self._held.clear()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> Connection:
+        if self._connection is None or not self._connection.usable():
+            self.close()
+            connection = self._endpoint.connect()
+            connection.exchange(wire.watch_only(self._tubes))
+            self._connection = connection
+        return self._connection
+
+    def _batch_size(self, jobs: int) -> int:
+        if not self._entries_seen:
+            return 1
+        jobs_per_entry = self._jobs_seen / self._entries_seen
+        return max(1, min(MAX_RESERVES, math.ceil(jobs / jobs_per_entry)))
+
+    def _reserve_now(self, count: int) -> list[Reply]:
+        return self._reserved(self._connected().exchange([wire.reserve(0)] * count))
+
+    def _wait(self, deadline: float) -> list[Reply] | None:
+        """What came, or None if the time is up or the bell rang."""
+        seconds = deadline - self._clock.monotonic()
+        if seconds <= 0:
+            return None
+        reply = self._connected().reserve(seconds, self._bell)
+        if reply is None:
+            self.close()
+            self._bell.answer()
+            return None
+        return None if reply.status == b"TIMED_OUT" else self._reserved([reply])
+
+    def _reserved(self, replies: list[Reply]) -> list[Reply]:
+        if any(reply.status == b"DEADLINE_SOON" for reply in replies):
+            # Something was held for almost a minute. The server repeats this answer without a pause until
+            # that is let go, and does not say what it is: let all go.
+            self._logger.warning("%s: an entry was held for too long; reconnecting", self._endpoint.url)
+            self.close()
+            return []
+        return [reply for reply in replies if reply.status == b"RESERVED"]
+
+    def _sift(self, replies: Sequence[Reply]) -> tuple[list[Entry], int]:
+        """(the entries that are ours, how many were not and are buried now)."""
+        entries, strangers = [], []
+        for reply in replies:
+            pointer = self._pointer(reply.body)
+            if pointer is None:
+                strangers.append(reply)
+            else:
+                entries.append(self._hold(reply.values[0], pointer))
+        if strangers and self._connection is not None:
+            self._warn(strangers[0])
+            self._connection.exchange([wire.bury(reply.values[0]) for reply in strangers])
+        return entries, len(strangers)
+
+    def _pointer(self, body: bytes) -> Pointer | None:
+        try:
+            pointer = wire.decode(body)
+        except ValueError:
+            return None
+        return pointer if pointer.type in self._types else None
+
+    def _hold(self, tube_id: int, pointer: Pointer) -> Entry:
+        self._last_token += 1
+        self._held[self._last_token] = tube_id
+        self._entries_seen += 1
+        self._jobs_seen += len(pointer.ids)
+        return Entry(self._last_token, pointer)
+
+    def _warn(self, stranger: Reply) -> None:
+        if not self._warned:
+            self._warned = True
+            self._logger.warning(FOREIGN, self._endpoint.url, stranger.values[0], stranger.body[:80])
+
+
+def whole_delay(seconds: float) -> int:
+    """A delay as beanstalkd wants it: whole seconds, rounded up, an hour at most."""
+    if not seconds >= 0:
+        raise ValueError(f"delay: expected seconds >= 0, got {seconds!r}")
+    return math.ceil(min(seconds, MAX_DELAY))

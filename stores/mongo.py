@@ -1,0 +1,306 @@
+"""Jobs in a MongoDB.
+
+What was tested: a genuine MongoDB 6.0.5, a replica set of one, its process killed, on one machine.
+
+Give it a replica set, of one member at least: a standalone server has no retried writes. Writes ask for
+``w=majority`` and the journal, reads for what a majority has, unless the URL says ``w=`` or ``journal=``
+otherwise. Any less gives up the promise: with ``w=1`` a job that was acknowledged is gone when another
+member takes over before it was copied, with ``journal=false`` when the server dies.
+
+A window costs a small constant number of commands, since each write waits for the journal: its claim two (a
+read and a write; one more read if a payload is over 16 KiB), its deletes one, a renewal one, an add one.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from pymongo import DeleteOne, MongoClient, ReturnDocument
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from kqueue.clock import Clock
+from kqueue.forks import PerProcess
+from kqueue.job import Row, State
+from kqueue.store import (
+    Claim,
+    Delete,
+    Due,
+    Head,
+    Held,
+    Recovered,
+    Selection,
+    Settled,
+    Settlement,
+)
+from kqueue.stores import mongo_commands as commands
+from kqueue.stores import mongo_schema as schema
+from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_claim import candidates, take
+from kqueue.stores.mongo_insert import insert
+from kqueue.stores.mongo_link import Link, named_errors, read_url
+from kqueue.stores.mongo_schema import Document
+from kqueue.window import Limits
+
+
+class MongoStore:
+    """A :class:`~kqueue.store.JobStore` in the database that ``url`` names: ``mongodb://HOST:PORT/DATABASE``.
+
+    ``clock`` is for tests: times are the server's own without it. ``client`` is for tests too: it is used as
+    it is, with its own options, and never closed here.
+
+    Raises ``ValueError``, naming ``store``, for a URL that cannot be read or names no database.
+    """
+
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, client: MongoClient[Document] | None = None
+    ) -> None:
+        target = read_url(url)
+        self._address = target.address
+        self._links = PerProcess(lambda: Link(target, schema.prepare, clock, client))
+
+    @property
+    def address(self) -> str:
+        """Its URL for messages: no user, no password, no options."""
+        return self._address
+
+    def open(self) -> None:
+        """Connect, and make or migrate the schema. See :meth:`kqueue.store.JobStore.open`."""
+        with self._jobs():
+            pass
+
+    def close(self) -> None:
+        """Close this process's client. Idempotent; a later call opens again."""
+        link = self._links.existing()
+        if link is not None:
+            link.close()
+
+    def now(self) -> float:
+        """The server's clock, seconds since 1970: by this host's monotonic time, looked at each minute."""
+        with named_errors(self._address):
+            return self._links.get().now()
+
+    def setting(self, name: str, default: str) -> str:
+        """See :meth:`kqueue.store.JobStore.setting`."""
+        with self._meta() as meta:
+            # Of two upserts at once by _id the server itself turns the second into an update:
+            # https://www.mongodb.com/docs/manual/reference/method/db.collection.update/#upsert-with-unique-index
+            stored: Document = meta.find_one_and_update(
+                {"_id": f"setting {name}"},
+                {"$setOnInsert": {"value": default}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        value: str = stored["value"]
+        return value
+
+    # -- a job's way -------------------------------------------------------------------------------------
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Store new rows with one command, or one for each 32 MiB of payload.
+
+        After a lost reply the rows that are found are taken. One that is not found is unknown: it may have
+        been run and deleted since.
+        """
+        with self._jobs() as jobs:
+            insert(jobs, rows, self._address)
+
+    def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
+        """See :meth:`kqueue.store.JobStore.claim`.
+
+        If the server fails between, rows may stay claimed by nobody until their leases run out.
+        """
+        later: dict[str, float] = {}
+        with self._jobs() as jobs:
+            rows, cut = limits.fit(candidates(jobs, selection, limits, now, later))
+            if rows:
+                rows = take(jobs, rows, owner, now, alone and len(rows) == 1)
+        return Claim(rows, cut, later)
+
+    def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
+        """See :meth:`kqueue.store.JobStore.renew`."""
+        if not held:
+            return frozenset()
+        with self._jobs() as jobs:
+            written = write(jobs, commands.renewals(held, now, alone))
+            if written.matched == len(held):
+                return frozenset()
+            ids = [job.id for job in held]
+            running = {"_id": {"$in": ids}, "state": State.RUNNING.value}
+            fences = {row["_id"]: row["fence"] for row in read(jobs, running, {"fence": True}, len(ids))}
+        return frozenset(job.id for job in held if fences.get(job.id) != job.fence)
+
+    def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
+        """See :meth:`kqueue.store.JobStore.settle`. One command for all deletes, one for all others.
+
+        If the connection breaks it is sent once more, and then a delete that finds no row counts as done.
+        After ``StoreUnavailable`` any part of it may have been done.
+        """
+        if not settlements:
+            return Settled()
+        token = secrets.token_hex(8)
+        deletes = [one for one in settlements if isinstance(one, Delete)]
+        others = [one for one in settlements if not isinstance(one, Delete)]
+        with self._jobs() as jobs:
+            written = write(jobs, commands.settlements(settlements, token, now))
+            lost: set[str] = set()
+            if written.matched < len(others):
+                ids = {one.id for one in others}
+                lost |= ids - matching(jobs, ids, {"written_by": token})
+            missing = len(deletes) - written.deleted
+            if missing:
+                there = matching(jobs, [one.id for one in deletes], {})
+                lost |= there
+                missing = 0 if written.repeated else missing - len(there)
+        if missing and not written.deleted:
+            return Settled(frozenset(lost.union(one.id for one in deletes)))
+        return Settled(frozenset(lost), missing)
+
+    # -- the operator's ----------------------------------------------------------------------------------
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """See :meth:`kqueue.store.JobStore.delete`. One by one in one command, so that the driver retries."""
+        if not ids:
+            return 0
+        with self._jobs() as jobs:
+            return jobs.bulk_write([DeleteOne({"_id": id}) for id in ids], ordered=False).deleted_count
+
+    def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
+        """See :meth:`kqueue.store.JobStore.revive`."""
+        if not ids:
+            return []
+        token = secrets.token_hex(8)
+        with self._jobs() as jobs:
+            write(jobs, commands.revivals(ids, token, reason, now, put_at))
+            revived = {"_id": {"$in": list(ids)}, "written_by": token}
+            dues = {row["_id"]: commands.to_due(row) for row in read(jobs, revived, commands.DUE, len(ids))}
+        return [dues[id] for id in dict.fromkeys(ids) if id in dues]
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """See :meth:`kqueue.store.JobStore.get`."""
+        with self._jobs() as jobs:
+            rows = {
+                document["_id"]: schema.to_row(document, schema.payload_of(document) or b"")
+                for document in jobs.find({"_id": {"$in": list(ids)}})
+            }
+        return [rows[id] for id in ids if id in rows]
+
+    def counts(self, type: str | None = None) -> dict[str, int]:
+        """See :meth:`kqueue.store.JobStore.counts`. Walks an index, never the rows."""
+        states = [state.value for state in State]
+        match: Document = {"state": {"$in": states}} | ({} if type is None else {"type": type})
+        with self._jobs() as jobs:
+            groups = jobs.aggregate([{"$match": match}, {"$group": {"_id": "$state", "rows": {"$sum": 1}}}])
+            return dict.fromkeys(states, 0) | {group["_id"]: group["rows"] for group in groups}
+
+    def types(self) -> list[str]:
+        """See :meth:`kqueue.store.JobStore.types`. A few index probes for each type and state."""
+        with self._jobs() as jobs:
+            return sorted({type for state in State for type in jobs.distinct("type", {"state": state.value})})
+
+    def purge(self, type: str, limit: int) -> int:
+        """See :meth:`kqueue.store.JobStore.purge`."""
+        idle = {"$in": [state.value for state in State if state is not State.RUNNING]}
+        with self._jobs() as jobs:
+            found = read(jobs, {"state": idle, "type": type}, {"_id": True}, limit, index=schema.ORDER)
+            return write(jobs, commands.purges([row["_id"] for row in found])).deleted
+
+    # -- the sweep's -------------------------------------------------------------------------------------
+
+    def take_sweep(self, now: float, interval: float) -> bool:
+        """See :meth:`kqueue.store.JobStore.take_sweep`."""
+        due = {"_id": "last sweep", "$or": [{"at": {"$lte": now - interval}}, {"at": {"$gt": now}}]}
+        with self._meta() as meta:
+            try:
+                meta.update_one(due, {"$set": {"at": now}}, upsert=True)
+            except DuplicateKeyError:  # it is there and not due
+                return False
+            return True
+
+    def promote(self, now: float, limit: int) -> int:
+        """See :meth:`kqueue.store.JobStore.promote`."""
+        due = {"state": State.DELAYED.value, "run_at": {"$lte": now}}
+        with self._jobs() as jobs:
+            found = read(jobs, due, {"_id": True}, limit, sort=[("run_at", 1)], index=schema.DELAYED)
+            return write(jobs, commands.promotions([row["_id"] for row in found], now)).matched
+
+    def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
+        """See :meth:`kqueue.store.JobStore.recover`. One write for the ready, one for the dead."""
+        abandoned = {"state": State.RUNNING.value, "lease_until": {"$lte": now}}
+        with self._jobs() as jobs:
+            found = read(
+                jobs,
+                abandoned,
+                {"alone": True, "crashes": True},
+                limit,
+                sort=[("lease_until", 1)],
+                index=schema.LEASES,
+            )
+            recovery = commands.recoveries(found, now, max_crashes)
+            ready = write(jobs, recovery.ready).matched
+            dead = write(jobs, recovery.dead).matched
+        return Recovered(ready, dead)
+
+    def find_unput(self, until: float, limit: int) -> list[Due]:
+        """See :meth:`kqueue.store.JobStore.find_unput`."""
+        with self._jobs() as jobs:
+            found = read(jobs, commands.unput(until), commands.DUE, limit, index=schema.UNPUT)
+        return [commands.to_due(row) for row in found]
+
+    def ready_types(self) -> list[str]:
+        """See :meth:`kqueue.store.JobStore.ready_types`."""
+        with self._jobs() as jobs:
+            return sorted(jobs.distinct("type", {"state": State.READY.value}))
+
+    def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
+        """See :meth:`kqueue.store.JobStore.find_lost`."""
+        dues: list[Due] = []
+        with self._jobs() as jobs:
+            for lost in commands.lost(type, head, now, grace):
+                left = limit - len(dues)
+                if left > 0:
+                    best = [("priority", 1), ("put_at", 1)]
+                    found = read(jobs, lost, commands.DUE, left, sort=best, index=schema.LOST)
+                    dues += [commands.to_due(row) for row in found]
+        return dues
+
+    def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
+        """See :meth:`kqueue.store.JobStore.mark`."""
+        if not dues:
+            return []
+        token = secrets.token_hex(8)
+        with self._jobs() as jobs:
+            written = write(jobs, commands.marks(dues, token, put_at))
+            if written.matched == len(dues):
+                return list(dues)
+            ours = matching(jobs, [due.id for due in dues], {"written_by": token})
+        return [due for due in dues if due.id in ours]
+
+    # -- dispatching without a broker --------------------------------------------------------------------
+
+    def has_ready(self, types: Sequence[str]) -> bool:
+        """See :meth:`kqueue.store.JobStore.has_ready`."""
+        ready = {"state": State.READY.value, "type": {"$in": list(types)}}
+        with self._jobs() as jobs:
+            return bool(read(jobs, ready, {"_id": True}, 1, index=schema.ORDER))
+
+    def next_run_at(self) -> float | None:
+        """See :meth:`kqueue.store.JobStore.next_run_at`."""
+        delayed = {"state": State.DELAYED.value}
+        with self._jobs() as jobs:
+            first = read(jobs, delayed, {"run_at": True}, 1, sort=[("run_at", 1)], index=schema.DELAYED)
+        return first[0]["run_at"] if first else None
+
+    def pulse(self) -> object:
+        """None: MongoDB has no such token that would be cheaper than to look."""
+        return None
+
+    @contextmanager
+    def _jobs(self) -> Iterator[Collection[Document]]:
+        with named_errors(self._address):
+            yield self._links.get().database()[schema.JOBS]
+
+    @contextmanager
+    def _meta(self) -> Iterator[Collection[Document]]:
+        with named_errors(self._address):
+            yield self._links.get().database()[schema.META]

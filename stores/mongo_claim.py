@@ -1,0 +1,106 @@
+"""Claiming in a MongoDB: read the candidates without their long payloads, then take them with one write."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+
+from pymongo.collection import Collection
+
+from kqueue.job import Row, State
+from kqueue.store import Selection
+from kqueue.stores import mongo_commands as commands
+from kqueue.stores import mongo_schema as schema
+from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_schema import Document
+from kqueue.stores.transitions import claimed
+from kqueue.window import Limits
+
+#: Types in one query at most. With more than 200 the server no longer merges ranges of the index but sorts
+#: the whole backlog (internalQueryMaxScansToExplode).
+_TYPES_IN_QUERY = 100
+#: Ids in the first query of a claim at least.
+_FIRST_PAGE = 64
+
+
+def candidates(
+    jobs: Collection[Document], selection: Selection, limits: Limits, now: float, later: dict[str, float]
+) -> Iterator[Row]:
+    """What may be claimed, in the selection's order, read as it is asked for.
+
+    Rows chosen by id that are not due yet go into ``later`` with their ``run_at``.
+    """
+    if selection.ids is None:
+        found = _by_priority(jobs, selection.types, limits.jobs + 1)
+        yield from _with_payloads(jobs, found, limits.payload_bytes)
+        return
+    for ids in commands.pages(selection.ids, max(_FIRST_PAGE, limits.jobs + 1)):
+        due = []
+        for row in _by_id(jobs, ids, selection.types):
+            if row["state"] == State.DELAYED and row["run_at"] > now:
+                later[row["_id"]] = row["run_at"]
+            else:
+                due.append(row)
+        yield from _with_payloads(jobs, due, limits.payload_bytes)
+
+
+def take(jobs: Collection[Document], rows: Sequence[Row], owner: str, now: float, alone: bool) -> list[Row]:
+    """Claim ``rows`` as they were read; returns those that nobody else had changed since, as they are now."""
+    written = write(jobs, commands.claims(rows, owner, now, alone))
+    ours = [claimed(row, owner, now, alone) for row in rows]
+    if written.matched == len(rows):
+        return ours
+    got = matching(jobs, [row.id for row in rows], {"lease_owner": owner})
+    return [row for row in ours if row.id in got]
+
+
+def _by_priority(jobs: Collection[Document], types: Sequence[str], limit: int) -> list[Document]:
+    types = sorted(set(types))
+    found = [
+        read(
+            jobs,
+            {"state": State.READY.value, "type": {"$in": types[at : at + _TYPES_IN_QUERY]}},
+            schema.WITHOUT_LARGE,
+            limit,
+            sort=[("priority", 1), ("_id", 1)],
+            index=schema.ORDER,
+        )
+        for at in range(0, len(types), _TYPES_IN_QUERY)
+    ]
+    return list(heapq.merge(*found, key=lambda row: (row["priority"], row["_id"])))[:limit]
+
+
+def _by_id(jobs: Collection[Document], ids: Sequence[str], types: Sequence[str]) -> list[Document]:
+    found = read(jobs, commands.claimable(ids, types), schema.WITHOUT_LARGE, len(ids))
+    by_id = {row["_id"]: row for row in found}
+    return [by_id[id] for id in ids if id in by_id]
+
+
+def _with_payloads(jobs: Collection[Document], rows: Sequence[Document], room: int) -> Iterator[Row]:
+    """The rows, in order. Long payloads are read ahead, as many bytes as fit a window at once."""
+    read: dict[str, bytes] = {}
+    asked: set[str] = set()
+    for at, row in enumerate(rows):
+        id, payload = row["_id"], schema.payload_of(row)
+        if payload is None:
+            if id not in asked:
+                ahead = _long_ahead(rows[at:], room)
+                asked, read = set(ahead), _long_payloads(jobs, ahead)
+            payload = read.get(id)
+        if payload is not None:  # None: deleted since
+            yield schema.to_row(row, payload)
+
+
+def _long_ahead(rows: Sequence[Document], room: int) -> list[str]:
+    """Ids of the next rows with long payloads that take up ``room`` bytes, and of the first beyond."""
+    ids: list[str] = []
+    for row in rows:
+        if room < 0:
+            break
+        room -= row["size"]
+        if schema.payload_of(row) is None:
+            ids.append(row["_id"])
+    return ids
+
+
+def _long_payloads(jobs: Collection[Document], ids: Sequence[str]) -> dict[str, bytes]:
+    found = read(jobs, {"_id": {"$in": list(ids)}}, {"large_payload": True}, len(ids))
+    return {row["_id"]: row["large_payload"] for row in found}

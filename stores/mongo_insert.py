@@ -1,0 +1,111 @@
+"""Adding rows to a MongoDB, and what became of each when something fails."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from pymongo.collection import Collection
+from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError, ServerSelectionTimeoutError
+
+from kqueue.errors import AddFailed
+from kqueue.job import Row
+from kqueue.stores.mongo_access import matching
+from kqueue.stores.mongo_schema import MAX_PAYLOAD_BYTES, Document, to_document
+
+#: Bytes of payload in one command at most, so that the driver never splits it (it does at 48 MB).
+_COMMAND_BYTES = 32 * 2**20
+#: Rows in one command at most (the driver splits at 100,000).
+_COMMAND_ROWS = 50_000
+
+
+@dataclass
+class _Outcome:
+    """What became of the rows, as ids."""
+
+    taken: list[str] = field(default_factory=list)
+    not_taken: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    #: Why not all were taken.
+    cause: Exception | None = None
+
+
+def insert(jobs: Collection[Document], rows: Sequence[Row], address: str) -> None:
+    """Insert ``rows``: one command, or several if they are more than a command can hold.
+
+    Raises what pymongo raises if nothing can have been written, else ``AddFailed``, naming ``address``.
+    """
+    _refuse_too_long(rows, address)
+    outcome = _Outcome()
+    for part in _commands(rows):
+        ids = [row.id for row in part]
+        if outcome.cause is None:
+            _insert_part(jobs, part, ids, outcome)
+        else:
+            outcome.not_taken += ids
+    if outcome.cause is not None:
+        raise AddFailed(
+            f"{address}: of {len(rows)} jobs {len(outcome.taken)} were taken, {len(outcome.not_taken)} were not,"
+            f" {len(outcome.unknown)} are unknown: {outcome.cause!s:.240}",
+            taken=outcome.taken,
+            not_taken=outcome.not_taken,
+            unknown=outcome.unknown,
+        ) from outcome.cause
+
+
+def _insert_part(jobs: Collection[Document], rows: Sequence[Row], ids: list[str], outcome: _Outcome) -> None:
+    """One command. The driver sends it again if its reply is lost, and the server does it once."""
+    try:
+        jobs.insert_many([to_document(row) for row in rows], ordered=False)
+    except BulkWriteError as error:
+        outcome.cause = error
+        details = error.details or {}
+        refused = {ids[item["index"]] for item in details.get("writeErrors", ())}
+        outcome.not_taken += [id for id in ids if id in refused]
+        # Written here, but no majority has said so in time: it may be undone.
+        unsure = bool(details.get("writeConcernErrors"))
+        (outcome.unknown if unsure else outcome.taken).extend(id for id in ids if id not in refused)
+    except ServerSelectionTimeoutError as error:
+        # Never sent. (Had the first sending failed, and the second found no server, pymongo would raise
+        # the first one's error.)
+        _not_sent(ids, outcome, error)
+    except AutoReconnect as error:
+        outcome.cause = error
+        there: set[str] = set()
+        with suppress(PyMongoError):
+            there = matching(jobs, ids, {})
+        outcome.taken += [id for id in ids if id in there]
+        # Not to be found proves nothing: it may be on its way, or have been run and deleted.
+        outcome.unknown += [id for id in ids if id not in there]
+    except PyMongoError as error:
+        _not_sent(ids, outcome, error)
+    else:
+        outcome.taken += ids
+
+
+def _not_sent(ids: list[str], outcome: _Outcome, error: PyMongoError) -> None:
+    if not outcome.taken:
+        raise error
+    outcome.cause = error
+    outcome.not_taken += ids
+
+
+def _refuse_too_long(rows: Sequence[Row], address: str) -> None:
+    longest = max((len(row.payload) for row in rows), default=0)
+    if longest > MAX_PAYLOAD_BYTES:
+        raise AddFailed(
+            f"{address}: a payload has {longest} bytes and MongoDB takes at most {MAX_PAYLOAD_BYTES};"
+            f" none of {len(rows)} jobs was taken",
+            not_taken=[row.id for row in rows],
+        )
+
+
+def _commands(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """``rows`` cut into what one command holds."""
+    first, size = 0, 0
+    for at, row in enumerate(rows):
+        size += len(row.payload)
+        if at > first and (size > _COMMAND_BYTES or at - first == _COMMAND_ROWS):
+            yield rows[first:at]
+            first, size = at, len(row.payload)
+    if rows:
+        yield rows[first:]

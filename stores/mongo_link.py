@@ -1,0 +1,160 @@
+"""The connection to a MongoDB: its URL, one process's client, the server's clock, and what its errors mean."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Any, NamedTuple
+
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    PyMongoError,
+    WTimeoutError,
+)
+from pymongo.uri_parser import parse_uri
+
+from kqueue.clock import Clock
+from kqueue.errors import StoreError, StoreUnavailable
+from kqueue.stores.mongo_schema import Document
+
+#: Options of the client where the URL does not say otherwise. Times in milliseconds.
+_DEFAULTS: dict[str, Any] = {
+    "serverSelectionTimeoutMS": 5_000,
+    "connectTimeoutMS": 5_000,
+    "socketTimeoutMS": 30_000,
+    # Less than the socket's: a majority that is missing is then told from a server that hangs.
+    "wTimeoutMS": 20_000,
+    "retryWrites": True,
+    "journal": True,
+    "appname": "kqueue",
+}
+#: And these, unless the URL chooses a write concern.
+_MAJORITY: dict[str, Any] = {"w": "majority", "readConcernLevel": "majority"}
+#: Seconds between two looks at the server's clock.
+_CLOCK_REFRESH_S = 60.0
+#: Characters of a server's error in ours; the rest is in the chained one.
+_ERROR_CHARS = 240
+
+
+class Target(NamedTuple):
+    """What a URL says."""
+
+    url: str
+    #: The URL for messages: without user, password and options.
+    address: str
+    database: str
+    #: For ``MongoClient``, beside the URL.
+    options: dict[str, Any]
+
+
+def read_url(url: str) -> Target:
+    """What ``url`` says; nothing is looked up. Raises ``ValueError``, naming ``store``, for what is no such URL."""
+    expected = "expected mongodb://HOST:PORT/DATABASE"
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("mongodb", "mongodb+srv"):
+        raise ValueError(f"store: {expected}, got a URL that starts with {scheme!r:.40}")
+    try:
+        # Read as plain mongodb://, since the other form would ask the DNS here.
+        parsed = parse_uri(f"mongodb://{rest}")
+    except (PyMongoError, ValueError) as error:
+        # Not chained: it may quote the user and the password.
+        raise ValueError(f"store: {expected}; {type(error).__name__} while reading it") from None
+    hosts = ",".join(
+        host if scheme == "mongodb+srv" or port is None else f"{host}:{port}" for host, port in parsed["nodelist"]
+    )
+    if not parsed["database"] or parsed["collection"]:
+        raise ValueError(f"store: {expected}, such as {scheme}://{hosts}/app; one database's name must be there")
+    given = {name.lower(): value for name, value in parsed["options"].items()}
+    if given.get("w") == 0:
+        raise ValueError("store: w=0 asks for no reply, so no job could be acknowledged; leave it away")
+    defaults = _DEFAULTS | ({} if "w" in given else _MAJORITY)
+    options = {name: value for name, value in defaults.items() if name.lower() not in given}
+    return Target(url, f"{scheme}://{hosts}/{parsed['database']}", parsed["database"], options)
+
+
+class Link:
+    """One process's client, opened on first use. Shared by its threads."""
+
+    def __init__(
+        self,
+        target: Target,
+        prepare: Callable[[Database[Document], str], None],
+        clock: Clock | None,
+        client: MongoClient[Document] | None,
+    ) -> None:
+        self._target = target
+        self._prepare = prepare
+        self._clock = clock
+        self._given = client
+        self._lock = threading.Lock()
+        self._own: MongoClient[Document] | None = None
+        self._database: Database[Document] | None = None
+        #: (seconds from this host's monotonic clock to the server's, monotonic time of the look).
+        self._offset: tuple[float, float] | None = None
+
+    def database(self) -> Database[Document]:
+        """The database, its schema made. Opens what is not open."""
+        database = self._database
+        return self._open() if database is None else database
+
+    def close(self) -> None:
+        """Close the client if it is ours. Idempotent; the next use opens again."""
+        with self._lock:
+            client, self._own, self._database = self._own, None, None
+        if client is not None:
+            client.close()
+
+    def now(self) -> float:
+        """The clock that was given, or the server's: monotonic time plus the offset to it."""
+        if self._clock is not None:
+            return self._clock.time()
+        if self._offset is None or time.monotonic() - self._offset[1] > _CLOCK_REFRESH_S:
+            self._offset = _look_at_clock(self.database())
+        return time.monotonic() + self._offset[0]
+
+    def _open(self) -> Database[Document]:
+        with self._lock:
+            if self._database is None:
+                client = self._given
+                if client is None:
+                    client = self._own = self._own or MongoClient(self._target.url, **self._target.options)
+                database = client.get_database(self._target.database)
+                self._prepare(database, self._target.address)
+                self._database = database
+            return self._database
+
+
+@contextmanager
+def named_errors(address: str) -> Iterator[None]:
+    """Raise what pymongo raises as ours, naming the server and what to do."""
+    try:
+        yield
+    except PyMongoError as error:
+        text = str(error)[:_ERROR_CHARS]
+        if _may_pass(error):
+            raise StoreUnavailable(
+                f"{address}: MongoDB does not answer ({text}); check that it runs, has a primary and a majority,"
+                " and can be reached from here"
+            ) from error
+        raise StoreError(
+            f"{address}: MongoDB refuses ({text}); check the user, its rights and the URL's options"
+        ) from error
+
+
+def _may_pass(error: PyMongoError) -> bool:
+    if isinstance(error, BulkWriteError):
+        return not (error.details or {}).get("writeErrors")
+    return isinstance(error, ConnectionFailure | WTimeoutError | ExecutionTimeout)
+
+
+def _look_at_clock(database: Database[Document]) -> tuple[float, float]:
+    before = time.monotonic()
+    # https://www.mongodb.com/docs/manual/reference/command/hello/: localTime is the server's, to the ms.
+    local = database.command("hello")["localTime"]
+    after = time.monotonic()
+    return local.replace(tzinfo=UTC).timestamp() - (before + after) / 2, after

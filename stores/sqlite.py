@@ -1,0 +1,332 @@
+"""The SQLite store: one file, no server, durable at every return. See :mod:`kqueue.stores.sqlite_schema`."""
+
+import heapq
+import json
+import math
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
+
+from kqueue.clock import Clock, SystemClock
+from kqueue.errors import AddFailed, StoreError
+from kqueue.job import Row, State
+from kqueue.store import (
+    Claim,
+    Delete,
+    Die,
+    Due,
+    Head,
+    Held,
+    Recovered,
+    Retry,
+    Selection,
+    Settled,
+    Settlement,
+    Unget,
+)
+from kqueue.stores import sqlite_statements as sql
+from kqueue.stores.sqlite_file import SqliteFile
+from kqueue.stores.transitions import claimed, recovery, waiting
+from kqueue.window import Limits
+
+#: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
+#: survives the death of any process; OFF may damage the file (https://www.sqlite.org/pragma.html).
+SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
+#: Larger than any priority.
+_AFTER_ALL: Final = 2**63 - 1
+#: In ``CANDIDATES_OF_TYPE``: the row key, then the row.
+_KEY: Final = 0
+_PRIORITY: Final = 1 + Row._fields.index("priority")
+
+_Values: TypeAlias = tuple[Any, ...]
+
+
+class SqliteStore:
+    """Keeps rows in one SQLite file, for any number of threads and processes of this host."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: str = "FULL",
+        busy_timeout: float = 5.0,
+        clock: Clock | None = None,
+    ) -> None:
+        """``busy_timeout``: seconds to wait for another process's write. Nothing is opened yet."""
+        name = os.fspath(path)
+        if not isinstance(name, str) or name in {"", ":memory:"}:
+            raise ValueError(f"store: expected the path of an SQLite file, got {name!r}; 'memory:' keeps no file")
+        if synchronous not in SYNCHRONOUS:
+            raise ValueError(f"store: expected synchronous to be one of {SYNCHRONOUS}, got {synchronous!r:.40}")
+        if not 0 <= busy_timeout < math.inf:
+            raise ValueError(f"store: expected busy_timeout in seconds, 0 or more, got {busy_timeout!r}")
+        # Absolute, so that a later change of the working folder does not lead to another file.
+        self._file = SqliteFile(os.path.abspath(name), synchronous=synchronous, busy_timeout=busy_timeout)
+        self._clock = clock or SystemClock()
+
+    @property
+    def address(self) -> str:
+        """Its URL for messages."""
+        return self._file.address
+
+    def open(self) -> None:
+        """Connect, and make or migrate the tables."""
+        self._file.open()
+
+    def close(self) -> None:
+        """Close this process's connection; a later call opens again."""
+        self._file.close()
+
+    def now(self) -> float:
+        """The host's clock."""
+        return self._clock.time()
+
+    def setting(self, name: str, default: str) -> str:
+        """The setting's value; if it has none, ``default`` is stored."""
+        key = f"setting.{name}"
+        found = self._read(sql.SETTING, (key,))
+        if not found:
+            with self._file.write() as connection:
+                connection.execute(sql.SET_DEFAULT, (key, default))
+            found = self._read(sql.SETTING, (key,))
+        return str(found[0][0])
+
+    # -- a job's way -------------------------------------------------------------------------------------
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """All of them in one transaction, or none."""
+        committing = False
+        try:
+            with self._file.write() as connection:
+                connection.executemany(sql.INSERT, rows)
+                committing = True
+        except StoreError as error:
+            ids = [row.id for row in rows]
+            if not committing:
+                raise AddFailed(f"no job was added: {error}", not_taken=ids) from error
+            self._check_commit(ids, error)
+
+    def _check_commit(self, ids: list[str], error: StoreError) -> None:
+        """A commit that failed has been rolled back, says SQLite; believe what can be read."""
+        try:
+            there = {record[0] for record in self._read(sql.THERE, {"ids": json.dumps(ids)})}
+        except StoreError:
+            raise AddFailed(f"the jobs may have been added or not: {error}", unknown=ids) from error
+        if len(there) < len(ids):
+            taken = [id for id in ids if id in there]
+            missing = [id for id in ids if id not in there]
+            raise AddFailed(
+                f"{len(missing)} jobs were not added: {error}", taken=taken, not_taken=missing
+            ) from error
+
+    def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
+        """One transaction: candidates are read lazily, in order, until the window is full."""
+        keys: list[int] = []
+        with self._file.write() as connection:
+            with ExitStack() as cursors:
+                candidates = _rows(_candidates(connection, selection, now, cursors), keys)
+                found, cut = limits.fit(candidates)
+            blame = alone and len(found) == 1
+            rows = [claimed(row, owner, now, blame) for row in found]
+            connection.executemany(
+                sql.CLAIM,
+                [(blame, owner, row.lease_until, key) for row, key in zip(rows, keys, strict=False)],
+            )
+            later: dict[str, float] = {}
+            if selection.ids is not None and len(rows) < len(selection.ids):
+                later = dict(connection.execute(sql.LATER, _wanted(selection, now)))
+            if not rows:
+                connection.execute("ROLLBACK")
+        return Claim(rows, cut, later)
+
+    def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
+        """One transaction; returns the ids lost."""
+        with self._file.write() as connection:
+            return frozenset(
+                job.id
+                for job in held
+                if not connection.execute(sql.RENEW, (now + job.ttr, alone, job.id, job.fence)).rowcount
+            )
+
+    def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
+        """One transaction. Only if some are lost, a second one finds out which."""
+        by_statement: dict[str, list[_Values]] = {}
+        for settlement in settlements:
+            statement, values = _statement(settlement, now)
+            by_statement.setdefault(statement, []).append(values)
+        with self._file.write() as connection:
+            matched = sum(connection.executemany(*batch).rowcount for batch in by_statement.items())
+            if matched == len(settlements):
+                return Settled()
+            connection.execute("ROLLBACK")
+        with self._file.write() as connection:
+            return Settled(
+                frozenset(
+                    settlement.id
+                    for settlement in settlements
+                    if not connection.execute(*_statement(settlement, now)).rowcount
+                )
+            )
+
+    # -- the operator's ----------------------------------------------------------------------------------
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete rows whatever their state and fence; returns how many there were."""
+        with self._file.write() as connection:
+            return connection.executemany(sql.DELETE, [(id,) for id in ids]).rowcount if ids else 0
+
+    def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
+        """Make dead rows ready; returns those made."""
+        with self._file.write() as connection:
+            dead = connection.execute(sql.FIND_DEAD, {"ids": _json_set(ids)}).fetchall()
+            connection.executemany(sql.REVIVE, [(now, put_at, _text(reason), record[0]) for record in dead])
+        return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """The rows that there are, in the order of ``ids``."""
+        return [_row(record) for record in self._read(sql.GET, {"ids": json.dumps(ids)})]
+
+    def counts(self, type: str | None = None) -> dict[str, int]:
+        """Rows by state, each counted in an index."""
+        (found,) = self._read(sql.COUNT_ALL) if type is None else self._read(sql.COUNT_TYPE, {"type": type})
+        return dict(zip((State.DELAYED, State.READY, State.RUNNING, State.DEAD, State.DONE), found, strict=True))
+
+    def types(self) -> list[str]:
+        """All job types that have a row, sorted."""
+        return [record[0] for record in self._read(sql.TYPES)]
+
+    def purge(self, type: str, limit: int) -> int:
+        """Delete up to ``limit`` rows of the type that do not run; returns how many."""
+        gone = 0
+        with self._file.write() as connection:
+            for statement in sql.PURGES:
+                gone += connection.execute(statement, (type, limit - gone)).rowcount
+        return gone
+
+    # -- the sweep's -------------------------------------------------------------------------------------
+
+    def take_sweep(self, now: float, interval: float) -> bool:
+        """True for one caller in ``interval`` seconds."""
+        # Most calls are told no: find that out without the write lock.
+        if any(last <= now < last + interval for (last,) in self._read(sql.LAST_SWEEP)):
+            return False
+        with self._file.write() as connection:
+            return connection.execute(sql.TAKE_SWEEP, {"now": now, "interval": interval}).rowcount == 1
+
+    def promote(self, now: float, limit: int) -> int:
+        """Make up to ``limit`` due rows ready, the earliest first; how many."""
+        next_run_at = self.next_run_at()
+        if next_run_at is None or next_run_at > now:
+            return 0
+        with self._file.write() as connection:
+            return connection.execute(sql.PROMOTE, (now, limit)).rowcount
+
+    def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
+        """Take up to ``limit`` abandoned rows from their holder, the longest abandoned first."""
+        if not self._read(sql.FIND_ABANDONED, (now, 1)):
+            return Recovered(0, 0)
+        with self._file.write() as connection:
+            verdicts = [
+                (*recovery(alone, crashes, max_crashes), key)
+                for key, alone, crashes in connection.execute(sql.FIND_ABANDONED, (now, limit)).fetchall()
+            ]
+            connection.executemany(sql.RECOVER, verdicts)
+        dead = sum(state == State.DEAD for state, _, _ in verdicts)
+        return Recovered(len(verdicts) - dead, dead)
+
+    def find_unput(self, until: float, limit: int) -> list[Due]:
+        """Up to ``limit`` rows known to have no pointer that are ready, or due by ``until``."""
+        return [Due(*record) for record in self._read(sql.FIND_UNPUT, {"until": until, "limit": limit})]
+
+    def ready_types(self) -> list[str]:
+        """The types that have a ready row, sorted: one index probe for each."""
+        return [record[0] for record in self._read(sql.READY_TYPES)]
+
+    def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
+        """Up to ``limit`` rows that have lost their pointer by the head rule: two index ranges."""
+        common = {"type": type, "until": now - grace, "priority": head.priority if head else _AFTER_ALL}
+        found = self._read(sql.LOST_BEFORE_HEAD, {**common, "limit": limit})
+        if head is not None and len(found) < limit:
+            beside = {**common, "put_before": head.put_at - grace, "limit": limit - len(found)}
+            found += self._read(sql.LOST_BESIDE_HEAD, beside)
+        return [Due(*record) for record in found]
+
+    def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
+        """One transaction; returns those written."""
+        with self._file.write() as connection:
+            return [due for due in dues if connection.execute(sql.MARK, (put_at, due.id, due.put_at)).rowcount]
+
+    # -- dispatching without a broker --------------------------------------------------------------------
+
+    def has_ready(self, types: Sequence[str]) -> bool:
+        """Whether any row of these types is ready: one index probe for each."""
+        return self._read(sql.HAS_READY, (json.dumps(types),)) == [(1,)]
+
+    def next_run_at(self) -> float | None:
+        """The earliest ``run_at`` of a delayed row, or None: one index probe."""
+        earliest: float | None = self._read(sql.NEXT_RUN_AT)[0][0]
+        return earliest
+
+    def pulse(self) -> object:
+        """Differs once any process has changed the file since the last call."""
+        return self._file.pulse()
+
+    def _read(self, statement: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[_Values]:
+        with self._file.read() as connection:
+            return connection.execute(statement, values).fetchall()
+
+
+def _candidates(
+    connection: sqlite3.Connection, selection: Selection, now: float, cursors: ExitStack
+) -> Iterable[_Values]:
+    """Row key and row of each candidate, lazily and in order. ``cursors`` closes what it opens."""
+    if selection.ids is not None:
+        return cursors.enter_context(closing(connection.execute(sql.CANDIDATES_BY_ID, _wanted(selection, now))))
+    ranges = [
+        cursors.enter_context(closing(connection.execute(sql.CANDIDATES_OF_TYPE, (type,))))
+        for type in dict.fromkeys(selection.types)
+    ]
+    # Each is one index range in order, so the backlog is merged as far as it is read, and never sorted.
+    return ranges[0] if len(ranges) == 1 else heapq.merge(*ranges, key=itemgetter(_PRIORITY, _KEY))
+
+
+def _rows(records: Iterable[_Values], keys: list[int]) -> Iterator[Row]:
+    """The rows; the row key of each one handed out is added to ``keys``."""
+    for record in records:
+        keys.append(record[_KEY])
+        yield Row._make(record[1:])
+
+
+def _wanted(selection: Selection, now: float) -> dict[str, Any]:
+    return {"ids": _json_set(selection.ids or ()), "types": json.dumps(selection.types), "now": now}
+
+
+def _json_set(ids: Iterable[str]) -> str:
+    """Each id once, in order: two pointers may name the same job."""
+    return json.dumps(list(dict.fromkeys(ids)))
+
+
+def _row(record: _Values) -> Row:
+    row = Row._make(record)
+    return row._replace(alone=bool(row.alone))
+
+
+def _statement(settlement: Settlement, now: float) -> tuple[str, _Values]:
+    match settlement:
+        case Delete(id, fence):
+            return sql.SETTLE_DELETE, (id, fence)
+        case Retry(id, fence, run_at, reason, put_at):
+            return sql.SETTLE_RETRY, (waiting(run_at, now), run_at, put_at, _text(reason), id, fence)
+        case Unget(id, fence, run_at, priority, put_at, started):
+            keep = 0 if started else 1
+            return sql.SETTLE_UNGET, (waiting(run_at, now), run_at, put_at, priority, keep, keep, id, fence)
+        case Die(id, fence, reason):
+            return sql.SETTLE_DIE, (_text(reason), id, fence)
+
+
+def _text(reason: str) -> str:
+    """A reason often quotes an exception, which may hold what UTF-8 cannot: a lone surrogate of a file name."""
+    return reason.encode("utf-8", "backslashreplace").decode()

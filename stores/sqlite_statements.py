@@ -1,0 +1,201 @@
+"""Every statement that the SQLite store runs, but for the schema's.
+
+States stand in the text, never as parameters: only so can SQLite see that a partial index applies. A list of
+ids or types is one JSON parameter, read in its order: CROSS JOIN keeps the left table outside
+(https://www.sqlite.org/optoverview.html#crossjoin).
+"""
+# ruff: noqa: S608 (only constants are joined into the text)
+
+from typing import Final
+
+from kqueue.job import Row
+
+_COLUMNS: Final = ", ".join(f"job.{name}" for name in Row._fields)
+_BY_ID: Final = "FROM json_each(:ids) AS wanted CROSS JOIN kqueue_jobs AS job ON job.id = wanted.value"
+_OF_TYPES: Final = "job.type IN (SELECT value FROM json_each(:types))"
+_DUE: Final = "id, type, priority, run_at, put_at"
+
+# -- a job's way -----------------------------------------------------------------------------------------
+
+INSERT: Final = f"""
+    INSERT INTO kqueue_jobs ({", ".join(Row._fields)})
+    VALUES ({", ".join("?" for _ in Row._fields)})
+"""
+
+CANDIDATES_BY_ID: Final = f"""
+    SELECT job.key, {_COLUMNS} {_BY_ID}
+    WHERE (job.state = 'ready' OR (job.state = 'delayed' AND job.run_at <= :now)) AND {_OF_TYPES}
+"""
+
+#: One index range, already in order.
+CANDIDATES_OF_TYPE: Final = f"""
+    SELECT job.key, {_COLUMNS} FROM kqueue_jobs AS job
+    WHERE job.state = 'ready' AND job.type = ?
+    ORDER BY job.priority, job.key
+"""
+
+LATER: Final = f"""
+    SELECT job.id, job.run_at {_BY_ID}
+    WHERE job.state = 'delayed' AND job.run_at > :now AND {_OF_TYPES}
+"""
+
+CLAIM: Final = """
+    UPDATE kqueue_jobs SET
+        state = 'running', fence = fence + 1, tries = tries + 1, alone = ?, lease_owner = ?, lease_until = ?
+    WHERE key = ?
+"""
+
+RENEW: Final = """
+    UPDATE kqueue_jobs SET state = 'running', lease_until = ?, alone = coalesce(?, alone)
+    WHERE id = ? AND fence = ? AND state IN ('running', 'ready')
+"""
+
+SETTLE_DELETE: Final = "DELETE FROM kqueue_jobs WHERE id = ? AND fence = ?"
+
+SETTLE_RETRY: Final = """
+    UPDATE kqueue_jobs SET
+        state = ?, run_at = ?, put_at = ?, reason = ?,
+        failures = failures + 1, crashes = 0, suspicion = 0, alone = 0, lease_owner = NULL, lease_until = NULL
+    WHERE id = ? AND fence = ?
+"""
+
+#: The try may be off already: a late holder gives back a job that was revived since.
+SETTLE_UNGET: Final = """
+    UPDATE kqueue_jobs SET
+        state = ?, run_at = ?, put_at = ?, priority = coalesce(?, priority), tries = max(tries - 1, 0),
+        crashes = crashes * ?, suspicion = suspicion * ?, alone = 0, lease_owner = NULL, lease_until = NULL
+    WHERE id = ? AND fence = ?
+"""
+
+SETTLE_DIE: Final = """
+    UPDATE kqueue_jobs SET
+        state = 'dead', put_at = NULL, reason = ?,
+        failures = failures + 1, crashes = 0, suspicion = 0, alone = 0, lease_owner = NULL, lease_until = NULL
+    WHERE id = ? AND fence = ?
+"""
+
+# -- the operator's --------------------------------------------------------------------------------------
+
+DELETE: Final = "DELETE FROM kqueue_jobs WHERE id = ?"
+
+FIND_DEAD: Final = f"SELECT job.id, job.type, job.priority {_BY_ID} WHERE job.state = 'dead'"
+
+REVIVE: Final = """
+    UPDATE kqueue_jobs SET
+        state = 'ready', run_at = ?, put_at = ?, reason = ?, tries = 0, failures = 0, crashes = 0, suspicion = 0
+    WHERE id = ?
+"""
+
+GET: Final = f"SELECT {_COLUMNS} {_BY_ID}"
+
+THERE: Final = f"SELECT job.id {_BY_ID}"
+
+COUNT_ALL: Final = """
+    SELECT
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'delayed') AS delayed,
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'ready') AS ready,
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'running') AS running,
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'dead') AS dead,
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'done') AS done
+"""
+
+COUNT_TYPE: Final = """
+    SELECT
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'delayed' AND type = :type) AS delayed,
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'ready' AND type = :type) AS ready,
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'running' AND type = :type) AS running,
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'dead' AND type = :type) AS dead,
+        (SELECT count(*) FROM kqueue_jobs WHERE state = 'done' AND type = :type) AS done
+"""
+
+TYPES: Final = "SELECT DISTINCT type FROM kqueue_jobs ORDER BY type"
+
+_PURGE: Final = (
+    "DELETE FROM kqueue_jobs WHERE key IN (SELECT key FROM kqueue_jobs WHERE state = '{}' AND type = ? LIMIT ?)"
+)
+#: One for each state but ``running``, since each has an index of its own.
+PURGES: Final = tuple(_PURGE.format(state) for state in ("ready", "delayed", "dead", "done"))
+
+# -- the sweep's -----------------------------------------------------------------------------------------
+
+LAST_SWEEP: Final = "SELECT value FROM kqueue_meta WHERE name = 'last_sweep'"
+
+#: A last sweep in the future does not count.
+TAKE_SWEEP: Final = """
+    INSERT INTO kqueue_meta (name, value) VALUES ('last_sweep', :now)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value
+    WHERE value > :now OR value + :interval <= :now
+"""
+
+PROMOTE: Final = """
+    UPDATE kqueue_jobs SET state = 'ready' WHERE key IN (
+        SELECT key FROM kqueue_jobs WHERE state = 'delayed' AND run_at <= ? ORDER BY run_at LIMIT ?
+    )
+"""
+
+FIND_ABANDONED: Final = """
+    SELECT key, alone, crashes FROM kqueue_jobs
+    WHERE state = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?
+"""
+
+#: ``alone`` stays, for a late holder that renews.
+RECOVER: Final = """
+    UPDATE kqueue_jobs SET
+        state = ?, crashes = crashes + alone, suspicion = suspicion + (1 - alone), reason = ?,
+        put_at = NULL, lease_owner = NULL, lease_until = NULL
+    WHERE key = ?
+"""
+
+FIND_UNPUT: Final = f"""
+    SELECT {_DUE} FROM kqueue_jobs WHERE put_at IS NULL AND state = 'ready'
+    UNION ALL
+    SELECT {_DUE} FROM kqueue_jobs WHERE put_at IS NULL AND state = 'delayed' AND run_at <= :until
+    LIMIT :limit
+"""
+
+#: From each type that is found, one probe leads to the next: the backlog between them is never read.
+READY_TYPES: Final = """
+    WITH RECURSIVE found (type) AS (
+        SELECT min(type) FROM kqueue_jobs WHERE state = 'ready'
+        UNION ALL
+        SELECT (SELECT min(type) FROM kqueue_jobs WHERE state = 'ready' AND type > found.type)
+        FROM found WHERE found.type IS NOT NULL
+    )
+    SELECT type FROM found WHERE type IS NOT NULL
+"""
+
+#: Rows that would be served before the head, had they a pointer.
+LOST_BEFORE_HEAD: Final = f"""
+    SELECT {_DUE} FROM kqueue_jobs
+    WHERE state = 'ready' AND type = :type AND priority < :priority AND put_at <= :until AND run_at <= :until
+    ORDER BY priority LIMIT :limit
+"""
+
+#: The same beside the head: ``:put_before`` is its ``put_at`` less the grace.
+LOST_BESIDE_HEAD: Final = f"""
+    SELECT {_DUE} FROM kqueue_jobs
+    WHERE state = 'ready' AND type = :type AND priority = :priority
+        AND put_at < :put_before AND put_at <= :until AND run_at <= :until
+    ORDER BY put_at LIMIT :limit
+"""
+
+MARK: Final = """
+    UPDATE kqueue_jobs SET put_at = ?
+    WHERE id = ? AND put_at IS ? AND (state = 'ready' OR state = 'delayed')
+"""
+
+# -- dispatching without a broker, and settings ----------------------------------------------------------
+
+HAS_READY: Final = """
+    SELECT EXISTS (
+        SELECT 1 FROM json_each(?) AS wanted
+        CROSS JOIN kqueue_jobs AS job ON job.type = wanted.value WHERE job.state = 'ready'
+    )
+"""
+
+NEXT_RUN_AT: Final = "SELECT min(run_at) FROM kqueue_jobs WHERE state = 'delayed'"
+
+SETTING: Final = "SELECT value FROM kqueue_meta WHERE name = ?"
+
+#: Of many writers the first wins.
+SET_DEFAULT: Final = "INSERT OR IGNORE INTO kqueue_meta (name, value) VALUES (?, ?)"

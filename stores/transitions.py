@@ -1,0 +1,98 @@
+"""What the calls of the contract make of one row: pure, no I/O, no clock.
+
+:mod:`kqueue.stores.memory` is built from these; a store whose server changes rows by itself says the same in
+its own language.
+"""
+
+from kqueue.job import Row, State
+from kqueue.store import Delete, Die, Due, Head, Retry, Settlement, Unget
+
+
+def claimed(row: Row, owner: str, now: float, alone: bool) -> Row:
+    """The row under a new lease."""
+    return row._replace(
+        state=State.RUNNING,
+        fence=row.fence + 1,
+        tries=row.tries + 1,
+        alone=alone,
+        lease_owner=owner,
+        lease_until=now + row.ttr,
+    )
+
+
+def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
+    """The row after its run; None if it goes."""
+    idle = row._replace(alone=False, lease_owner=None, lease_until=None)
+    match settlement:
+        case Delete():
+            return None
+        case Retry(run_at=run_at, reason=reason, put_at=put_at):
+            return _failed(idle)._replace(state=waiting(run_at, now), run_at=run_at, reason=reason, put_at=put_at)
+        case Die(reason=reason):
+            return _failed(idle)._replace(state=State.DEAD, reason=reason, put_at=None)
+        case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started):
+            back = _cleared(idle) if started else idle
+            return back._replace(
+                state=waiting(run_at, now),
+                run_at=run_at,
+                put_at=put_at,
+                priority=row.priority if priority is None else priority,
+                # It may be off already: a late holder gives back a job that was revived since.
+                tries=max(row.tries - 1, 0),
+            )
+
+
+def revived(row: Row, reason: str, now: float, put_at: float | None) -> Row:
+    """A dead row, ready once more. The fence stays: it only grows."""
+    return _cleared(row)._replace(state=State.READY, run_at=now, put_at=put_at, reason=reason, tries=0, failures=0)
+
+
+def recovered(row: Row, max_crashes: int) -> Row:
+    """An abandoned row, taken from its holder. ``alone`` stays, for a late holder that renews."""
+    state, reason = recovery(row.alone, row.crashes, max_crashes)
+    return row._replace(
+        state=state,
+        reason=reason,
+        crashes=row.crashes + bool(row.alone),
+        suspicion=row.suspicion + (not row.alone),
+        lease_owner=None,
+        lease_until=None,
+        put_at=None,
+    )
+
+
+def recovery(alone: bool, crashes: int, max_crashes: int) -> tuple[State, str]:
+    """(state, reason) after a lease ran out. A death among others proves nothing about any one job."""
+    if not alone:
+        return State.READY, "its lease ran out"
+    if crashes + 1 < max_crashes:
+        return State.READY, "its lease ran out while it ran alone"
+    return State.DEAD, f"its lease ran out while it ran alone, {crashes + 1} times"
+
+
+def is_lost(row: Row, head: Head | None, now: float, grace: float) -> bool:
+    """The head rule: whether a ready row has lost its pointer. A tube serves by (priority, order put)."""
+    until = now - grace
+    if row.put_at is None or row.put_at > until or row.run_at > until:
+        return False
+    if head is None or row.priority < head.priority:
+        return True
+    return row.priority == head.priority and row.put_at < head.put_at - grace
+
+
+def waiting(run_at: float, now: float) -> State:
+    """The state of a row that runs not before ``run_at``."""
+    return State.DELAYED if run_at > now else State.READY
+
+
+def due(row: Row) -> Due:
+    """What the sweep wants of a row."""
+    return Due(row.id, row.type, row.priority, row.run_at, row.put_at)
+
+
+def _failed(row: Row) -> Row:
+    return _cleared(row)._replace(failures=row.failures + 1)
+
+
+def _cleared(row: Row) -> Row:
+    return row._replace(crashes=0, suspicion=0)

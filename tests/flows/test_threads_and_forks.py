@@ -1,0 +1,203 @@
+"""One KQueue shared by threads, and used by children after a fork, as under a pre-forking web server."""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kqueue import JobInHand, KQueue
+from tests.flows.processes import run_in_child
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded(n: int) -> None:
+        try:
+            work(n)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_many_threads_add_at_once(queue: KQueue) -> None:
+    ids: list[str] = []
+    in_threads(8, lambda n: ids.extend(queue.add_job("t", [n, m]) for m in range(25)))
+    assert len(set(ids)) == 200
+    seen: Counter[str] = Counter()
+    queue.add_handler("t", lambda job: (seen.update([str(job.payload)]), job.delete()))
+    assert queue.run_jobs().deleted == 200
+    assert set(seen.values()) == {1}
+
+
+def test_several_threads_run_while_others_add_and_each_job_runs_once(queue: KQueue) -> None:
+    seen: Counter[int] = Counter()
+    fences: set[int] = set()
+    done = threading.Event()
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        seen[job.payload] += 1
+        fences.add(job.fence)
+        job.delete()
+        if len(seen) == 600:
+            done.set()
+
+    def work(n: int) -> None:
+        if n < 3:
+            queue.run_jobs(wait=True)
+        elif n < 6:
+            for start in range((n - 3) * 200, (n - 2) * 200, 20):
+                queue.add_jobs("t", range(start, start + 20))
+        else:
+            done.wait(50)
+            queue.stop()
+
+    in_threads(7, work)
+    assert seen == Counter(range(600))
+    assert fences == {1}
+    assert sum(queue.counts().values()) == 0
+
+
+@pytest.fixture(params=["sqlite", "beanstalkd"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> KQueue:
+    """A queue that several processes may share."""
+    broker = request.getfixturevalue("beanstalkd").url if request.param == "beanstalkd" else None
+    return KQueue(store=f"sqlite:///{tmp_path}/jobs.db", broker=broker)
+
+
+def test_children_use_their_parents_queue_and_the_parent_goes_on(shared: KQueue) -> None:
+    shared.add_job("t", "parent")
+    assert shared.counts()["ready"] == 1
+    children = []
+    for n in range(4):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for m in range(20):
+                    shared.add_job("t", [n, m])
+                shared.close()
+                shared.add_jobs("t", ["after", "close"])
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+        shared.add_job("t", "parent")
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    shared.add_job("t", "parent")
+    seen: list[Any] = []
+    shared.add_handler("t", lambda job: (seen.append(job.payload), job.delete()))
+    assert shared.run_jobs().deleted == 6 + 4 * 22
+    assert seen.count("parent") == 6
+    shared.close()
+
+
+def open_files(of: str) -> set[str]:
+    """The open descriptors of this process whose target contains ``of``."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return {f"{link} {os.readlink(link)}" for link in links if os.path.lexists(link) and of in os.readlink(link)}
+
+
+def test_a_child_connects_by_itself_and_leaves_its_parents_sockets_alone(shared: KQueue) -> None:
+    shared.add_job("t")
+    parents = open_files("socket:")
+
+    def child() -> None:
+        shared.add_job("t")
+        assert parents <= open_files("socket:")
+        assert len(open_files("socket:")) == len(parents) + shared.broker.carries_pointers
+        shared.close()
+        assert open_files("socket:") == parents
+
+    assert run_in_child(child) == 0
+    shared.add_job("t")
+    assert open_files("socket:") == parents
+    assert shared.counts()["ready"] == 3
+    shared.close()
+
+
+def test_a_child_never_sees_its_parents_sqlite_connection(shared: KQueue) -> None:
+    """SQLite keeps a process's locks in its memory: a connection beside an inherited one loses commits."""
+    shared.add_job("t")
+    files = os.path.basename(shared.store.address)
+
+    def child() -> None:
+        assert not open_files(files)
+        shared.add_job("t")
+        assert open_files(files)
+
+    assert open_files(files)
+    assert run_in_child(child) == 0
+    shared.add_job("t")
+    shared.close()
+    assert shared.counts()["ready"] == 3
+    shared.close()
+
+
+def test_a_fork_while_other_threads_add_leaves_no_lock_behind(shared: KQueue) -> None:
+    shared.open()
+    stop = threading.Event()
+
+    def add() -> None:
+        while not stop.is_set():
+            shared.add_job("t", "from a thread")
+
+    threads = [threading.Thread(target=add) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    statuses = [run_in_child(lambda: shared.add_job("t", "from a child")) for _ in range(10)]
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert statuses == [0] * 10
+    shared.close()
+
+
+def test_a_child_may_run_jobs_while_its_parent_does(shared: KQueue, tmp_path: Path) -> None:
+    shared.add_jobs("t", range(400))
+
+    @shared.handler("t")
+    def handle(job: JobInHand) -> None:
+        with open(tmp_path / f"ran-{job.payload}", "a") as log:
+            log.write(f"{job.fence}\n")
+        job.delete()
+
+    children = [os.fork() for _ in range(1)]
+    if children[0] == 0:
+        status = 1
+        try:
+            shared.run_jobs()
+            status = 0
+        finally:
+            os._exit(status)
+    shared.run_jobs()
+    assert os.waitpid(children[0], 0)[1] == 0
+    shared.run_jobs()
+    assert sorted(int(path.name[4:]) for path in tmp_path.glob("ran-*")) == list(range(400))
+    assert {path.read_text() for path in tmp_path.glob("ran-*")} == {"1\n"}
+    assert sum(shared.counts().values()) == 0
+    shared.close()
+
+
+def test_a_handler_may_fork_and_the_child_may_add(shared: KQueue) -> None:
+    @shared.handler("parent")
+    def handle(job: JobInHand) -> None:
+        assert run_in_child(lambda: shared.add_job("child")) == 0
+        job.delete()
+
+    shared.add_job("parent")
+    assert shared.run_jobs().deleted == 1
+    assert shared.counts("child")["ready"] == 1
+    shared.close()

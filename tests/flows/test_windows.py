@@ -1,0 +1,250 @@
+"""Windows: a slow job strands no other, and only the guilty are blamed."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kqueue import JobInHand, KQueue, LeaseLost
+from kqueue.batch import BOUND_S
+from kqueue.clock import ManualClock
+from kqueue.stores.sqlite import SqliteStore
+from tests.flows.processes import KILLED, die, run_in_child
+
+
+def warmed_up(queue: KQueue, handle: Any) -> None:
+    """Register ``handle`` behind 100 fast jobs, so that windows are large when it comes to the others."""
+    queue.add_handler("t", lambda job: job.delete() if job.payload == "warm" else handle(job))
+    queue.add_jobs("t", ["warm"] * 100, priority=0)
+
+
+def test_a_slow_job_does_not_strand_its_window(queue: KQueue) -> None:
+    """While it runs, another loop gets the jobs that were claimed with it."""
+    elsewhere: list[Any] = []
+    other_ran = threading.Event()
+
+    def slow_at_once(job: JobInHand) -> None:
+        if job.payload == "slow":
+            assert other_ran.wait(30)
+        elif threading.current_thread() is not loop:
+            elsewhere.append(job.payload)
+            if len(elsewhere) == 50:
+                other_ran.set()
+        job.delete()
+
+    warmed_up(queue, slow_at_once)
+    queue.add_jobs("t", ["slow", *range(50)])
+    loop = threading.Thread(target=queue.run_jobs)
+    loop.start()
+    second = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
+    second.start()
+    loop.join(60)
+    queue.stop()
+    second.join(60)
+    assert not loop.is_alive()
+    assert not second.is_alive()
+    assert sorted(elsewhere) == list(range(50))
+    assert sum(queue.counts("t").values()) == 0
+
+
+def test_a_handler_that_overruns_has_what_is_finished_settled_and_the_rest_given_back(queue: KQueue) -> None:
+    seen: list[dict[str, int]] = []
+
+    def handle(job: JobInHand) -> None:
+        if job.payload == 10:
+            patience = threading.Event()
+            for _ in range(200):
+                if queue.counts("t")["running"] == 1:
+                    break
+                patience.wait(BOUND_S / 4)
+            seen.append(queue.counts("t"))
+        job.delete()
+
+    warmed_up(queue, handle)
+    ids = queue.add_jobs("t", range(30))
+    given_back = ids[11:]
+    queue.run_jobs(count_limit=111)
+    assert seen == [{"delayed": 0, "ready": 19, "running": 1, "dead": 0, "done": 0}]
+    rows = queue.store.get(given_back)
+    assert [row.tries for row in rows] == [0] * 19
+    assert queue.run_jobs().deleted == 19
+
+
+def test_a_job_with_under_half_its_lease_left_is_never_started(tmp_path: Path) -> None:
+    """The worker is frozen between its claim and its first handler."""
+    clock = ManualClock()
+    queue = KQueue(store=SqliteStore(str(tmp_path / "jobs.db")))
+    queue._clock = clock  # type: ignore[assignment]
+    fences: list[int] = []
+    queue.add_handler("t", lambda job: (fences.append(job.fence), job.delete()))
+    queue.add_job("t", ttr=10)
+    claim = queue.store.claim
+
+    def claim_and_freeze(*args: Any) -> Any:
+        got = claim(*args)
+        clock.advance(5.1 if got.rows[0].fence == 1 else 4.9)
+        return got
+
+    queue.store.claim = claim_and_freeze  # type: ignore[method-assign]
+    assert queue.run_jobs().deleted == 1
+    assert fences == [2]
+
+
+def test_renew_holds_the_job_for_another_ttr(tmp_path: Path) -> None:
+    clock = ManualClock()
+    queue = KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock))
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        clock.advance(9)
+        job.renew()
+        clock.advance(9)
+        queue.renew_job(job)
+        assert queue.sweep().recovered == 0
+        assert queue.store.get([job.id])[0].lease_until == clock.time() + 10
+        clock.advance(10)
+        assert queue.sweep().recovered == 1
+        job.renew()  # nobody has taken it yet
+        clock.advance(10)
+        queue.sweep()
+        queue.store.delete([job.id])
+        with pytest.raises(LeaseLost, match=job.id):
+            job.renew()
+        with pytest.raises(LeaseLost, match=job.id):
+            job.delete()
+
+    queue.add_job("t", ttr=10)
+    report = queue.run_jobs()
+    assert (report.count, report.lost_lease) == (1, 1)
+
+
+def test_a_lost_lease_in_a_window_of_many_is_counted_and_logged(queue: KQueue, caplog: Any) -> None:
+    def handle(job: JobInHand) -> None:
+        if job.payload == 5:
+            queue.store.delete([job.id])
+        job.delete()
+
+    warmed_up(queue, handle)
+    queue.add_jobs("t", range(20))
+    report = queue.run_jobs()
+    assert (report.count, report.deleted, report.lost_lease) == (120, 119, 1)
+    assert len([record for record in caplog.records if "lease with fence 1 was lost" in record.message]) == 1
+
+
+# -- blame --------------------------------------------------------------------------------------------------
+
+
+class Ward:
+    """Workers that die of a poison job, each a real process, on a store whose clock is turned by hand."""
+
+    def __init__(self, path: Path, broker: str | None) -> None:
+        self.clock = ManualClock()
+        self.queue = KQueue(store=SqliteStore(str(path), clock=self.clock), broker=broker, max_crashes=3)
+        self.queue.add_handler("t", self.handle)
+        self.deaths = 0
+
+    def handle(self, job: JobInHand) -> None:
+        if job.payload == "poison":
+            die()
+        job.delete()
+
+    def run_until_dead(self, poison: str, at_most: int) -> None:
+        while self.deaths < at_most:
+            self.clock.advance(16)
+            status = run_in_child(self.queue.run_jobs)
+            if status != KILLED:
+                assert status == 0
+                return
+            self.deaths += 1
+            self.clock.advance(60)
+
+
+@pytest.fixture(params=["embedded", "beanstalkd"])
+def ward(request: pytest.FixtureRequest, tmp_path: Path) -> Ward:
+    broker = request.getfixturevalue("beanstalkd").url if request.param == "beanstalkd" else None
+    return Ward(tmp_path / "jobs.db", broker)
+
+
+def test_a_poison_job_alone_is_dead_after_max_crashes_deaths(ward: Ward) -> None:
+    poison = ward.queue.add_job("t", "poison", ttr=30)
+    ward.run_until_dead(poison, 10)
+    assert ward.deaths == 3
+    job = ward.queue.get_job(poison)
+    assert job is not None
+    assert (job.state, job.crashes) == ("dead", 3)
+    assert job.reason is not None
+    assert ward.queue.counts("t")["dead"] == 1
+    assert ward.queue.retry_job(poison, "try once more") is True
+    row = ward.queue.store.get([poison])[0]
+    assert (row.crashes, row.suspicion, row.tries, row.fence) == (0, 0, 0, 3)
+
+
+def test_a_poison_job_among_many_dies_and_no_innocent_does(ward: Ward) -> None:
+    payloads = ["innocent"] * 200
+    payloads[120] = "poison"
+    ids = ward.queue.add_jobs("t", payloads, ttr=30)
+    ward.run_until_dead(ids[120], 12)
+    # One death in a large window, one in a window of 32, one of 2, and three alone.
+    assert 3 <= ward.deaths <= 6
+    job = ward.queue.get_job(ids[120])
+    assert job is not None
+    assert (job.state, job.crashes) == ("dead", 3)
+    assert ward.queue.counts("t") == {"delayed": 0, "ready": 0, "running": 0, "dead": 1, "done": 0}
+
+
+def test_a_settle_clears_crashes_and_suspicion(tmp_path: Path) -> None:
+    clock = ManualClock()
+    queue = KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock), retry_delay=0)
+    mood = {"die": True}
+    queue.add_handler("t", lambda job: die() if mood["die"] else job.retry("survived", 1000))
+    job_id = queue.add_job("t", ttr=5)
+    assert run_in_child(queue.run_jobs) == KILLED
+    clock.advance(6)
+    queue.sweep()
+    assert queue.store.get([job_id])[0].crashes == 1
+    mood["die"] = False
+    assert queue.run_jobs().retried == 1
+    row = queue.store.get([job_id])[0]
+    assert (row.crashes, row.suspicion, row.failures, row.tries) == (0, 0, 1, 2)
+
+
+def test_with_two_loops_in_a_process_a_death_is_blamed_on_nobody_at_first_and_a_suspect_is_taken_aside(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    queue = KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock), max_crashes=2)
+    both_in = threading.Barrier(2)
+
+    def handle(job: JobInHand) -> None:
+        if job.payload == "meet":
+            both_in.wait(30)
+        die()
+
+    queue.add_handler("t", handle)
+
+    def two_loops() -> None:
+        second = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
+        second.start()
+        queue.run_jobs(wait=True)
+
+    meeting = queue.add_jobs("t", ["meet", "meet"], ttr=30)
+    assert run_in_child(two_loops) == KILLED
+    clock.advance(31)
+    queue.sweep()
+    assert [(row.crashes, row.suspicion) for row in queue.store.get(meeting)] == [(0, 1), (0, 1)]
+    queue.delete_job(meeting[0])
+    queue.delete_job(meeting[1])
+
+    poison = queue.add_job("t", "poison", ttr=30)
+    history = []
+    for _ in range(5):
+        assert run_in_child(two_loops) == KILLED
+        clock.advance(31)
+        queue.sweep()
+        row = queue.store.get([poison])[0]
+        history.append((row.state, row.crashes))
+        if row.state == "dead":
+            break
+    assert history[-1] == ("dead", 2)
+    assert len(history) <= 5

@@ -1,0 +1,124 @@
+"""A genuine mongod for the tests: on a free port of 127.0.0.1, stopped by its own id, its data removed.
+
+A replica set of one, since a standalone server has no retried writes and no majority.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from tests.beanstalkd import free_port
+
+#: Where ``make test`` unpacks it.
+_UNPACKED = Path(__file__).parents[1] / ".venv" / "mongod" / "fiftyone" / "db" / "bin" / "mongod"
+#: Seconds after which a server that does not answer counts as broken. Nothing waits that long otherwise.
+PATIENCE_S = 60.0
+#: The server's code for a replica set that was made before.
+_ALREADY_INITIALIZED = 23
+
+
+class Mongod:
+    """A running server, its own primary."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="mongod-")
+        try:
+            self._process = self._start_on_free_port()
+            self._await_primary()
+        except BaseException:
+            self.stop()
+            raise
+
+    def url(self, database: str, options: str = "") -> str:
+        return f"mongodb://127.0.0.1:{self.port}/{database}?replicaSet=rs0{options}"
+
+    def client(self, **options: Any) -> MongoClient[dict[str, Any]]:
+        """A plain client: to look at the server behind KQueue's back."""
+        return MongoClient("127.0.0.1", self.port, directConnection=True, **options)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash. Idempotent; the data stays."""
+        process = getattr(self, "_process", None)
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def restart(self) -> None:
+        """Kill it if it runs, and start it on the same port and data."""
+        self.kill()
+        self._process = self._start()
+        self._await_primary()
+
+    def stop(self) -> None:
+        """End it and remove its data. Idempotent."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start_on_free_port(self) -> "subprocess.Popen[bytes]":
+        # Another process may take the port between our look and the server's bind: then try the next one.
+        for _ in range(5):
+            self.port = free_port()
+            process = self._process = self._start()
+            if self._answers(process):
+                return process
+        raise RuntimeError(f"mongod did not start: {self._log()}")
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        data = Path(self.folder, "data")
+        data.mkdir(exist_ok=True)
+        flags = (
+            f"--port {self.port} --bind_ip 127.0.0.1 --nounixsocket --replSet rs0 --oplogSize 64"
+            " --wiredTigerCacheSizeGB 0.25 --setParameter diagnosticDataCollectionEnabled=false"
+            " --setParameter enableTestCommands=1"
+        )
+        binary = executable() or "mongod"
+        # Not --logpath: what the loader says of a missing library must be there too.
+        with Path(self.folder, "log").open("wb") as log:
+            return subprocess.Popen(
+                [binary, "--dbpath", str(data), *flags.split()], stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _answers(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Whether it came up; False if it ended."""
+        deadline = time.monotonic() + PATIENCE_S
+        with self.client(serverSelectionTimeoutMS=100) as client:
+            while process.poll() is None and time.monotonic() < deadline:
+                try:
+                    return bool(client.admin.command("serverStatus")["pid"] == process.pid)
+                except PyMongoError:
+                    continue
+        return False
+
+    def _await_primary(self) -> None:
+        members = {"_id": "rs0", "members": [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]}
+        deadline = time.monotonic() + PATIENCE_S
+        with self.client(serverSelectionTimeoutMS=100) as client:
+            while time.monotonic() < deadline:
+                try:
+                    client.admin.command("replSetInitiate", members)
+                except OperationFailure as error:
+                    if error.code != _ALREADY_INITIALIZED:
+                        raise
+                except PyMongoError:
+                    continue
+                if client.admin.command("hello")["isWritablePrimary"]:
+                    return
+        raise RuntimeError(f"mongod did not become primary: {self._log()}")
+
+    def _log(self) -> str:
+        return Path(self.folder, "log").read_text(errors="replace")[-2000:]
+
+
+def executable() -> str | None:
+    """Where mongod is; None if it is not to be found."""
+    named = os.environ.get("KQUEUE_MONGOD")
+    if named:
+        return named
+    return shutil.which("mongod") or (str(_UNPACKED) if _UNPACKED.exists() else None)

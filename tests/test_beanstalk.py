@@ -1,0 +1,765 @@
+"""What is beanstalkd's own: its limits, its faults, its restarts, and servers that misbehave."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import greenstalk
+import pytest
+
+from kqueue.broker import Entry, Pointer, Verdict
+from kqueue.brokers import connection as connection_module
+from kqueue.brokers import open_broker, wire
+from kqueue.brokers.beanstalk import UNKNOWN_HEAD, BeanstalkBroker
+from kqueue.brokers.subscription import BeanstalkSubscription
+from kqueue.errors import BrokerError, BrokerUnavailable
+from kqueue.ids import IdMint
+from kqueue.store import Head
+from tests.beanstalkd import Beanstalkd, free_port
+
+MINT = IdMint()
+PREFIX = "p1."
+PATIENCE_S = 30.0
+FOR_EVER_S = 3000.0
+PUT_AT = 1_700_000_000.0
+
+
+def pointer(jobs: int = 1, type: str = "mail", priority: int = 65536) -> Pointer:
+    return Pointer(type, priority, PUT_AT, tuple(MINT.make(jobs)))
+
+
+def opened(server: Beanstalkd, **options: object) -> BeanstalkBroker:
+    broker = BeanstalkBroker(server.address, **options)  # type: ignore[arg-type]
+    broker.open(PREFIX)
+    return broker
+
+
+@pytest.fixture
+def broker(beanstalkd: Beanstalkd) -> Iterator[BeanstalkBroker]:
+    broker = opened(beanstalkd)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def subscription(broker: BeanstalkBroker) -> Iterator[BeanstalkSubscription]:
+    subscription = broker.subscribe(["mail"])
+    yield subscription
+    subscription.close()
+
+
+def reserve_all(subscription: BeanstalkSubscription) -> list[Entry]:
+    entries = []
+    while batch := subscription.reserve(1000, 0).entries:
+        entries += batch
+    return entries
+
+
+def delete(subscription: BeanstalkSubscription, entries: list[Entry]) -> int:
+    return subscription.settle([Verdict(entry, None) for entry in entries])
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+
+
+def run(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
+
+
+# -- batches ---------------------------------------------------------------------------------------------
+
+
+def test_five_thousand_entries_go_in_and_out_in_order(broker, subscription):
+    pointers = [pointer() for _ in range(5000)]
+    broker.put([(each, 0) for each in pointers])
+    assert broker.depths(["mail"])["mail"] == {"ready": 5000, "delayed": 0, "reserved": 0, "buried": 0}
+    entries = reserve_all(subscription)
+    assert [entry.pointer for entry in entries] == pointers
+    assert broker.depths(["mail"])["mail"]["reserved"] == 5000
+    assert delete(subscription, entries) == 0
+    assert not any(broker.depths(["mail"])["mail"].values())
+
+
+def test_big_batches_of_big_entries_do_not_get_stuck(broker, subscription):
+    """The server stops reading while its replies are unread: 64 replies of 3 kB, 1,500 puts of 3 kB."""
+    broker.put([(pointer(100), 0) for _ in range(1500)])
+    first = subscription.reserve(1, 0).entries
+    rest = reserve_all(subscription)
+    assert len(first + rest) == 1500
+    assert all(len(entry.pointer.ids) == 100 for entry in first + rest)
+
+
+def test_one_pointer_with_many_ids_is_several_entries_in_order(broker, subscription):
+    many = pointer(450)
+    broker.put([(many, 0)])
+    entries = reserve_all(subscription)
+    assert [len(entry.pointer.ids) for entry in entries] == [100, 100, 100, 100, 50]
+    assert tuple(job_id for entry in entries for job_id in entry.pointer.ids) == many.ids
+
+
+def test_a_batch_may_mix_tubes(broker):
+    types = ["a", "b", "b", "a", "c", "a"]
+    broker.put([(pointer(type=type), 0) for type in types])
+    broker.put([(pointer(type="a"), 0)])
+    assert {type: depth["ready"] for type, depth in broker.depths(["a", "b", "c"]).items()} == {
+        "a": 4,
+        "b": 2,
+        "c": 1,
+    }
+
+
+def test_the_number_of_reserves_follows_the_jobs_that_entries_hold(broker, subscription):
+    broker.put([(pointer(50), 0) for _ in range(20)])
+    assert len(subscription.reserve(1000, 0).entries) == 1
+    assert len(subscription.reserve(100, 0).entries) == 2
+    assert len(subscription.reserve(101, 0).entries) == 3
+    assert len(subscription.reserve(1, 0).entries) == 1
+    assert len(subscription.reserve(100_000, 0).entries) == 13
+
+
+def test_a_selection_names_the_types_and_all_ids_in_order(broker):
+    subscription = broker.subscribe(["mail", "resize"])
+    first, second, third = pointer(3), pointer(2, "resize"), pointer(1)
+    broker.put([(first, 0), (second, 0), (third, 0)])
+    selections = [subscription.reserve(1, 0).selection, subscription.reserve(6, 0).selection]
+    assert [selection.types for selection in selections] == [("mail", "resize")] * 2
+    assert [selection.ids for selection in selections] == [first.ids, second.ids + third.ids]
+    subscription.close()
+
+
+def test_delays_are_rounded_up_to_whole_seconds_and_cut_at_an_hour(beanstalkd, broker, subscription):
+    for delay in (0, 0.01, 1, 59.5, 3600, 10**9, float("inf")):
+        broker.put([(pointer(), delay)])
+    with beanstalkd.client(PREFIX + "mail") as client:
+        assert [client.stats_job(entry)["delay"] for entry in range(1, 8)] == [0, 1, 1, 60, 3600, 3600, 3600]
+        assert client.stats_job(1)["ttr"] == 60
+        [entry] = reserve_all(subscription)
+        subscription.settle([Verdict(entry, 7.2)])
+        assert client.stats_job(1)["delay"] == 8
+        assert client.stats_job(1)["pri"] == 65536
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan")])
+def test_a_delay_that_is_none_is_refused_before_a_put(broker, delay):
+    with pytest.raises(ValueError, match="delay"):
+        broker.put([(pointer(), 0), (pointer(), delay)])
+    assert broker.depths(["mail"])["mail"]["ready"] == 0
+
+
+@pytest.mark.parametrize("type", ["a b", "x\r\ndelete 1\r\n", "", "ü", "x" * 199])
+def test_a_name_that_could_be_read_as_a_command_is_never_sent(broker, type):
+    broker.put([(pointer(), 0)])
+    for call in (
+        lambda: broker.put([(pointer(type=type), 0)]),
+        lambda: broker.head(type + " "),
+        lambda: broker.drain(type + " "),
+        lambda: broker.depths([type + " "]),
+        lambda: broker.subscribe([type + " "]),
+    ):
+        with pytest.raises(ValueError):
+            call()
+    assert broker.depths(["mail"])["mail"]["ready"] == 1
+
+
+def test_a_broker_that_was_not_opened_says_so(beanstalkd):
+    with pytest.raises(BrokerError, match="open"):
+        BeanstalkBroker(beanstalkd.address).head("mail")
+
+
+# -- limits of the server --------------------------------------------------------------------------------
+
+
+def test_a_server_that_takes_small_entries_gets_small_ones(start_beanstalkd):
+    broker = opened(start_beanstalkd(flags=["-z", "200"]))
+    many = pointer(20)
+    broker.put([(many, 0)])
+    subscription = broker.subscribe(["mail"])
+    entries = reserve_all(subscription)
+    assert tuple(job_id for entry in entries for job_id in entry.pointer.ids) == many.ids
+    assert max(len(wire.encode(entry.pointer)) for entry in entries) <= 184
+    subscription.close()
+    broker.close()
+
+
+def test_a_server_that_takes_no_pointer_at_all_is_named_with_its_limit(start_beanstalkd):
+    server = start_beanstalkd(flags=["-z", "50"])
+    broker = opened(server)
+    with pytest.raises(BrokerError, match=f"{server.url}: .*max-job-size of 50 bytes.*-z"):
+        broker.put([(pointer(), 0)])
+    assert broker.head("mail") is None
+    broker.close()
+
+
+def test_a_server_in_drain_mode_refuses_puts_and_serves_the_rest(beanstalkd, broker, subscription):
+    broker.put([(pointer(), 0)])
+    beanstalkd.drain_mode()
+    with pytest.raises(BrokerUnavailable, match=f"{beanstalkd.url}: .*0 were put, 3 not: 3 DRAINING.*drain mode"):
+        broker.put([(pointer(), 0), (pointer(), 0), (pointer(), 0)])
+    assert broker.head("mail") == Head(65536, PUT_AT)  # the conversation goes on where it was
+    assert delete(subscription, reserve_all(subscription)) == 0
+
+
+def test_a_unix_socket_serves_as_well(start_beanstalkd):
+    server = start_beanstalkd(unix=True)
+    broker = open_broker(server.url + "?timeout=5")
+    assert broker.address == server.url
+    broker.open(PREFIX)
+    broker.put([(pointer(), 0)])
+    subscription = broker.subscribe(["mail"])
+    assert len(subscription.reserve(1, 0).entries) == 1
+    subscription.close()
+    broker.close()
+
+
+# -- entries that are not ours ---------------------------------------------------------------------------
+
+GARBAGE = [b"", b"hello", b"\x00\xff" * 100, b"KQ1 mail", b"x" * 65535]
+
+
+def foreign_entries() -> list[bytes]:
+    return [*GARBAGE, wire.encode(pointer(type="resize"))]
+
+
+def test_what_is_not_ours_is_buried_counted_and_told_once(beanstalkd, broker, subscription, caplog):
+    ours = pointer()
+    with beanstalkd.client(PREFIX + "mail") as client:
+        for body in foreign_entries():
+            client.put(body, priority=5)
+        broker.put([(ours, 0)])
+        with caplog.at_level(logging.WARNING):
+            selection, entries, foreign = subscription.reserve(1, 0)
+            assert selection.ids == ours.ids
+            assert (len(entries), foreign) == (1, 6)
+            client.put(b"once more", priority=5)
+            assert subscription.reserve(1, 0) == (None, [], 1)
+    assert broker.depths(["mail"])["mail"]["buried"] == 7
+    assert [record.name for record in caplog.records] == ["kqueue.brokers.beanstalk"]
+    assert beanstalkd.url in caplog.text
+
+
+def test_strangers_by_the_hundred_do_not_hide_what_is_ours(beanstalkd, broker, subscription):
+    with beanstalkd.client(PREFIX + "mail") as client:
+        for _ in range(300):
+            client.put(b"stranger", priority=5)
+    broker.put([(pointer(), 0)])
+    _, entries, foreign = subscription.reserve(1, 0)
+    assert (len(entries), foreign) == (1, 300)
+
+
+def test_a_stranger_that_comes_while_we_wait_does_not_end_the_wait(beanstalkd, broker, subscription):
+    got = []
+    waiting = run(lambda: got.append(subscription.reserve(1, FOR_EVER_S)))
+    with beanstalkd.client(PREFIX + "mail") as client:
+        await_true(lambda: client.stats()["current-waiting"] == 1)
+        client.put(b"stranger")
+        await_true(lambda: client.stats()["current-jobs-buried"] == 1)
+    broker.put([(pointer(), 0)])
+    waiting.join(PATIENCE_S)
+    assert [(len(entries), foreign) for _, entries, foreign in got] == [(1, 1)]
+
+
+def test_strangers_at_the_head_are_buried_on_the_way(beanstalkd, broker, caplog):
+    with beanstalkd.client(PREFIX + "mail") as client:
+        for body in foreign_entries():
+            client.put(body, priority=5)
+        broker.put([(pointer(priority=7), 0)])
+        assert broker.head("mail") == Head(7, PUT_AT)
+        client.put(b"another", priority=5)
+    assert broker.head("mail") == Head(7, PUT_AT)
+    assert broker.depths(["mail"])["mail"]["buried"] == 7
+    assert len(caplog.records) == 1
+
+
+def test_strangers_without_end_at_the_head_prove_nothing_lost(beanstalkd, broker, monkeypatch):
+    monkeypatch.setattr("kqueue.brokers.beanstalk.MAX_LOOKS", 3)
+    with beanstalkd.client(PREFIX + "mail") as client:
+        for _ in range(4):
+            client.put(b"stranger")
+    assert broker.head("mail") == UNKNOWN_HEAD
+    assert broker.head("mail") is None
+
+
+def test_an_entry_longer_than_any_pointer_is_read_past(start_beanstalkd):
+    server = start_beanstalkd(flags=["-z", str(10 * 2**20)])
+    broker = opened(server)
+    with server.client(PREFIX + "mail") as client:
+        client.put(b"x" * 5_000_001, priority=5)
+    broker.put([(pointer(), 0)])
+    subscription = broker.subscribe(["mail"])
+    _, entries, foreign = subscription.reserve(1, 0)
+    assert (len(entries), foreign) == (1, 1)
+    subscription.close()
+    broker.close()
+
+
+# -- tubes that are paused, and drained ------------------------------------------------------------------
+
+
+def test_a_paused_tube_shows_its_head_and_gives_nothing(beanstalkd, broker, subscription):
+    broker.put([(pointer(priority=7), 0)])
+    with beanstalkd.client() as client:
+        client.pause_tube(PREFIX + "mail", 1000)
+    assert broker.head("mail") == Head(7, PUT_AT)
+    assert subscription.reserve(1, 0).selection is None
+
+
+def test_drain_takes_ready_delayed_buried_and_paused_by_the_hundred(beanstalkd, broker):
+    broker.put([(pointer(), 0) for _ in range(450)])
+    with beanstalkd.client(PREFIX + "mail") as client:
+        for _ in range(450):
+            client.bury(client.reserve(0))
+        broker.put([(pointer(), 1000) for _ in range(450)])
+        broker.put([(pointer(), 0) for _ in range(450)])
+        client.put(b"stranger")
+        client.pause_tube(PREFIX + "mail", 1000)
+    broker.put([(pointer(type="resize"), 0)])
+    assert broker.drain("mail") == 1351
+    assert not any(broker.depths(["mail"])["mail"].values())
+    assert broker.depths(["resize"])["resize"]["ready"] == 1
+
+
+def test_drain_leaves_what_a_worker_holds(broker, subscription):
+    broker.put([(pointer(), 0), (pointer(), 0)])
+    [held] = subscription.reserve(1, 0).entries
+    assert broker.drain("mail") == 1
+    assert delete(subscription, [held]) == 0
+
+
+def test_drain_of_the_default_tube_works(beanstalkd):
+    broker = BeanstalkBroker(beanstalkd.address)
+    broker.open("")
+    broker.put([(pointer(type="default"), 0)])
+    assert broker.drain("default") == 1
+    broker.close()
+
+
+# -- waiting ---------------------------------------------------------------------------------------------
+
+
+def test_no_reserve_is_left_behind_after_a_wake(beanstalkd, broker, subscription):
+    got = []
+    waiting = run(lambda: got.append(subscription.reserve(1, FOR_EVER_S)))
+    with beanstalkd.client() as client:
+        await_true(lambda: client.stats()["current-waiting"] == 1)
+        subscription.wake()
+        waiting.join(PATIENCE_S)
+        assert got == [(None, [], 0)]
+        broker.put([(pointer(), 0)])
+        await_true(lambda: client.stats()["current-jobs-ready"] == 1)
+        assert client.stats()["current-jobs-reserved"] == 0
+    other = broker.subscribe(["mail"])
+    assert len(other.reserve(1, 0).entries) == 1
+    other.close()
+
+
+def test_no_reserve_is_left_behind_while_a_forked_child_holds_a_copy_of_the_socket(
+    beanstalkd, broker, subscription
+):
+    assert subscription.reserve(1, 0).selection is None
+    release, hold = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(hold)
+        os.read(release, 1)  # until the parent closes its end
+        os._exit(0)
+    try:
+        assert subscription.reserve(1, 0.02).selection is None
+        broker.put([(pointer(), 0)])
+        with beanstalkd.client() as client:
+            await_true(lambda: client.stats()["current-waiting"] == 0)
+            await_true(lambda: client.stats()["current-jobs-ready"] == 1)
+        assert len(subscription.reserve(1, 0).entries) == 1
+    finally:
+        os.close(hold)
+        os.close(release)
+        os.waitpid(pid, 0)
+
+
+def test_no_reserve_is_left_behind_after_a_time_limit(beanstalkd, broker, subscription):
+    assert subscription.reserve(1, 0.02).selection is None
+    broker.put([(pointer(), 0)])
+    with beanstalkd.client() as client:
+        await_true(lambda: client.stats()["current-jobs-ready"] == 1)
+        assert client.stats()["current-jobs-reserved"] == 0
+    assert len(subscription.reserve(1, 0).entries) == 1
+
+
+def test_a_wait_of_whole_seconds_keeps_its_connection(beanstalkd, subscription):
+    with beanstalkd.client() as client:
+        subscription.reserve(1, 0)
+        before = client.stats()["total-connections"]
+        assert subscription.reserve(1, 1) == (None, [], 0)
+        assert client.stats()["total-connections"] == before
+
+
+def test_an_entry_held_too_long_costs_the_connection_and_no_storm(beanstalkd, subscription, caplog):
+    with beanstalkd.client(PREFIX + "mail") as client:
+        client.put(wire.encode(pointer()), ttr=1)
+        [held] = subscription.reserve(1, 0).entries
+        before = client.stats()["cmd-reserve-with-timeout"]
+        assert subscription.reserve(1, 0.5).selection in (None, (("mail",), held.pointer.ids))
+        assert client.stats()["cmd-reserve-with-timeout"] - before < 10
+    assert delete(subscription, [held]) == 1
+    assert "held for too long" in caplog.text
+
+
+# -- servers that go away and come back ------------------------------------------------------------------
+
+
+def test_a_worker_goes_on_consuming_after_each_restart(start_beanstalkd):
+    server = start_beanstalkd(binlog=True, flags=["-f0"])
+    broker = opened(server)
+    subscription = broker.subscribe(["mail"])
+    pointers = [pointer() for _ in range(30)]
+    broker.put([(each, 0) for each in pointers])
+    seen: Counter[Pointer] = Counter()
+    for _ in range(4):
+        entries = subscription.reserve(1, 0).entries + subscription.reserve(5, 0).entries
+        seen.update(entry.pointer for entry in entries)
+        server.restart()
+        assert delete(subscription, entries) == len(entries)
+    entries = reserve_all(subscription)
+    assert sorted(entry.pointer for entry in entries) == sorted(pointers)
+    assert delete(subscription, entries) == 0
+    broker.put([(pointer(), 0)])
+    assert len(subscription.reserve(1, PATIENCE_S).entries) == 1
+    assert seen
+    subscription.close()
+    broker.close()
+
+
+def test_a_worker_that_waits_while_the_server_dies_is_told_and_goes_on(beanstalkd, broker, subscription):
+    errors = []
+
+    def wait() -> None:
+        try:
+            subscription.reserve(1, FOR_EVER_S)
+        except BrokerUnavailable as error:
+            errors.append(error)
+
+    waiting = run(wait)
+    with beanstalkd.client() as client:
+        await_true(lambda: client.stats()["current-waiting"] == 1)
+    beanstalkd.restart()
+    waiting.join(PATIENCE_S)
+    assert beanstalkd.url in str(errors[0])
+    broker.put([(pointer(), 0)])
+    assert len(subscription.reserve(1, 0).entries) == 1
+
+
+def test_verdicts_on_a_former_connection_touch_nothing(beanstalkd, broker, subscription):
+    """After a restart without a binlog the same tube id is another entry."""
+    broker.put([(pointer(), 0)])
+    [stale] = subscription.reserve(1, 0).entries
+    beanstalkd.restart()
+    broker.put([(pointer(), 0)])
+    [fresh] = subscription.reserve(1, 0).entries
+    assert subscription.settle([Verdict(stale, None), Verdict(stale, 0), Verdict(fresh, 0)]) == 2
+    assert broker.depths(["mail"])["mail"]["ready"] == 1
+
+
+def test_an_entry_is_settled_once(broker, subscription):
+    broker.put([(pointer(), 0)])
+    [entry] = subscription.reserve(1, 0).entries
+    assert subscription.settle([Verdict(entry, None), Verdict(entry, None)]) == 1
+
+
+def test_a_server_that_is_not_there_is_named(caplog):
+    port = free_port()
+    broker = open_broker(f"beanstalk://127.0.0.1:{port}")
+    broker.open(PREFIX)
+    subscription = broker.subscribe(["mail"])
+    for call in calls_of(broker, subscription):
+        with pytest.raises(BrokerUnavailable, match=f"beanstalk://127.0.0.1:{port}: cannot connect") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, OSError)
+    assert subscription.settle([Verdict(Entry(1, pointer()), None)]) == 1
+
+
+def calls_of(broker, subscription) -> list[Callable[[], object]]:
+    return [
+        lambda: broker.put([(pointer(), 0)]),
+        lambda: broker.head("mail"),
+        lambda: broker.drain("mail"),
+        lambda: broker.depths(["mail"]),
+        lambda: subscription.reserve(1, 0),
+        lambda: subscription.reserve(1, FOR_EVER_S),
+    ]
+
+
+def test_a_server_that_hangs_is_named_and_used_again_when_it_is_back(beanstalkd):
+    broker = opened(beanstalkd, timeout=0.05)
+    subscription = broker.subscribe(["mail"])
+    broker.put([(pointer(), 0)])
+    beanstalkd.pause()
+    for call in calls_of(broker, subscription)[:-1]:
+        with pytest.raises(BrokerUnavailable, match=f"{beanstalkd.url}: no answer within 0.05 s") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, TimeoutError)
+    beanstalkd.resume()
+    patient = opened(beanstalkd)
+    patient.put([(pointer(), 0)])
+    assert len(reserve_all(patient.subscribe(["mail"]))) >= 2
+    broker.close()
+
+
+def test_many_replies_after_a_stop_belong_to_their_commands(beanstalkd):
+    """A connection that timed out is not used again: its late replies would answer other commands."""
+    broker = opened(beanstalkd, timeout=0.05)
+    assert broker.head("mail") is None
+    beanstalkd.pause()
+    with pytest.raises(BrokerUnavailable):
+        broker.put([(pointer(), 0)])
+    beanstalkd.resume()
+    patient = opened(beanstalkd)
+    assert patient.drain("mail") in (0, 1)
+    await_true(lambda: tolerant(broker, lambda: broker.depths(["mail"])["mail"]["reserved"]) == 0)
+    patient.close()
+    broker.close()
+
+
+def tolerant(broker: BeanstalkBroker, call: Callable[[], int]) -> int | None:
+    try:
+        return call()
+    except BrokerUnavailable:
+        return None
+
+
+# -- servers that are none -------------------------------------------------------------------------------
+
+STATS = b"OK 24\r\n---\nmax-job-size: 65535\n\r\n"
+
+
+class FakeServer:
+    """Says ``script[i]`` after the i-th bytes it hears, to each connection, then hangs up or goes silent."""
+
+    def __init__(self, *script: bytes, hang_up: bool) -> None:
+        self.script = script
+        self.hang_up = hang_up
+        self.heard = b""
+        self.connections = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.peers: list[socket.socket] = []
+        self.url = f"beanstalk://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.thread = run(self._accept)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self.peers.append(peer)
+            run(lambda peer=peer: self._talk(peer))
+
+    def _talk(self, peer: socket.socket) -> None:
+        try:
+            for line in self.script:
+                self.heard += peer.recv(65536)
+                peer.sendall(line)
+            if self.hang_up:
+                peer.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for peer in self.peers:
+            peer.close()
+
+
+@pytest.fixture
+def fake_server() -> Iterator[Callable[..., FakeServer]]:
+    servers = []
+
+    def start(*script: bytes, hang_up: bool = True) -> FakeServer:
+        servers.append(FakeServer(*script, hang_up=hang_up))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"FOU",
+        b"FOUND 1 100\r\nhalf a bo",
+        b"FOUND 1 4\r\nbody",
+        b"FOUND 1 4\r\nbodyXX",
+        b"FOUND 1 -4\r\nbody\r\n",
+        b"FOUND\r\n",
+        b"FOUND x 4\r\nbody\r\n",
+        b"FOUND 1 99999999999999\r\nbody",
+        b"\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"BAD_FORMAT\r\n",
+        b"UNKNOWN_COMMAND\r\n",
+        b"OUT_OF_MEMORY\r\n",
+        b"INTERNAL_ERROR\r\n",
+        b"INSERTED 1\r\n",
+        b"x" * 100_000,
+    ],
+)
+def test_a_cut_or_senseless_reply_costs_the_connection_and_names_the_server(fake_server, reply):
+    server = fake_server(STATS, b"USING p1.mail\r\n" + reply)
+    broker = open_broker(server.url)
+    broker.open(PREFIX)
+    for expected in (1, 2):
+        with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*the connection was given up") as caught:
+            broker.head("mail")
+        assert caught.value.__cause__ is not None
+        await_true(lambda: server.connections == expected)  # noqa: B023
+    broker.close()
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up(fake_server):
+    server = fake_server(hang_up=False)
+    broker = open_broker(server.url + "?timeout=0.05")
+    broker.open(PREFIX)
+    subscription = broker.subscribe(["mail"])
+    for call in calls_of(broker, subscription):
+        with pytest.raises(BrokerUnavailable, match=f"{server.url}: no answer within 0.05 s"):
+            call()
+
+
+def test_a_server_without_figures_is_no_beanstalkd(fake_server):
+    server = fake_server(b"OK 4\r\n---\n\r\n")
+    broker = open_broker(server.url)
+    broker.open(PREFIX)
+    with pytest.raises(BrokerError, match=f"{server.url}: .*is it a beanstalkd"):
+        broker.head("mail")
+
+
+def test_all_replies_of_a_batch_are_read_before_a_refusal_is_told(fake_server):
+    outcomes = b"BURIED 1\r\nINSERTED 2\r\nOUT_OF_MEMORY\r\nJOB_TOO_BIG\r\nINSERTED 3\r\n"
+    server = fake_server(STATS, b"USING p1.mail\r\n" + outcomes, b"USING p1.mail\r\nNOT_FOUND\r\n", hang_up=False)
+    broker = open_broker(server.url)
+    broker.open(PREFIX)
+    with pytest.raises(
+        BrokerUnavailable, match="2 were put, 3 not: 1 BURIED.*1 OUT_OF_MEMORY.*1 JOB_TOO_BIG.*sweep"
+    ):
+        broker.put([(pointer(), 0) for _ in range(5)])
+    assert broker.head("mail") is None
+    assert server.connections == 1
+    broker.close()
+
+
+def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server):
+    """Its TTR ran out, and another worker had it since."""
+    body = wire.encode(pointer())
+    server = fake_server(
+        b"WATCHING 2\r\nWATCHING 1\r\n",
+        b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body),
+        b"RESERVED 8 %d\r\n%b\r\n" % (len(body), body),
+        b"NOT_FOUND\r\nRELEASED\r\n",
+        hang_up=False,
+    )
+    broker = open_broker(server.url)
+    broker.open(PREFIX)
+    subscription = broker.subscribe(["mail"])
+    [first], [second] = (subscription.reserve(1, 0).entries for _ in range(2))
+    assert subscription.settle([Verdict(first, None), Verdict(second, 0)]) == 1
+    assert server.heard.endswith(b"delete 7\r\nrelease 8 65536 0\r\n")
+    subscription.close()
+
+
+def test_an_old_server_is_told_from_a_broken_one(fake_server):
+    server = fake_server(STATS, b"USING p1.mail\r\nFOUND 1 5\r\nhello\r\n", b"UNKNOWN_COMMAND\r\n" * 2)
+    broker = open_broker(server.url)
+    broker.open(PREFIX)
+    with pytest.raises(BrokerUnavailable, match=r"beanstalkd 1\.12 or newer"):
+        broker.head("mail")
+
+
+def test_an_interrupt_in_the_middle_of_a_reply_costs_the_connection(beanstalkd, broker, monkeypatch):
+    broker.put([(pointer(), 0)])
+    read = connection_module.Connection._read
+    with monkeypatch.context() as patch:
+
+        def interrupted(self: object, command: wire.Command) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(connection_module.Connection, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            broker.depths(["mail"])
+    assert connection_module.Connection._read is read
+    assert broker.head("mail") == Head(65536, PUT_AT)
+    assert broker.depths(["mail"])["mail"]["ready"] == 1
+
+
+# -- URLs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("beanstalk://127.0.0.1:11301", "beanstalk://127.0.0.1:11301"),
+        ("beanstalk://queue.example", "beanstalk://queue.example:11300"),
+        ("beanstalk://queue.example/?timeout=2&connect_timeout=0.5", "beanstalk://queue.example:11300"),
+        ("beanstalk://[::1]:5", "beanstalk://[::1]:5"),
+        ("beanstalk+unix:///run/b.sock", "beanstalk+unix:///run/b.sock"),
+        ("beanstalk+unix:///run/b%20c.sock", "beanstalk+unix:///run/b%20c.sock"),
+    ],
+)
+def test_a_url_names_a_server(url, address):
+    assert open_broker(url).address == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:11300",
+        "redis://127.0.0.1",
+        "beanstalk://",
+        "beanstalk://:11300",
+        "beanstalk://host:port",
+        "beanstalk://host:0",
+        "beanstalk://host:70000",
+        "beanstalk://host/path",
+        "beanstalk://user:secret@host",
+        "beanstalk://host#x",
+        "beanstalk://host?speed=1",
+        "beanstalk://host?timeout",
+        "beanstalk://host?timeout=",
+        "beanstalk://host?timeout=soon",
+        "beanstalk://host?timeout=0",
+        "beanstalk://host?timeout=-1",
+        "beanstalk://host?timeout=nan",
+        "beanstalk://host?connect_timeout=inf",
+        "beanstalk+unix://relative",
+        "beanstalk+unix:///",
+    ],
+)
+def test_any_other_url_is_refused_with_what_is_allowed(url):
+    with pytest.raises(ValueError, match=r"^broker: .*expected beanstalk://host:port or beanstalk\+unix:///path"):
+        open_broker(url)
+
+
+def test_a_url_is_text():
+    with pytest.raises(TypeError, match="^broker: "):
+        open_broker(b"beanstalk://host")  # type: ignore[arg-type]
+
+
+def test_plain_clients_and_ours_agree_on_what_is_in_a_tube(beanstalkd, broker):
+    ours = pointer(3)
+    broker.put([(ours, 0)])
+    with beanstalkd.client(PREFIX + "mail") as client:
+        job = client.reserve(0)
+        assert wire.decode(job.body) == ours
+        with pytest.raises(greenstalk.TimedOutError):
+            client.reserve(0)

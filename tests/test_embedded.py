@@ -1,0 +1,85 @@
+"""What is the embedded broker's own: how it notices that a store has changed."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from kqueue.broker import Subscription
+from kqueue.brokers.embedded import PROMOTE_ROWS, EmbeddedBroker
+from kqueue.store import Selection
+from tests.contracts.test_broker import FOR_EVER_S, Shelf, ended, run
+
+
+class Watched(Shelf):
+    """A store that counts what it is asked, and says when it has been asked often enough."""
+
+    def __init__(self, *, has_pulse: bool) -> None:
+        super().__init__()
+        self.has_pulse = has_pulse
+        self.pulses = self.looks = 0
+        self.asked_often = threading.Event()
+
+    def pulse(self) -> object:
+        self.pulses += 1
+        if self.pulses == 5:
+            self.asked_often.set()
+        return super().pulse() if self.has_pulse else None
+
+    def has_ready(self, types: tuple[str, ...]) -> bool:
+        self.looks += 1
+        return super().has_ready(types)
+
+
+@pytest.fixture(params=[True, False], ids=["pulse", "no pulse"])
+def store(request: pytest.FixtureRequest) -> Watched:
+    return Watched(has_pulse=request.param)
+
+
+@pytest.fixture
+def subscription(store: Watched) -> Iterator[Subscription]:
+    yield EmbeddedBroker(store).subscribe(["mail"])  # type: ignore[arg-type]
+
+
+def test_a_change_made_elsewhere_is_noticed_without_a_put(store, subscription):
+    got = []
+    waiting = run(lambda: got.append(subscription.reserve(1, FOR_EVER_S)))
+    assert store.asked_often.wait(30)
+    store.add("mail", 1, 0)
+    assert ended(waiting)
+    assert got == [(Selection(("mail",)), [], 0)]
+
+
+def test_a_store_with_a_pulse_is_not_searched_while_nothing_changes(subscription, store):
+    waiting = run(lambda: subscription.reserve(1, FOR_EVER_S))
+    assert store.asked_often.wait(30)
+    looks = store.looks
+    subscription.wake()
+    assert ended(waiting)
+    # Once before the wait and once at its start; without a pulse there is no other way to know.
+    assert looks == 2 if store.has_pulse else looks > 2
+
+
+def test_a_waiting_reserve_does_not_spin(store, subscription):
+    subscription.reserve(1, 0.1)
+    assert store.pulses <= 15
+
+
+def test_a_put_rings_only_while_somebody_waits(store):
+    broker = EmbeddedBroker(store)  # type: ignore[arg-type]
+    subscription = broker.subscribe(["mail"])
+    subscription.reserve(1, 0.001)
+    assert broker._waiting == {}
+
+
+def test_due_rows_of_other_types_do_not_hide_ours(store, subscription):
+    for _ in range(2 * PROMOTE_ROWS):
+        store.add("other", 1, -2)
+    store.add("mail", 1, -1)
+    assert subscription.reserve(1, 0).selection == Selection(("mail",))
+
+
+def test_rows_that_are_not_due_stay_delayed(store, subscription):
+    job_id = store.add("mail", 1, 1000)
+    assert subscription.reserve(1, 0.02).selection is None
+    assert store.delayed == {job_id}

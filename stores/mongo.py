@@ -14,6 +14,7 @@ read and a write; one more read if a payload is over 16 KiB), its deletes one, a
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from pymongo import DeleteOne, MongoClient, ReturnDocument
 from pymongo.collection import Collection
@@ -85,7 +86,7 @@ class MongoStore:
         with self._meta() as meta:
             # Of two upserts at once by _id the server itself turns the second into an update:
             # https://www.mongodb.com/docs/manual/reference/method/db.collection.update/#upsert-with-unique-index
-            stored: Document = meta.find_one_and_update(
+            stored: Any = meta.find_one_and_update(
                 {"_id": f"setting {name}"},
                 {"$setOnInsert": {"value": default}},
                 upsert=True,

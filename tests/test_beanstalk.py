@@ -384,6 +384,25 @@ def test_no_reserve_is_left_behind_while_a_forked_child_holds_a_copy_of_the_sock
         os.waitpid(pid, 0)
 
 
+def test_a_child_that_reserves_on_its_parents_subscription_has_a_connection_of_its_own(broker, subscription):
+    pointers = [pointer() for _ in range(3)]
+    broker.put([(each, 0) for each in pointers])
+    [held] = subscription.reserve(1, 0).entries
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours = subscription.settle([Verdict(held, None)]) == 0
+            [entry] = subscription.reserve(1, 0).entries
+            deleted = delete(subscription, [entry]) == 0
+            subscription.close()
+            os._exit(0 if (ours, deleted, entry.pointer) == (False, True, pointers[1]) else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert delete(subscription, [held]) == 0
+    assert [entry.pointer for entry in reserve_all(subscription)] == pointers[2:]
+
+
 def test_no_reserve_is_left_behind_after_a_time_limit(beanstalkd, broker, subscription):
     assert subscription.reserve(1, 0.02).selection is None
     broker.put([(pointer(), 0)])
@@ -549,6 +568,7 @@ class FakeServer:
         self.connections = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.peers: list[socket.socket] = []
+        self.talks: list[threading.Thread] = []
         self.url = f"beanstalk://127.0.0.1:{self.listener.getsockname()[1]}"
         self.thread = run(self._accept)
 
@@ -560,7 +580,7 @@ class FakeServer:
                 return
             self.connections += 1
             self.peers.append(peer)
-            run(lambda peer=peer: self._talk(peer))
+            self.talks.append(run(lambda peer=peer: self._talk(peer)))
 
     def _talk(self, peer: socket.socket) -> None:
         try:
@@ -685,20 +705,41 @@ def test_an_old_server_is_told_from_a_broken_one(fake_server):
         broker.head("mail")
 
 
-def test_an_interrupt_in_the_middle_of_a_reply_costs_the_connection(beanstalkd, broker, monkeypatch):
-    broker.put([(pointer(), 0)])
+def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypatch):
+    """Nobody would read the reply that is still to come, and the next command would get it."""
+    server = fake_server(STATS, b"", b"", hang_up=False)
+    broker = open_broker(server.url + "?timeout=0.05")
+    broker.open(PREFIX)
     read = connection_module.Connection._read
-    with monkeypatch.context() as patch:
 
-        def interrupted(self: object, command: wire.Command) -> None:
+    def interrupted(self: connection_module.Connection, command: wire.Command) -> wire.Reply:
+        if command.data.startswith(b"stats-tube"):
             raise KeyboardInterrupt
+        return read(self, command)
 
+    with monkeypatch.context() as patch:
         patch.setattr(connection_module.Connection, "_read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             broker.depths(["mail"])
-    assert connection_module.Connection._read is read
-    assert broker.head("mail") == Head(65536, PUT_AT)
-    assert broker.depths(["mail"])["mail"]["ready"] == 1
+    with pytest.raises(BrokerUnavailable):
+        broker.head("mail")
+    await_true(lambda: server.connections == 2)
+
+
+def test_no_more_than_a_bounded_part_of_a_batch_is_sent_ahead_of_its_replies(fake_server):
+    server = fake_server(STATS, *[b""] * 2000, hang_up=False)
+    broker = open_broker(server.url + "?timeout=0.1")
+    broker.open(PREFIX)
+    with pytest.raises(BrokerUnavailable):
+        broker.put([(pointer(), 0) for _ in range(1000)])
+    for talk in server.talks:
+        talk.join(PATIENCE_S)
+    assert 100 <= server.heard.count(b"put ") <= 200
+    with pytest.raises(BrokerUnavailable):
+        broker.put([(pointer(100), 0) for _ in range(100)])
+    for talk in server.talks:
+        talk.join(PATIENCE_S)
+    assert len(server.heard) < 100 * 3000 / 2
 
 
 # -- URLs ------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kqueue.broker import Subscription
+from kqueue.broker import Pointer, Subscription
 from kqueue.brokers.embedded import PROMOTE_ROWS, EmbeddedBroker
 from kqueue.store import Selection
 from tests.contracts.test_broker import FOR_EVER_S, Shelf, ended, run
@@ -83,3 +83,16 @@ def test_rows_that_are_not_due_stay_delayed(store, subscription):
     job_id = store.add("mail", 1, 1000)
     assert subscription.reserve(1, 0.02).selection is None
     assert store.delayed == {job_id}
+
+
+def test_a_put_of_this_process_wakes_even_where_the_pulse_does_not_show_it():
+    """SQLite's data_version stands still for what its own connection wrote."""
+    store = Watched(has_pulse=True)
+    store.pulse = lambda: store.asked_often.set() or "the same"  # type: ignore[method-assign,func-returns-value]
+    broker = EmbeddedBroker(store)  # type: ignore[arg-type]
+    subscription = broker.subscribe(["mail"])
+    waiting = run(lambda: subscription.reserve(1, FOR_EVER_S))
+    assert store.asked_often.wait(30)
+    job_id = store.add("mail", 1, 0)
+    broker.put([(Pointer("mail", 1, 1.0, (job_id,)), 0)])
+    assert ended(waiting)

@@ -15,6 +15,8 @@ from kqueue.store import Delete, Die, Due, Head, Held, Recovered, Retry, Selecti
 from kqueue.window import MAX_JOBS, Limits
 from tests.contracts.stores import STORES
 
+pytest_plugins = ["tests.mongod_fixtures"]
+
 #: The tests' own time: every call is told what time it is.
 NOW = 1_700_000_000.0
 WIDE = Limits(jobs=1000, work_s=1e9)

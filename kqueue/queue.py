@@ -72,7 +72,7 @@ class KQueue:
         None: never. ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
         ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long an ended job of a window may
         wait to be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10
-        characters; by default a random one that the store keeps.
+        characters; the store keeps the first that it was given, by default a random one.
         """
         self._retry = RetryPolicy(
             delay=arguments.number("retry_delay", retry_delay, 0),
@@ -111,9 +111,7 @@ class KQueue:
         """
         if not self._is_open:
             self._store.open()
-            if self._prefix is None:
-                self._prefix = self._store.setting(PREFIX_SETTING, f"kq{secrets.token_hex(3)}.")
-            self._broker.open(self._prefix)
+            self._broker.open(self._agreed_prefix())
             self._is_open = True
 
     def close(self) -> None:
@@ -146,8 +144,7 @@ class KQueue:
     def prefix(self) -> str:
         """What the names of its tubes begin with."""
         self.open()
-        assert self._prefix is not None
-        return self._prefix
+        return self._agreed_prefix()
 
     # -- adding ------------------------------------------------------------------------------------------
 
@@ -394,6 +391,17 @@ class KQueue:
         """
         self.open()
         return self._sweeper.sweep()
+
+    def _agreed_prefix(self) -> str:
+        """The one that all who use this store have: the first that was ever given, or else a random one."""
+        wanted = f"kq{secrets.token_hex(3)}." if self._prefix is None else self._prefix
+        kept = self._store.setting(PREFIX_SETTING, wanted)
+        if self._prefix not in {None, kept}:
+            raise ValueError(
+                f"prefix: the tubes of the store at {self._store.address} begin with {kept!r}, not {wanted!r};"
+                " give that one, or none"
+            )
+        return kept
 
     def _make_broker(self, broker: str | Broker | None) -> Broker:
         if broker is None:

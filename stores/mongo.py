@@ -43,6 +43,9 @@ from kqueue.stores.mongo_link import Link, named_errors, read_url
 from kqueue.stores.mongo_schema import Document
 from kqueue.window import Limits
 
+#: A projection that the index of :data:`~kqueue.stores.mongo_schema.ORDER` answers without a look at the row.
+_COVERED = {"_id": False, "type": True}
+
 
 class MongoStore:
     """A :class:`~kqueue.store.JobStore` in the database that ``url`` names: ``mongodb://HOST:PORT/DATABASE``.
@@ -104,7 +107,7 @@ class MongoStore:
         been run and deleted since.
         """
         with self._jobs() as jobs:
-            insert(jobs, rows, self._address)
+            insert(jobs, rows, self._links.get().places(len(rows)), self._address)
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """See :meth:`kqueue.store.JobStore.claim`.
@@ -283,7 +286,7 @@ class MongoStore:
         """See :meth:`kqueue.store.JobStore.has_ready`."""
         ready = {"state": State.READY.value, "type": {"$in": list(types)}}
         with self._jobs() as jobs:
-            return bool(read(jobs, ready, {"_id": True}, 1, index=schema.ORDER))
+            return bool(read(jobs, ready, _COVERED, 1, index=schema.ORDER))
 
     def next_run_at(self) -> float | None:
         """See :meth:`kqueue.store.JobStore.next_run_at`."""

@@ -60,12 +60,12 @@ def _by_priority(jobs: Collection[Document], types: Sequence[str], limit: int) -
             {"state": State.READY.value, "type": {"$in": types[at : at + _TYPES_IN_QUERY]}},
             schema.WITHOUT_LARGE,
             limit,
-            sort=[("priority", 1), ("_id", 1)],
+            sort=[("priority", 1), ("place", 1)],
             index=schema.ORDER,
         )
         for at in range(0, len(types), _TYPES_IN_QUERY)
     ]
-    return list(heapq.merge(*found, key=lambda row: (row["priority"], row["_id"])))[:limit]
+    return list(heapq.merge(*found, key=lambda row: (row["priority"], row["place"])))[:limit]
 
 
 def _by_id(jobs: Collection[Document], ids: Sequence[str], types: Sequence[str]) -> list[Document]:

@@ -29,19 +29,19 @@ class _Outcome:
     cause: Exception | None = None
 
 
-def insert(jobs: Collection[Document], rows: Sequence[Row], address: str) -> None:
-    """Insert ``rows``: one command, or several if they are more than a command can hold.
+def insert(jobs: Collection[Document], rows: Sequence[Row], places: Sequence[int], address: str) -> None:
+    """Insert ``rows``, each at its place: one command, or several if they are more than a command can hold.
 
     Raises what pymongo raises if nothing can have been written, else ``AddFailed``, naming ``address``.
     """
     _refuse_too_long(rows, address)
     outcome = _Outcome()
-    for part in _commands(rows):
-        ids = [row.id for row in part]
+    for start, end in _commands(rows):
         if outcome.cause is None:
-            _insert_part(jobs, part, ids, outcome)
+            documents = [to_document(*both) for both in zip(rows[start:end], places[start:end], strict=True)]
+            _insert_part(jobs, documents, outcome)
         else:
-            outcome.not_taken += ids
+            outcome.not_taken += [row.id for row in rows[start:end]]
     if outcome.cause is not None:
         raise AddFailed(
             f"{address}: of {len(rows)} jobs {len(outcome.taken)} were taken, {len(outcome.not_taken)} were not,"
@@ -52,10 +52,11 @@ def insert(jobs: Collection[Document], rows: Sequence[Row], address: str) -> Non
         ) from outcome.cause
 
 
-def _insert_part(jobs: Collection[Document], rows: Sequence[Row], ids: list[str], outcome: _Outcome) -> None:
+def _insert_part(jobs: Collection[Document], documents: list[Document], outcome: _Outcome) -> None:
     """One command. The driver sends it again if its reply is lost, and the server does it once."""
+    ids = [document["_id"] for document in documents]
     try:
-        jobs.insert_many([to_document(row) for row in rows], ordered=False)
+        jobs.insert_many(documents, ordered=False)
     except BulkWriteError as error:
         outcome.cause = error
         details = error.details or {}
@@ -99,13 +100,13 @@ def _refuse_too_long(rows: Sequence[Row], address: str) -> None:
         )
 
 
-def _commands(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """``rows`` cut into what one command holds."""
-    first, size = 0, 0
+def _commands(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
+    """Where to cut ``rows``, as (start, end), so that one command holds each part."""
+    start, size = 0, 0
     for at, row in enumerate(rows):
         size += len(row.payload)
-        if at > first and (size > _COMMAND_BYTES or at - first == _COMMAND_ROWS):
-            yield rows[first:at]
-            first, size = at, len(row.payload)
+        if at > start and (size > _COMMAND_BYTES or at - start == _COMMAND_ROWS):
+            yield start, at
+            start, size = at, len(row.payload)
     if rows:
-        yield rows[first:]
+        yield start, len(rows)

@@ -96,6 +96,7 @@ class Link:
         self._database: Database[Document] | None = None
         #: (seconds from this host's monotonic clock to the server's, monotonic time of the look).
         self._offset: tuple[float, float] | None = None
+        self._next_place = 0
 
     def database(self) -> Database[Document]:
         """The database, its schema made. Opens what is not open."""
@@ -116,6 +117,18 @@ class Link:
         if self._offset is None or time.monotonic() - self._offset[1] > _CLOCK_REFRESH_S:
             self._offset = _look_at_clock(self.database())
         return time.monotonic() + self._offset[0]
+
+    def places(self, count: int) -> range:
+        """Numbers that stand for the order of adding: microseconds of the server's clock, each given once here.
+
+        So the order is exact within a process; over processes it is as exact as their looks at the clock are
+        (about a millisecond). An exact one would cost each add a second write, to a counter.
+        """
+        now = int(self.now() * 1e6)
+        with self._lock:
+            first = max(now, self._next_place)
+            self._next_place = first + count
+        return range(first, first + count)
 
     def _open(self) -> Database[Document]:
         with self._lock:

@@ -27,9 +27,7 @@ MAX_PAYLOAD_BYTES = 16 * 2**20 - 64 * 1024
 #: A projection: everything but a long payload.
 WITHOUT_LARGE = {"large_payload": False}
 
-#: By (priority, order added) within a state and type. The order added is that of the ids: exact within a
-#: process, and over processes as their hosts' clocks agree. ``put_at`` or ``created_at`` would tell no more
-#: (a batch shares one), and ``_id`` makes the index cover what counts and probes ask.
+#: By (priority, order added) within a state and type.
 ORDER = "order"
 #: Finds by the head rule without reading what waits.
 LOST = "lost"
@@ -42,7 +40,7 @@ LEASES = "leases"
 
 # Each index is paid for at each change of a row; the partial ones only by the rows of one state.
 _INDEXES = (
-    IndexModel({"state": 1, "type": 1, "priority": 1, "_id": 1}, name=ORDER),
+    IndexModel({"state": 1, "type": 1, "priority": 1, "place": 1}, name=ORDER),
     IndexModel(
         {"type": 1, "priority": 1, "put_at": 1, "run_at": 1},
         name=LOST,
@@ -56,13 +54,14 @@ _INDEXES = (
 _SAME_IN_BOTH = tuple(name for name in Row._fields if name not in ("id", "payload", "state", "priority"))
 
 
-def to_document(row: Row) -> Document:
-    """The row as it is stored."""
+def to_document(row: Row, place: int) -> Document:
+    """The row as it is stored. ``place`` is its number in the order of adding."""
     document: Document = {name: getattr(row, name) for name in _SAME_IN_BOTH}
     document["_id"] = row.id
     # Plain types: BSON knows no enums.
     document["state"] = str(row.state)
     document["priority"] = int(row.priority)
+    document["place"] = place
     document["size"] = len(row.payload)
     document["payload" if len(row.payload) <= INLINE_BYTES else "large_payload"] = row.payload
     return document

@@ -1,41 +1,31 @@
-"""What is beanstalkd's own: its limits, its faults, its restarts, and servers that misbehave."""
+"""What is beanstalkd's own: batches, limits, entries that are not ours, paused tubes, waiting."""
 
 import logging
 import os
-import socket
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import greenstalk
 import pytest
 
-from kqueue.broker import Entry, Pointer, Verdict
-from kqueue.brokers import connection as connection_module
+from kqueue.broker import Verdict
 from kqueue.brokers import open_broker, wire
 from kqueue.brokers.beanstalk import UNKNOWN_HEAD, BeanstalkBroker
 from kqueue.brokers.subscription import BeanstalkSubscription
 from kqueue.errors import BrokerError, BrokerUnavailable
-from kqueue.ids import IdMint
 from kqueue.store import Head
-from tests.beanstalkd import Beanstalkd, free_port
-
-MINT = IdMint()
-PREFIX = "p1."
-PATIENCE_S = 30.0
-FOR_EVER_S = 3000.0
-PUT_AT = 1_700_000_000.0
-
-
-def pointer(jobs: int = 1, type: str = "mail", priority: int = 65536) -> Pointer:
-    return Pointer(type, priority, PUT_AT, tuple(MINT.make(jobs)))
-
-
-def opened(server: Beanstalkd, **options: object) -> BeanstalkBroker:
-    broker = BeanstalkBroker(server.address, **options)  # type: ignore[arg-type]
-    broker.open(PREFIX)
-    return broker
+from tests.beanstalkd import Beanstalkd
+from tests.tubes import (
+    FOR_EVER_S,
+    PATIENCE_S,
+    PREFIX,
+    PUT_AT,
+    await_true,
+    delete,
+    opened,
+    pointer,
+    reserve_all,
+    run,
+)
 
 
 @pytest.fixture
@@ -50,29 +40,6 @@ def subscription(broker: BeanstalkBroker) -> Iterator[BeanstalkSubscription]:
     subscription = broker.subscribe(["mail"])
     yield subscription
     subscription.close()
-
-
-def reserve_all(subscription: BeanstalkSubscription) -> list[Entry]:
-    entries = []
-    while batch := subscription.reserve(1000, 0).entries:
-        entries += batch
-    return entries
-
-
-def delete(subscription: BeanstalkSubscription, entries: list[Entry]) -> int:
-    return subscription.settle([Verdict(entry, None) for entry in entries])
-
-
-def await_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-
-
-def run(call: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    return thread
 
 
 # -- batches ---------------------------------------------------------------------------------------------
@@ -429,371 +396,6 @@ def test_an_entry_held_too_long_costs_the_connection_and_no_storm(beanstalkd, su
         assert client.stats()["cmd-reserve-with-timeout"] - before < 10
     assert delete(subscription, [held]) == 1
     assert "held for too long" in caplog.text
-
-
-# -- servers that go away and come back ------------------------------------------------------------------
-
-
-def test_a_worker_goes_on_consuming_after_each_restart(start_beanstalkd):
-    server = start_beanstalkd(binlog=True, flags=["-f0"])
-    broker = opened(server)
-    subscription = broker.subscribe(["mail"])
-    pointers = [pointer() for _ in range(30)]
-    broker.put([(each, 0) for each in pointers])
-    seen: Counter[Pointer] = Counter()
-    for _ in range(4):
-        entries = subscription.reserve(1, 0).entries + subscription.reserve(5, 0).entries
-        seen.update(entry.pointer for entry in entries)
-        server.restart()
-        assert delete(subscription, entries) == len(entries)
-    entries = reserve_all(subscription)
-    assert sorted(entry.pointer for entry in entries) == sorted(pointers)
-    assert delete(subscription, entries) == 0
-    broker.put([(pointer(), 0)])
-    assert len(subscription.reserve(1, PATIENCE_S).entries) == 1
-    assert seen
-    subscription.close()
-    broker.close()
-
-
-def test_a_worker_that_waits_while_the_server_dies_is_told_and_goes_on(beanstalkd, broker, subscription):
-    errors = []
-
-    def wait() -> None:
-        try:
-            subscription.reserve(1, FOR_EVER_S)
-        except BrokerUnavailable as error:
-            errors.append(error)
-
-    waiting = run(wait)
-    with beanstalkd.client() as client:
-        await_true(lambda: client.stats()["current-waiting"] == 1)
-    beanstalkd.restart()
-    waiting.join(PATIENCE_S)
-    assert beanstalkd.url in str(errors[0])
-    broker.put([(pointer(), 0)])
-    assert len(subscription.reserve(1, 0).entries) == 1
-
-
-def test_verdicts_on_a_former_connection_touch_nothing(beanstalkd, broker, subscription):
-    """After a restart without a binlog the same tube id is another entry."""
-    broker.put([(pointer(), 0)])
-    [stale] = subscription.reserve(1, 0).entries
-    beanstalkd.restart()
-    broker.put([(pointer(), 0)])
-    [fresh] = subscription.reserve(1, 0).entries
-    assert subscription.settle([Verdict(stale, None), Verdict(stale, 0), Verdict(fresh, 0)]) == 2
-    assert broker.depths(["mail"])["mail"]["ready"] == 1
-
-
-def test_an_entry_is_settled_once(broker, subscription):
-    broker.put([(pointer(), 0)])
-    [entry] = subscription.reserve(1, 0).entries
-    assert subscription.settle([Verdict(entry, None), Verdict(entry, None)]) == 1
-
-
-def test_a_server_that_is_not_there_is_named(caplog):
-    port = free_port()
-    broker = open_broker(f"beanstalk://127.0.0.1:{port}")
-    broker.open(PREFIX)
-    subscription = broker.subscribe(["mail"])
-    for call in calls_of(broker, subscription):
-        with pytest.raises(BrokerUnavailable, match=f"beanstalk://127.0.0.1:{port}: cannot connect") as caught:
-            call()
-        assert isinstance(caught.value.__cause__, OSError)
-    assert subscription.settle([Verdict(Entry(1, pointer()), None)]) == 1
-
-
-def calls_of(broker, subscription) -> list[Callable[[], object]]:
-    return [
-        lambda: broker.put([(pointer(), 0)]),
-        lambda: broker.head("mail"),
-        lambda: broker.drain("mail"),
-        lambda: broker.depths(["mail"]),
-        lambda: subscription.reserve(1, 0),
-        lambda: subscription.reserve(1, FOR_EVER_S),
-    ]
-
-
-def test_a_server_that_hangs_is_named_and_used_again_when_it_is_back(beanstalkd):
-    broker = opened(beanstalkd, timeout=0.05)
-    subscription = broker.subscribe(["mail"])
-    broker.put([(pointer(), 0)])
-    beanstalkd.pause()
-    for call in calls_of(broker, subscription)[:-1]:
-        with pytest.raises(BrokerUnavailable, match=f"{beanstalkd.url}: no answer within 0.05 s") as caught:
-            call()
-        assert isinstance(caught.value.__cause__, TimeoutError)
-    beanstalkd.resume()
-    patient = opened(beanstalkd)
-    patient.put([(pointer(), 0)])
-    assert len(reserve_all(patient.subscribe(["mail"]))) >= 2
-    broker.close()
-
-
-def test_many_replies_after_a_stop_belong_to_their_commands(beanstalkd):
-    """A connection that timed out is not used again: its late replies would answer other commands."""
-    broker = opened(beanstalkd, timeout=0.05)
-    assert broker.head("mail") is None
-    beanstalkd.pause()
-    with pytest.raises(BrokerUnavailable):
-        broker.put([(pointer(), 0)])
-    beanstalkd.resume()
-    patient = opened(beanstalkd)
-    assert patient.drain("mail") in (0, 1)
-    await_true(lambda: tolerant(broker, lambda: broker.depths(["mail"])["mail"]["reserved"]) == 0)
-    patient.close()
-    broker.close()
-
-
-def tolerant(broker: BeanstalkBroker, call: Callable[[], int]) -> int | None:
-    try:
-        return call()
-    except BrokerUnavailable:
-        return None
-
-
-# -- servers that are none -------------------------------------------------------------------------------
-
-STATS = b"OK 24\r\n---\nmax-job-size: 65535\n\r\n"
-
-
-class FakeServer:
-    """Says ``script[i]`` after the i-th bytes it hears, to each connection, then hangs up or goes silent."""
-
-    def __init__(self, *script: bytes, hang_up: bool) -> None:
-        self.script = script
-        self.hang_up = hang_up
-        self.heard = b""
-        self.connections = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.peers: list[socket.socket] = []
-        self.talks: list[threading.Thread] = []
-        self.url = f"beanstalk://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.thread = run(self._accept)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                peer, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self.peers.append(peer)
-            self.talks.append(run(lambda peer=peer: self._talk(peer)))
-
-    def _talk(self, peer: socket.socket) -> None:
-        try:
-            for line in self.script:
-                self.heard += peer.recv(65536)
-                peer.sendall(line)
-            if self.hang_up:
-                peer.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    def stop(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for peer in self.peers:
-            peer.close()
-
-
-@pytest.fixture
-def fake_server() -> Iterator[Callable[..., FakeServer]]:
-    servers = []
-
-    def start(*script: bytes, hang_up: bool = True) -> FakeServer:
-        servers.append(FakeServer(*script, hang_up=hang_up))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        b"",
-        b"FOU",
-        b"FOUND 1 100\r\nhalf a bo",
-        b"FOUND 1 4\r\nbody",
-        b"FOUND 1 4\r\nbodyXX",
-        b"FOUND 1 -4\r\nbody\r\n",
-        b"FOUND\r\n",
-        b"FOUND x 4\r\nbody\r\n",
-        b"FOUND 1 99999999999999\r\nbody",
-        b"\r\n",
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"BAD_FORMAT\r\n",
-        b"UNKNOWN_COMMAND\r\n",
-        b"OUT_OF_MEMORY\r\n",
-        b"INTERNAL_ERROR\r\n",
-        b"INSERTED 1\r\n",
-        b"x" * 100_000,
-    ],
-)
-def test_a_cut_or_senseless_reply_costs_the_connection_and_names_the_server(fake_server, reply):
-    server = fake_server(STATS, b"USING p1.mail\r\n" + reply)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
-    for expected in (1, 2):
-        with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*the connection was given up") as caught:
-            broker.head("mail")
-        assert caught.value.__cause__ is not None
-        await_true(lambda: server.connections == expected)  # noqa: B023
-    broker.close()
-
-
-def test_a_server_that_accepts_and_never_answers_is_given_up(fake_server):
-    server = fake_server(hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.05")
-    broker.open(PREFIX)
-    subscription = broker.subscribe(["mail"])
-    for call in calls_of(broker, subscription):
-        with pytest.raises(BrokerUnavailable, match=f"{server.url}: no answer within 0.05 s"):
-            call()
-
-
-def test_a_server_without_figures_is_no_beanstalkd(fake_server):
-    server = fake_server(b"OK 4\r\n---\n\r\n")
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
-    with pytest.raises(BrokerError, match=f"{server.url}: .*is it a beanstalkd"):
-        broker.head("mail")
-
-
-def test_all_replies_of_a_batch_are_read_before_a_refusal_is_told(fake_server):
-    outcomes = b"BURIED 1\r\nINSERTED 2\r\nOUT_OF_MEMORY\r\nJOB_TOO_BIG\r\nINSERTED 3\r\n"
-    server = fake_server(STATS, b"USING p1.mail\r\n" + outcomes, b"USING p1.mail\r\nNOT_FOUND\r\n", hang_up=False)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
-    with pytest.raises(
-        BrokerUnavailable, match="2 were put, 3 not: 1 BURIED.*1 OUT_OF_MEMORY.*1 JOB_TOO_BIG.*sweep"
-    ):
-        broker.put([(pointer(), 0) for _ in range(5)])
-    assert broker.head("mail") is None
-    assert server.connections == 1
-    broker.close()
-
-
-def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server):
-    """Its TTR ran out, and another worker had it since."""
-    body = wire.encode(pointer())
-    server = fake_server(
-        b"WATCHING 2\r\nWATCHING 1\r\n",
-        b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body),
-        b"RESERVED 8 %d\r\n%b\r\n" % (len(body), body),
-        b"NOT_FOUND\r\nRELEASED\r\n",
-        hang_up=False,
-    )
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
-    subscription = broker.subscribe(["mail"])
-    [first], [second] = (subscription.reserve(1, 0).entries for _ in range(2))
-    assert subscription.settle([Verdict(first, None), Verdict(second, 0)]) == 1
-    assert server.heard.endswith(b"delete 7\r\nrelease 8 65536 0\r\n")
-    subscription.close()
-
-
-def test_an_old_server_is_told_from_a_broken_one(fake_server):
-    server = fake_server(STATS, b"USING p1.mail\r\nFOUND 1 5\r\nhello\r\n", b"UNKNOWN_COMMAND\r\n" * 2)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
-    with pytest.raises(BrokerUnavailable, match=r"beanstalkd 1\.12 or newer"):
-        broker.head("mail")
-
-
-def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypatch):
-    """Nobody would read the reply that is still to come, and the next command would get it."""
-    server = fake_server(STATS, b"", b"", hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.05")
-    broker.open(PREFIX)
-    read = connection_module.Connection._read
-
-    def interrupted(self: connection_module.Connection, command: wire.Command) -> wire.Reply:
-        if command.data.startswith(b"stats-tube"):
-            raise KeyboardInterrupt
-        return read(self, command)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(connection_module.Connection, "_read", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            broker.depths(["mail"])
-    with pytest.raises(BrokerUnavailable):
-        broker.head("mail")
-    await_true(lambda: server.connections == 2)
-
-
-def test_no_more_than_a_bounded_part_of_a_batch_is_sent_ahead_of_its_replies(fake_server):
-    server = fake_server(STATS, *[b""] * 2000, hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.1")
-    broker.open(PREFIX)
-    with pytest.raises(BrokerUnavailable):
-        broker.put([(pointer(), 0) for _ in range(1000)])
-    for talk in server.talks:
-        talk.join(PATIENCE_S)
-    assert 100 <= server.heard.count(b"put ") <= 200
-    with pytest.raises(BrokerUnavailable):
-        broker.put([(pointer(100), 0) for _ in range(100)])
-    for talk in server.talks:
-        talk.join(PATIENCE_S)
-    assert len(server.heard) < 100 * 3000 / 2
-
-
-# -- URLs ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("beanstalk://127.0.0.1:11301", "beanstalk://127.0.0.1:11301"),
-        ("beanstalk://queue.example", "beanstalk://queue.example:11300"),
-        ("beanstalk://queue.example/?timeout=2&connect_timeout=0.5", "beanstalk://queue.example:11300"),
-        ("beanstalk://[::1]:5", "beanstalk://[::1]:5"),
-        ("beanstalk+unix:///run/b.sock", "beanstalk+unix:///run/b.sock"),
-        ("beanstalk+unix:///run/b%20c.sock", "beanstalk+unix:///run/b%20c.sock"),
-    ],
-)
-def test_a_url_names_a_server(url, address):
-    assert open_broker(url).address == address
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "127.0.0.1:11300",
-        "redis://127.0.0.1",
-        "beanstalk://",
-        "beanstalk://:11300",
-        "beanstalk://host:port",
-        "beanstalk://host:0",
-        "beanstalk://host:70000",
-        "beanstalk://host/path",
-        "beanstalk://user:secret@host",
-        "beanstalk://host#x",
-        "beanstalk://host?speed=1",
-        "beanstalk://host?timeout",
-        "beanstalk://host?timeout=",
-        "beanstalk://host?timeout=soon",
-        "beanstalk://host?timeout=0",
-        "beanstalk://host?timeout=-1",
-        "beanstalk://host?timeout=nan",
-        "beanstalk://host?connect_timeout=inf",
-        "beanstalk+unix://relative",
-        "beanstalk+unix:///",
-    ],
-)
-def test_any_other_url_is_refused_with_what_is_allowed(url):
-    with pytest.raises(ValueError, match=r"^broker: .*expected beanstalk://host:port or beanstalk\+unix:///path"):
-        open_broker(url)
-
-
-def test_a_url_is_text():
-    with pytest.raises(TypeError, match="^broker: "):
-        open_broker(b"beanstalk://host")  # type: ignore[arg-type]
 
 
 def test_plain_clients_and_ours_agree_on_what_is_in_a_tube(beanstalkd, broker):

@@ -16,7 +16,7 @@ from kqueue.clock import ManualClock
 from kqueue.errors import AddFailed, StoreError, StoreUnavailable
 from kqueue.ids import IdMint
 from kqueue.job import Row, State
-from kqueue.store import Claim, Delete, Die, Head, Held, Retry, Selection, Settled, Unget
+from kqueue.store import Claim, Delete, Die, Head, Held, Retry, Selection, Settled, Settlement, Unget
 from kqueue.stores.mongo import MongoStore
 from kqueue.stores.mongo_link import read_url
 from kqueue.stores.mongo_schema import INLINE_BYTES, MAX_PAYLOAD_BYTES
@@ -258,7 +258,7 @@ def test_a_claim_of_more_types_than_the_server_merges_is_in_order_and_sorts_noth
     watched.add(rows)
     commands.sent.clear()
     claimed = watched.claim(Selection(tuple(types)), window(300, types), "me", NOW, False)
-    assert ids_of(claimed.rows) == ids_of(sorted(rows, key=lambda row: (row.priority, row.id))[:300])
+    assert ids_of(claimed.rows) == ids_of(sorted(rows, key=lambda row: row.priority)[:300])
     for command in [command for command in commands.sent if "find" in command]:
         assert explain(mongod, mongo_database, command)[0] <= USING_INDEX
 
@@ -425,24 +425,60 @@ def test_a_claim_whose_reply_is_lost_is_ours(behind_proxy: MongoStore, proxy: Lo
     assert [row.fence for row in claimed] == [1] * 5
 
 
-def test_a_claim_of_which_another_took_a_part_gives_the_rest(store: MongoStore, mongod: Mongod):
+def claim_while(store: MongoStore, happens: Callable[[], object]) -> Claim:
+    """A claim of all that is ready; ``happens`` when it has read its candidates and not yet taken them."""
+
+    class Overtaken(Limits):
+        def fit(self, candidates: Any) -> tuple[list[Row], bool]:
+            chosen = super().fit(candidates)
+            happens()
+            return chosen
+
+    return store.claim(Selection(("t",)), Overtaken(jobs=10, job_s={"t": 0.0}), "slower", NOW + TTR, False)
+
+
+def test_a_claim_of_which_another_took_a_part_gives_the_rest(store: MongoStore):
     rows = new_rows(5)
     store.add(rows)
-    with mongod.client() as client:
-        faster = MongoStore(mongod.url(database_of(store)), clock=ManualClock(NOW), client=client)
-
-        class Overtaken(Limits):
-            """A window during whose choice another worker claims two of the rows."""
-
-            def fit(self, candidates: Any) -> tuple[list[Row], bool]:
-                chosen = super().fit(candidates)
-                assert len(claim(faster, rows[1:3], "faster").rows) == 2
-                return chosen
-
-        ours = store.claim(Selection(("t",)), Overtaken(jobs=10, job_s={"t": 0.0}), "slower", NOW, False)
+    ours = claim_while(store, lambda: claim(store, rows[1:3], "faster"))
     assert ids_of(ours.rows) == ids_of([rows[0], *rows[3:]])
     assert {row.lease_owner for row in store.get(ids_of(rows[1:3]))} == {"faster"}
     assert {row.fence for row in store.get(ids_of(rows))} == {1}
+
+
+def test_a_claim_takes_nothing_that_was_claimed_and_given_back_since_it_looked(store: MongoStore):
+    rows = new_rows(2)
+    store.add(rows)
+
+    def come_and_go() -> None:
+        claim(store, rows[:1], "faster")
+        assert store.settle([Unget(rows[0].id, 1, NOW, None, NOW, False)], NOW) == Settled()
+
+    ours = claim_while(store, come_and_go)
+    assert ids_of(ours.rows) == ids_of(rows[1:])
+    assert store.get(ids_of(ours.rows)) == ours.rows
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        lambda id: Retry(id, 1, NOW, "late", NOW),
+        lambda id: Unget(id, 1, NOW, None, NOW, True),
+        lambda id: Retry(id, 1, NOW + 3600, "late", NOW),
+        lambda id: Die(id, 1, "late"),
+        lambda id: Delete(id, 1),
+    ],
+)
+def test_a_claim_takes_nothing_that_its_late_holder_settled_since_it_looked(
+    store: MongoStore, late: Callable[[str], Settlement]
+):
+    rows = new_rows(2)
+    store.add(rows)
+    claim(store, rows[:1])
+    store.recover(NOW + TTR, 3, 10)
+    ours = claim_while(store, lambda: store.settle([late(rows[0].id)], NOW + TTR))
+    assert ids_of(ours.rows) == ids_of(rows[1:])
+    assert {row.fence for row in store.get(ids_of(rows[:1]))} <= {1}
 
 
 @pytest.mark.parametrize("kind", ["delete", "update"])
@@ -488,10 +524,6 @@ def test_a_renewal_and_a_mark_whose_replies_are_lost_are_done(behind_proxy: Mong
     assert behind_proxy.mark(dues, NOW) == dues
     assert len(dues) == 3
     assert proxy.all_lost
-
-
-def database_of(store: MongoStore) -> str:
-    return store.address.rpartition("/")[2]
 
 
 @contextmanager
@@ -658,6 +690,17 @@ def test_its_clock_is_the_servers(mongod: Mongod, mongo_database: str):
         now = store.now()
         after = client.admin.command("hello")["localTime"].timestamp()
     assert before - 0.1 <= now <= after + 0.1
+
+
+def test_the_order_added_survives_a_clock_that_goes_back(mongod: Mongod, mongo_database: str):
+    clock = ManualClock(NOW)
+    with closing(MongoStore(mongod.url(mongo_database), clock=clock)) as store:
+        rows = new_rows(30)
+        for at in (20, 10, 0):
+            store.add(rows[at : at + 10])
+            clock.jump(-3600)
+        claimed = store.claim(Selection(("t",)), window(), "me", NOW, False)
+    assert ids_of(claimed.rows) == ids_of(rows[20:] + rows[10:20] + rows[:10])
 
 
 def test_a_reason_with_a_lone_surrogate_is_kept_readable(store: MongoStore):

@@ -1,7 +1,8 @@
 """The stores that the contract is run over. One more store is one more row of the table."""
 
+import threading
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import mongomock
 import pytest
@@ -22,6 +23,8 @@ class Kind(NamedTuple):
     make: Callable[[pytest.FixtureRequest], MakeStore]
     #: Whether other processes reach the same data.
     shared: bool
+    #: Whether calls that threads make at once are kept apart. mongomock lets them see each other half done.
+    atomic: bool = True
 
 
 def memory(request: pytest.FixtureRequest) -> MakeStore:
@@ -40,9 +43,26 @@ def sqlite(request: pytest.FixtureRequest) -> MakeStore:
     return make
 
 
+class OneCallAtATime:
+    """A store that its threads take turns on: mongomock copies a row while another thread changes it."""
+
+    def __init__(self, store: JobStore, lock: threading.Lock) -> None:
+        self._store, self._lock = store, lock
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        def call(*args: Any, **options: Any) -> object:
+            with self._lock:
+                return method(*args, **options)
+
+        return call if callable(method) else method
+
+
 def mongomocked(request: pytest.FixtureRequest) -> MakeStore:
-    client = mongomock.MongoClient()
-    return lambda: MongoStore("mongodb://mongomock/app", clock=SystemClock(), client=client)
+    client, lock = mongomock.MongoClient(), threading.Lock()
+    url = "mongodb://mongomock/app"
+    return lambda: cast(JobStore, OneCallAtATime(MongoStore(url, clock=SystemClock(), client=client), lock))
 
 
 def mongodb(request: pytest.FixtureRequest) -> MakeStore:
@@ -59,6 +79,6 @@ def mongodb(request: pytest.FixtureRequest) -> MakeStore:
 STORES = {
     "memory": Kind(memory, shared=False),
     "sqlite": Kind(sqlite, shared=True),
-    "mongomock": Kind(mongomocked, shared=False),
+    "mongomock": Kind(mongomocked, shared=False, atomic=False),
     "mongod": Kind(mongodb, shared=True),
 }

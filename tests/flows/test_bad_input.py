@@ -123,3 +123,11 @@ def test_bad_arguments_in_a_handler_leave_the_job_in_hand() -> None:
 
     queue.add_job("t")
     assert queue.run_jobs().deleted == 1
+
+
+def test_a_prefix_other_than_the_stores_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    assert KQueue(store=url, prefix="shop.").prefix == "shop."
+    assert KQueue(store=url).prefix == "shop."
+    with pytest.raises(ValueError, match=r"prefix: .*begin with 'shop.', not 'other.'"):
+        KQueue(store=url, prefix="other.").open()

@@ -1,0 +1,455 @@
+"""What only the SQLite store has: its indexes, its transactions, its file, its errors."""
+
+import gc
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kqueue.clock import ManualClock
+from kqueue.errors import AddFailed, StoreError, StoreUnavailable
+from kqueue.job import Row, State
+from kqueue.store import Delete, Selection
+from kqueue.stores import open_store, sqlite_schema
+from kqueue.stores import sqlite_statements as sql
+from kqueue.stores.sqlite import SqliteStore
+from kqueue.window import Limits
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def store(path):
+    store = SqliteStore(path, busy_timeout=0.05)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def outsider(path, store):
+    """A connection of another program to the same file."""
+    store.open()
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    yield connection
+    connection.close()
+
+
+def row(number, **fields):
+    plain = Row(f"{number:028d}", "t", b"{}", "json", 100, State.READY, 0.0, NOW, 30.0, created_at=NOW, put_at=NOW)
+    return plain._replace(**fields)
+
+
+def claim(store, *ids):
+    return store.claim(Selection(("t",), ids or None), Limits(jobs=100, job_s={"t": 0.0}), "w", NOW, False)
+
+
+def text(path, query):
+    with sqlite3.connect(path) as connection:
+        return connection.execute(query).fetchall()
+
+
+# -- no query reads the backlog --------------------------------------------------------------------------
+
+IDS_AND_TYPES = {"ids": '["a"]', "types": '["t"]', "now": NOW}
+LOST = {"type": "t", "priority": 1, "until": NOW, "put_before": NOW, "limit": 9}
+
+#: Statement, values, and the indexes that it must use, in any order.
+PLANS = {
+    "has_ready": (sql.HAS_READY, ('["t"]',), {"ready"}),
+    "claim by ids": (sql.CANDIDATES_BY_ID, IDS_AND_TYPES, {"id"}),
+    "claim what is ready": (sql.CANDIDATES_OF_TYPE, ("t",), {"ready"}),
+    "claim: later": (sql.LATER, IDS_AND_TYPES, {"id"}),
+    "claim: write": (sql.CLAIM, (0, "w", NOW, 1), {"key"}),
+    "renew": (sql.RENEW, (NOW, None, "a", 1), {"id"}),
+    "settle: delete": (sql.SETTLE_DELETE, ("a", 1), {"id"}),
+    "settle: retry": (sql.SETTLE_RETRY, ("ready", NOW, NOW, "r", "a", 1), {"id"}),
+    "settle: unget": (sql.SETTLE_UNGET, ("ready", NOW, NOW, None, 1, 1, "a", 1), {"id"}),
+    "settle: die": (sql.SETTLE_DIE, ("r", "a", 1), {"id"}),
+    "next_run_at": (sql.NEXT_RUN_AT, (), {"delayed"}),
+    "promote": (sql.PROMOTE, (NOW, 9), {"delayed", "key"}),
+    "recover": (sql.FIND_ABANDONED, (NOW, 9), {"lease"}),
+    "recover: write": (sql.RECOVER, ("ready", "r", 1), {"key"}),
+    "find_unput": (sql.FIND_UNPUT, {"until": NOW, "limit": 9}, {"unput"}),
+    "ready_types": (sql.READY_TYPES, (), {"ready"}),
+    "find_lost before the head": (sql.LOST_BEFORE_HEAD, LOST, {"put"}),
+    "find_lost beside the head": (sql.LOST_BESIDE_HEAD, LOST, {"put"}),
+    "mark": (sql.MARK, (NOW, "a", NOW), {"id"}),
+    "get": (sql.GET, {"ids": '["a"]'}, {"id"}),
+    "delete": (sql.DELETE, ("a",), {"id"}),
+    "revive": (sql.FIND_DEAD, {"ids": '["a"]'}, {"id"}),
+    "counts": (sql.COUNT_ALL, (), {"ready", "delayed", "lease", "ended"}),
+    "counts of a type": (sql.COUNT_TYPE, {"type": "t"}, {"ready", "delayed", "lease", "ended"}),
+    "purge ready": (sql.PURGES[0], ("t", 9), {"ready", "key"}),
+    "purge delayed": (sql.PURGES[1], ("t", 9), {"delayed", "key"}),
+    "purge dead": (sql.PURGES[2], ("t", 9), {"ended", "key"}),
+    "purge done": (sql.PURGES[3], ("t", 9), {"ended", "key"}),
+}
+#: How a plan names each index.
+INDEXES = {
+    "key": "USING INTEGER PRIMARY KEY",
+    "id": "sqlite_autoindex_kqueue_jobs_1 (id=?)",
+    **{name: f"INDEX kqueue_jobs_{name}" for name in ("ready", "put", "unput", "lease", "delayed", "ended")},
+}
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "statistics"])
+@pytest.mark.parametrize("name", PLANS)
+def test_a_query_uses_its_index_and_sorts_nothing(store, outsider, name, analyzed):
+    statement, values, indexes = PLANS[name]
+    if analyzed:
+        store.add([row(number, priority=number % 3) for number in range(50)])
+        outsider.execute("ANALYZE")
+        outsider.execute("ANALYZE sqlite_master")
+    steps = [step for *_, step in outsider.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert not [step for step in steps if "TEMP B-TREE" in step or "AUTOMATIC" in step]
+    of_jobs = [step for step in steps if "kqueue_jobs" in step or "SEARCH job" in step or "SCAN job" in step]
+    assert of_jobs
+    for step in of_jobs:
+        assert any(INDEXES[index] in step for index in indexes), steps
+    for index in indexes:
+        assert any(INDEXES[index] in step for step in of_jobs), steps
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("claim what is ready", "(type=?)"),
+        ("promote", "(run_at<?)"),
+        ("recover", "(lease_until<?)"),
+        ("find_unput", "(state=? AND run_at<?)"),
+        ("ready_types", "(type>?)"),
+        ("find_lost before the head", "(type=? AND priority<?)"),
+        ("find_lost beside the head", "(type=? AND priority=? AND put_at<?)"),
+    ],
+)
+def test_a_query_reads_a_range_of_its_index(outsider, name, terms):
+    statement, values, _ = PLANS[name]
+    steps = [step for *_, step in outsider.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert any(terms in step for step in steps), steps
+
+
+def test_a_claim_reads_no_more_candidates_than_it_takes_and_one(store):
+    """Three types of 200 rows: the merge of their ranges is lazy."""
+    store.add([row(number, type=f"t{number % 3}") for number in range(600)])
+    given = []
+
+    class Watched(Limits):
+        def fit(self, candidates):
+            return super().fit(given.append(row.id) or row for row in candidates)
+
+    limits = Watched(jobs=5, job_s={f"t{number}": 0.0 for number in range(3)})
+    taken = store.claim(Selection(("t0", "t1", "t2")), limits, "w", NOW, False)
+    assert [row.id for row in taken.rows] == given[:5]
+    assert len(given) == 6
+
+
+# -- transactions ----------------------------------------------------------------------------------------
+
+
+def test_a_claim_that_finds_nothing_writes_nothing(store, outsider):
+    before = outsider.execute("PRAGMA data_version").fetchone()
+    assert claim(store).rows == claim(store, "0" * 28).rows == []
+    assert outsider.execute("PRAGMA data_version").fetchone() == before
+
+
+def test_the_sweeps_questions_need_no_write_lock(store, outsider):
+    store.take_sweep(NOW, 15)
+    store.add([row(1, state=State.DELAYED, run_at=NOW + 9)])
+    outsider.execute("BEGIN IMMEDIATE")
+    assert not store.take_sweep(NOW + 1, 15)
+    assert store.promote(NOW, 10) == 0
+    assert store.recover(NOW, 3, 10) == (0, 0)
+    assert store.setting("x", "y") if False else store.counts()["delayed"] == 1
+
+
+def test_a_locked_file_is_named_and_the_store_goes_on_when_it_is_free(store, outsider):
+    store.add([row(1)])
+    outsider.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match=r"sqlite:///.*jobs\.db: locked by another process for more than 0.05 s"):
+        claim(store)
+    with pytest.raises(AddFailed, match=r"jobs\.db: locked") as failed:
+        store.add([row(2), row(3)])
+    assert failed.value.not_taken == (row(2).id, row(3).id)
+    assert failed.value.taken == failed.value.unknown == ()
+    assert isinstance(failed.value.__cause__, StoreUnavailable)
+    assert store.counts()["ready"] == 1
+    outsider.execute("ROLLBACK")
+    store.add([row(2)])
+    assert len(claim(store).rows) == 2
+
+
+def test_an_error_inside_a_transaction_takes_all_of_it_back(store, outsider):
+    class Broken(Limits):
+        def fit(self, candidates):
+            next(iter(candidates))
+            raise KeyboardInterrupt
+
+    store.add([row(1)])
+    with pytest.raises(KeyboardInterrupt):
+        store.claim(Selection(("t",)), Broken(jobs=1), "w", NOW, False)
+    with pytest.raises(OverflowError):
+        store.add([row(2), row(3, priority=2**80)])
+    outsider.execute("BEGIN IMMEDIATE")
+    outsider.execute("ROLLBACK")
+    assert store.counts()["ready"] == 1
+    assert store.settle([Delete(claim(store).rows[0].id, 1)], NOW).lost == frozenset()
+
+
+def test_a_batch_that_holds_one_id_twice_is_not_taken(store):
+    with pytest.raises(AddFailed, match=r"jobs\.db") as failed:
+        store.add([row(1), row(2), row(1)])
+    assert failed.value.not_taken == (row(1).id, row(2).id, row(1).id)
+    assert store.counts()["ready"] == 0
+
+
+def in_limited_child(path, work):
+    """Fork a child that may write no file beyond its present size and a little; what ``work`` then says."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        answer = "nothing"
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+            answer = work()
+        except BaseException as error:
+            answer = repr(error)
+        finally:
+            os.write(writer, answer.encode()[:4000])
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return answer
+
+
+def test_a_commit_that_fails_for_want_of_room_takes_nothing_and_says_so(store, path):
+    store.open()
+
+    def work():
+        try:
+            store.add([row(1, payload=b"x" * 500_000), row(2)])
+        except AddFailed as failed:
+            left = store.get([row(1).id, row(2).id])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            store.add([row(3)])
+            return f"{len(failed.not_taken)} not taken, {len(left)} there: {failed}"
+        return "taken"
+
+    answer = in_limited_child(path, work)
+    assert answer.startswith("2 not taken, 0 there"), answer
+    assert "jobs.db" in answer
+    assert [found.id for found in store.get([row(number).id for number in (1, 2, 3)])] == [row(3).id]
+
+
+class Committing:
+    """A connection whose next commit fails once, before or after it was done."""
+
+    def __init__(self, connection, when, readable):
+        self.connection, self.when, self.readable = connection, when, readable
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def execute(self, statement, *values):
+        if statement == "COMMIT" and self.when:
+            when, self.when = self.when, None
+            self.connection.execute("COMMIT" if when == "after" else "ROLLBACK")
+            raise sqlite3.OperationalError("disk I/O error")
+        if statement == sql.THERE and not self.readable:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self.connection.execute(statement, *values)
+
+
+@pytest.mark.parametrize(
+    ("when", "readable", "outcome"),
+    [("after", True, "taken"), ("before", True, "not_taken"), ("after", False, "unknown")],
+)
+def test_what_a_failed_commit_has_left_is_read_back(store, monkeypatch, when, readable, outcome):
+    store.open()
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: Committing(connect(*args, **options), None, readable))
+    store.close()
+    store.open()
+    store._file._handles.get().connection.when = when
+    rows = [row(1), row(2)]
+    if outcome == "taken":
+        store.add(rows)
+    else:
+        with pytest.raises(AddFailed) as failed:
+            store.add(rows)
+        assert getattr(failed.value, outcome) == (rows[0].id, rows[1].id)
+        assert len(failed.value.taken + failed.value.not_taken + failed.value.unknown) == 2
+
+
+# -- the file --------------------------------------------------------------------------------------------
+
+
+def test_rows_can_be_read_with_the_sqlite3_program(store, path):
+    store.add([row(1)])
+    assert text(path, "SELECT id, type, state, payload FROM kqueue_jobs") == [(row(1).id, "t", "ready", b"{}")]
+    assert text(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+@pytest.mark.parametrize(("option", "level"), [("FULL", 2), ("NORMAL", 1), ("OFF", 0)])
+def test_synchronous_is_what_the_user_chose(path, option, level):
+    store = SqliteStore(path, synchronous=option)
+    with store._file.read() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+    store.close()
+
+
+def test_now_is_the_clock_it_was_given(path):
+    clock = ManualClock(NOW)
+    assert SqliteStore(path, clock=clock).now() == NOW
+    clock.advance(5)
+    assert SqliteStore(path, clock=clock).now() == NOW + 5
+
+
+def test_it_shares_a_file_with_a_users_own_tables(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE orders (id)")
+        connection.execute("PRAGMA user_version = 42")
+    store = SqliteStore(path)
+    store.add([row(1)])
+    store.close()
+    assert text(path, "PRAGMA user_version") == [(42,)]
+    assert text(path, "SELECT count(*) FROM orders") == [(0,)]
+
+
+def test_a_later_change_of_the_working_folder_leads_to_no_other_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = open_store("sqlite:///jobs.db")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store.add([row(1)])
+    store.close()
+    assert (tmp_path / "jobs.db").exists()
+
+
+def test_of_many_that_open_a_new_file_at_once_all_can_use_it(path):
+    for attempt in range(5):
+        stores = [SqliteStore(path.with_name(f"{attempt}.db"), busy_timeout=30) for _ in range(6)]
+        barrier = threading.Barrier(len(stores))
+
+        def use(numbered, barrier=barrier):
+            number, store = numbered
+            barrier.wait()
+            store.add([row(number)])
+
+        with ThreadPoolExecutor(len(stores)) as pool:
+            list(pool.map(use, enumerate(stores)))
+        assert stores[0].counts()["ready"] == len(stores)
+        for store in stores:
+            store.close()
+
+
+# -- the schema's version --------------------------------------------------------------------------------
+
+NEXT = (*sqlite_schema.STEPS, ("ALTER TABLE kqueue_jobs ADD COLUMN colour TEXT",))
+
+
+def test_a_new_file_has_the_newest_version(store, path):
+    store.open()
+    assert text(path, "SELECT value FROM kqueue_meta WHERE name = 'schema_version'") == [(len(sqlite_schema.STEPS),)]
+
+
+def test_an_older_file_is_migrated_and_keeps_its_rows(store, outsider, path):
+    store.add([row(1)])
+    sqlite_schema.migrate(outsider, NEXT)
+    assert sqlite_schema.version(outsider) == len(NEXT)
+    assert outsider.execute("SELECT id, colour FROM kqueue_jobs").fetchall() == [(row(1).id, None)]
+    sqlite_schema.migrate(outsider, NEXT)
+
+
+def test_two_that_migrate_at_once_do_each_step_once(store, path):
+    store.add([row(1)])
+    barrier = threading.Barrier(4)
+
+    def migrate(_):
+        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        barrier.wait()
+        sqlite_schema.migrate(connection, NEXT)
+        connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate, range(4)))
+    assert text(path, "SELECT colour FROM kqueue_jobs") == [(None,)]
+
+
+def test_a_migration_that_fails_changes_nothing(store, outsider):
+    store.add([row(1)])
+    broken = (*sqlite_schema.STEPS, ("ALTER TABLE kqueue_jobs ADD COLUMN colour TEXT", "nonsense"))
+    with pytest.raises(sqlite3.OperationalError):
+        sqlite_schema.migrate(outsider, broken)
+    outsider.execute("ROLLBACK")
+    assert sqlite_schema.version(outsider) == len(sqlite_schema.STEPS)
+    assert "colour" not in str(outsider.execute("PRAGMA table_info(kqueue_jobs)").fetchall())
+
+
+def test_a_newer_file_is_refused_and_left_as_it_is(store, outsider, path):
+    store.add([row(1)])
+    sqlite_schema.migrate(outsider, NEXT)
+    newer = SqliteStore(path)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 2.*up to 1; upgrade kqueue"):
+            newer.open()
+    assert sqlite_schema.version(outsider) == len(NEXT)
+
+
+# -- what cannot be opened -------------------------------------------------------------------------------
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    store = SqliteStore(tmp_path / "no" / "jobs.db")
+    with pytest.raises(StoreUnavailable, match=r"no/jobs\.db: cannot be opened; its folder must exist"):
+        store.open()
+    (tmp_path / "no").mkdir()
+    store.open()
+    store.close()
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
+        SqliteStore(tmp_path).counts()
+
+
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(path):
+    path.write_bytes(b"a letter to a friend " * 100)
+    with pytest.raises(StoreError, match=r"jobs\.db: is not an SQLite database"):
+        SqliteStore(path).counts()
+    assert path.read_bytes() == b"a letter to a friend " * 100
+
+
+def test_a_full_disk_is_named_and_leaves_the_store_usable(store):
+    store.add([row(1)])
+    with store._file.read() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(AddFailed, match="no room left on its disk") as failed:
+            connection_free_add(store, connection)
+    assert failed.value.not_taken == (row(2).id,)
+
+
+# -- forks -----------------------------------------------------------------------------------------------
+
+
+def open_files(path):
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(os.readlink(link))
+        except FileNotFoundError:
+            continue  # The listing's own.
+    return [name for name in found if name.startswith(str(path))]

@@ -1,0 +1,62 @@
+"""Steps that the tests of the beanstalk broker share."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from kqueue.broker import Broker, Entry, Pointer, Subscription, Verdict
+from kqueue.brokers.beanstalk import BeanstalkBroker
+from kqueue.brokers.subscription import BeanstalkSubscription
+from kqueue.ids import IdMint
+from tests.beanstalkd import Beanstalkd
+
+MINT = IdMint()
+PREFIX = "p1."
+PATIENCE_S = 30.0
+FOR_EVER_S = 3000.0
+PUT_AT = 1_700_000_000.0
+
+
+def pointer(jobs: int = 1, type: str = "mail", priority: int = 65536) -> Pointer:
+    return Pointer(type, priority, PUT_AT, tuple(MINT.make(jobs)))
+
+
+def opened(server: Beanstalkd, **options: object) -> BeanstalkBroker:
+    broker = BeanstalkBroker(server.address, **options)  # type: ignore[arg-type]
+    broker.open(PREFIX)
+    return broker
+
+
+def reserve_all(subscription: BeanstalkSubscription) -> list[Entry]:
+    entries = []
+    while batch := subscription.reserve(1000, 0).entries:
+        entries += batch
+    return entries
+
+
+def delete(subscription: BeanstalkSubscription, entries: list[Entry]) -> int:
+    return subscription.settle([Verdict(entry, None) for entry in entries])
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+
+
+def run(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
+
+
+def calls_of(broker: Broker, subscription: Subscription) -> list[Callable[[], object]]:
+    """Every call that speaks to the server."""
+    return [
+        lambda: broker.put([(pointer(), 0)]),
+        lambda: broker.head("mail"),
+        lambda: broker.drain("mail"),
+        lambda: broker.depths(["mail"]),
+        lambda: subscription.reserve(1, 0),
+        lambda: subscription.reserve(1, FOR_EVER_S),
+    ]

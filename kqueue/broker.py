@@ -51,6 +51,15 @@ class Reservation(NamedTuple):
     foreign: int = 0
 
 
+class Peek(NamedTuple):
+    """What a look at a tube found."""
+
+    #: What it would serve next, or None if nothing in it is ready.
+    head: Head | None
+    #: Entries found before it that are not ours or malformed; they are buried now.
+    foreign: int = 0
+
+
 class Subscription(Protocol):
     """One loop's view of some tubes, with a connection of its own. For one thread, but for :meth:`wake`."""
 
@@ -68,7 +77,9 @@ class Subscription(Protocol):
         """Make a waiting or the next :meth:`reserve` return at once. From any thread or a signal handler."""
 
     def close(self) -> None:
-        """Let go of the connection; what it has reserved is ready again. Idempotent."""
+        """Let go of the connection; what it has reserved is ready again. Idempotent; a later
+        reserve connects again.
+        """
 
 
 class Broker(Protocol):
@@ -83,7 +94,9 @@ class Broker(Protocol):
         """Whether pointers go anywhere. False where the store itself dispatches, so needs no put."""
 
     def open(self, prefix: str) -> None:
-        """Tubes are named ``prefix + type``. Connects nowhere yet, so it works while the server is down."""
+        """Tubes are named ``prefix + type``; a prefix has at most 10 characters of those of a type. Connects
+        nowhere yet, so it works while the server is down.
+        """
 
     def close(self) -> None:
         """Close this process's connections, but no subscription. Idempotent."""
@@ -94,11 +107,8 @@ class Broker(Protocol):
         One with more ids than an entry can hold is put as several. When it raises, some may have been put.
         """
 
-    def head(self, type: str) -> Head | None:
-        """What the type's tube would serve next, paused or not; None if nothing in it is ready.
-
-        A foreign or malformed entry found there is buried on the way.
-        """
+    def peek(self, type: str) -> Peek:
+        """Look at what the type's tube would serve next, whether the tube is paused or not."""
 
     def drain(self, type: str) -> int:
         """Delete every entry of the type's tube that is not reserved: ready, delayed, buried. How many."""

@@ -21,7 +21,7 @@ from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
 from kqueue.reports import RunReport, SweepReport
 from kqueue.retry import RetryPolicy
-from kqueue.runner import Runner, RunLimits
+from kqueue.runner import RunLimits, Runner
 from kqueue.store import Due, JobStore
 from kqueue.stores import open_store
 from kqueue.sweep import Sweeper
@@ -407,7 +407,7 @@ class KQueue:
         if broker is None:
             return EmbeddedBroker(self._store, clock=self._clock)
         if isinstance(broker, str):
-            return open_broker(broker)
+            return open_broker(broker, logger=self._logger)
         return arguments.instance("broker", broker, "subscribe")
 
 

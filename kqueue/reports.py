@@ -38,4 +38,6 @@ class SweepReport:
     dead: int = 0
     #: Jobs for which a new pointer was put.
     put: int = 0
+    #: Tube entries buried because they are not ours or malformed.
+    foreign_pointers: int = 0
     seconds: float = 0.0

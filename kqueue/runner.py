@@ -8,10 +8,12 @@ One Runner is one loop of one thread. What several loops of a process share stan
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kqueue.batch import Batch, Desk
+from kqueue.bell import Bell, wait_readable
 from kqueue.broker import Broker, Reservation, Subscription
 from kqueue.crew import Crew
 from kqueue.errors import BrokerError, KQueueError, LeaseLost, StoreError
@@ -22,7 +24,6 @@ from kqueue.reports import RunReport
 from kqueue.retry import backoff
 from kqueue.store import Claim
 from kqueue.sweep import Sweeper
-from kqueue.waker import Waker
 from kqueue.watchdog import Watchdog
 from kqueue.window import Sizer
 
@@ -85,7 +86,7 @@ class Runner:
         self._deadline = None if limits.seconds is None else self._progress.started + limits.seconds
         self._sizer = Sizer()
         self._watchdog = Watchdog(desk.clock)
-        self._waker = Waker()
+        self._bell = Bell()
         self._stopped = False
         self._served: Mapping[str, Handler] = {}
         self._subscription: Subscription | None = None
@@ -94,7 +95,7 @@ class Runner:
     def stop(self) -> None:
         """End the loop after the current job. Safe in a signal handler."""
         self._stopped = True
-        self._waker.wake()
+        self._bell.ring()
         if self._subscription is not None:
             self._subscription.wake()
 
@@ -109,7 +110,6 @@ class Runner:
                 self._crew.let_go(batch)
             self._watchdog.close()
             self._unsubscribe()
-            self._waker.close()
         return self._report()
 
     def _loop(self) -> None:
@@ -128,10 +128,12 @@ class Runner:
     def _turn(self, subscription: Subscription | None) -> bool:
         """One window. False if nothing was ready and the loop is not to wait."""
         self._settle_leftovers()
-        self._sweeper.sweep_if_due()
+        swept = self._sweeper.sweep_if_due()
+        if swept is not None:
+            self._progress.foreign += swept.foreign_pointers
         patience = self._patience()
         if subscription is None:
-            self._waker.sleep(patience)
+            wait_readable([self._bell], patience)
             return self._limits.wait
         jobs_left = None if self._limits.count is None else self._limits.count - self._progress.count
         limits = self._sizer.limits(jobs_left, self._seconds_left())
@@ -250,16 +252,17 @@ class Runner:
         """Seconds to wait for a job."""
         if not self._limits.wait:
             return 0.0
+        # Whole seconds, as beanstalkd counts them: to end a wait before its time costs a new connection.
+        wait = float(math.ceil(min(IDLE_S, self._sweeper.seconds_to_look())))
         left = self._seconds_left()
-        waits = [IDLE_S, self._sweeper.seconds_to_look()]
-        return min(waits if left is None else [*waits, left])
+        return wait if left is None else min(wait, left)
 
     def _stand_back(self, error: KQueueError) -> None:
         self._progress.failures += 1
         pause = backoff(self._progress.failures)
         left = self._seconds_left()
         self._logger.warning("trying again in %.0f s: %s", pause, error)
-        self._waker.sleep(pause if left is None else min(pause, left))
+        wait_readable([self._bell], pause if left is None else min(pause, left))
 
     def _subscribe(self) -> Subscription | None:
         """The subscription to all types that have a handler now; None without any."""

@@ -12,6 +12,7 @@ sweep finds. A wrong guess costs one spare pointer, never a spare run.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from kqueue.broker import Broker
 from kqueue.clock import Clock
@@ -24,6 +25,8 @@ from kqueue.store import Due, JobStore
 GRACE_S = 5.0
 #: Rows in one batch.
 BATCH = 1000
+#: A delayed row without a pointer is put so many seconds before its time, or two sweeps before if that is more.
+HORIZON_S = 60.0
 
 
 class Sweeper:
@@ -76,10 +79,12 @@ class Sweeper:
 
     def _sweep(self) -> SweepReport:
         started = self._clock.monotonic()
-        promoted = self._in_batches(lambda: self._store.promote(self._store.now(), BATCH))
+        promoted = self._promote()
         recovered, dead = self._recover()
-        put = self._put_lost() + self._put_unput() if self._broker.carries_pointers else 0
-        report = SweepReport(promoted, recovered, dead, put, self._clock.monotonic() - started)
+        put = foreign = 0
+        if self._broker.carries_pointers:
+            put, foreign = self._put_lost()
+            put += self._put_unput()
         if recovered or dead or put:
             self._logger.info(
                 "sweep: %d leases had run out, %d jobs are dead by it, %d pointers put again",
@@ -87,9 +92,18 @@ class Sweeper:
                 dead,
                 put,
             )
-        return report
+        return SweepReport(promoted, recovered, dead, put, foreign, self._clock.monotonic() - started)
+
+    def _promote(self) -> int:
+        total = 0
+        while True:
+            promoted = self._store.promote(self._store.now(), BATCH)
+            total += promoted
+            if promoted < BATCH:
+                return total
 
     def _recover(self) -> tuple[int, int]:
+        """(ready again, dead)."""
         ready = dead = 0
         while True:
             found = self._store.recover(self._store.now(), self._max_crashes, BATCH)
@@ -97,38 +111,31 @@ class Sweeper:
             if found.ready + found.dead < BATCH:
                 return ready, dead
 
-    def _put_lost(self) -> int:
-        """Those whose pointer is shown to be lost."""
-        return sum(self._put_lost_of(type) for type in self._store.ready_types())
-
-    def _put_lost_of(self, type: str) -> int:
-        """The head and the time are those from before the first batch, which becomes the head itself: behind
-        it, rows of a lesser priority would seem to wait.
-        """
-        now = self._store.now()
-        head = self._broker.head(type)
-        return self._in_batches(lambda: self._put(self._store.find_lost(type, head, now, GRACE_S, BATCH)))
+    def _put_lost(self) -> tuple[int, int]:
+        """Put those whose pointer is shown to be lost: (how many, foreign entries met)."""
+        put = foreign = 0
+        for type in self._store.ready_types():
+            # As of before the first batch: once put, it is the head itself, and what it should be compared with
+            # is what stood in the tube before.
+            now = self._store.now()
+            peek = self._broker.peek(type)
+            find = partial(self._store.find_lost, type, peek.head, now, GRACE_S, BATCH)
+            put, foreign = put + self._put_all(find), foreign + peek.foreign
+        return put, foreign
 
     def _put_unput(self) -> int:
-        """Those known to have no pointer: put near their time, so that the tube's own delay wakes a worker."""
-        horizon = max(60.0, 2 * self._interval)
-        return self._in_batches(lambda: self._put(self._store.find_unput(self._store.now() + horizon, BATCH)))
+        """Put those known to have no pointer, near their time: the tube's own delay then wakes a worker."""
+        horizon = max(HORIZON_S, 2 * self._interval)
+        return self._put_all(lambda: self._store.find_unput(self._store.now() + horizon, BATCH))
 
-    def _put(self, dues: list[Due]) -> int:
-        if not dues:
-            return 0
-        self._broker.head(dues[0].type)  # raises while nothing is marked yet, if the broker is down
-        now = self._store.now()
-        marked = self._store.mark(dues, now)
-        self._doorbell.put(marked, now)
-        return len(marked)
-
-    @staticmethod
-    def _in_batches(step: Callable[[], int]) -> int:
-        """Repeat ``step`` until it finds less than a batch; returns how many it found in all."""
+    def _put_all(self, find: Callable[[], list[Due]]) -> int:
         total = 0
-        while True:
-            found = step()
-            total += found
-            if found < BATCH:
-                return total
+        while dues := find():
+            self._broker.peek(dues[0].type)  # raises while nothing is marked yet, if the broker is down
+            now = self._store.now()
+            marked = self._store.mark(dues, now)
+            self._doorbell.put(marked, now)
+            total += len(marked)
+            if len(dues) < BATCH:
+                break
+        return total

@@ -128,7 +128,7 @@ def test_a_server_that_hangs_is_named_and_used_again_when_it_is_back(beanstalkd)
 def test_many_replies_after_a_stop_belong_to_their_commands(beanstalkd):
     """A connection that timed out is not used again: its late replies would answer other commands."""
     broker = opened(beanstalkd, timeout=0.05)
-    assert broker.head("mail") is None
+    assert broker.peek("mail").head is None
     beanstalkd.pause()
     with pytest.raises(BrokerUnavailable):
         broker.put([(pointer(), 0)])

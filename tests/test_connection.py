@@ -104,7 +104,7 @@ def test_a_cut_or_senseless_reply_costs_the_connection_and_names_the_server(fake
     broker.open(PREFIX)
     for expected in (1, 2):
         with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*the connection was given up") as caught:
-            broker.head("mail")
+            broker.peek("mail")
         assert caught.value.__cause__ is not None
         await_true(lambda: server.connections == expected)  # noqa: B023
     broker.close()
@@ -125,7 +125,7 @@ def test_a_server_without_figures_is_no_beanstalkd(fake_server):
     broker = open_broker(server.url)
     broker.open(PREFIX)
     with pytest.raises(BrokerError, match=f"{server.url}: .*is it a beanstalkd"):
-        broker.head("mail")
+        broker.peek("mail")
 
 
 def test_all_replies_of_a_batch_are_read_before_a_refusal_is_told(fake_server):
@@ -137,7 +137,7 @@ def test_all_replies_of_a_batch_are_read_before_a_refusal_is_told(fake_server):
         BrokerUnavailable, match="2 were put, 3 not: 1 BURIED.*1 OUT_OF_MEMORY.*1 JOB_TOO_BIG.*sweep"
     ):
         broker.put([(pointer(), 0) for _ in range(5)])
-    assert broker.head("mail") is None
+    assert broker.peek("mail").head is None
     assert server.connections == 1
     broker.close()
 
@@ -166,7 +166,7 @@ def test_an_old_server_is_told_from_a_broken_one(fake_server):
     broker = open_broker(server.url)
     broker.open(PREFIX)
     with pytest.raises(BrokerUnavailable, match=r"beanstalkd 1\.12 or newer"):
-        broker.head("mail")
+        broker.peek("mail")
 
 
 def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypatch):
@@ -186,7 +186,7 @@ def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypat
         with pytest.raises(KeyboardInterrupt):
             broker.depths(["mail"])
     with pytest.raises(BrokerUnavailable):
-        broker.head("mail")
+        broker.peek("mail")
     await_true(lambda: server.connections == 2)
 
 

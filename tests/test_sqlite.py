@@ -1,12 +1,12 @@
 """What only the SQLite store has: its indexes, its transactions, its file, its errors."""
 
+import ctypes
 import gc
 import os
 import resource
 import sqlite3
-import subprocess
-import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -170,13 +170,15 @@ def test_the_sweeps_questions_need_no_write_lock(store, outsider):
     assert not store.take_sweep(NOW + 1, 15)
     assert store.promote(NOW, 10) == 0
     assert store.recover(NOW, 3, 10) == (0, 0)
-    assert store.setting("x", "y") if False else store.counts()["delayed"] == 1
+    assert store.counts()["delayed"] == 1
 
 
 def test_a_locked_file_is_named_and_the_store_goes_on_when_it_is_free(store, outsider):
     store.add([row(1)])
     outsider.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable, match=r"sqlite:///.*jobs\.db: locked by another process for more than 0.05 s"):
+    with pytest.raises(
+        StoreUnavailable, match=r"sqlite:///.*jobs\.db: locked by another process for more than 0.05 s"
+    ):
         claim(store)
     with pytest.raises(AddFailed, match=r"jobs\.db: locked") as failed:
         store.add([row(2), row(3)])
@@ -213,14 +215,13 @@ def test_a_batch_that_holds_one_id_twice_is_not_taken(store):
     assert store.counts()["ready"] == 0
 
 
-def in_limited_child(path, work):
-    """Fork a child that may write no file beyond its present size and a little; what ``work`` then says."""
+def in_child(work, fork=os.fork):
+    """What ``work`` says in a forked child."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         answer = "nothing"
         try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
             answer = work()
         except BaseException as error:
             answer = repr(error)
@@ -234,10 +235,11 @@ def in_limited_child(path, work):
     return answer
 
 
-def test_a_commit_that_fails_for_want_of_room_takes_nothing_and_says_so(store, path):
+def test_a_commit_that_fails_for_want_of_room_takes_nothing_and_says_so(store):
     store.open()
 
     def work():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
         try:
             store.add([row(1, payload=b"x" * 500_000), row(2)])
         except AddFailed as failed:
@@ -247,7 +249,7 @@ def test_a_commit_that_fails_for_want_of_room_takes_nothing_and_says_so(store, p
             return f"{len(failed.not_taken)} not taken, {len(left)} there: {failed}"
         return "taken"
 
-    answer = in_limited_child(path, work)
+    answer = in_child(work)
     assert answer.startswith("2 not taken, 0 there"), answer
     assert "jobs.db" in answer
     assert [found.id for found in store.get([row(number).id for number in (1, 2, 3)])] == [row(3).id]
@@ -279,7 +281,9 @@ class Committing:
 def test_what_a_failed_commit_has_left_is_read_back(store, monkeypatch, when, readable, outcome):
     store.open()
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: Committing(connect(*args, **options), None, readable))
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **options: Committing(connect(*args, **options), None, readable)
+    )
     store.close()
     store.open()
     store._file._handles.get().connection.when = when
@@ -362,7 +366,9 @@ NEXT = (*sqlite_schema.STEPS, ("ALTER TABLE kqueue_jobs ADD COLUMN colour TEXT",
 
 def test_a_new_file_has_the_newest_version(store, path):
     store.open()
-    assert text(path, "SELECT value FROM kqueue_meta WHERE name = 'schema_version'") == [(len(sqlite_schema.STEPS),)]
+    assert text(path, "SELECT value FROM kqueue_meta WHERE name = 'schema_version'") == [
+        (len(sqlite_schema.STEPS),)
+    ]
 
 
 def test_an_older_file_is_migrated_and_keeps_its_rows(store, outsider, path):
@@ -437,9 +443,11 @@ def test_a_full_disk_is_named_and_leaves_the_store_usable(store):
     with store._file.read() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-        with pytest.raises(AddFailed, match="no room left on its disk") as failed:
-            connection_free_add(store, connection)
-    assert failed.value.not_taken == (row(2).id,)
+    with pytest.raises(AddFailed, match=r"jobs\.db: has no room left on its disk") as failed:
+        store.add([row(2), row(3, payload=b"x" * 100_000)])
+    assert failed.value.not_taken == (row(2).id, row(3).id)
+    store.add([row(4)])
+    assert [found.id for found in claim(store).rows] == [row(1).id, row(4).id]
 
 
 # -- forks -----------------------------------------------------------------------------------------------
@@ -453,3 +461,59 @@ def open_files(path):
         except FileNotFoundError:
             continue  # The listing's own.
     return [name for name in found if name.startswith(str(path))]
+
+
+def test_no_connection_is_carried_across_a_fork(store, path):
+    """SQLite keeps locks in the memory of a process; see kqueue/stores/sqlite_file.py."""
+    store.add([row(1)])
+    assert open_files(path)
+    assert in_child(lambda: repr(open_files(path))) == "[]"
+    store.add([row(2)])
+    assert in_child(lambda: f"{store.counts()['ready']} ready") == "2 ready"
+
+
+def test_a_fork_waits_for_the_transaction_in_progress(path):
+    store = SqliteStore(path, busy_timeout=30)
+    inside, forking = threading.Event(), threading.Event()
+
+    class Slow(Limits):
+        def fit(self, candidates):
+            inside.set()
+            assert not forking.wait(0.2), "the fork did not wait"
+            return super().fit(candidates)
+
+    store.add([row(1)])
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(store.claim, Selection(("t",)), Slow(jobs=1), "w", NOW, False)
+        inside.wait()
+        states = in_child(lambda: (forking.set(), str(store.counts()["running"]))[1])
+        assert len(taken.result().rows) == 1
+    assert states == "1"
+    store.close()
+
+
+def test_a_fork_that_python_was_not_told_of_is_refused_in_the_child(store):
+    """Some servers fork in C. What the child would write could be lost, so it is told before it writes."""
+    store.add([row(1)])
+    libc = ctypes.PyDLL(None)
+
+    def work():
+        try:
+            store.add([row(2)])
+        except AddFailed as failed:
+            return str(failed)
+        return "added"
+
+    assert "open the queue after the fork" in in_child(work, fork=libc.fork)
+    store.add([row(3)])
+    assert store.counts()["ready"] == 2
+
+
+def test_a_store_that_nobody_uses_is_freed_and_forks_go_on(path):
+    store = SqliteStore(path)
+    store.add([row(1)])
+    reference = weakref.ref(store)
+    del store
+    gc.collect()
+    assert reference() is None
+    assert in_child(lambda: "fine") == "fine"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 
-from kqueue.broker import Pointer
+from kqueue.broker import Peek, Pointer
 from kqueue.brokers import wire
 from kqueue.brokers.connection import Connection, Endpoint
 from kqueue.brokers.subscription import FOREIGN, BeanstalkSubscription, whole_delay
@@ -19,7 +19,7 @@ from kqueue.store import Head
 
 #: Where foreign entries and lost connections are told, unless a logger is given.
 LOGGER_NAME = "kqueue.brokers.beanstalk"
-#: Foreign entries that one ``head`` looks past before it gives up.
+#: Foreign entries that one ``peek`` looks past before it gives up.
 MAX_LOOKS = 1000
 #: Entries that a drain takes at once. Deletes get slower with the number reserved on the connection.
 DRAIN_ENTRIES = 200
@@ -45,7 +45,7 @@ class BeanstalkBroker:
     """Pointers in the tubes of one beanstalkd. See :class:`kqueue.broker.Broker`.
 
     ``address`` is ``(host, port)`` or the path of a Unix socket; ``timeout`` and ``connect_timeout`` are
-    seconds. Puts, heads and depths of one process share a connection; a subscription has its own.
+    seconds. Puts, peeks and depths of one process share a connection; a subscription has its own.
     """
 
     def __init__(
@@ -106,25 +106,25 @@ class BeanstalkBroker:
             connection.using = using
         self._refuse_not_put(replies)
 
-    def head(self, type: str) -> Head | None:
-        """See :meth:`kqueue.broker.Broker.head`."""
+    def peek(self, type: str) -> Peek:
+        """See :meth:`kqueue.broker.Broker.peek`."""
         tube = self._tube(type)
         producer = self._producers.get()
         with producer.lock:
             connection = producer.connected()
-            for _ in range(MAX_LOOKS):
+            for foreign in range(MAX_LOOKS):
                 _, reply = connection.exchange([wire.use(tube), wire.peek_ready()])
                 connection.using = tube
                 if reply.status == b"NOT_FOUND":
-                    return None
+                    return Peek(None, foreign)
                 pointer = _pointer_of(type, reply.body)
                 if pointer is not None:
-                    return Head(pointer.priority, pointer.put_at)
+                    return Peek(Head(pointer.priority, pointer.put_at), foreign)
                 producer.warn_once(self._logger, reply)
                 stranger = reply.values[0]
                 # Another worker may have taken it in between: then both are NOT_FOUND, and we look again.
                 connection.exchange([wire.reserve_job(stranger), wire.bury(stranger)])
-        return UNKNOWN_HEAD
+        return Peek(UNKNOWN_HEAD, MAX_LOOKS)
 
     def drain(self, type: str) -> int:
         """See :meth:`kqueue.broker.Broker.drain`. A paused tube is resumed, and stays so: it is empty."""

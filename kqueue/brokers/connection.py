@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 import greenstalk
 
+from kqueue.bell import Bell, wait_readable
 from kqueue.brokers import wire
-from kqueue.brokers.bell import Bell, wait_readable
 from kqueue.brokers.wire import Command, Reply
 from kqueue.errors import BrokerUnavailable
 

@@ -8,10 +8,10 @@ store's pulse, and is woken at once by puts of its own process.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from kqueue.broker import Pointer, Reservation, Verdict
-from kqueue.brokers.bell import Bell, wait_readable
+from kqueue.bell import Bell, wait_readable
+from kqueue.broker import Peek, Pointer, Reservation, Verdict
 from kqueue.clock import Clock, SystemClock
-from kqueue.store import Head, JobStore, Selection
+from kqueue.store import JobStore, Selection
 
 #: Delayed rows that are made ready at once.
 PROMOTE_ROWS = 1000
@@ -56,9 +56,9 @@ class EmbeddedBroker:
             for bell in list(self._waiting):
                 bell.ring()
 
-    def head(self, type: str) -> Head | None:
-        """None: no entry waits anywhere."""
-        return None
+    def peek(self, type: str) -> Peek:
+        """Nothing: no entry waits anywhere."""
+        return Peek(None)
 
     def drain(self, type: str) -> int:
         """0: there is nothing to drain."""

@@ -4,9 +4,9 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 
+from kqueue.bell import Bell
 from kqueue.broker import Entry, Pointer, Reservation, Verdict
 from kqueue.brokers import wire
-from kqueue.brokers.bell import Bell
 from kqueue.brokers.connection import Connection, Endpoint
 from kqueue.brokers.wire import Reply
 from kqueue.clock import Clock

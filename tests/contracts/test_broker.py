@@ -302,14 +302,14 @@ def test_a_drained_tube_holds_nothing_and_its_neighbour_all(service):
 
 def test_a_tube_that_nobody_used_is_empty(service):
     assert service.broker.drain("never") == 0
-    assert service.broker.head("never") is None
+    assert service.broker.peek("never").head is None
     assert not any(sum(depth.values()) for depth in service.broker.depths(["never"]).values())
 
 
 def test_the_head_is_what_would_come_next(service):
     service.add(priority=9)
     service.add(priority=8, delay=1000)
-    head = service.broker.head("mail")
+    head = service.broker.peek("mail").head
     if service.broker.carries_pointers:
         assert head is not None
         assert head.priority == 9

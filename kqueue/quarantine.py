@@ -35,6 +35,10 @@ class Quarantine:
         """Whether only one loop lives in this process."""
         return self._loops == 1
 
+    def is_taken(self) -> bool:
+        """Whether a suspect is aside."""
+        return self._taken
+
     @contextmanager
     def window(self, is_over: Callable[[], bool]) -> Iterator[bool]:
         """While a window is in hand. Waits while a suspect is aside; yields False if ``is_over()`` says so

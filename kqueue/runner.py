@@ -171,10 +171,11 @@ class Runner:
         self._crew.hold(batch)
         interrupt: BaseException | None = None
         try:
-            if len(claim.rows) == 1 and not alone and claim.rows[0].suspicion:
-                interrupt = self._work_aside(batch, claim.rows[0].ttr)
+            still_alone = alone and self._crew.quarantine.has_one_loop()
+            if len(claim.rows) == 1 and claim.rows[0].suspicion:
+                interrupt = self._work_aside(batch, claim.rows[0].ttr, still_alone)
             else:
-                if alone and not self._crew.quarantine.has_one_loop():
+                if alone and not still_alone:
                     batch.mark_alone(False)  # another loop has begun since the claim
                 interrupt = self._run_handlers(batch)
         except LeaseLost as error:
@@ -184,12 +185,13 @@ class Runner:
         if interrupt is not None:
             raise interrupt
 
-    def _work_aside(self, batch: Batch, ttr: float) -> BaseException | None:
-        with self._crew.quarantine.aside(min(ASIDE_S, ttr * ASIDE_PART)) as alone:
-            if not alone:
+    def _work_aside(self, batch: Batch, ttr: float, alone: bool) -> BaseException | None:
+        with self._crew.quarantine.aside(min(ASIDE_S, ttr * ASIDE_PART)) as isolated:
+            if not isolated:
                 batch.postpone(ASIDE_AGAIN_S)
                 return None
-            batch.mark_alone(True)
+            if not alone:
+                batch.mark_alone(True)
             return self._run_handlers(batch)
 
     def _run_handlers(self, batch: Batch) -> BaseException | None:
@@ -230,8 +232,11 @@ class Runner:
             self._crew.let_go(self._unsettled.pop(0))
 
     def _deny_solitude(self) -> None:
-        """A loop begins: jobs of other loops, claimed as alone in the process, are so no more."""
-        if not self._crew.quarantine.has_one_loop():
+        """A loop begins: jobs of other loops, claimed as alone in the process, are so no more. But a suspect
+        that is aside is: this loop takes no window until it has ended.
+        """
+        quarantine = self._crew.quarantine
+        if not quarantine.has_one_loop() and not quarantine.is_taken():
             for batch in self._crew.batches():
                 try:
                     batch.mark_alone(False)

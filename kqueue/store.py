@@ -169,7 +169,8 @@ class JobStore(Protocol):
 
         A row may also have become ready by :meth:`recover` since: its fence still matches, so its late
         holder may settle it. A dead row's holder may too. Rows that come back are ``delayed`` if
-        ``run_at > now``, else ``ready``. Durable when it returns.
+        ``run_at > now``, else ``ready``. Durable when it returns. When it raises, a store without transactions
+        may have done a part of it; to settle the same again is then safe.
         """
 
     # -- the operator's ----------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ _MEANINGS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_PERM: (StoreError, "may not be opened by this user; change its permissions"),
     sqlite3.SQLITE_FULL: (StoreUnavailable, "has no room left on its disk; free some"),
     sqlite3.SQLITE_IOERR: (StoreUnavailable, "cannot be read or written; look at its disk"),
+    sqlite3.SQLITE_CONSTRAINT: (StoreError, "holds a job of this id already, or lacks a field"),
     sqlite3.SQLITE_CORRUPT: (StoreError, "is damaged; restore it from a backup"),
 }
 

@@ -22,24 +22,12 @@ T = TypeVar("T")
 
 def job_type(value: object) -> str:
     """1 to 190 characters of A-Z a-z 0-9 _ . - /, not starting with -."""
-    if not isinstance(value, str):
-        raise TypeError(f"type: expected a str, got {_shown(value)}")
-    if not TYPE_FORM.fullmatch(value):
-        raise ValueError(
-            f"type: 1 to 190 characters of A-Z a-z 0-9 _ . - / that do not start with -, got {_shown(value)}"
-        )
-    return value
+    return _formed("type", value, TYPE_FORM, "1 to 190")
 
 
 def prefix(value: object) -> str:
     """At most 10 characters of those of a type."""
-    if not isinstance(value, str):
-        raise TypeError(f"prefix: expected a str, got {_shown(value)}")
-    if not PREFIX_FORM.fullmatch(value):
-        raise ValueError(
-            f"prefix: at most 10 characters of A-Z a-z 0-9 _ . - / that do not start with -, got {_shown(value)}"
-        )
-    return value
+    return _formed("prefix", value, PREFIX_FORM, "at most 10")
 
 
 def priority(value: object) -> int:
@@ -113,6 +101,14 @@ def payloads(value: object) -> list[object]:
     if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
         raise TypeError(f"payloads: expected a list of payloads, got {_shown(value)}; for one use add_job")
     return list(value)
+
+
+def _formed(name: str, value: object, form: re.Pattern[str], length: str) -> str:
+    if not form.fullmatch(text(name, value)):
+        raise ValueError(
+            f"{name}: {length} characters of A-Z a-z 0-9 _ . - / that do not start with -, got {_shown(value)}"
+        )
+    return str(value)
 
 
 def _shown(value: object) -> str:

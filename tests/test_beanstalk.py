@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterator
 
 import greenstalk
 import pytest
@@ -10,10 +9,8 @@ import pytest
 from kqueue.broker import Verdict
 from kqueue.brokers import open_broker, wire
 from kqueue.brokers.beanstalk import UNKNOWN_HEAD, BeanstalkBroker
-from kqueue.brokers.subscription import BeanstalkSubscription
 from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.store import Head
-from tests.beanstalkd import Beanstalkd
 from tests.tubes import (
     FOR_EVER_S,
     PATIENCE_S,
@@ -26,21 +23,6 @@ from tests.tubes import (
     reserve_all,
     run,
 )
-
-
-@pytest.fixture
-def broker(beanstalkd: Beanstalkd) -> Iterator[BeanstalkBroker]:
-    broker = opened(beanstalkd)
-    yield broker
-    broker.close()
-
-
-@pytest.fixture
-def subscription(broker: BeanstalkBroker) -> Iterator[BeanstalkSubscription]:
-    subscription = broker.subscribe(["mail"])
-    yield subscription
-    subscription.close()
-
 
 # -- batches ---------------------------------------------------------------------------------------------
 

@@ -1,16 +1,15 @@
 """Servers that restart, hang, or are not there."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from kqueue.broker import Entry, Pointer, Verdict
 from kqueue.brokers import open_broker
 from kqueue.brokers.beanstalk import BeanstalkBroker
-from kqueue.brokers.subscription import BeanstalkSubscription
 from kqueue.errors import BrokerUnavailable
-from tests.beanstalkd import Beanstalkd, free_port
+from tests.beanstalkd import free_port
 from tests.tubes import (
     FOR_EVER_S,
     PATIENCE_S,
@@ -23,20 +22,6 @@ from tests.tubes import (
     reserve_all,
     run,
 )
-
-
-@pytest.fixture
-def broker(beanstalkd: Beanstalkd) -> Iterator[BeanstalkBroker]:
-    broker = opened(beanstalkd)
-    yield broker
-    broker.close()
-
-
-@pytest.fixture
-def subscription(broker: BeanstalkBroker) -> Iterator[BeanstalkSubscription]:
-    subscription = broker.subscribe(["mail"])
-    yield subscription
-    subscription.close()
 
 
 def test_a_worker_goes_on_consuming_after_each_restart(start_beanstalkd):

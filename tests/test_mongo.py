@@ -25,8 +25,6 @@ from kqueue.window import Limits
 from tests.beanstalkd import free_port
 from tests.mongod import Mongod
 
-pytest_plugins = ["tests.mongod_fixtures"]
-
 NOW = 1_700_000_000.0
 TTR = 30.0
 mint = IdMint()

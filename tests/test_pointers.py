@@ -1,9 +1,14 @@
 """What is put for rows, and what becomes of an entry after a claim."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from kqueue.broker import Entry, Pointer
 from kqueue.job import Row
 from kqueue.pointers import MAX_TUBE_DELAY_S, group, judge, stale
-from kqueue.store import Claim, Due
+from kqueue.store import Claim, Due, Selection
+from kqueue.stores.memory import MemoryStore
+from kqueue.window import Limits
 
 
 def entry(token: int, *ids: str) -> Entry:
@@ -65,3 +70,37 @@ def test_deleted_entries_without_any_row_are_counted_as_stale() -> None:
     entries = [entry(1, "a"), entry(2, "b"), entry(3, "c")]
     got = claim("a", later={"c": 2000.0})
     assert stale(judge(entries, got, 1000.0), got) == 1
+
+
+def test_an_entry_whose_first_jobs_are_also_in_a_later_one_keeps_its_place() -> None:
+    """As after a crash: the old entry is still in the tube when the sweep puts the recovered jobs again."""
+    entries = [entry(1, "a", "b", "c", "d"), entry(2, "a", "b")]
+    assert releases(entries, claim("a", "b", cut=True)) == [0.0, None]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=5), min_size=1, max_size=5),
+    st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from(["ready", "delayed", "running"])),
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3)),
+    st.integers(1, 6),
+)
+def test_no_entry_is_deleted_that_a_later_claim_could_use(
+    bodies: list[list[str]], states: dict[str, str], suspicion: dict[str, int], jobs: int
+) -> None:
+    store = MemoryStore()
+    store.add(
+        [
+            Row(id, "t", b"", "bytes", 5, state, 0, 2000.0, 10, suspicion=suspicion.get(id, 0))
+            for id, state in states.items()
+        ]
+    )
+    entries = [entry(token, *body) for token, body in enumerate(bodies)]
+    ids = tuple(id for body in bodies for id in body)
+    limits = Limits(jobs, job_s={"t": 0.001})
+    claimed = store.claim(Selection(("t",), ids), limits, "owner", 1000.0, False)
+    for verdict in judge(entries, claimed, 1000.0):
+        rows = store.get(verdict.entry.pointer.ids)
+        useful = [row.id for row in rows if row.state in {"ready", "delayed"}]
+        assert not (useful and verdict.release_in is None)
+        if any(row.state == "ready" for row in rows):
+            assert verdict.release_in == 0.0

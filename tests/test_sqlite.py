@@ -6,6 +6,7 @@ import os
 import resource
 import sqlite3
 import threading
+import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -517,3 +518,31 @@ def test_a_store_that_nobody_uses_is_freed_and_forks_go_on(path):
     gc.collect()
     assert reference() is None
     assert in_child(lambda: "fine") == "fine"
+
+
+def test_of_many_processes_that_open_a_new_file_at_once_all_can_use_it(tmp_path):
+    """SQLite answers "locked" at once to all but one that switch a new file to write-ahead logging."""
+    for attempt in range(20):
+        store = SqliteStore(tmp_path / f"{attempt}.db", busy_timeout=30)
+        gate, opener = os.pipe()
+        children = [start_child(lambda: store.add([row(os.getpid())]), gate, opener) for _ in range(4)]  # noqa: B023
+        os.close(opener)
+        os.close(gate)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+        assert store.counts()["ready"] == 4
+        store.close()
+
+
+def start_child(work, gate, opener):
+    """Fork a child that works once every ``opener`` is closed, and exits with 0 if nothing went wrong."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(opener)
+            os.read(gate, 1)
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return child

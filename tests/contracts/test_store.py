@@ -1,6 +1,7 @@
 """The contract of kqueue/store.py in running code. Every store passes it."""
 
 import os
+import sys
 import threading
 import time
 import traceback
@@ -15,11 +16,8 @@ from kqueue.store import Delete, Die, Due, Head, Held, Recovered, Retry, Selecti
 from kqueue.window import MAX_JOBS, Limits, suspect_jobs
 from tests.contracts.stores import STORES
 
-pytest_plugins = ["tests.mongod_fixtures"]
-
 #: The tests' own time: every call is told what time it is.
 NOW = 1_700_000_000.0
-OWNERS = (f"window-{number}" for number in count())
 NUMBERS = count(1)
 
 
@@ -43,7 +41,11 @@ def make_shared_store(request):
 
 @pytest.fixture(params=[name for name, kind in STORES.items() if kind.atomic])
 def make_atomic_store(request):
-    return STORES[request.param].make(request)
+    """For threads at once: they take turns as often as they can, so that a missing lock shows."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield STORES[request.param].make(request)
+    sys.setswitchinterval(interval)
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def read(store, id):
 
 def claim(store, *ids, types=("t",), limits=WIDE, now=NOW, alone=False, owner=None):
     """By ids, or whatever is ready if there are none."""
-    return store.claim(Selection(types, ids or None), limits, owner or next(OWNERS), now, alone)
+    return store.claim(Selection(types, ids or None), limits, owner or f"window-{next(NUMBERS)}", now, alone)
 
 
 def claimed_row(store, alone=False, **fields):
@@ -319,6 +321,13 @@ def test_by_id_a_delayed_row_is_claimed_once_it_is_due_and_told_before(store):
     assert ids(taken.rows) == [due]
     assert taken.later == {soon: NOW + 5}
     assert ids(claim(store, soon, now=NOW + 5).rows) == [soon]
+
+
+def test_a_due_row_that_the_window_cut_off_is_not_called_later(store):
+    first, second, soon = add(store, row(), delayed(NOW - 1), delayed(NOW + 5))
+    taken = claim(store, first, second, soon, limits=window(jobs=1))
+    assert (ids(taken.rows), taken.cut) == ([first], True)
+    assert second not in taken.later
 
 
 def test_without_ids_a_delayed_row_is_not_seen_before_it_is_promoted(store):
@@ -737,7 +746,9 @@ def test_a_crowd_never_kills_however_often(store):
     add(store, *rows)
     for death in range(5):
         for job in rows:
-            assert store.claim(Selection(("t",), (job.id,)), WIDE, next(OWNERS), NOW + 100 * death, False).rows
+            assert store.claim(
+                Selection(("t",), (job.id,)), WIDE, f"window-{next(NUMBERS)}", NOW + 100 * death, False
+            ).rows
         assert store.recover(NOW + 100 * death + 31, 1, 10) == Recovered(2, 0)
 
 

@@ -12,13 +12,16 @@ from kqueue.stores.memory import MemoryStore
 MakeQueue = Callable[..., KQueue]
 
 
-@pytest.fixture(params=["memory", "sqlite", "beanstalkd"])
+@pytest.fixture(params=["memory", "sqlite", "beanstalkd", "mongod", "mongod+beanstalkd"])
 def make_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeQueue]:
-    """Makes queues on one store: in memory, on SQLite, on SQLite with a beanstalkd."""
+    """Makes queues on one store, alone or with a beanstalkd: in memory, on SQLite, on a genuine MongoDB."""
     options: dict[str, Any] = {"store": f"sqlite:///{tmp_path}/jobs.db"}
     if request.param == "memory":
         options = {"store": MemoryStore()}
-    elif request.param == "beanstalkd":
+    elif "mongod" in request.param:
+        server, database = request.getfixturevalue("mongod"), request.getfixturevalue("mongo_database")
+        options["store"] = server.url(database)
+    if "beanstalkd" in request.param:
         options["broker"] = request.getfixturevalue("beanstalkd").url
     made: list[KQueue] = []
 

@@ -202,10 +202,13 @@ class Batch:
         """Delete the job if it is the running one; True if so. If it has not started, it will not start."""
         with self._lock:
             row = self._running
-            if row is None or row.id != job_id or self._ending is not None:
+            if row is None or row.id != job_id:
                 self._unstarted = deque(one for one in self._unstarted if one.id != job_id)
                 return False
-        self.delete(row)
+        try:
+            self.delete(row)
+        except (AlreadySettled, LeaseLost):
+            return False
         return True
 
     def mark_alone(self, alone: bool) -> None:

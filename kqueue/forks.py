@@ -1,8 +1,9 @@
 """One handle for each process: what makes a KQueue safe to use after ``fork``.
 
-A database connection or a socket that came along through ``fork`` is shared with the parent: to write to
-it mixes two conversations, and to close it can speak to the server in the parent's name. So the child makes
-its own handle, and keeps the parent's as it is: referenced, so that no destructor runs, and never used.
+A connection that came along through ``fork`` is shared with the parent: to write to it mixes two conversations,
+and to close it can speak to the server in the parent's name. So the child makes its own handle, and keeps the
+parent's as it is: referenced, so that no destructor runs, and never used. (SQLite cannot bear an inherited
+connection even so, and closes its own before each fork: see :mod:`kqueue.stores.sqlite_file`.)
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The contract of kqueue/store.py in running code. Every store passes it."""
+"""The contract of kqueue/store.py in running code, in its order, and so in one long file. Every store passes it."""
 
 import os
 import sys

@@ -43,13 +43,13 @@ def test_many_threads_add_at_once(queue: KQueue) -> None:
 
 def test_several_threads_run_while_others_add_and_each_job_runs_once(queue: KQueue) -> None:
     seen: Counter[int] = Counter()
-    fences: set[int] = set()
+    tries: set[int] = set()
     done = threading.Event()
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
         seen[job.payload] += 1
-        fences.add(job.fence)
+        tries.add(job.tries)
         job.delete()
         if len(seen) == 600:
             done.set()
@@ -66,7 +66,7 @@ def test_several_threads_run_while_others_add_and_each_job_runs_once(queue: KQue
 
     in_threads(7, work)
     assert seen == Counter(range(600))
-    assert fences == {1}
+    assert tries == {1}
     assert sum(queue.counts().values()) == 0
 
 
@@ -171,7 +171,7 @@ def test_a_child_may_run_jobs_while_its_parent_does(shared: KQueue, tmp_path: Pa
     @shared.handler("t")
     def handle(job: JobInHand) -> None:
         with open(tmp_path / f"ran-{job.payload}", "a") as log:
-            log.write(f"{job.fence}\n")
+            log.write(f"try {job.tries}\n")
         job.delete()
 
     children = [os.fork() for _ in range(1)]
@@ -186,7 +186,8 @@ def test_a_child_may_run_jobs_while_its_parent_does(shared: KQueue, tmp_path: Pa
     assert os.waitpid(children[0], 0)[1] == 0
     shared.run_jobs()
     assert sorted(int(path.name[4:]) for path in tmp_path.glob("ran-*")) == list(range(400))
-    assert {path.read_text() for path in tmp_path.glob("ran-*")} == {"1\n"}
+    # Once each. Its fence may be higher: what a slow window gives back unrun costs a fence and no try.
+    assert {path.read_text() for path in tmp_path.glob("ran-*")} == {"try 1\n"}
     assert sum(shared.counts().values()) == 0
     shared.close()
 

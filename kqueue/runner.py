@@ -115,19 +115,19 @@ class Runner:
     def _loop(self) -> None:
         while True:
             try:
+                self._settle_leftovers()
                 subscription = self._subscribe()
                 if self._is_over() or not self._turn(subscription):
                     return
                 self._progress.failures = 0
             except (StoreError, BrokerError) as error:
                 self._unsubscribe()
-                if not self._limits.wait or self._is_over():
+                if not self._limits.wait or self._is_stopped():
                     raise
                 self._stand_back(error)
 
     def _turn(self, subscription: Subscription | None) -> bool:
         """One window. False if nothing was ready and the loop is not to wait."""
-        self._settle_leftovers()
         swept = self._sweeper.sweep_if_due()
         if swept is not None:
             self._progress.foreign += swept.foreign_pointers
@@ -246,9 +246,12 @@ class Runner:
     # -- waiting and ending ------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        if self._stopped or (self._deadline is not None and self._monotonic() >= self._deadline):
-            return True
-        return self._limits.count is not None and self._progress.count >= self._limits.count
+        """Whether no new job is to be taken."""
+        limit = self._limits.count
+        return self._is_stopped() or (limit is not None and self._progress.count >= limit)
+
+    def _is_stopped(self) -> bool:
+        return self._stopped or (self._deadline is not None and self._monotonic() >= self._deadline)
 
     def _seconds_left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - self._monotonic())

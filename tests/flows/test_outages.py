@@ -1,0 +1,184 @@
+"""A store or a broker that goes away while jobs run."""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kqueue import (
+    AddFailed,
+    BrokerUnavailable,
+    JobInHand,
+    KQueue,
+    LeaseLost,
+    RunReport,
+    StoreError,
+    StoreUnavailable,
+)
+from kqueue.clock import ManualClock
+from kqueue.stores.sqlite import SqliteStore
+from tests.beanstalkd import Beanstalkd, free_port
+
+
+class Lock:
+    """Another program that holds the file's write lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    def take(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def free(self) -> None:
+        self._connection.execute("ROLLBACK")
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> KQueue:
+    return KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.05))
+
+
+def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(queue: KQueue, tmp_path: Path) -> None:
+    queue.add_handler("t", JobInHand.delete)
+    kept = queue.add_job("t", "kept")
+    lock = Lock(tmp_path / "jobs.db")
+    lock.take()
+    with pytest.raises(AddFailed, match=r"jobs.db: locked by another process") as caught:
+        queue.add_jobs("t", [1, 2])
+    assert (len(caught.value.taken), len(caught.value.not_taken), len(caught.value.unknown)) == (0, 2, 0)
+    for call in (queue.run_jobs, queue.sweep, lambda: queue.delete_job(kept), lambda: queue.purge_jobs("t")):
+        with pytest.raises(StoreUnavailable, match=r"jobs.db: locked by another process for more than 0.05 s"):
+            call()
+    lock.free()
+    assert queue.run_jobs().deleted == 1
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_store_that_goes_away_before_the_settle(queue: KQueue, tmp_path: Path, wait: bool) -> None:
+    """Without ``wait`` it is raised, and the leases run out. With it, what has ended is settled later."""
+    runs: list[int] = []
+    lock = Lock(tmp_path / "jobs.db")
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        runs.append(job.payload)
+        if job.payload == 100:
+            lock.take()
+            if wait:
+                threading.Timer(0.2, lock.free).start()
+        job.delete()
+
+    queue.add_jobs("t", range(150))
+    if wait:
+        report = queue.run_jobs(count_limit=150, wait=True)
+        assert (report.count, report.deleted, report.lost_lease) == (150, 150, 0)
+        assert sorted(runs) == list(range(150))
+        assert sum(queue.counts().values()) == 0
+        return
+    with pytest.raises(StoreUnavailable):
+        queue.run_jobs()
+    lock.free()
+    counts = queue.counts("t")
+    assert counts["running"] > 0
+    assert counts["running"] + counts["ready"] + runs.index(100) >= 150 - 100
+    queue.flush()  # no batch is left in hand
+    assert queue.counts("t") == counts
+
+
+def test_an_immediate_settle_that_cannot_be_stored_is_raised_in_the_handler_and_kept(
+    queue: KQueue, tmp_path: Path
+) -> None:
+    lock = Lock(tmp_path / "jobs.db")
+    raised: list[str] = []
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        lock.take()
+        try:
+            job.delete()
+        except StoreError as error:
+            raised.append(str(error))
+        lock.free()
+
+    queue.add_job("t")
+    assert queue.run_jobs().deleted == 1
+    assert len(raised) == 1
+    assert sum(queue.counts().values()) == 0
+
+
+def test_a_waiting_loop_waits_for_a_beanstalkd_that_is_not_there_yet(tmp_path: Path, caplog: Any) -> None:
+    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", f"beanstalk://127.0.0.1:{free_port()}")
+    queue.add_handler("t", JobInHand.delete)
+    with pytest.raises(BrokerUnavailable):
+        queue.run_jobs()
+    assert queue.run_jobs(wait=True, time_limit_ms=50).count == 0
+    loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
+    caplog.clear()
+    loop.start()
+    while not any("trying again in 1 s" in record.message for record in caplog.records):
+        assert loop.is_alive()
+    queue.stop()
+    loop.join(30)
+    assert not loop.is_alive()
+
+
+def test_a_beanstalkd_that_dies_between_reserve_and_settle_of_the_pointers(
+    tmp_path: Path, start_beanstalkd: Callable[..., Beanstalkd], caplog: Any
+) -> None:
+    """The claim stands: the jobs run, and the entries that came back are deleted as stale."""
+    server = start_beanstalkd(binlog=True, flags=["-f0"])
+    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", server.url)
+    queue.add_handler("t", JobInHand.delete)
+    queue.add_job("t")
+    claim = queue.store.claim
+
+    def claim_and_restart(*args: Any) -> Any:
+        got = claim(*args)
+        if got.rows:
+            server.restart()
+        return got
+
+    queue.store.claim = claim_and_restart  # type: ignore[method-assign]
+    reports: list[RunReport] = [queue.run_jobs(), queue.run_jobs()]
+    assert sum(report.deleted for report in reports) == 1
+    assert sum(report.stale_pointers for report in reports) in {0, 1, 2}
+    assert queue.broker.depths(["t"])["t"] == {"ready": 0, "delayed": 0, "reserved": 0, "buried": 0}
+
+
+def test_a_loop_without_handlers_waits_for_one(queue: KQueue) -> None:
+    queue.add_job("t")
+    assert queue.run_jobs(wait=True, time_limit_ms=20).count == 0
+    done = threading.Event()
+    loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
+    loop.start()
+    queue.add_handler("t", lambda job: (job.delete(), done.set()))
+    assert done.wait(30)
+    queue.stop()
+    loop.join(30)
+    assert not loop.is_alive()
+
+
+def test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing(tmp_path: Path) -> None:
+    clock = ManualClock()
+    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    other = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    other.add_handler("t", lambda job: job.retry("the other's", 1000))
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        clock.advance(10)
+        other.sweep()
+        other.run_jobs()
+        with pytest.raises(LeaseLost):
+            {"retry": lambda: job.retry("mine"), "unget": job.unget, "renew": job.renew}[job.payload]()
+
+    for what in ("retry", "unget", "renew"):
+        job_id = queue.add_job("t", what, ttr=5)
+        report = queue.run_jobs()
+        assert (report.count, report.lost_lease) == (1, 1)
+        job = queue.get_job(job_id)
+        assert job is not None
+        assert (job.reason, job.fence, job.state) == ("the other's", 2, "delayed")

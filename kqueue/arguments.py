@@ -4,13 +4,15 @@ Each returns the checked value, or raises ``ValueError`` or ``TypeError`` that n
 allowed and what came.
 """
 
+import inspect
+import logging
 import math
 import re
 from collections.abc import Iterable
 from typing import TypeVar
 
 from kqueue.ids import is_job_id
-from kqueue.job import JobInHand, Priority
+from kqueue.job import JobInHand, Priority, State
 
 #: beanstalkd takes tube names of 200 characters; a prefix may have 10 of them.
 TYPE_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{1,190}", re.ASCII)
@@ -80,6 +82,39 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {_shown(value)}")
     return value
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False, and nothing that merely passes for one."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {_shown(value)}")
+    return value
+
+
+def state(value: object) -> State:
+    """A ``State`` or its name."""
+    try:
+        return State(text("state", value))
+    except ValueError:
+        raise ValueError(f"state: one of {', '.join(State)}, got {_shown(value)}") from None
+
+
+def logger(value: object) -> logging.Logger:
+    """A ``logging.Logger``."""
+    if not isinstance(value, logging.Logger):
+        raise TypeError(f"logger: expected a logging.Logger, got {_shown(value)}")
+    return value
+
+
+def plain_function(name: str, value: object) -> None:
+    """Something that can be called and does its work in the call: no coroutine or generator function."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected something to call, got {_shown(value)}")
+    for refuses in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        if refuses(value) or refuses(getattr(value, "__call__", None)):  # noqa: B004
+            raise TypeError(
+                f"{name}: a coroutine or generator function does nothing when it is called; give a plain function"
+            )
 
 
 def in_hand(value: object) -> JobInHand:

@@ -11,6 +11,7 @@ so that they do not wait behind it. Every write is fenced, so whatever either th
 
 import logging
 import math
+import os
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ from kqueue.doorbell import Doorbell
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.execution import Outcome, outcome, reason_text
 from kqueue.job import JobInHand, Priority, Row
-from kqueue.retry import RetryPolicy
-from kqueue.store import Delete, Die, Due, Held, JobStore, Retry, Settlement, Unget
+from kqueue.retry import RetryPolicy, backoff
+from kqueue.store import Delete, Die, Due, Held, JobStore, Retry, Settled, Settlement, Unget
 
 #: Seconds from a window's start after which its unstarted jobs are given back: twice the work it should hold.
 BOUND_S = 0.100
@@ -49,18 +50,25 @@ class Desk:
 class Batch:
     """Holds the jobs of one window. See the module's text."""
 
-    def __init__(self, rows: Sequence[Row], desk: Desk, claimed_at: float) -> None:
-        """``claimed_at``: monotonic seconds, from before the claim."""
+    def __init__(self, rows: Sequence[Row], desk: Desk, claimed_at: float, alone: bool = False) -> None:
+        """``claimed_at``: monotonic seconds, from before the claim. ``alone``: claimed as alone in the process."""
         self._desk = desk
+        self._pid, self._thread = os.getpid(), threading.get_ident()
         self._claimed_at = claimed_at
-        self._bound_at = claimed_at + BOUND_S
+        self._alone = alone and len(rows) == 1
+        #: Monotonic seconds; runs from the first start, so that a slow claim does not use it up.
+        self._bound_at = math.inf
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._unstarted = deque(rows)
         self._running: Row | None = None
         self._ending: Settlement | None = None
         self._pending: list[tuple[Row, Settlement]] = []
-        self._pending_since = math.inf
+        #: When ``pending`` is to be written, in monotonic seconds.
+        self._settle_at = math.inf
+        self._failures = 0
+        self._lost: set[str] = set()
+        self._seconds_settling = 0.0
 
     # -- the loop's --------------------------------------------------------------------------------------
 
@@ -69,83 +77,116 @@ class Batch:
 
         A job with under half its lease left is never started: it and the rest are given back.
         """
+        if os.getpid() != self._pid:
+            return None
         with self._lock:
-            if self._unstarted and now - self._claimed_at > self._unstarted[0].ttr / 2:
-                self._give_back()
+            late = bool(self._unstarted) and now - self._claimed_at > self._unstarted[0].ttr / 2
+        if late:
+            self._give_back()
+        with self._lock:
             if not self._unstarted:
                 return None
+            self._bound_at = min(self._bound_at, now + BOUND_S)
             self._running, self._ending = self._unstarted.popleft(), None
             return JobInHand(self._running, self)
 
-    def finish(self) -> None:
-        """The running job's handler has ended, and the job is settled."""
+    def finish(self) -> float:
+        """The running job's handler has ended, and the job is settled.
+
+        Returns the seconds of its run that went into settles, which are the store's and not the handler's.
+        """
+        if os.getpid() != self._pid:
+            return 0.0  # and the lock may have been held when the handler forked
         with self._lock:
             self._running = self._ending = None
+            seconds, self._seconds_settling = self._seconds_settling, 0.0
+        return seconds
 
     def postpone(self, seconds: float) -> None:
         """Give back what has not started, to run in ``seconds`` at the earliest."""
-        with self._lock:
-            self._give_back(seconds)
+        self._give_back(seconds)
 
     def close(self) -> None:
-        """Give back what has not started, or was interrupted, and settle everything."""
+        """Give back what has not started, or was interrupted, and settle everything.
+
+        Does nothing in a child that a handler forked: the window is its parent's.
+        """
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if self._running is not None and self._ending is None:
                 self._unstarted.appendleft(self._running)
             self._running = self._ending = None
-            self._give_back()
+        self._give_back()
         self.settle()
 
-    def settle_if_due(self, now: float) -> None:
-        """Settle if a job has waited for it long enough. ``now`` in monotonic seconds."""
-        if now >= self._pending_since + self._desk.settle_s:
+    def settle_if_due(self, now: float) -> bool:
+        """Settle if a job has waited for it long enough; whether it did. ``now`` in monotonic seconds."""
+        due = now >= self._settle_at and os.getpid() == self._pid
+        if due:
             self.settle()
+        return due
 
-    def settle(self) -> Sequence[str]:
-        """Write what has ended, now. Returns the ids whose lease was lost.
+    def settle(self) -> None:
+        """Write what has ended, now.
 
         Raises ``StoreError``; then nothing is forgotten, and the next settle writes it again.
         """
+        self._check_process()
         with self._settling:
             with self._lock:
-                pending, self._pending, self._pending_since = self._pending, [], math.inf
+                pending = self._pending.copy()
             if not pending:
-                return ()
+                return
+            desk = self._desk
+            now = desk.store.now()
             try:
-                return self._write(pending)
-            except BaseException:
-                with self._lock:
-                    self._pending = pending + self._pending
-                    self._pending_since = self._desk.clock.monotonic()
+                settled = desk.store.settle([settlement for _, settlement in pending], now)
+            except KQueueError:
+                self._failures += 1
+                self._settle_at = desk.clock.monotonic() + backoff(self._failures)
                 raise
+            with self._lock:
+                del self._pending[: len(pending)]
+                self._settle_at = desk.clock.monotonic() + desk.settle_s if self._pending else math.inf
+            self._failures = 0
+            self._account(pending, settled, now)
 
     # -- the watchdog's ----------------------------------------------------------------------------------
 
     def wants_attention_at(self, now: float) -> float:
-        """When another thread is to call :meth:`attend`, in monotonic seconds; infinity for never."""
+        """When another thread is to call :meth:`attend`, in monotonic seconds; infinity for never.
+
+        What the running job will end with is not known before it ends, so while others wait for it there is
+        something to look at every ``settle_ms``.
+        """
         with self._lock:
-            if not self._unstarted and not self._pending:
-                return math.inf
-            settle_at = min(self._pending_since, now) + max(SHORTEST_LOOK_S, self._desk.settle_s)
-            return min(settle_at, self._bound_at) if self._unstarted else settle_at
+            if not self._unstarted:
+                return self._settle_at
+            look_at = now + max(SHORTEST_LOOK_S, self._desk.settle_s)
+            return min(look_at, self._settle_at, self._bound_at)
 
     def attend(self, now: float) -> None:
-        """Do what the loop's thread would, were it not busy in a handler. Never raises: what fails is kept
-        and fails again in the loop.
+        """Do what the loop's thread would, were it not busy in a handler.
+
+        A settle that fails is kept, logged once, and written again after a back-off, here or in the loop.
         """
-        if now >= self._bound_at:
-            with self._lock:
-                self._give_back()
         try:
-            if now >= self._bound_at or now >= self._pending_since + self._desk.settle_s:
+            if now >= self._bound_at and self._unstarted:
+                self._give_back()
                 self.settle()
+            else:
+                self.settle_if_due(now)
         except KQueueError as error:
-            self._desk.logger.warning("not settled yet: %s", error)
+            if self._failures <= 1:
+                self._desk.logger.warning("not settled yet: %s", error)
 
     # -- the handler's, through its JobInHand ------------------------------------------------------------
 
     def is_settled(self, job: JobInHand) -> bool:
-        """Whether the running job has its outcome."""
+        """Whether the running job has its outcome, or none is to be had here: the process is a forked child."""
+        if os.getpid() != self._pid:
+            return True
         with self._lock:
             return self._running is None or self._running.id != job.id or self._ending is not None
 
@@ -177,18 +218,27 @@ class Batch:
 
     def renew(self, row: Row) -> None:
         """Another TTR from now."""
-        with self._lock:
-            self._check_open(row)
-        self._renew(row)
+        self._check_process()
+        with self._settling:  # so that no settle of the same job comes between the check and the write
+            with self._lock:
+                self._check_open(row)
+            self._renew(row)
 
     def _end(self, row: Row, settlement: Settlement) -> None:
+        self._check_process()
         with self._lock:
             self._check_open(row)
-            self._ending = settlement
             self._pend([(row, settlement)])
+            self._ending = settlement
             is_last = not self._unstarted
-        if is_last and row.id in self.settle():
-            raise LeaseLost(row.id, row.fence)
+        if is_last:
+            began = self._desk.clock.monotonic()
+            try:
+                self.settle()
+            finally:
+                self._seconds_settling += self._desk.clock.monotonic() - began
+            if row.id in self._lost:
+                raise LeaseLost(row.id, row.fence)
 
     def _check_open(self, row: Row) -> None:
         if self._running is not row:
@@ -196,10 +246,21 @@ class Batch:
         if self._ending is not None:
             raise AlreadySettled(f"job {row.id}: it was {outcome(self._ending)} before; a run is settled once")
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise KQueueError(
+                f"the job is in hand in process {self._pid}, and this is its child {os.getpid()}:"
+                " settle and renew it in the parent"
+            )
+
     # -- the operator's ----------------------------------------------------------------------------------
 
     def delete_by_id(self, job_id: str) -> bool:
-        """Delete the job if it is the running one; True if so. If it has not started, it will not start."""
+        """Delete the job if it is the running one and its lease holds; True if so. Durable at once, unless its
+        own handler asks. If the job has not started, it will not start.
+        """
+        if os.getpid() != self._pid:
+            return False
         with self._lock:
             row = self._running
             if row is None or row.id != job_id:
@@ -207,75 +268,84 @@ class Batch:
                 return False
         try:
             self.delete(row)
+            if threading.get_ident() != self._thread:
+                self.settle()
         except (AlreadySettled, LeaseLost):
             return False
-        return True
+        return row.id not in self._lost
 
-    def mark_alone(self, alone: bool) -> None:
-        """Store whether the job of this window runs alone in its process, with a new lease for it.
+    def deny_solitude(self) -> None:
+        """Store that the job of this window does not run alone any more, if it was claimed as alone."""
+        if self._alone:
+            self._alone = False
+            self._mark(False)
 
-        Raises ``LeaseLost``.
-        """
-        with self._lock:
-            rows = [*self._unstarted] if self._running is None else [self._running]
-        for row in rows:
-            self._renew(row, alone)
+    def mark_alone(self) -> None:
+        """Store that the job of this window runs alone, with a new lease for it. Raises ``LeaseLost``."""
+        lost = self._mark(True)
+        if lost is not None:
+            raise LeaseLost(lost.id, lost.fence)
 
     # -- within ------------------------------------------------------------------------------------------
 
-    def _renew(self, row: Row, alone: bool | None = None) -> None:
-        store = self._desk.store
-        if store.renew([Held(row.id, row.fence, row.ttr)], store.now(), alone):
+    def _mark(self, alone: bool) -> Row | None:
+        """Returns the row if its lease is lost; one that has ended meanwhile is passed over."""
+        with self._settling:
+            with self._lock:
+                ended = self._running is not None and self._ending is not None
+                row = self._running or next(iter(self._unstarted), None)
+            if row is None or ended or not self._is_lost(row, alone):
+                return None
+            return row
+
+    def _renew(self, row: Row) -> None:
+        if self._is_lost(row, None):
             raise LeaseLost(row.id, row.fence)
 
+    def _is_lost(self, row: Row, alone: bool | None) -> bool:
+        store = self._desk.store
+        return bool(store.renew([Held(row.id, row.fence, row.ttr)], store.now(), alone))
+
     def _give_back(self, delay: float = 0.0) -> None:
-        """Turn what has not started into pending ungets. Under the lock; writes nothing."""
-        if self._unstarted:
-            now = self._desk.store.now()
-            run_at = now + delay
-            put_at = self._desk.doorbell.put_at(run_at, now)
-            self._pend(
-                [(row, Unget(row.id, row.fence, run_at, None, put_at, started=False)) for row in self._unstarted]
-            )
+        """Turn what has not started into pending ungets. Writes nothing."""
+        now = self._desk.store.now()
+        run_at = now + delay
+        put_at = self._desk.doorbell.put_at(run_at, now)
+        with self._lock:
+            back = [(row, Unget(row.id, row.fence, run_at, None, put_at, started=False)) for row in self._unstarted]
+            self._pend(back)
             self._unstarted.clear()
 
-    def _pend(self, ended: list[tuple[Row, Settlement]]) -> None:
-        if not self._pending:
-            self._pending_since = self._desk.clock.monotonic()
+    def _pend(self, ended: Sequence[tuple[Row, Settlement]]) -> None:
+        """Under the lock."""
+        if ended and not self._pending:
+            self._settle_at = self._desk.clock.monotonic() + self._desk.settle_s
         self._pending += ended
 
-    def _write(self, pending: list[tuple[Row, Settlement]]) -> Sequence[str]:
-        desk = self._desk
-        now = desk.store.now()
-        lost, unnamed = desk.store.settle([settlement for _, settlement in pending], now)
+    def _account(self, pending: list[tuple[Row, Settlement]], settled: Settled, now: float) -> None:
+        """Count what was written, and put pointers to what came back."""
+        lost, unnamed = settled
+        self._lost |= lost
         kept = [one for one in pending if one[1].id not in lost] if lost else pending
-        self._count(kept, unnamed)
-        if lost:
-            self._count_lost([one for one in pending if one[1].id in lost])
-        dues = [_due(row, one) for row, one in kept if isinstance(one, Retry | Unget)]
-        if dues:
-            desk.doorbell.ring(dues, now)
-        return tuple(lost)
-
-    def _count(self, kept: list[tuple[Row, Settlement]], unnamed: int) -> None:
-        tally = self._desk.tally
-        tally.update(outcome(one) for _, one in kept if _has_run(one))
+        desk = self._desk
+        desk.tally.update(outcome(one) for _, one in kept if _has_run(one))
         if unnamed:
-            tally[Outcome.DELETED] -= unnamed
-            tally[Outcome.LOST_LEASE] += unnamed
-            self._desk.logger.warning("%d deletes of a window found no job: their leases were lost", unnamed)
-
-    def _count_lost(self, lost: list[tuple[Row, Settlement]]) -> None:
-        for row, settlement in lost:
-            if _has_run(settlement):
-                self._desk.tally[Outcome.LOST_LEASE] += 1
-                self._desk.logger.warning(
+            desk.tally[Outcome.DELETED] -= unnamed
+            desk.tally[Outcome.LOST_LEASE] += unnamed
+            desk.logger.warning("%d deletes of a window found no job: their leases were lost", unnamed)
+        for row, settlement in pending if lost else ():
+            if settlement.id in lost and _has_run(settlement):
+                desk.tally[Outcome.LOST_LEASE] += 1
+                desk.logger.warning(
                     "job %s (%s): the lease with fence %d was lost, so that it was %s changed nothing",
                     row.id,
                     row.type,
                     row.fence,
                     outcome(settlement),
                 )
+        dues = [_due(row, one) for row, one in kept if isinstance(one, Retry | Unget)]
+        if dues:
+            desk.doorbell.ring(dues, now)
 
 
 def _has_run(settlement: Settlement) -> bool:

@@ -15,6 +15,9 @@ class Loop(Protocol):
     def stop(self) -> None:
         """End after the current job. Safe in a signal handler."""
 
+    def wake(self) -> None:
+        """End a wait for jobs, to look for what is new."""
+
 
 class Crew:
     """Shared by all threads of a process; after a fork the child has a crew of its own."""
@@ -31,10 +34,15 @@ class Crew:
 
         Takes no lock, since a signal handler may call it.
         """
-        loops = list(self._loops)
-        self._stop_next = not loops
-        for loop in loops:
+        self._stop_next = True  # first: a loop that begins now sees it, or is seen below
+        for loop in list(self._loops):
+            self._stop_next = False
             loop.stop()
+
+    def wake(self) -> None:
+        """Let all loops look around: a handler has come or gone."""
+        for loop in list(self._loops):
+            loop.wake()
 
     def batches(self) -> list[Batch]:
         """All batches in hand."""
@@ -44,17 +52,15 @@ class Crew:
     @contextmanager
     def running(self, loop: Loop) -> Iterator[None]:
         """While ``loop`` loops."""
-        with self._lock:
+        try:
             self._loops.add(loop)
             if self._stop_next:
                 self._stop_next = False
                 loop.stop()
-        with self.quarantine.loop():
-            try:
+            with self.quarantine.loop():
                 yield
-            finally:
-                with self._lock:
-                    self._loops.discard(loop)
+        finally:
+            self._loops.discard(loop)
 
     def hold(self, batch: Batch) -> None:
         """``batch`` is in hand."""

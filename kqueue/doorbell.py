@@ -6,22 +6,25 @@ the sweep puts them.
 """
 
 import logging
+import threading
 
 from kqueue.broker import Broker
 from kqueue.clock import Clock
 from kqueue.errors import BrokerError
+from kqueue.forks import PerProcess
 from kqueue.pointers import MAX_TUBE_DELAY_S, group
 from kqueue.retry import backoff
 from kqueue.store import Due
 
 
 class Doorbell:
-    """Puts pointers. Shared by threads: its two fields are each written at once, and a race costs one wait."""
+    """Puts pointers. Shared by threads."""
 
     def __init__(self, broker: Broker, clock: Clock, logger: logging.Logger) -> None:
         self._broker = broker
         self._clock = clock
         self._logger = logger
+        self._turn = PerProcess(threading.Lock)
         self._failures = 0
         self._silent_until = -1.0
 
@@ -32,23 +35,28 @@ class Doorbell:
         return now
 
     def ring(self, dues: list[Due], now: float) -> None:
-        """Put those of ``dues`` whose ``put_at`` says so. Never raises for a broker that is down."""
-        if self._is_silent():
-            return
+        """Put those of ``dues`` whose ``put_at`` says so. Never raises for a broker that is down.
+
+        Threads ring one after another, and look again when it is their turn: of many that find the broker
+        silent at once, one waits for its answer and the others learn from it.
+        """
         if self._broker.carries_pointers:
             dues = [due for due in dues if due.put_at is not None]
-        try:
-            self.put(dues, now)
-        except BrokerError as error:
-            if self._failures == 1:
-                self._logger.warning("jobs stay in the store until the broker is back: %s", error)
+        with self._turn.get():
+            if self._is_silent():
+                return
+            try:
+                self.put(dues, now)
+            except BrokerError as error:
+                if self._failures == 1:
+                    self._logger.warning("jobs stay in the store until the broker is back: %s", error)
 
     def put(self, dues: list[Due], now: float) -> None:
-        """Put a pointer to each of ``dues``, back-off or not. Raises ``BrokerError``."""
+        """Put a pointer with its ``put_at`` to each of ``dues``, back-off or not. Raises ``BrokerError``."""
         if not dues:
             return
         try:
-            self._broker.put(group(dues, now, now))
+            self._broker.put(group(dues, now))
         except BrokerError:
             self._failures += 1
             self._silent_until = self._clock.monotonic() + backoff(self._failures)

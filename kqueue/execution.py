@@ -9,12 +9,14 @@
 "Retried" is dead instead where the tries are used up. Nothing else that a handler does can end the loop.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 
-from kqueue.errors import LeaseLost
+from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.job import Holder, JobInHand
 from kqueue.store import Delete, Die, Settlement, Unget
 
@@ -56,21 +58,27 @@ def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | Non
     Raises ``StoreError`` if the outcome has to be stored at once and cannot be; it is then still to be stored.
     """
     interrupt: BaseException | None = None
-    reason = NOT_DELETED
-    give_back = False
+    settle: Callable[[], None]
     try:
-        handler.function(job)
+        returned = handler.function(job)
+        if inspect.isawaitable(returned):
+            settle = partial(job.retry, _not_awaited(returned))
+        else:
+            settle = job.delete if handler.delete_on_success else partial(job.retry, NOT_DELETED)
     except KeyboardInterrupt as error:
-        interrupt, give_back = error, True
+        interrupt, settle = error, job.unget
     except SystemExit as error:
-        interrupt, reason = error, describe(error)
+        interrupt, settle = error, partial(job.retry, describe(error))
     except BaseException as error:
-        reason = describe(error)
-    else:
-        if handler.delete_on_success and not hand.is_settled(job):
-            _quietly(job.delete)
+        settle = partial(job.retry, describe(error))
     if not hand.is_settled(job):
-        _quietly(job.unget if give_back else lambda: job.retry(reason))
+        try:
+            settle()
+        except (LeaseLost, AlreadySettled):
+            pass  # counted by the hand; or another thread was first
+        except KQueueError:
+            if interrupt is None:
+                raise
     return interrupt
 
 
@@ -98,9 +106,7 @@ def reason_text(reason: str) -> str:
     return reason[:MAX_REASON].encode("utf-8", "replace").decode()
 
 
-def _quietly(settle: Callable[[], None]) -> None:
-    """Settle in the handler's place: a lease that is lost is counted by the hand, and no handler's error."""
-    try:
-        settle()
-    except LeaseLost:
-        return
+def _not_awaited(returned: object) -> str:
+    if inspect.iscoroutine(returned):
+        returned.close()
+    return f"the handler returned {type(returned).__name__}, which nobody awaits: run_jobs calls plain functions"

@@ -65,8 +65,9 @@ class Row(NamedTuple):
     suspicion: int = 0
     #: Whether its holder runs nothing else, so that a death may be blamed on it.
     alone: bool = False
-    #: Unique for each window; None when not running.
+    #: Unique for each claim. Kept until its run is settled or another claim comes, also past the lease.
     lease_owner: str | None = None
+    #: None when not running.
     lease_until: float | None = None
     #: Why it was last retried, given up or recovered.
     reason: str | None = None

@@ -5,6 +5,8 @@ from typing import Any
 
 JSON = "json"
 BYTES = "bytes"
+#: Lists and objects within each other at most.
+MAX_DEPTH = 200
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _SCALARS = (str, int, float, type(None))
@@ -40,21 +42,27 @@ def _to_json(value: object) -> bytes:
         raise ValueError(f"payload: expected bytes or a JSON value; {error}") from None
     except RecursionError:
         raise ValueError("payload: nested too deeply for JSON") from None
-    _refuse_odd_keys(value)
+    _refuse_odd_ones(value)
     # A lone surrogate is a legal JSON string, which plain UTF-8 cannot hold.
     return text.encode("utf-8", "surrogatepass")
 
 
-def _refuse_odd_keys(value: object) -> None:
-    """``json`` turns keys such as 1 or None into strings without a word; then another value comes back."""
-    pending = [value]
+def _refuse_odd_ones(value: object) -> None:
+    """Refuse what ``json`` takes and does not give back.
+
+    Keys such as 1 or None come back as strings. And a decoder deep in a handler's stack may have less room to
+    recurse than the encoder had.
+    """
+    pending = [(value, 0)]
     while pending:
-        item = pending.pop()
+        item, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"payload: nested deeper than {MAX_DEPTH}")
         if isinstance(item, dict):
             for key, inner in item.items():
                 if not isinstance(key, str):
                     raise TypeError(f"payload: a JSON object's keys are str, got {key!r:.80}")
                 if not isinstance(inner, _SCALARS):
-                    pending.append(inner)
+                    pending.append((inner, depth + 1))
         elif isinstance(item, list | tuple):
-            pending.extend(inner for inner in item if not isinstance(inner, _SCALARS))
+            pending.extend((inner, depth + 1) for inner in item if not isinstance(inner, _SCALARS))

@@ -10,15 +10,15 @@ from kqueue.store import Claim, Due
 MAX_TUBE_DELAY_S = 3600.0
 
 
-def group(dues: Iterable[Due], put_at: float, now: float) -> list[tuple[Pointer, float]]:
-    """One pointer for all rows of the same type, priority and time, with its delay in whole seconds."""
-    groups: dict[tuple[str, int, int], list[str]] = {}
-    for due in dues:
-        delay = max(0, math.ceil(due.run_at - now))
-        groups.setdefault((due.type, due.priority, delay), []).append(due.id)
+def group(dues: Iterable[Due], now: float) -> list[tuple[Pointer, float]]:
+    """One pointer for all rows of the same type, priority, ``put_at`` and time, with its delay in whole seconds."""
+    groups: dict[tuple[str, int, float, int], list[str]] = {}
+    for id, type, priority, run_at, put_at in dues:
+        delay = max(0, math.ceil(run_at - now))
+        groups.setdefault((type, priority, now if put_at is None else put_at, delay), []).append(id)
     return [
         (Pointer(type, priority, put_at, tuple(ids)), float(delay))
-        for (type, priority, delay), ids in groups.items()
+        for (type, priority, put_at, delay), ids in groups.items()
     ]
 
 

@@ -1,13 +1,16 @@
 """Tells when a job runs alone in its process, so that a death may be blamed on it and on nothing else.
 
 In a process with one loop every window of one job is alone. Where several loops (threads) share the process,
-jobs run side by side and none is alone; a *suspect*, whose last holder died, is then taken aside: it waits
-until the other loops have ended their windows, they wait until it has ended, and only then is it alone.
+jobs run side by side and none is alone; a *suspect*, whose last holder died, is then taken aside: the other
+loops end their windows and wait until it has ended, and only then is it alone. Where one of them is busy for
+long, the suspect goes back into the store, for longer each time, and nobody waits for it.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from kqueue.retry import backoff
 
 #: How often a loop that waits asks whether it is to end, in seconds.
 LOOK_S = 0.05
@@ -20,67 +23,78 @@ class Quarantine:
         self._changed = threading.Condition()
         self._loops = 0
         self._windows = 0
-        self._taken = False
+        self._refusals = 0
+        #: The thread whose suspect is aside, or about to be.
+        self._taken_by: int | None = None
 
     @contextmanager
     def loop(self) -> Iterator[None]:
         """While a loop lives."""
-        self._add(loops=1)
+        counted = False
         try:
+            with self._changed:
+                self._loops += 1
+                counted = True
             yield
         finally:
-            self._add(loops=-1)
+            with self._changed:
+                self._loops -= counted
 
     def has_one_loop(self) -> bool:
         """Whether only one loop lives in this process."""
         return self._loops == 1
 
     def is_taken(self) -> bool:
-        """Whether a suspect is aside."""
-        return self._taken
+        """Whether a suspect of another thread is aside. A handler of that suspect may run a loop of its own."""
+        return self._taken_by not in {None, threading.get_ident()}
+
+    def wait_until_free(self, is_over: Callable[[], bool]) -> None:
+        """Wait while a suspect is aside, but no longer than until ``is_over()``."""
+        with self._changed:
+            while self.is_taken() and not is_over():
+                self._changed.wait(LOOK_S)
 
     @contextmanager
-    def window(self, is_over: Callable[[], bool]) -> Iterator[bool]:
-        """While a window is in hand. Waits while a suspect is aside; yields False if ``is_over()`` says so
-        first, and then the window must not be claimed.
-        """
-        with self._changed:
-            while self._taken and not is_over():
-                self._changed.wait(LOOK_S)
-            entered = not self._taken
-            self._windows += entered
+    def window(self) -> Iterator[bool]:
+        """While a window is in hand. Yields False, at once, if a suspect is aside: then nothing may be claimed."""
+        entered = False
         try:
+            with self._changed:
+                if not self.is_taken():
+                    self._windows += 1
+                    entered = True
             yield entered
         finally:
-            if entered:
-                self._add(windows=-1)
+            with self._changed:
+                self._windows -= entered
+                self._changed.notify_all()
 
     @contextmanager
     def aside(self, timeout: float) -> Iterator[bool]:
         """Within a window: while its one job runs alone. Yields False if the other loops' windows did not end
         within ``timeout`` seconds, or another suspect is aside.
         """
-        with self._changed:
-            free = not self._taken
-            if free:
-                self._taken = True
-                self._changed.wait_for(lambda: self._windows == 1, timeout)
-            alone = free and self._windows == 1
-            if free and not alone:
-                self._release()
+        me, mine = threading.get_ident(), False
         try:
+            with self._changed:
+                if self._taken_by is None:
+                    self._taken_by, mine = me, True
+                    self._changed.wait_for(lambda: self._windows == 1, timeout)
+                alone = mine and self._windows == 1
+                self._refusals = 0 if alone else self._refusals + 1
+                if mine and not alone:
+                    mine = False
+                    self._release()
             yield alone
         finally:
-            if alone:
+            if mine:
                 with self._changed:
                     self._release()
 
-    def _release(self) -> None:
-        self._taken = False
-        self._changed.notify_all()
+    def again_in(self) -> float:
+        """Seconds until a suspect that was refused is to be tried again: more after each refusal."""
+        return backoff(self._refusals)
 
-    def _add(self, loops: int = 0, windows: int = 0) -> None:
-        with self._changed:
-            self._loops += loops
-            self._windows += windows
-            self._changed.notify_all()
+    def _release(self) -> None:
+        self._taken_by = None
+        self._changed.notify_all()

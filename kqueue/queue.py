@@ -83,7 +83,7 @@ class KQueue:
         self._settle_s = arguments.number("settle_ms", settle_ms, 0) / 1000
         self._max_payload = arguments.whole("max_payload", max_payload, 0)
         self._prefix = None if prefix is None else arguments.prefix(prefix)
-        self._logger = logging.getLogger("kqueue") if logger is None else logger
+        self._logger = logging.getLogger("kqueue") if logger is None else arguments.logger(logger)
         self._clock = SystemClock()
         self._store = open_store(store) if isinstance(store, str) else arguments.instance("store", store, "claim")
         self._broker = self._make_broker(broker)
@@ -234,12 +234,13 @@ class KQueue:
         Raises ``ValueError`` if the type has a handler.
         """
         job_type = arguments.job_type(type)
-        if not callable(function):
-            raise TypeError(f"handler of {job_type}: expected something to call, got {function!r:.80}")
+        arguments.plain_function(f"handler of {job_type}", function)
         if job_type in self._handlers:
             raise ValueError(f"type: {job_type} has a handler already; remove_handler comes first")
         # Replaced, not changed: loops of other threads read it, and see by its identity that it is new.
-        self._handlers = MappingProxyType({**self._handlers, job_type: Handler(function, bool(delete_on_success))})
+        handler = Handler(function, arguments.flag("delete_on_success", delete_on_success))
+        self._handlers = MappingProxyType({**self._handlers, job_type: handler})
+        self._crew.get().wake()
 
     def handler(
         self, type: str, *, delete_on_success: bool = False
@@ -259,6 +260,7 @@ class KQueue:
         rest = {name: handler for name, handler in self._handlers.items() if name != job_type}
         had = len(rest) < len(self._handlers)
         self._handlers = MappingProxyType(rest)
+        self._crew.get().wake()
         return had
 
     def types(self) -> list[str]:
@@ -283,7 +285,7 @@ class KQueue:
         limits = RunLimits(
             None if count_limit is None else arguments.whole("count_limit", count_limit, 0),
             None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
-            bool(wait),
+            arguments.flag("wait", wait),
         )
         self.open()
         desk = Desk(self._store, self._doorbell, self._retry, self._settle_s, self._clock, self._logger)
@@ -362,6 +364,20 @@ class KQueue:
         rows = self._store.get([job_id])
         return Job(rows[0]) if rows else None
 
+    def jobs(
+        self, type: str | None = None, state: str = State.DEAD, limit: int = 100, after: str | None = None
+    ) -> list[Job]:
+        """Up to ``limit`` jobs in one state, of one type or of all, in the order of their ids.
+
+        To page, give the last id as ``after``. ``state`` is a :class:`~kqueue.State` or its name.
+        """
+        job_type = None if type is None else arguments.job_type(type)
+        job_state = arguments.state(state)
+        limit = arguments.whole("limit", limit, 1)
+        after = None if after is None else arguments.job_id(after)
+        self.open()
+        return [Job(row) for row in self._store.find(job_type, job_state, after, limit)]
+
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Jobs by state (``delayed ready running dead done``, always all), of one type or of all."""
         job_type = None if type is None else arguments.job_type(type)
@@ -373,11 +389,8 @@ class KQueue:
         job_type = arguments.job_type(type)
         self.open()
         total = 0
-        while True:
-            deleted = self._store.purge(job_type, PURGE_BATCH)
+        while deleted := self._store.purge(job_type, PURGE_BATCH):
             total += deleted
-            if deleted < PURGE_BATCH:
-                break
         try:
             self._broker.drain(job_type)
         except BrokerError as error:

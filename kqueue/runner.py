@@ -9,31 +9,31 @@ One Runner is one loop of one thread. What several loops of a process share stan
 
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kqueue.batch import Batch, Desk
+from kqueue.batch import BOUND_S, Batch, Desk
 from kqueue.bell import Bell, wait_readable
-from kqueue.broker import Broker, Reservation, Subscription
+from kqueue.broker import Broker, Reservation, Subscription, Verdict
 from kqueue.crew import Crew
 from kqueue.errors import BrokerError, KQueueError, LeaseLost, StoreError
 from kqueue.execution import Handler, Outcome, execute
 from kqueue.ids import IdMint
+from kqueue.job import Row
 from kqueue.pointers import judge, stale
 from kqueue.reports import RunReport
 from kqueue.retry import backoff
-from kqueue.store import Claim
-from kqueue.sweep import Sweeper
+from kqueue.store import Selection
+from kqueue.sweep import Sweep, Sweeper
 from kqueue.watchdog import Watchdog
-from kqueue.window import Sizer
+from kqueue.window import Limits, Sizer
 
 #: Seconds that an idle loop waits at most before it looks around.
 IDLE_S = 15.0
-#: A suspect waits for other loops' windows for at most this part of its lease, and this many seconds.
-ASIDE_PART = 0.25
-ASIDE_S = 5.0
-#: Seconds until a suspect that could not run alone is tried again.
-ASIDE_AGAIN_S = 1.0
+#: Seconds that a suspect waits for other loops to end their windows, and they for it: as long as windows of
+#: fast jobs take. A loop that is busy for longer is not waited for.
+ASIDE_S = 2.5 * BOUND_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +85,26 @@ class Runner:
         self._progress = Progress(self._monotonic())
         self._deadline = None if limits.seconds is None else self._progress.started + limits.seconds
         self._sizer = Sizer()
-        self._watchdog = Watchdog(desk.clock)
+        self._watchdog = Watchdog(desk.clock, desk.logger)
+        self._pid = os.getpid()
         self._bell = Bell()
         self._stopped = False
         self._served: Mapping[str, Handler] = {}
         self._subscription: Subscription | None = None
+        self._sweep: Sweep | None = None
         self._unsettled: list[Batch] = []
 
     def stop(self) -> None:
         """End the loop after the current job. Safe in a signal handler."""
         self._stopped = True
+        self.wake()
+
+    def wake(self) -> None:
+        """End a wait for jobs, to look for what is new. Safe in a signal handler."""
         self._bell.ring()
-        if self._subscription is not None:
-            self._subscription.wake()
+        subscription = self._subscription
+        if subscription is not None:
+            subscription.wake()
 
     def run(self) -> RunReport:
         """Loop until a limit, or nothing is ready, or :meth:`stop`."""
@@ -127,71 +134,113 @@ class Runner:
                 self._stand_back(error)
 
     def _turn(self, subscription: Subscription | None) -> bool:
-        """One window. False if nothing was ready and the loop is not to wait."""
-        swept = self._sweeper.sweep_if_due()
-        if swept is not None:
-            self._progress.foreign += swept.foreign_pointers
+        """A step of the sweep, and one window. False if nothing was ready and the loop is not to wait."""
+        self._step_sweep()
         patience = self._patience()
         if subscription is None:
             wait_readable([self._bell], patience)
+            self._bell.answer()
             return self._limits.wait
+        quarantine = self._crew.quarantine
+        quarantine.wait_until_free(self._is_over)
         jobs_left = None if self._limits.count is None else self._limits.count - self._progress.count
         limits = self._sizer.limits(jobs_left, self._seconds_left())
         reservation = subscription.reserve(limits.jobs, patience)
         self._progress.foreign += reservation.foreign
         if reservation.selection is None:
-            return self._limits.wait
-        with self._crew.quarantine.window(self._is_over) as entered:
+            return self._limits.wait or self._sweep is not None
+        with quarantine.window() as entered:
             if entered:
-                alone = self._crew.quarantine.has_one_loop()
-                now, claimed_at = self._store.now(), self._monotonic()
-                owner = self._mint.make(1)[0]
-                claim = self._store.claim(reservation.selection, limits, owner, now, alone)
-                self._settle_pointers(subscription, reservation, claim, now)
-                if claim.rows:
-                    self._work(Batch(claim.rows, self._desk, claimed_at), claim, alone)
+                self._work(subscription, reservation, reservation.selection, limits)
+            else:
+                self._settle_pointers(subscription, [Verdict(entry, 0.0) for entry in reservation.entries])
         return True
 
-    def _settle_pointers(
-        self, subscription: Subscription, reservation: Reservation, claim: Claim, now: float
-    ) -> None:
-        if not reservation.entries:
+    def _step_sweep(self) -> None:
+        """One batch, so that a large repair delays no job for long."""
+        if self._sweep is None:
+            self._sweep = self._sweeper.begin_if_due()
+        if self._sweep is None:
             return
-        verdicts = judge(reservation.entries, claim, now)
-        self._progress.stale += stale(verdicts, claim)
         try:
-            subscription.settle(verdicts)
+            under_way = self._sweep.step()
         except BrokerError as error:
-            # The claim stands. The entries come back when the connection drops, and are deleted then.
-            self._logger.warning("pointers not settled: %s", error)
+            self._logger.warning("sweep: %s", error)
+            under_way = False
+        if not under_way:
+            self._progress.foreign += self._sweep.report().foreign_pointers
+            self._sweep = None
 
-    # -- one window --------------------------------------------------------------------------------------
-
-    def _work(self, batch: Batch, claim: Claim, alone: bool) -> None:
-        self._crew.hold(batch)
+    def _work(
+        self, subscription: Subscription, reservation: Reservation, selection: Selection, limits: Limits
+    ) -> None:
+        """Claim a window and run it."""
+        alone = self._crew.quarantine.has_one_loop()
+        now, claimed_at = self._store.now(), self._monotonic()
+        owner = self._mint.make(1)[0]
+        batch: Batch | None = None
+        try:
+            claim = self._store.claim(selection, limits, owner, now, alone)
+            if claim.rows:
+                batch = Batch(claim.rows, self._desk, claimed_at, alone)
+                self._crew.hold(batch)
+        except BaseException:
+            if batch is None:
+                self._give_back_claim(owner)
+            raise
         interrupt: BaseException | None = None
         try:
-            still_alone = alone and self._crew.quarantine.has_one_loop()
-            if len(claim.rows) == 1 and claim.rows[0].suspicion:
-                interrupt = self._work_aside(batch, claim.rows[0].ttr, still_alone)
-            else:
-                if alone and not still_alone:
-                    batch.mark_alone(False)  # another loop has begun since the claim
-                interrupt = self._run_handlers(batch)
-        except LeaseLost as error:
-            self._logger.warning("%s", error)
+            verdicts = judge(reservation.entries, claim, now)
+            self._progress.stale += stale(verdicts, claim)
+            self._settle_pointers(subscription, verdicts)
+            if batch is not None:
+                interrupt = self._run(batch, claim.rows, alone)
         finally:
-            self._close(batch)
+            if batch is not None:
+                self._close(batch, interrupt)
         if interrupt is not None:
             raise interrupt
 
-    def _work_aside(self, batch: Batch, ttr: float, alone: bool) -> BaseException | None:
-        with self._crew.quarantine.aside(min(ASIDE_S, ttr * ASIDE_PART)) as isolated:
+    def _give_back_claim(self, owner: str) -> None:
+        """A claim was interrupted (Ctrl-C, a lost reply): give back at once what it may have got."""
+        try:
+            rows = self._store.held_by(owner)
+            if rows:
+                Batch(rows, self._desk, self._monotonic()).close()
+        except KQueueError as error:
+            self._logger.warning("what an interrupted claim got comes back when its leases run out: %s", error)
+
+    def _settle_pointers(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
+        if verdicts:
+            try:
+                subscription.settle(verdicts)
+            except BrokerError as error:
+                # The claim stands. The entries come back when the connection drops, and are deleted then.
+                self._logger.warning("pointers not settled: %s", error)
+
+    # -- one window --------------------------------------------------------------------------------------
+
+    def _run(self, batch: Batch, rows: list[Row], alone: bool) -> BaseException | None:
+        """Returns what is to end the loop, if a handler raised it."""
+        alone = alone and self._crew.quarantine.has_one_loop()
+        if len(rows) == 1 and rows[0].suspicion:
+            return self._run_aside(batch, alone)
+        if not alone:
+            batch.deny_solitude()  # if another loop has begun since the claim
+        return self._run_handlers(batch)
+
+    def _run_aside(self, batch: Batch, alone: bool) -> BaseException | None:
+        quarantine = self._crew.quarantine
+        with quarantine.aside(ASIDE_S) as isolated:
             if not isolated:
-                batch.postpone(ASIDE_AGAIN_S)
+                batch.postpone(quarantine.again_in())
                 return None
             if not alone:
-                batch.mark_alone(True)
+                try:
+                    batch.mark_alone()
+                except LeaseLost as error:
+                    self._logger.warning("%s", error)
+                    return None
             return self._run_handlers(batch)
 
     def _run_handlers(self, batch: Batch) -> BaseException | None:
@@ -209,21 +258,24 @@ class Runner:
                 break
             self._progress.count += 1
             interrupt = execute(handler, job, batch)
-            batch.finish()
-            began, now = now, self._monotonic()
-            spent.setdefault(job.type, []).append(now - began)
-            batch.settle_if_due(now)
-        # By window, not by job: one that settles the others as well would seem slow.
+            settling = batch.finish()
+            ended = self._monotonic()
+            spent.setdefault(job.type, []).append(max(0.0, ended - now - settling))
+            now = self._monotonic() if batch.settle_if_due(ended) else ended
         for type, seconds in spent.items():
             self._sizer.observe(type, len(seconds), sum(seconds))
         return interrupt
 
-    def _close(self, batch: Batch) -> None:
+    def _close(self, batch: Batch, interrupt: BaseException | None) -> None:
+        """Settle the batch. A store that is down must not hide what a handler raised to end the loop."""
         self._watchdog.rest()
         self._unsettled.append(batch)
-        batch.close()
-        self._unsettled.remove(batch)
-        self._crew.let_go(batch)
+        try:
+            self._settle_leftovers()
+        except KQueueError as error:
+            if interrupt is None:
+                raise
+            self._logger.warning("not settled: %s", error)
 
     def _settle_leftovers(self) -> None:
         """What a store that was down could not take."""
@@ -238,10 +290,7 @@ class Runner:
         quarantine = self._crew.quarantine
         if not quarantine.has_one_loop() and not quarantine.is_taken():
             for batch in self._crew.batches():
-                try:
-                    batch.mark_alone(False)
-                except KQueueError as error:
-                    self._logger.warning("%s", error)
+                batch.deny_solitude()
 
     # -- waiting and ending ------------------------------------------------------------------------------
 
@@ -251,6 +300,8 @@ class Runner:
         return self._is_stopped() or (limit is not None and self._progress.count >= limit)
 
     def _is_stopped(self) -> bool:
+        if self._pid != os.getpid():
+            return True  # a handler forked, and its child came back here: the loop is its parent's
         return self._stopped or (self._deadline is not None and self._monotonic() >= self._deadline)
 
     def _seconds_left(self) -> float | None:
@@ -258,7 +309,7 @@ class Runner:
 
     def _patience(self) -> float:
         """Seconds to wait for a job."""
-        if not self._limits.wait:
+        if not self._limits.wait or self._sweep is not None:
             return 0.0
         # Whole seconds, as beanstalkd counts them: to end a wait before its time costs a new connection.
         wait = float(math.ceil(min(IDLE_S, self._sweeper.seconds_to_look())))

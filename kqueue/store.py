@@ -1,7 +1,9 @@
 """The JobStore contract: the durable truth.
 
 Every call takes a list; one job is a list of one. Every call that compares times takes ``now``, which the
-caller has from :meth:`JobStore.now` (a stale ``now`` is safe: it may only make a job wait a little longer).
+caller has from :meth:`JobStore.now`. A stale ``now`` may only make a job wait a little longer, but for leases: a
+lease runs from ``now``, so read it just before :meth:`JobStore.claim` and :meth:`JobStore.renew`. Where a store
+makes these wait for its lock, it adds the wait to ``now``, so that no lease is over when it is granted.
 ``tests/contracts/test_store.py`` says the same in running code, and every store passes it.
 
 Every method raises :class:`~kqueue.errors.StoreUnavailable`, naming the store's address, when the store is
@@ -145,7 +147,8 @@ class JobStore(Protocol):
     def add(self, rows: Sequence[Row]) -> None:
         """Store new rows; durable when it returns. Costs one write, whatever their number.
 
-        Raises :class:`~kqueue.errors.AddFailed`, which tells taken, not taken and unknown ids apart.
+        Whatever goes wrong in the store, also that it is not there, raises :class:`~kqueue.errors.AddFailed`,
+        with the cause chained. It tells taken, not taken and unknown ids apart.
         """
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
@@ -159,18 +162,23 @@ class JobStore(Protocol):
         A claim without ids sees ready rows only; :meth:`promote` makes delayed ones ready.
         """
 
+    def held_by(self, owner: str) -> list[Row]:
+        """The rows that run under the claim of ``owner``: what a caller holds whose claim was interrupted."""
+
     def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
-        """``lease_until = now + ttr`` where id and fence match and the row is running, or ready again after
-        its lease ran out (then it is running again). ``alone`` is stored unless None. Returns the ids lost.
+        """``lease_until = now + ttr`` where id and fence match, the run is not settled, and the row is running,
+        or ready again after its lease ran out (then it is running again). ``alone`` is stored unless None.
+        Returns the ids lost.
         """
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
-        """End runs where id and fence match, in one transaction where the store has them.
+        """End runs where id and fence match and the run is not settled yet (``lease_owner`` is there), in one
+        transaction where the store has them. So a run is settled once, however often it is asked for.
 
         A row may also have become ready by :meth:`recover` since: its fence still matches, so its late
         holder may settle it. A dead row's holder may too. Rows that come back are ``delayed`` if
         ``run_at > now``, else ``ready``. Durable when it returns. When it raises, a store without transactions
-        may have done a part of it; to settle the same again is then safe.
+        may have done a part of it; to settle the same again is then safe, and names as lost what was done.
         """
 
     # -- the operator's ----------------------------------------------------------------------------------
@@ -179,10 +187,20 @@ class JobStore(Protocol):
         """Delete rows whatever their state and fence; returns how many there were."""
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
-        """Make dead rows ready: tries, failures, crashes and suspicion 0, the fence kept. Returns those made."""
+        """Make dead rows ready: tries, failures, crashes and suspicion 0, the fence kept; a holder that there
+        may still be has lost them. Returns those made.
+        """
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows that there are, in the order of ``ids``."""
+
+    def find(self, type: str | None, state: str, after: str | None, limit: int) -> list[Row]:
+        """Up to ``limit`` rows in ``state``, of ``type`` or of all if None, in the order of their ids (the order
+        added, as far as ids tell): those with an id greater than ``after``, or from the first if None.
+
+        Dead and done rows are found beside any backlog of waiting ones. In another state it may walk past
+        rows of all.
+        """
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Rows by state, all states named, of one type or of all."""
@@ -207,8 +225,8 @@ class JobStore(Protocol):
         """Take up to ``limit`` running rows whose ``lease_until <= now`` from their holder.
 
         A row that was ``alone`` gets a crash, and is dead at ``max_crashes``; any other gets a suspicion.
-        Those not dead are ready, with ``put_at`` None. The fence stays, so a late holder that comes before
-        the next claim may still settle.
+        Those not dead are ready, with ``put_at`` None. The fence and ``lease_owner`` stay, so a late holder
+        that comes before the next claim may still settle.
         """
 
     def find_unput(self, until: float, limit: int) -> list[Due]:

@@ -11,13 +11,12 @@ sweep finds. A wrong guess costs one spare pointer, never a spare run.
 """
 
 import logging
-from collections.abc import Callable
-from functools import partial
+import time
+from collections.abc import Callable, Iterator
 
 from kqueue.broker import Broker
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
-from kqueue.errors import BrokerError
 from kqueue.reports import SweepReport
 from kqueue.store import Due, JobStore
 
@@ -53,8 +52,8 @@ class Sweeper:
         self._logger = logger
         self._look_at = -1.0
 
-    def sweep_if_due(self) -> SweepReport | None:
-        """Sweep if nobody has for ``interval`` seconds. A broker that is down is logged, not raised."""
+    def begin_if_due(self) -> "Sweep | None":
+        """A sweep to be stepped through, if nobody has begun one for ``interval`` seconds."""
         monotonic = self._clock.monotonic()
         if monotonic < self._look_at:
             return None
@@ -62,80 +61,135 @@ class Sweeper:
         self._look_at = monotonic + self._interval / 4
         if not self._store.take_sweep(self._store.now(), self._interval):
             return None
-        try:
-            return self._sweep()
-        except BrokerError as error:
-            self._logger.warning("sweep: %s", error)
-            return None
+        return self._begin()
 
     def seconds_to_look(self) -> float:
-        """Seconds until :meth:`sweep_if_due` would look again."""
+        """Seconds until :meth:`begin_if_due` would look again."""
         return max(0.0, self._look_at - self._clock.monotonic())
 
     def sweep(self) -> SweepReport:
         """Sweep now. Raises ``BrokerUnavailable`` after the store's own part is done, if it is down."""
         self._store.take_sweep(self._store.now(), 0.0)
-        return self._sweep()
+        sweep = self._begin()
+        while sweep.step():
+            pass
+        return sweep.report()
 
-    def _sweep(self) -> SweepReport:
-        started = self._clock.monotonic()
-        promoted = self._promote()
-        recovered, dead = self._recover()
-        put = foreign = 0
+    def _begin(self) -> "Sweep":
+        horizon = max(HORIZON_S, 2 * self._interval)
+        return Sweep(
+            self._store,
+            self._broker,
+            self._doorbell,
+            max_crashes=self._max_crashes,
+            horizon=horizon,
+            logger=self._logger,
+        )
+
+
+class Sweep:
+    """One sweep, done in steps of a batch each, so that a loop may run jobs in between."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        broker: Broker,
+        doorbell: Doorbell,
+        *,
+        max_crashes: int,
+        horizon: float,
+        logger: logging.Logger,
+    ) -> None:
+        """``horizon``: seconds before its time that a delayed row is put."""
+        self._store = store
+        self._broker = broker
+        self._doorbell = doorbell
+        self._max_crashes = max_crashes
+        self._horizon = horizon
+        self._logger = logger
+        self._started = time.monotonic()
+        self._promoted = self._recovered = self._dead = self._put = self._foreign = 0
+        self._steps = self._all_steps()
+
+    def step(self) -> bool:
+        """Do one batch; False once there is nothing left to do. Raises as the store and the broker do."""
+        return next(self._steps, None) is not None
+
+    def report(self) -> SweepReport:
+        """What it did so far."""
+        return SweepReport(
+            promoted=self._promoted,
+            recovered=self._recovered,
+            dead=self._dead,
+            put=self._put,
+            foreign_pointers=self._foreign,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def _all_steps(self) -> Iterator[int]:
+        """Each value: rows found in one batch."""
+        yield from _until_nothing_is_found(self._promote)
+        yield from _until_nothing_is_found(self._recover)
         if self._broker.carries_pointers:
-            put, foreign = self._put_lost()
-            put += self._put_unput()
-        if recovered or dead or put:
+            for type in self._store.ready_types():
+                yield from self._put_lost(type)
+            yield from self._put_unput()
+        if self._recovered or self._dead or self._put:
             self._logger.info(
                 "sweep: %d leases had run out, %d jobs are dead by it, %d pointers put again",
-                recovered + dead,
-                dead,
-                put,
+                self._recovered + self._dead,
+                self._dead,
+                self._put,
             )
-        return SweepReport(promoted, recovered, dead, put, foreign, self._clock.monotonic() - started)
 
     def _promote(self) -> int:
-        total = 0
-        while True:
-            promoted = self._store.promote(self._store.now(), BATCH)
-            total += promoted
-            if promoted < BATCH:
-                return total
+        promoted = self._store.promote(self._store.now(), BATCH)
+        self._promoted += promoted
+        return promoted
 
-    def _recover(self) -> tuple[int, int]:
-        """(ready again, dead)."""
-        ready = dead = 0
-        while True:
-            found = self._store.recover(self._store.now(), self._max_crashes, BATCH)
-            ready, dead = ready + found.ready, dead + found.dead
-            if found.ready + found.dead < BATCH:
-                return ready, dead
+    def _recover(self) -> int:
+        ready, dead = self._store.recover(self._store.now(), self._max_crashes, BATCH)
+        self._recovered += ready
+        self._dead += dead
+        return ready + dead
 
-    def _put_lost(self) -> tuple[int, int]:
-        """Put those whose pointer is shown to be lost: (how many, foreign entries met)."""
-        put = foreign = 0
-        for type in self._store.ready_types():
-            # As of before the first batch: once put, it is the head itself, and what it should be compared with
-            # is what stood in the tube before.
-            now = self._store.now()
-            peek = self._broker.peek(type)
-            find = partial(self._store.find_lost, type, peek.head, now, GRACE_S, BATCH)
-            put, foreign = put + self._put_all(find), foreign + peek.foreign
-        return put, foreign
+    def _put_lost(self, type: str) -> Iterator[int]:
+        """Those whose pointer is shown to be lost. The head and the time are as of before the first batch: once
+        put, that batch is the head itself, and what counts is what stood in the tube before.
+        """
+        now = self._store.now()
+        head, foreign = self._broker.peek(type)
+        self._foreign += foreign
 
-    def _put_unput(self) -> int:
-        """Put those known to have no pointer, near their time: the tube's own delay then wakes a worker."""
-        horizon = max(HORIZON_S, 2 * self._interval)
-        return self._put_all(lambda: self._store.find_unput(self._store.now() + horizon, BATCH))
+        def batch() -> int:
+            dues = self._store.find_lost(type, head, now, GRACE_S, BATCH)
+            return self._mark_and_put(dues, now)
 
-    def _put_all(self, find: Callable[[], list[Due]]) -> int:
-        total = 0
-        while dues := find():
-            self._broker.peek(dues[0].type)  # raises while nothing is marked yet, if the broker is down
-            now = self._store.now()
+        yield from _until_nothing_is_found(batch)
+
+    def _put_unput(self) -> Iterator[int]:
+        """Those known to have no pointer, near their time: the tube's own delay then wakes a worker."""
+        now = self._store.now()
+
+        def batch() -> int:
+            dues = self._store.find_unput(now + self._horizon, BATCH)
+            if dues:
+                self._broker.peek(dues[0].type)  # raises while nothing is marked yet, if the broker is down
+            return self._mark_and_put(dues, now)
+
+        yield from _until_nothing_is_found(batch)
+
+    def _mark_and_put(self, dues: list[Due], now: float) -> int:
+        """``now`` is the time by which they were found: marked with it, none is found again, even if the clock
+        goes back meanwhile.
+        """
+        if dues:
             marked = self._store.mark(dues, now)
-            self._doorbell.put(marked, now)
-            total += len(marked)
-            if len(dues) < BATCH:
-                break
-        return total
+            self._doorbell.put([due._replace(put_at=now) for due in marked], now)
+            self._put += len(marked)
+        return len(dues)
+
+
+def _until_nothing_is_found(step: Callable[[], int]) -> Iterator[int]:
+    while found := step():
+        yield found

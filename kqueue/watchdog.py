@@ -1,9 +1,10 @@
 """Looks after a batch while one of its handlers keeps the loop's thread."""
 
+import logging
 import math
 import threading
 
-from kqueue.batch import Batch
+from kqueue.batch import BOUND_S, Batch
 from kqueue.clock import Clock
 
 
@@ -15,8 +16,9 @@ class Watchdog:
     look at.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, logger: logging.Logger) -> None:
         self._clock = clock
+        self._logger = logger
         self._condition = threading.Condition()
         self._batch: Batch | None = None
         self._sleeps = False
@@ -30,19 +32,20 @@ class Watchdog:
             if self._sleeps:
                 self._condition.notify()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._look, name="kqueue-watchdog", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._look, name="kqueue-watchdog", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def rest(self) -> None:
         """The batch is closed."""
         self._batch = None
 
     def close(self) -> None:
-        """End the thread. Idempotent."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify()
-        if self._thread is not None:
+        """End the thread. Idempotent. In a forked child there is none."""
+        if self._thread is not None and self._thread.is_alive():
+            with self._condition:
+                self._closed = True
+                self._condition.notify()
             self._thread.join()
 
     def _look(self) -> None:
@@ -54,9 +57,16 @@ class Watchdog:
                 batch = self._batch
                 due = math.inf if batch is None else batch.wants_attention_at(now)
                 if now < due:
+                    # Not woken for a new batch while it waits for an older one's time, so never for long.
                     self._sleeps = due == math.inf
-                    self._condition.wait(None if self._sleeps else due - now)
+                    self._condition.wait(None if self._sleeps else min(due - now, BOUND_S))
                     self._sleeps = False
                     continue
             if batch is not None:
-                batch.attend(now)
+                self._attend(batch, now)
+
+    def _attend(self, batch: Batch, now: float) -> None:
+        try:
+            batch.attend(now)
+        except Exception:
+            self._logger.exception("the watchdog goes on after an error that it does not know")

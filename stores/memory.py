@@ -66,14 +66,16 @@ class MemoryStore:
 
     def add(self, rows: Sequence[Row]) -> None:
         """All of them, or none."""
-        with self._locked():
-            ids = [row.id for row in rows]
-            twice = len(set(ids)) < len(ids) or any(id in self._rows for id in ids)
-            if twice:
-                raise AddFailed("no job was added: memory: an id is there already", not_taken=ids)
-            for row in rows:
-                self._order[row.id] = next(self._next_order)
-                self._write(row)
+        ids = [row.id for row in rows]
+        try:
+            with self._locked():
+                if len(set(ids)) < len(ids) or any(id in self._rows for id in ids):
+                    raise StoreError("memory: holds a job of this id already")
+                for row in rows:
+                    self._order[row.id] = next(self._next_order)
+                    self._write(row)
+        except StoreError as error:
+            raise AddFailed(f"no job was added: {error}", not_taken=ids) from error
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """Candidates are looked at lazily, in order, until the window is full."""
@@ -87,6 +89,11 @@ class MemoryStore:
                 self._write(row)
             later = {row.id: row.run_at for row in wanted or () if row.state == State.DELAYED and row.run_at > now}
             return Claim(rows, cut, later)
+
+    def held_by(self, owner: str) -> list[Row]:
+        """The rows that run under the claim of ``owner``."""
+        with self._locked():
+            return [row for row in self._rows.values() if row.lease_owner == owner and row.state == State.RUNNING]
 
     def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
         """Returns the ids lost."""
@@ -137,6 +144,12 @@ class MemoryStore:
         """The rows that there are, in the order of ``ids``."""
         with self._locked():
             return [self._rows[id] for id in ids if id in self._rows]
+
+    def find(self, type: str | None, state: str, after: str | None, limit: int) -> list[Row]:
+        """Rows in one state, in the order of their ids, after the id ``after``."""
+        with self._locked():
+            found = [row for row in self._rows.values() if row.state == state and type in {None, row.type}]
+        return heapq.nsmallest(limit, (row for row in found if after is None or row.id > after))
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Rows by state, all states named."""
@@ -294,7 +307,7 @@ class MemoryStore:
 
     def _held(self, id: str, fence: int) -> Row | None:
         row = self._rows.get(id)
-        return row if row is not None and row.fence == fence else None
+        return row if row is not None and row.fence == fence and row.lease_owner is not None else None
 
     def _earliest(self) -> Row | None:
         """The delayed row that is due first."""

@@ -5,7 +5,8 @@ What was tested: a genuine MongoDB 6.0.5, a replica set of one, its process kill
 Give it a replica set, of one member at least: a standalone server has no retried writes. Writes ask for
 ``w=majority`` and the journal, reads for what a majority has, unless the URL says ``w=`` or ``journal=``
 otherwise. Any less gives up the promise: with ``w=1`` a job that was acknowledged is gone when another
-member takes over before it was copied, with ``journal=false`` when the server dies.
+member takes over before it was copied, with ``journal=false`` when the server dies. Reads go to the primary,
+whatever the URL prefers.
 
 A window costs a small constant number of commands, since each write waits for the journal: its claim two (a
 read and a write; one more read if a payload is over 16 KiB), its deletes one, a renewal one, an add one.
@@ -19,8 +20,10 @@ from typing import Any
 from pymongo import DeleteOne, MongoClient, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
 
 from kqueue.clock import Clock
+from kqueue.errors import AddFailed, StoreError
 from kqueue.forks import PerProcess
 from kqueue.job import Row, State
 from kqueue.store import (
@@ -38,10 +41,11 @@ from kqueue.stores import mongo_commands as commands
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
 from kqueue.stores.mongo_claim import candidates, take
+from kqueue.stores.mongo_errors import named_errors
 from kqueue.stores.mongo_insert import insert
-from kqueue.stores.mongo_link import Link, named_errors, read_url
+from kqueue.stores.mongo_link import Link, read_url
 from kqueue.stores.mongo_schema import Document
-from kqueue.window import Limits
+from kqueue.window import MAX_JOBS, Limits
 
 #: A projection that the index of :data:`~kqueue.stores.mongo_schema.ORDER` answers without a look at the row.
 _COVERED = {"_id": False, "type": True}
@@ -106,13 +110,17 @@ class MongoStore:
         After a lost reply the rows that are found are taken. One that is not found is unknown: it may have
         been run and deleted since.
         """
-        with self._jobs() as jobs:
-            insert(jobs, rows, self._links.get().places(len(rows)), self._address)
+        try:
+            with self._jobs() as jobs:
+                places = self._links.get().places(len(rows))
+        except StoreError as error:
+            raise AddFailed(f"no job was added: {error}", not_taken=[row.id for row in rows]) from error
+        insert(jobs, rows, places, self._address)
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """See :meth:`kqueue.store.JobStore.claim`.
 
-        If the server fails between, rows may stay claimed by nobody until their leases run out.
+        When it raises, rows may have been claimed all the same: see :meth:`held_by`.
         """
         later: dict[str, float] = {}
         with self._jobs() as jobs:
@@ -120,6 +128,16 @@ class MongoStore:
             if rows:
                 rows = take(jobs, rows, owner, now, alone and len(rows) == 1)
         return Claim(rows, cut, later)
+
+    def held_by(self, owner: str) -> list[Row]:
+        """See :meth:`kqueue.store.JobStore.held_by`. Walks the index of what runs.
+
+        Reads what the primary has: of a claim that failed for want of a majority, that one has nothing yet.
+        """
+        held = {"state": State.RUNNING.value, "lease_owner": owner}
+        with self._jobs() as jobs:
+            here = jobs.with_options(read_concern=ReadConcern("local"))
+            return [schema.whole_row(found) for found in read(here, held, None, MAX_JOBS, index=schema.LEASES)]
 
     def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
         """See :meth:`kqueue.store.JobStore.renew`."""
@@ -183,11 +201,22 @@ class MongoStore:
     def get(self, ids: Sequence[str]) -> list[Row]:
         """See :meth:`kqueue.store.JobStore.get`."""
         with self._jobs() as jobs:
-            rows = {
-                document["_id"]: schema.to_row(document, schema.payload_of(document) or b"")
-                for document in jobs.find({"_id": {"$in": list(ids)}})
-            }
+            found = jobs.find({"_id": {"$in": list(ids)}})
+            rows = {document["_id"]: schema.whole_row(document) for document in found}
         return [rows[id] for id in ids if id in rows]
+
+    def find(self, type: str | None, state: str, after: str | None, limit: int) -> list[Row]:
+        """See :meth:`kqueue.store.JobStore.find`.
+
+        The dead have an index in the order of their ids. Those in another state are all read and sorted.
+        """
+        where: Document = {"state": str(state)} | ({} if type is None else {"type": type})
+        if after is not None:
+            where["_id"] = {"$gt": after}
+        index = schema.DEAD if state == State.DEAD else schema.ORDER
+        with self._jobs() as jobs:
+            found = read(jobs, where, None, limit, sort=[("_id", 1)], index=index)
+        return [schema.whole_row(document) for document in found]
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """See :meth:`kqueue.store.JobStore.counts`. Walks an index, never the rows."""
@@ -206,8 +235,12 @@ class MongoStore:
         """See :meth:`kqueue.store.JobStore.purge`."""
         idle = {"$in": [state.value for state in State if state is not State.RUNNING]}
         with self._jobs() as jobs:
-            found = read(jobs, {"state": idle, "type": type}, {"_id": True}, limit, index=schema.ORDER)
-            return write(jobs, commands.purges([row["_id"] for row in found])).deleted
+            # Others may claim all that was found; 0 must mean that nothing is left.
+            while found := read(jobs, {"state": idle, "type": type}, {"_id": True}, limit, index=schema.ORDER):
+                deleted = write(jobs, commands.purges([row["_id"] for row in found])).deleted
+                if deleted:
+                    return deleted
+        return 0
 
     # -- the sweep's -------------------------------------------------------------------------------------
 
@@ -225,25 +258,24 @@ class MongoStore:
         """See :meth:`kqueue.store.JobStore.promote`."""
         due = {"state": State.DELAYED.value, "run_at": {"$lte": now}}
         with self._jobs() as jobs:
-            found = read(jobs, due, {"_id": True}, limit, sort=[("run_at", 1)], index=schema.DELAYED)
-            return write(jobs, commands.promotions([row["_id"] for row in found], now)).matched
+            while found := read(jobs, due, {"_id": True}, limit, sort=[("run_at", 1)], index=schema.DELAYED):
+                promoted = write(jobs, commands.promotions([row["_id"] for row in found], now)).matched
+                if promoted:
+                    return promoted
+        return 0
 
     def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
         """See :meth:`kqueue.store.JobStore.recover`. One write for the ready, one for the dead."""
         abandoned = {"state": State.RUNNING.value, "lease_until": {"$lte": now}}
+        fields, oldest = {"alone": True, "crashes": True}, [("lease_until", 1)]
         with self._jobs() as jobs:
-            found = read(
-                jobs,
-                abandoned,
-                {"alone": True, "crashes": True},
-                limit,
-                sort=[("lease_until", 1)],
-                index=schema.LEASES,
-            )
-            recovery = commands.recoveries(found, now, max_crashes)
-            ready = write(jobs, recovery.ready).matched
-            dead = write(jobs, recovery.dead).matched
-        return Recovered(ready, dead)
+            while found := read(jobs, abandoned, fields, limit, sort=oldest, index=schema.LEASES):
+                recovery = commands.recoveries(found, now, max_crashes)
+                ready = write(jobs, recovery.ready).matched
+                dead = write(jobs, recovery.dead).matched
+                if ready or dead:
+                    return Recovered(ready, dead)
+        return Recovered(0, 0)
 
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """See :meth:`kqueue.store.JobStore.find_unput`."""

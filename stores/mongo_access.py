@@ -4,10 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pymongo.collection import Collection
-from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
+from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
 
 from kqueue.stores.mongo_commands import Write
-from kqueue.stores.mongo_schema import Document
+from kqueue.stores.mongo_schema import Document, make_indexes
+
+#: What the server says, with no code of its own (2, BadValue).
+_NO_SUCH_INDEX = "hint provided does not correspond to an existing index"
 
 
 def read(
@@ -22,10 +25,19 @@ def read(
     """Up to ``limit`` (at least 1) matching rows.
 
     ``index`` is named where a trial of the server's planner could choose one that walks or sorts a backlog.
+    If it is gone (somebody dropped the collection while we use it), all are made again.
     """
     # Without a batch size the first reply ends after 101 rows.
     found = jobs.find(where, fields, limit=limit, batch_size=limit, sort=sort)
-    return list(found if index is None else found.hint(index))
+    if index is None:
+        return list(found)
+    try:
+        return list(found.hint(index))
+    except OperationFailure as error:
+        if _NO_SUCH_INDEX not in str(error):
+            raise
+        make_indexes(jobs.database)
+        return list(found.rewind())
 
 
 class Written(NamedTuple):

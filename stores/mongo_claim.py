@@ -2,8 +2,11 @@
 
 import heapq
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
+from pymongo import WriteConcern
 from pymongo.collection import Collection
+from pymongo.errors import PyMongoError
 
 from kqueue.job import Row, State
 from kqueue.store import Selection
@@ -43,13 +46,29 @@ def candidates(
 
 
 def take(jobs: Collection[Document], rows: Sequence[Row], owner: str, now: float, alone: bool) -> list[Row]:
-    """Claim ``rows`` as they were read; returns those that nobody else had changed since, as they are now."""
-    written = write(jobs, commands.claims(rows, owner, now, alone))
+    """Claim ``rows`` as they were read; returns those that nobody else had changed since, as they are now.
+
+    Where it raises, they may be claimed all the same, but not as ``alone`` if that can be helped: a job that
+    never ran is not to be blamed for the end of its lease.
+    """
     ours = [claimed(row, owner, now, alone) for row in rows]
-    if written.matched == len(rows):
-        return ours
-    got = matching(jobs, [row.id for row in rows], {"lease_owner": owner})
+    try:
+        written = write(jobs, commands.claims(rows, owner, now, alone))
+        if written.matched == len(rows):
+            return ours
+        got = matching(jobs, [row.id for row in rows], {"lease_owner": owner})
+    except PyMongoError:
+        if alone:
+            _deny_solitude(jobs, owner, rows[0].id)
+        raise
     return [row for row in ours if row.id in got]
+
+
+def _deny_solitude(jobs: Collection[Document], owner: str, id: str) -> None:
+    # Waits for no majority: that one is missing may be why the claim failed.
+    here = jobs.with_options(write_concern=WriteConcern(w=1))
+    with suppress(PyMongoError):
+        here.update_one({"_id": id, }, {"$set": {"alone": False}})
 
 
 def _by_priority(jobs: Collection[Document], types: Sequence[str], limit: int) -> list[Document]:

@@ -2,9 +2,9 @@
 
 Theory of operation. Every write here is a compare-and-set: its filter holds what was read (fence, state,
 ``put_at``), so of two that come at once one matches. Writes to many documents are not retried by the
-driver [1]_, but these may be repeated after a lost reply: what the first attempt has changed no longer matches.
-Where a filter would still match, the write leaves a token (``written_by``) that the filter refuses. By the
-token, or by ``lease_owner``, the rows that a write got are read back when the count does not tell.
+driver [1]_, but these may be repeated after a lost reply: what the first attempt has changed no longer matches,
+or is changed to the same. Where the reply's count does not tell which rows a write got, they are read back by
+what it left in them: ``lease_owner`` or a token (``written_by``).
 
 State and times stand in ``$nor``, which uses no index: so the server has only ``_id`` to choose from, and
 never walks a backlog that happens to begin with the same rows.
@@ -29,6 +29,8 @@ Write: TypeAlias = UpdateMany | DeleteMany
 READY, DELAYED, RUNNING, DEAD = (str(s) for s in (State.READY, State.DELAYED, State.RUNNING, State.DEAD))
 
 _NO_DEATHS: Document = {"crashes": 0, "suspicion": 0}
+#: A run that is settled has no holder any more.
+_SETTLED: Document = {"lease_owner": None}
 _DUE_FIELDS = ("_id", "type", "priority", "run_at", "put_at")
 #: A projection: what a ``Due`` needs.
 DUE = dict.fromkeys(_DUE_FIELDS, True)
@@ -47,22 +49,21 @@ def claimable(ids: Sequence[str], types: Sequence[str]) -> Document:
 def claims(rows: Sequence[Row], owner: str, now: float, alone: bool) -> list[Write]:
     """Claim ``rows``: one write for all that were read alike.
 
-    A late holder may settle a row between our read and this write, at the same fence; it then changes
-    ``tries`` or ``failures``, so these are compared too.
+    A late holder may settle a row between our read and this write, at the same fence; ``lease_owner`` is then
+    taken off, so it is compared too.
     """
-    groups: defaultdict[tuple[int, float, int, int], list[str]] = defaultdict(list)
+    groups: defaultdict[tuple[int, float, str | None], list[str]] = defaultdict(list)
     for row in rows:
-        groups[row.fence, row.ttr, row.tries, row.failures].append(row.id)
+        groups[row.fence, row.ttr, row.lease_owner].append(row.id)
     return [
         UpdateMany(
-            _among(ids, {"state": _not(READY, DELAYED)}, {"state": DELAYED, "run_at": {"$gt": now}})
-            | {"fence": fence, "tries": tries, "failures": failures},
+            _among(ids, {"state": _not(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder},
             {
                 "$set": {"state": RUNNING, "lease_owner": owner, "lease_until": now + ttr, "alone": alone},
                 "$inc": {"fence": 1, "tries": 1},
             },
         )
-        for (fence, ttr, tries, failures), ids in groups.items()
+        for (fence, ttr, late_holder), ids in groups.items()
     ]
 
 
@@ -73,7 +74,7 @@ def renewals(held: Sequence[Held], now: float, alone: bool | None) -> list[Write
         groups[job.fence, job.ttr].append(job.id)
     return [
         UpdateMany(
-            _among(ids, {"state": _not(RUNNING, READY)}) | {"fence": fence},
+            _among(ids, {"state": _not(RUNNING, READY)}, _SETTLED) | {"fence": fence},
             {"$set": {"state": RUNNING, "lease_until": now + ttr} | ({} if alone is None else {"alone": alone})},
         )
         for (fence, ttr), ids in groups.items()
@@ -90,7 +91,7 @@ def settlements(many: Sequence[Settlement], token: str, now: float) -> list[Writ
         else:
             updates[type(one), one._replace(id="")].append(one.id)
     return [
-        *(DeleteMany({"_id": {"$in": ids}, "fence": fence}) for fence, ids in deletes.items()),
+        *(DeleteMany(_among(ids, _SETTLED) | {"fence": fence}) for fence, ids in deletes.items()),
         *chain.from_iterable(_endings(alike, ids, token, now) for (_, alike), ids in updates.items()),
     ]
 
@@ -98,12 +99,8 @@ def settlements(many: Sequence[Settlement], token: str, now: float) -> list[Writ
 def revivals(ids: Sequence[str], token: str, reason: str, now: float, put_at: float | None) -> list[Write]:
     """Make the dead among ``ids`` ready."""
     fresh = {"state": READY, "run_at": now, "put_at": put_at, "reason": _text(reason), "written_by": token}
-    return [
-        UpdateMany(
-            _among(ids, {"state": _not(DEAD)}),
-            {"$set": fresh | {"tries": 0, "failures": 0} | _NO_DEATHS},
-        )
-    ]
+    fresh |= {"tries": 0, "failures": 0} | _NO_DEATHS | _SETTLED
+    return [UpdateMany(_among(ids, {"state": _not(DEAD)}), {"$set": fresh})]
 
 
 def promotions(ids: Sequence[str], now: float) -> list[Write]:
@@ -131,7 +128,7 @@ def recoveries(found: Sequence[Document], now: float, max_crashes: int) -> Recov
         state, reason = recovery(alone, crashes, max_crashes)
         abandoned = _among(ids, {"state": _not(RUNNING)}, {"lease_until": {"$gt": now}})
         as_read = {"alone": True, "crashes": crashes} if alone else {"alone": False}
-        fields = {"state": str(state), "reason": reason, "put_at": None, "lease_owner": None, "lease_until": None}
+        fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
         death = "crashes" if alone else "suspicion"
         (recovered.dead if state == State.DEAD else recovered.ready).append(
             UpdateMany(abandoned | as_read, {"$set": fields, "$inc": {death: 1}})
@@ -151,7 +148,7 @@ def marks(dues: Sequence[Due], token: str, put_at: float) -> list[Write]:
         groups[due.put_at].append(due.id)
     return [
         UpdateMany(
-            _among(ids, {"state": _not(READY, DELAYED)}, {"written_by": token}) | {"put_at": as_read},
+            _among(ids, {"state": _not(READY, DELAYED)}) | {"put_at": as_read},
             {"$set": {"put_at": put_at, "written_by": token}},
         )
         for as_read, ids in groups.items()
@@ -186,8 +183,8 @@ def pages(ids: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def _endings(alike: Retry | Unget | Die, ids: list[str], token: str, now: float) -> list[Write]:
-    where = _among(ids, {"written_by": token}) | {"fence": alike.fence}
-    fields: Document = {"lease_owner": None, "lease_until": None, "alone": False, "written_by": token}
+    where = _among(ids, _SETTLED) | {"fence": alike.fence}
+    fields: Document = _SETTLED | {"lease_until": None, "alone": False, "written_by": token}
     if isinstance(alike, Die):
         fields |= {"state": DEAD, "reason": _text(alike.reason), "put_at": None} | _NO_DEATHS
         return [UpdateMany(where, {"$set": fields, "$inc": {"failures": 1}})]
@@ -199,12 +196,7 @@ def _endings(alike: Retry | Unget | Die, ids: list[str], token: str, now: float)
         fields["priority"] = int(alike.priority)
     if alike.started:
         fields |= _NO_DEATHS
-    # The try may be off already: a late holder gives back a job that was revived since. Of the two writes a
-    # row gets one: after it, it bears the token.
-    return [
-        UpdateMany(where | {"tries": {"$gt": 0}}, {"$set": fields, "$inc": {"tries": -1}}),
-        UpdateMany(where | {"tries": 0}, {"$set": fields}),
-    ]
+    return [UpdateMany(where, {"$set": fields, "$inc": {"tries": -1}})]
 
 
 def _among(ids: Sequence[str], *refused: Document) -> Document:

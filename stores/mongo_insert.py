@@ -5,11 +5,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pymongo.collection import Collection
-from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ExecutionTimeout,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
 
 from kqueue.errors import AddFailed
 from kqueue.job import Row
 from kqueue.stores.mongo_access import matching
+from kqueue.stores.mongo_errors import named
 from kqueue.stores.mongo_schema import MAX_PAYLOAD_BYTES, Document, to_document
 
 #: Bytes of payload in one command at most, so that the driver never splits it (it does at 48 MB).
@@ -26,13 +33,13 @@ class _Outcome:
     not_taken: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     #: Why not all were taken.
-    cause: Exception | None = None
+    cause: PyMongoError | None = None
 
 
 def insert(jobs: Collection[Document], rows: Sequence[Row], places: Sequence[int], address: str) -> None:
     """Insert ``rows``, each at its place: one command, or several if they are more than a command can hold.
 
-    Raises what pymongo raises if nothing can have been written, else ``AddFailed``, naming ``address``.
+    Raises ``AddFailed``, naming ``address``, if not all are known to be taken.
     """
     _refuse_too_long(rows, address)
     outcome = _Outcome()
@@ -43,13 +50,14 @@ def insert(jobs: Collection[Document], rows: Sequence[Row], places: Sequence[int
         else:
             outcome.not_taken += [row.id for row in rows[start:end]]
     if outcome.cause is not None:
+        error = named(outcome.cause, address)
         raise AddFailed(
-            f"{address}: of {len(rows)} jobs {len(outcome.taken)} were taken, {len(outcome.not_taken)} were not,"
-            f" {len(outcome.unknown)} are unknown: {outcome.cause!s:.240}",
+            f"of {len(rows)} jobs {len(outcome.taken)} were taken, {len(outcome.not_taken)} were not,"
+            f" {len(outcome.unknown)} are unknown: {error}",
             taken=outcome.taken,
             not_taken=outcome.not_taken,
             unknown=outcome.unknown,
-        ) from outcome.cause
+        ) from error
 
 
 def _insert_part(jobs: Collection[Document], documents: list[Document], outcome: _Outcome) -> None:
@@ -68,8 +76,9 @@ def _insert_part(jobs: Collection[Document], documents: list[Document], outcome:
     except ServerSelectionTimeoutError as error:
         # Never sent. (Had the first sending failed, and the second found no server, pymongo would raise
         # the first one's error.)
-        _not_sent(ids, outcome, error)
-    except AutoReconnect as error:
+        outcome.cause = error
+        outcome.not_taken += ids
+    except (AutoReconnect, ExecutionTimeout) as error:
         outcome.cause = error
         there: set[str] = set()
         with suppress(PyMongoError):
@@ -77,17 +86,11 @@ def _insert_part(jobs: Collection[Document], documents: list[Document], outcome:
         outcome.taken += [id for id in ids if id in there]
         # Not to be found proves nothing: it may be on its way, or have been run and deleted.
         outcome.unknown += [id for id in ids if id not in there]
-    except PyMongoError as error:
-        _not_sent(ids, outcome, error)
+    except PyMongoError as error:  # refused
+        outcome.cause = error
+        outcome.not_taken += ids
     else:
         outcome.taken += ids
-
-
-def _not_sent(ids: list[str], outcome: _Outcome, error: PyMongoError) -> None:
-    if not outcome.taken:
-        raise error
-    outcome.cause = error
-    outcome.not_taken += ids
 
 
 def _refuse_too_long(rows: Sequence[Row], address: str) -> None:

@@ -1,25 +1,18 @@
-"""The connection to a MongoDB: its URL, one process's client, the server's clock, and what its errors mean."""
+"""The connection to a MongoDB: its URL, one process's client, and the server's clock."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC
 from typing import Any, NamedTuple
 
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
-from pymongo.errors import (
-    BulkWriteError,
-    ConnectionFailure,
-    ExecutionTimeout,
-    PyMongoError,
-    WTimeoutError,
-)
+from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from kqueue.clock import Clock
-from kqueue.errors import StoreError, StoreUnavailable
+from kqueue.errors import StoreError
 from kqueue.stores.mongo_schema import Document
 
 #: Options of the client where the URL does not say otherwise. Times in milliseconds.
@@ -37,8 +30,6 @@ _DEFAULTS: dict[str, Any] = {
 _MAJORITY: dict[str, Any] = {"w": "majority", "readConcernLevel": "majority"}
 #: Seconds between two looks at the server's clock.
 _CLOCK_REFRESH_S = 60.0
-#: Characters of a server's error in ours; the rest is in the chained one.
-_ERROR_CHARS = 240
 
 
 class Target(NamedTuple):
@@ -111,12 +102,23 @@ class Link:
             client.close()
 
     def now(self) -> float:
-        """The clock that was given, or the server's: monotonic time plus the offset to it."""
+        """The clock that was given, or the server's: monotonic time plus the offset to it.
+
+        Only the first look raises ``StoreUnavailable``: later, an offset that could not be refreshed will do.
+        """
         if self._clock is not None:
             return self._clock.time()
-        if self._offset is None or time.monotonic() - self._offset[1] > _CLOCK_REFRESH_S:
+        if self._offset is None:
             self._offset = _look_at_clock(self.database())
+        elif time.monotonic() - self._offset[1] > _CLOCK_REFRESH_S:
+            self._offset = self._refreshed(self._offset)
         return time.monotonic() + self._offset[0]
+
+    def _refreshed(self, offset: tuple[float, float]) -> tuple[float, float]:
+        try:
+            return _look_at_clock(self.database())
+        except (PyMongoError, StoreError):
+            return offset[0], time.monotonic()
 
     def places(self, count: int) -> range:
         """Numbers that stand for the order of adding: microseconds of the server's clock, each given once here.
@@ -136,33 +138,12 @@ class Link:
                 client = self._given
                 if client is None:
                     client = self._own = self._own or MongoClient(self._target.url, **self._target.options)
-                database = client.get_database(self._target.database)
+                # Whatever the URL prefers: a secondary may be behind, and a claim would be read back from it.
+                primary = ReadPreference.PRIMARY
+                database = client.get_database(self._target.database, read_preference=primary)
                 self._prepare(database, self._target.address)
                 self._database = database
             return self._database
-
-
-@contextmanager
-def named_errors(address: str) -> Iterator[None]:
-    """Raise what pymongo raises as ours, naming the server and what to do."""
-    try:
-        yield
-    except PyMongoError as error:
-        text = str(error)[:_ERROR_CHARS]
-        if _may_pass(error):
-            raise StoreUnavailable(
-                f"{address}: MongoDB does not answer ({text}); check that it runs, has a primary and a majority,"
-                " and can be reached from here"
-            ) from error
-        raise StoreError(
-            f"{address}: MongoDB refuses ({text}); check the user, its rights and the URL's options"
-        ) from error
-
-
-def _may_pass(error: PyMongoError) -> bool:
-    if isinstance(error, BulkWriteError):
-        return not (error.details or {}).get("writeErrors")
-    return isinstance(error, ConnectionFailure | WTimeoutError | ExecutionTimeout)
 
 
 def _look_at_clock(database: Database[Document]) -> tuple[float, float]:

@@ -37,6 +37,8 @@ UNPUT = "unput"
 DELAYED = "delayed"
 #: Running rows by the end of their lease.
 LEASES = "leases"
+#: Dead rows by id.
+DEAD = "dead"
 
 # Each index is paid for at each change of a row; the partial ones only by the rows of one state.
 _INDEXES = (
@@ -49,6 +51,7 @@ _INDEXES = (
     IndexModel({"state": 1, "run_at": 1}, name=UNPUT, partialFilterExpression={"put_at": None}),
     IndexModel({"run_at": 1}, name=DELAYED, partialFilterExpression={"state": str(State.DELAYED)}),
     IndexModel({"lease_until": 1}, name=LEASES, partialFilterExpression={"state": str(State.RUNNING)}),
+    IndexModel({"_id": 1, "type": 1}, name=DEAD, partialFilterExpression={"state": str(State.DEAD)}),
 )
 
 _SAME_IN_BOTH = tuple(name for name in Row._fields if name not in ("id", "payload", "state", "priority"))
@@ -65,6 +68,11 @@ def to_document(row: Row, place: int) -> Document:
     document["size"] = len(row.payload)
     document["payload" if len(row.payload) <= INLINE_BYTES else "large_payload"] = row.payload
     return document
+
+
+def whole_row(document: Document) -> Row:
+    """The row of a document of which every field was read."""
+    return to_row(document, payload_of(document) or b"")
 
 
 def to_row(document: Document, payload: bytes) -> Row:
@@ -103,9 +111,10 @@ def prepare(database: Database[Document], address: str) -> None:
     meta.update_one({"_id": "schema"}, {"$max": {"version": len(_MIGRATIONS)}}, upsert=True)
 
 
-def _make_indexes(database: Database[Document]) -> None:
+def make_indexes(database: Database[Document]) -> None:
+    """Make those that are missing."""
     database[JOBS].create_indexes(list(_INDEXES))
 
 
 #: From each version to the next; a new database starts at 0.
-_MIGRATIONS: tuple[Callable[[Database[Document]], None], ...] = (_make_indexes,)
+_MIGRATIONS: tuple[Callable[[Database[Document]], None], ...] = (make_indexes,)

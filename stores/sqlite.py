@@ -1,13 +1,11 @@
 """The SQLite store: one file, no server, durable at every return. See :mod:`kqueue.stores.sqlite_schema`."""
 
-import heapq
 import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from operator import itemgetter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeAlias
 
 from kqueue.clock import Clock, SystemClock
@@ -28,6 +26,7 @@ from kqueue.store import (
     Unget,
 )
 from kqueue.stores import sqlite_statements as sql
+from kqueue.stores.sqlite_claim import candidates, json_set, later
 from kqueue.stores.sqlite_file import SqliteFile
 from kqueue.stores.transitions import claimed, recovery, waiting
 from kqueue.window import Limits
@@ -35,11 +34,10 @@ from kqueue.window import Limits
 #: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
 #: survives the death of any process; OFF may damage the file (https://www.sqlite.org/pragma.html).
 SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
+#: SQLite counts the milliseconds in 32 bits.
+MAX_BUSY_TIMEOUT_S: Final = 86_400
 #: Larger than any priority.
 _AFTER_ALL: Final = 2**63 - 1
-#: In ``CANDIDATES_OF_TYPE``: the row key, then the row.
-_KEY: Final = 0
-_PRIORITY: Final = 1 + Row._fields.index("priority")
 _STATE: Final = Row._fields.index("state")
 _ALONE: Final = Row._fields.index("alone")
 #: The states in the order of ``COUNT_ALL`` and ``COUNT_TYPE``.
@@ -59,14 +57,19 @@ class SqliteStore:
         busy_timeout: float = 5.0,
         clock: Clock | None = None,
     ) -> None:
-        """``busy_timeout``: seconds to wait for another process's write. Nothing is opened yet."""
+        """``busy_timeout``: seconds to wait for the other threads of this process, and then for another process's
+        write. Nothing is opened yet.
+        """
         name = os.fspath(path)
         if not isinstance(name, str) or name in {"", ":memory:"}:
             raise ValueError(f"store: expected the path of an SQLite file, got {name!r}; 'memory:' keeps no file")
         if synchronous not in SYNCHRONOUS:
             raise ValueError(f"store: expected synchronous to be one of {SYNCHRONOUS}, got {synchronous!r:.40}")
-        if not 0 <= busy_timeout < math.inf:
-            raise ValueError(f"store: expected busy_timeout in seconds, 0 or more, got {busy_timeout!r}")
+        if not 0 <= busy_timeout <= MAX_BUSY_TIMEOUT_S:
+            raise ValueError(
+                f"store: expected busy_timeout in seconds, 0 or more, at most {MAX_BUSY_TIMEOUT_S},"
+                f" got {busy_timeout!r}"
+            )
         # Absolute, so that a later change of the working folder does not lead to another file.
         self._file = SqliteFile(os.path.abspath(name), synchronous=synchronous, busy_timeout=busy_timeout)
         self._clock = clock or SystemClock()
@@ -129,30 +132,32 @@ class SqliteStore:
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """One transaction: candidates are read lazily, in order, until the window is full."""
         keys: list[int] = []
-        with self._file.write() as connection:
+        with self._write_lease(now) as (connection, start):
             with ExitStack() as cursors:
-                candidates = _rows(_candidates(connection, selection, now, cursors), keys)
-                found, cut = limits.fit(candidates)
+                found, cut = limits.fit(candidates(connection, selection, now, cursors, keys))
             blame = alone and len(found) == 1
-            rows = [claimed(row, owner, now, blame) for row in found]
+            rows = [claimed(row, owner, start, blame) for row in found]
             connection.executemany(
                 sql.CLAIM,
                 [(int(blame), owner, row.lease_until, key) for row, key in zip(rows, keys, strict=False)],
             )
-            later: dict[str, float] = {}
-            if selection.ids is not None and len(rows) < len(selection.ids):
-                later = dict(connection.execute(sql.LATER, _wanted(selection, now)))
+            short = selection.ids is not None and len(rows) < len(selection.ids)
+            delayed = later(connection, selection, now) if short else {}
             if not rows:
                 connection.execute("ROLLBACK")
-        return Claim(rows, cut, later)
+        return Claim(rows, cut, delayed)
+
+    def held_by(self, owner: str) -> list[Row]:
+        """The rows that run under the claim of ``owner``."""
+        return [_row(record) for record in self._read(sql.HELD_BY, (owner,))]
 
     def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
         """One transaction; returns the ids lost."""
-        with self._file.write() as connection:
+        with self._write_lease(now) as (connection, start):
             return frozenset(
                 job.id
                 for job in held
-                if not connection.execute(sql.RENEW, (now + job.ttr, alone, job.id, job.fence)).rowcount
+                if not connection.execute(sql.RENEW, (start + job.ttr, alone, job.id, job.fence)).rowcount
             )
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
@@ -185,13 +190,18 @@ class SqliteStore:
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """Make dead rows ready; returns those made."""
         with self._file.write() as connection:
-            dead = connection.execute(sql.FIND_DEAD, {"ids": _json_set(ids)}).fetchall()
+            dead = connection.execute(sql.FIND_DEAD, {"ids": json_set(ids)}).fetchall()
             connection.executemany(sql.REVIVE, [(now, put_at, _text(reason), record[0]) for record in dead])
         return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows that there are, in the order of ``ids``."""
         return [_row(record) for record in self._read(sql.GET, {"ids": json.dumps(ids)})]
+
+    def find(self, type: str | None, state: str, after: str | None, limit: int) -> list[Row]:
+        """Rows in one state, in the order of their ids, after the id ``after``."""
+        values = {"type": type, "after": after or "", "limit": limit}
+        return [_row(record) for record in self._read(sql.FINDS[State(state)], values)]
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Rows by state, each counted in an index."""
@@ -250,13 +260,13 @@ class SqliteStore:
         return [record[0] for record in self._read(sql.READY_TYPES)]
 
     def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
-        """Up to ``limit`` rows that have lost their pointer by the head rule: two index ranges."""
-        common = {"type": type, "until": now - grace, "priority": head.priority if head else _AFTER_ALL}
-        found = self._read(sql.LOST_BEFORE_HEAD, {**common, "limit": limit})
-        if head is not None and len(found) < limit:
-            beside = {**common, "put_before": head.put_at - grace, "limit": limit - len(found)}
-            found += self._read(sql.LOST_BESIDE_HEAD, beside)
-        return [Due(*record) for record in found]
+        """Up to ``limit`` rows that have lost their pointer by the head rule: one index range a priority."""
+        until = now - grace
+        # Strictly before, as the greatest number that is.
+        beside = until if head is None else min(until, math.nextafter(head.put_at - grace, -math.inf))
+        priority = _AFTER_ALL if head is None else head.priority
+        values = {"type": type, "until": until, "priority": priority, "beside": beside, "limit": limit}
+        return [Due(*record) for record in self._read(sql.FIND_LOST, values)]
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
         """One transaction; returns those written."""
@@ -278,39 +288,18 @@ class SqliteStore:
         """Differs once any process has changed the file since the last call."""
         return self._file.pulse()
 
+    @contextmanager
+    def _write_lease(self, now: float) -> Iterator[tuple[sqlite3.Connection, float]]:
+        """A write transaction, and the start of a lease: ``now``, and the wait for the transaction. Without the
+        wait a lease could be over when it is granted.
+        """
+        asked = self._clock.monotonic()
+        with self._file.write() as connection:
+            yield connection, now + (self._clock.monotonic() - asked)
+
     def _read(self, statement: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[_Values]:
         with self._file.read() as connection:
             return connection.execute(statement, values).fetchall()
-
-
-def _candidates(
-    connection: sqlite3.Connection, selection: Selection, now: float, cursors: ExitStack
-) -> Iterable[_Values]:
-    """Row key and row of each candidate, lazily and in order. ``cursors`` closes what it opens."""
-    if selection.ids is not None:
-        return cursors.enter_context(closing(connection.execute(sql.CANDIDATES_BY_ID, _wanted(selection, now))))
-    ranges = [
-        cursors.enter_context(closing(connection.execute(sql.CANDIDATES_OF_TYPE, (type,))))
-        for type in dict.fromkeys(selection.types)
-    ]
-    # Each is one index range in order, so the backlog is merged as far as it is read, and never sorted.
-    return ranges[0] if len(ranges) == 1 else heapq.merge(*ranges, key=itemgetter(_PRIORITY, _KEY))
-
-
-def _rows(records: Iterable[_Values], keys: list[int]) -> Iterator[Row]:
-    """The rows; the row key of each one handed out is added to ``keys``."""
-    for record in records:
-        keys.append(record[_KEY])
-        yield Row._make(record[1:])
-
-
-def _wanted(selection: Selection, now: float) -> dict[str, Any]:
-    return {"ids": _json_set(selection.ids or ()), "types": json.dumps(selection.types), "now": now}
-
-
-def _json_set(ids: Iterable[str]) -> str:
-    """Each id once, in order: two pointers may name the same job."""
-    return json.dumps(list(dict.fromkeys(ids)))
 
 
 def _values(row: Row) -> list[Any]:

@@ -7,6 +7,14 @@ then closes, it removes the write-ahead log, and what the child commits after th
 3.40; https://www.sqlite.org/howtocorrupt.html section 2.6). So a fork first waits for the transaction in
 progress and closes the connection; parent and child each open again at their next call. A fork that runs no
 ``os.register_at_fork`` hooks leaves an inherited connection; then the child is refused, before it loses a job.
+
+A file that is removed or replaced while it is open stays with those who have it open, and what they commit is
+lost with it. So the path is compared with the file that was opened: before each read, once the write lock is held,
+and after each commit, so that what was acknowledged is in the file that the path named then.
+
+Every wait has an end: ``busy_timeout`` for the other threads, and as long again for other processes. SQLite waits
+for those by sleeping and trying again, not in a line (https://www.sqlite.org/c3ref/busy_timeout.html): under
+steady writes one process may wait much longer than those that came after it.
 """
 
 import os
@@ -71,12 +79,10 @@ class SqliteFile:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """The connection, for statements that each read by themselves. Finish every cursor inside."""
-        handle = self._handles.get()
-        with handle.lock:
-            try:
-                yield handle.connection or self._connect(handle)
-            except sqlite3.Error as error:
-                raise self._explain(error) from error
+        with self._turn() as handle:
+            connection = handle.connection or self._connect(handle)
+            self._check_place(handle)
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -86,14 +92,18 @@ class SqliteFile:
         SQLITE_BUSY_SNAPSHOT when another process has written in between. A caller with nothing to write says
         ``ROLLBACK``, and no commit follows.
         """
-        with self.read() as connection:
+        with self._turn() as handle:
+            connection = handle.connection or self._connect(handle)
             try:
                 connection.execute("BEGIN IMMEDIATE")
+                self._check_place(handle)
                 yield connection
                 if connection.in_transaction:
                     connection.execute("COMMIT")
+                    self._check_place(handle)
             except BaseException:
-                _roll_back(connection)
+                if handle.connection is not None:
+                    _roll_back(connection)
                 raise
 
     def pulse(self) -> object:
@@ -104,6 +114,30 @@ class SqliteFile:
             (others,) = connection.execute("PRAGMA data_version").fetchone()
             return self._handles.get().serial, others, connection.total_changes
 
+    @contextmanager
+    def _turn(self) -> Iterator["_Handle"]:
+        """What this process has of the file, for this thread alone."""
+        handle = self._handles.get()
+        if not handle.lock.acquire(timeout=self._busy_timeout):
+            raise StoreUnavailable(
+                f"{self.address}: used by other threads of this process for more than {self._busy_timeout:g} s;"
+                " try again, or wait longer with ?busy_timeout="
+            )
+        try:
+            yield handle
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+        finally:
+            handle.lock.release()
+
+    def _check_place(self, handle: "_Handle") -> None:
+        if handle.place is None or _place(self.path) != handle.place:
+            self._disconnect(handle)
+            raise StoreError(
+                f"{self.address}: was removed or replaced while it was open; stop every process that uses it before"
+                " you move it, its -wal and its -shm. The next call opens what is there then"
+            )
+
     def _connect(self, handle: "_Handle") -> sqlite3.Connection:
         if self._open_in not in {None, os.getpid()}:
             raise StoreError(
@@ -113,6 +147,7 @@ class SqliteFile:
         connection = sqlite3.connect(
             self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
+        place = _place(self.path)
         try:
             self._prepare(connection)
         except BaseException:
@@ -120,7 +155,7 @@ class SqliteFile:
             connection.close()
             raise
         handle.connection, self._open_in = connection, os.getpid()
-        handle.serial = object()
+        handle.place, handle.serial = place, object()
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -188,6 +223,8 @@ class _Handle:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
+        #: Of the file that the connection has open.
+        self.place: tuple[int, int] | None = None
         #: A new one for each connection.
         self.serial = object()
         #: The thread that holds the lock over a fork.
@@ -207,6 +244,15 @@ def _close_at_fork(file: SqliteFile) -> None:
         return call
 
     os.register_at_fork(before=hook(SqliteFile.before_fork), after_in_parent=hook(SqliteFile.after_fork))
+
+
+def _place(path: str) -> tuple[int, int] | None:
+    """What tells a file from one that takes its name: (device, inode). None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

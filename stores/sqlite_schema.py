@@ -14,9 +14,9 @@ index                 serves
 kqueue_jobs_ready     claim without ids, has_ready, ready_types, counts, purge
 kqueue_jobs_put       find_lost: rows whose pointer was put; empty without a broker
 kqueue_jobs_unput     find_unput: rows known to have no pointer; empty with a broker that answers
-kqueue_jobs_lease     recover
+kqueue_jobs_lease     recover, held_by
 kqueue_jobs_delayed   promote, next_run_at; ``type`` in it lets counts and purge read the index alone
-kqueue_jobs_ended     counts, purge
+kqueue_jobs_ended     find, already in its order; ``type`` in it lets counts and purge read the index alone
 ====================  =================================================================================
 """
 
@@ -75,7 +75,7 @@ STEPS: Final[Steps] = (
         WHERE state = 'delayed'
         """,
         """
-        CREATE INDEX kqueue_jobs_ended ON kqueue_jobs (state, type)
+        CREATE INDEX kqueue_jobs_ended ON kqueue_jobs (state, id, type)
         WHERE state = 'dead' OR state = 'done'
         """,
     ),

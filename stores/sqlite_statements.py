@@ -8,7 +8,7 @@ ids or types is one JSON parameter, read in its order: CROSS JOIN keeps the left
 
 from typing import Final
 
-from kqueue.job import Row
+from kqueue.job import Row, State
 
 _COLUMNS: Final = ", ".join(f"job.{name}" for name in Row._fields)
 _BY_ID: Final = "FROM json_each(:ids) AS wanted CROSS JOIN kqueue_jobs AS job ON job.id = wanted.value"
@@ -34,6 +34,13 @@ CANDIDATES_OF_TYPE: Final = f"""
     ORDER BY job.priority, job.key
 """
 
+#: The same for one of several types, whose ranges are merged: without the payloads.
+PLACES_OF_TYPE: Final = """
+    SELECT priority, key FROM kqueue_jobs WHERE state = 'ready' AND type = ? ORDER BY priority, key
+"""
+
+CANDIDATE_AT: Final = f"SELECT job.key, {_COLUMNS} FROM kqueue_jobs AS job WHERE job.key = ?"
+
 LATER: Final = f"""
     SELECT job.id, job.run_at {_BY_ID}
     WHERE job.state = 'delayed' AND job.run_at > :now AND {_OF_TYPES}
@@ -45,33 +52,35 @@ CLAIM: Final = """
     WHERE key = ?
 """
 
+#: Those that run are few, and their own index names them.
+HELD_BY: Final = f"SELECT {_COLUMNS} FROM kqueue_jobs AS job WHERE job.state = 'running' AND job.lease_owner = ?"
+
 RENEW: Final = """
     UPDATE kqueue_jobs SET state = 'running', lease_until = ?, alone = coalesce(?, alone)
-    WHERE id = ? AND fence = ? AND state IN ('running', 'ready')
+    WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL AND state IN ('running', 'ready')
 """
 
-SETTLE_DELETE: Final = "DELETE FROM kqueue_jobs WHERE id = ? AND fence = ?"
+SETTLE_DELETE: Final = "DELETE FROM kqueue_jobs WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL"
 
 SETTLE_RETRY: Final = """
     UPDATE kqueue_jobs SET
         state = ?, run_at = ?, put_at = ?, reason = ?,
         failures = failures + 1, crashes = 0, suspicion = 0, alone = 0, lease_owner = NULL, lease_until = NULL
-    WHERE id = ? AND fence = ?
+    WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL
 """
 
-#: The try may be off already: a late holder gives back a job that was revived since.
 SETTLE_UNGET: Final = """
     UPDATE kqueue_jobs SET
-        state = ?, run_at = ?, put_at = ?, priority = coalesce(?, priority), tries = max(tries - 1, 0),
+        state = ?, run_at = ?, put_at = ?, priority = coalesce(?, priority), tries = tries - 1,
         crashes = crashes * ?, suspicion = suspicion * ?, alone = 0, lease_owner = NULL, lease_until = NULL
-    WHERE id = ? AND fence = ?
+    WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL
 """
 
 SETTLE_DIE: Final = """
     UPDATE kqueue_jobs SET
         state = 'dead', put_at = NULL, reason = ?,
         failures = failures + 1, crashes = 0, suspicion = 0, alone = 0, lease_owner = NULL, lease_until = NULL
-    WHERE id = ? AND fence = ?
+    WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL
 """
 
 # -- the operator's --------------------------------------------------------------------------------------
@@ -82,11 +91,21 @@ FIND_DEAD: Final = f"SELECT job.id, job.type, job.priority {_BY_ID} WHERE job.st
 
 REVIVE: Final = """
     UPDATE kqueue_jobs SET
-        state = 'ready', run_at = ?, put_at = ?, reason = ?, tries = 0, failures = 0, crashes = 0, suspicion = 0
+        state = 'ready', run_at = ?, put_at = ?, reason = ?, lease_owner = NULL,
+        tries = 0, failures = 0, crashes = 0, suspicion = 0
     WHERE id = ?
 """
 
 GET: Final = f"SELECT {_COLUMNS} {_BY_ID}"
+
+_FIND: Final = f"""
+    SELECT {_COLUMNS} FROM kqueue_jobs AS job
+    WHERE job.state = '{{}}' AND {{id}} > :after AND (:type IS NULL OR job.type = :type)
+    ORDER BY {{id}} LIMIT :limit
+"""
+#: What ended has an index in this order, and what waits is found on the way through all ids. What runs is few:
+#: the ``+`` keeps SQLite from that way, so that it sorts them (https://www.sqlite.org/optoverview.html#uplus).
+FINDS: Final = {state: _FIND.format(state, id="+job.id" if state == State.RUNNING else "job.id") for state in State}
 
 THERE: Final = f"SELECT job.id {_BY_ID}"
 
@@ -138,11 +157,11 @@ FIND_ABANDONED: Final = """
     WHERE state = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?
 """
 
-#: ``alone`` stays, for a late holder that renews.
+#: ``lease_owner`` and ``alone`` stay, for a late holder that settles or renews.
 RECOVER: Final = """
     UPDATE kqueue_jobs SET
         state = ?, crashes = crashes + alone, suspicion = suspicion + (1 - alone), reason = ?,
-        put_at = NULL, lease_owner = NULL, lease_until = NULL
+        put_at = NULL, lease_until = NULL
     WHERE key = ?
 """
 
@@ -164,19 +183,22 @@ READY_TYPES: Final = """
     SELECT type FROM found WHERE type IS NOT NULL
 """
 
-#: Rows that would be served before the head, had they a pointer.
-LOST_BEFORE_HEAD: Final = f"""
-    SELECT {_DUE} FROM kqueue_jobs
-    WHERE state = 'ready' AND type = :type AND priority < :priority AND put_at <= :until AND run_at <= :until
-    ORDER BY priority LIMIT :limit
-"""
-
-#: The same beside the head: ``:put_before`` is its ``put_at`` less the grace.
-LOST_BESIDE_HEAD: Final = f"""
-    SELECT {_DUE} FROM kqueue_jobs
-    WHERE state = 'ready' AND type = :type AND priority = :priority
-        AND put_at < :put_before AND put_at <= :until AND run_at <= :until
-    ORDER BY put_at LIMIT :limit
+#: Of each priority up to the head's, found by one probe from the one before, the rows that were put long ago.
+#: So what waits rightly is never read. ``:beside`` is the latest ``put_at`` of a lost row of the head's priority.
+FIND_LOST: Final = f"""
+    WITH RECURSIVE found (level) AS (
+        SELECT min(priority) FROM kqueue_jobs WHERE state = 'ready' AND put_at IS NOT NULL AND type = :type
+        UNION ALL
+        SELECT (
+            SELECT min(priority) FROM kqueue_jobs
+            WHERE state = 'ready' AND put_at IS NOT NULL AND type = :type AND priority > found.level
+        )
+        FROM found WHERE found.level < :priority ORDER BY 1
+    )
+    SELECT {_DUE} FROM found CROSS JOIN kqueue_jobs AS job
+    WHERE found.level <= :priority AND job.priority = found.level AND job.state = 'ready' AND job.type = :type
+        AND job.put_at <= iif(found.level < :priority, :until, :beside) AND job.run_at <= :until
+    LIMIT :limit
 """
 
 MARK: Final = """

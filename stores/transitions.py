@@ -37,25 +37,24 @@ def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
                 run_at=run_at,
                 put_at=put_at,
                 priority=row.priority if priority is None else priority,
-                # It may be off already: a late holder gives back a job that was revived since.
-                tries=max(row.tries - 1, 0),
+                tries=row.tries - 1,
             )
 
 
 def revived(row: Row, reason: str, now: float, put_at: float | None) -> Row:
     """A dead row, ready once more. The fence stays: it only grows."""
-    return _cleared(row)._replace(state=State.READY, run_at=now, put_at=put_at, reason=reason, tries=0, failures=0)
+    fresh = _cleared(row)._replace(lease_owner=None, tries=0, failures=0)
+    return fresh._replace(state=State.READY, run_at=now, put_at=put_at, reason=reason)
 
 
 def recovered(row: Row, max_crashes: int) -> Row:
-    """An abandoned row, taken from its holder. ``alone`` stays, for a late holder that renews."""
+    """An abandoned row. ``lease_owner`` and ``alone`` stay, for a late holder that settles or renews."""
     state, reason = recovery(row.alone, row.crashes, max_crashes)
     return row._replace(
         state=state,
         reason=reason,
         crashes=row.crashes + bool(row.alone),
         suspicion=row.suspicion + (not row.alone),
-        lease_owner=None,
         lease_until=None,
         put_at=None,
     )

@@ -21,6 +21,7 @@ from tests.tubes import (
     opened,
     pointer,
     reserve_all,
+    reserve_past_strangers,
     run,
 )
 
@@ -75,6 +76,20 @@ def test_the_number_of_reserves_follows_the_jobs_that_entries_hold(broker, subsc
     assert len(subscription.reserve(100_000, 0).entries) == 13
 
 
+def test_the_number_of_reserves_follows_what_came_last_and_forgets_what_came_long_ago(broker, subscription):
+    broker.put([(pointer(), 0) for _ in range(2000)] + [(pointer(100), 0) for _ in range(100)])
+    for _ in range(100):
+        if len(subscription.reserve(50, 0).entries[-1].pointer.ids) == 100:
+            break
+    subscription.reserve(500, 0)  # by a mixture of both
+    assert len(subscription.reserve(500, 0).entries) == 5
+    reserve_all(subscription)
+    broker.put([(pointer(), 0) for _ in range(300)])
+    counts = [len(subscription.reserve(50, 0).entries) for _ in range(20)]
+    assert counts[-1] == 50 or sum(counts) == 300
+    assert 50 in counts
+
+
 def test_a_selection_names_the_types_and_all_ids_in_order(broker):
     subscription = broker.subscribe(["mail", "resize"])
     first, second, third = pointer(3), pointer(2, "resize"), pointer(1)
@@ -83,6 +98,21 @@ def test_a_selection_names_the_types_and_all_ids_in_order(broker):
     assert [selection.types for selection in selections] == [("mail", "resize")] * 2
     assert [selection.ids for selection in selections] == [first.ids, second.ids + third.ids]
     subscription.close()
+
+
+def test_each_entry_goes_to_the_tube_of_its_type_whatever_was_looked_at_before(broker):
+    for step in ("peek b", "put a", "put b", "peek a", "put b", "put a", "peek b", "put b"):
+        call, type = step.split()
+        if call == "put":
+            broker.put([(pointer(type=type), 0)])
+        else:
+            broker.peek(type)
+    drained = {}
+    for type in ("a", "b"):
+        subscription = broker.subscribe([type])
+        drained[type] = [entry.pointer.type for entry in reserve_all(subscription)]
+        subscription.close()
+    assert drained == {"a": ["a", "a"], "b": ["b", "b", "b"]}
 
 
 def test_delays_are_rounded_up_to_whole_seconds_and_cut_at_an_hour(beanstalkd, broker, subscription):
@@ -148,6 +178,18 @@ def test_a_server_that_takes_no_pointer_at_all_is_named_with_its_limit(start_bea
     broker.close()
 
 
+def test_a_type_too_long_for_the_server_is_named_after_all_others_are_put(start_beanstalkd):
+    server = start_beanstalkd(flags=["-z", "200"])
+    broker = opened(server)
+    long, longer = "x" * 180, "y" * 190
+    with pytest.raises(BrokerError, match=f"{server.url}: .*'{long}', '{longer}'.* 200 bytes.*-z") as caught:
+        broker.put([(pointer(type=type), 0) for type in (long, "mail", longer, "resize", long, "mail")])
+    assert not isinstance(caught.value, BrokerUnavailable)
+    depths = broker.depths(["mail", "resize", long, longer])
+    assert [depth["ready"] for depth in depths.values()] == [2, 1, 0, 0]
+    broker.close()
+
+
 def test_a_server_in_drain_mode_refuses_puts_and_serves_the_rest(beanstalkd, broker, subscription):
     broker.put([(pointer(), 0)])
     beanstalkd.drain_mode()
@@ -185,11 +227,10 @@ def test_what_is_not_ours_is_buried_counted_and_told_once(beanstalkd, broker, su
             client.put(body, priority=5)
         broker.put([(ours, 0)])
         with caplog.at_level(logging.WARNING):
-            selection, entries, foreign = subscription.reserve(1, 0)
-            assert selection.ids == ours.ids
-            assert (len(entries), foreign) == (1, 6)
+            entries, strangers = reserve_past_strangers(subscription)
+            assert ([entry.pointer for entry in entries], strangers) == ([ours], 6)
             client.put(b"once more", priority=5)
-            assert subscription.reserve(1, 0) == (None, [], 1)
+            assert reserve_past_strangers(subscription) == ([], 1)
     assert broker.depths(["mail"])["mail"]["buried"] == 7
     assert [record.name for record in caplog.records] == ["kqueue.brokers.beanstalk"]
     assert beanstalkd.url in caplog.text
@@ -200,8 +241,34 @@ def test_strangers_by_the_hundred_do_not_hide_what_is_ours(beanstalkd, broker, s
         for _ in range(300):
             client.put(b"stranger", priority=5)
     broker.put([(pointer(), 0)])
-    _, entries, foreign = subscription.reserve(1, 0)
-    assert (len(entries), foreign) == (1, 300)
+    entries, strangers = reserve_past_strangers(subscription)
+    assert (len(entries), strangers) == (1, 300)
+
+
+def test_strangers_without_end_do_not_outlast_the_time(beanstalkd, broker, subscription):
+    """What was buried is told, and a selection of nothing says that ours may stand behind it."""
+    with beanstalkd.client(PREFIX + "mail") as client:
+        for _ in range(300):
+            client.put(b"stranger")
+        selection, entries, foreign = subscription.reserve(1, 0)
+        assert (selection, entries) == ((("mail",), ()), [])
+        assert foreign == client.stats_tube(PREFIX + "mail")["current-jobs-buried"] < 100
+
+
+def test_a_wake_ends_a_reserve_among_strangers(beanstalkd, broker, subscription, monkeypatch):
+    with beanstalkd.client(PREFIX + "mail") as client:
+        for _ in range(300):
+            client.put(b"stranger")
+    bury = wire.bury
+
+    def bury_and_wake(entry: int) -> wire.Command:
+        subscription.wake()
+        return bury(entry)
+
+    monkeypatch.setattr(wire, "bury", bury_and_wake)
+    selection, entries, foreign = subscription.reserve(1, FOR_EVER_S)
+    assert (selection, entries) == (None, [])
+    assert foreign == broker.depths(["mail"])["mail"]["buried"] < 100
 
 
 def test_a_stranger_that_comes_while_we_wait_does_not_end_the_wait(beanstalkd, broker, subscription):
@@ -244,8 +311,8 @@ def test_an_entry_longer_than_any_pointer_is_read_past(start_beanstalkd):
         client.put(b"x" * 5_000_001, priority=5)
     broker.put([(pointer(), 0)])
     subscription = broker.subscribe(["mail"])
-    _, entries, foreign = subscription.reserve(1, 0)
-    assert (len(entries), foreign) == (1, 1)
+    entries, strangers = reserve_past_strangers(subscription)
+    assert (len(entries), strangers) == (1, 1)
     subscription.close()
     broker.close()
 
@@ -361,12 +428,24 @@ def test_no_reserve_is_left_behind_after_a_time_limit(beanstalkd, broker, subscr
     assert len(subscription.reserve(1, 0).entries) == 1
 
 
-def test_a_wait_of_whole_seconds_keeps_its_connection(beanstalkd, subscription):
+def test_a_wait_that_ends_about_when_the_servers_does_keeps_its_connection(beanstalkd, subscription, monkeypatch):
+    """The server counts whole seconds. How near is near enough is made large: no clock decides this test."""
+    monkeypatch.setattr("kqueue.brokers.connection.LATE_S", PATIENCE_S)
     with beanstalkd.client() as client:
         subscription.reserve(1, 0)
         before = client.stats()["total-connections"]
-        assert subscription.reserve(1, 1) == (None, [], 0)
+        assert subscription.reserve(1, 0.1) == (None, [], 0)
+        subscription.reserve(1, 0)
         assert client.stats()["total-connections"] == before
+
+
+def test_a_wait_that_ends_long_before_the_servers_does_costs_the_connection(beanstalkd, subscription):
+    with beanstalkd.client() as client:
+        subscription.reserve(1, 0)
+        before = client.stats()["total-connections"]
+        assert subscription.reserve(1, 0.1) == (None, [], 0)
+        subscription.reserve(1, 0)
+        assert client.stats()["total-connections"] == before + 1
 
 
 def test_an_entry_held_too_long_costs_the_connection_and_no_storm(beanstalkd, subscription, caplog):

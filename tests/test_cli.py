@@ -1,10 +1,8 @@
 """The command line as its users meet it: real processes, their exit statuses, and one line for each error."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,64 +10,17 @@ import pytest
 import kqueue
 from kqueue import KQueue
 from tests.beanstalkd import Beanstalkd, free_port
+from tests.shop import APP, NO_JOB, PATIENCE_S, Shop, the_job
 
-PATIENCE_S = 60
-
-APP = """
-from kqueue import KQueue
-
-number = 3
-empty = KQueue(store="sqlite:///jobs.db")
-queue = KQueue(store="sqlite:///jobs.db", retry_delay=600)
-
-@queue.handler("greet")
-def greet(job):
-    if job.payload == "fail":
-        raise RuntimeError("two\\nlines")
-    print("hello", job.payload, flush=True)
-    job.delete()
-"""
-
-
-class Shop:
-    """A folder with a user's program and its jobs, and the command line run in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = f"sqlite:///{folder}/jobs.db"
-        (folder / "shop.py").write_text(APP)
-        unset = {"KQUEUE_STORE", "KQUEUE_BROKER", "PYTHONPATH"}
-        self.environment = {name: value for name, value in os.environ.items() if name not in unset}
-        self.environment["KQUEUE_STORE"] = self.store
-
-    def start(self, *args: str, **options: object) -> "subprocess.Popen[str]":
-        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-            [sys.executable, "-m", "kqueue", *args],
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-        )
-
-    def kqueue(self, *args: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
-        stdin = subprocess.DEVNULL if text is None else subprocess.PIPE
-        with self.start(*args, stdin=stdin) as process:
-            out, err = process.communicate(text, timeout=PATIENCE_S)
-        return subprocess.CompletedProcess(args, process.returncode, out, err)
-
-    def ids(self, *args: str, text: str | None = None) -> list[str]:
-        done = self.kqueue("add", *args, text=text)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout.split()
-
-    def refused(self, *args: str, text: str | None = None) -> str:
-        """The one line that a command says when it could not be done."""
-        done = self.kqueue(*args, text=text)
-        assert (done.returncode, done.stdout) == (2, ""), done
-        assert done.stderr.startswith("kqueue: ")
-        assert done.stderr.endswith("\n")
-        assert done.stderr.count("\n") == 1, done.stderr
-        return done.stderr
+#: Commands that make sense only where jobs are.
+FIND_JOBS = [
+    ["status"],
+    ["sweep"],
+    ["list"],
+    ["show", NO_JOB],
+    ["retry", NO_JOB, "--reason", "mended"],
+    ["delete", NO_JOB, "--yes"],
+]
 
 
 @pytest.fixture
@@ -81,118 +32,6 @@ def shop(tmp_path: Path) -> Shop:
 def queue(shop: Shop):
     with KQueue(store=shop.store) as queue:
         yield queue
-
-
-# -- add -----------------------------------------------------------------------------------------------------
-
-
-def test_add_stores_each_payload_and_prints_its_id(shop: Shop, queue: KQueue):
-    ids = shop.ids("greet", '{"a": [1, null]}', '"é"', "--priority", "high", "--delay", "60", "--ttr", "2.5")
-    jobs = [queue.get_job(job_id) for job_id in ids]
-    assert [job and job.payload for job in jobs] == [{"a": [1, None]}, "é"]
-    assert {(job.priority, job.delay, job.ttr, job.state) for job in jobs if job} == {(2**14, 60, 2.5, "delayed")}
-
-
-def test_add_without_a_payload_adds_null(shop: Shop, queue: KQueue):
-    (job_id,) = shop.ids("greet")
-    job = queue.get_job(job_id)
-    assert job is not None
-    assert job.payload is None
-
-
-def test_add_takes_a_number_as_priority(shop: Shop, queue: KQueue):
-    (job_id,) = shop.ids("greet", "--priority", "7")
-    job = queue.get_job(job_id)
-    assert job is not None
-    assert job.priority == 7
-
-
-def test_add_takes_a_negative_number_after_two_dashes(shop: Shop, queue: KQueue):
-    (job_id,) = shop.ids("greet", "--", "-5")
-    job = queue.get_job(job_id)
-    assert job is not None
-    assert job.payload == -5
-
-
-@pytest.mark.parametrize("source", [["-"], ["--lines", "-"], ["--lines", "lines.jsonl"]])
-def test_add_reads_one_payload_a_line(shop: Shop, queue: KQueue, source: list[str]):
-    text = '{"n": 1}\n\n"two"\r\n3'
-    (shop.folder / "lines.jsonl").write_text(text)
-    jobs = [queue.get_job(job_id) for job_id in shop.ids("greet", *source, text=text)]
-    assert [job and job.payload for job in jobs] == [{"n": 1}, "two", 3]
-
-
-def test_add_counts_instead_of_printing_ids(shop: Shop, queue: KQueue):
-    assert shop.ids("greet", "-", "--count", text="1\n" * 2_345) == ["2345"]
-    assert queue.counts("greet")["ready"] == 2_345
-
-
-def test_add_of_no_lines_adds_nothing(shop: Shop):
-    assert shop.ids("greet", "-", "--count", text="") == ["0"]
-
-
-def test_a_bad_line_is_named_and_nothing_of_its_batch_is_added(shop: Shop, queue: KQueue):
-    line = shop.refused("add", "greet", "-", text="1\n2\n\nthree\n5\n")
-    assert "standard input, line 4" in line
-    assert "'three'" in line
-    assert queue.counts()["ready"] == 0
-
-
-def test_a_bad_line_far_down_says_how_many_were_added_before(shop: Shop, queue: KQueue):
-    line = shop.refused("add", "greet", "-", "--count", text="1\n" * 1_500 + "oops\n")
-    assert "line 1501" in line
-    assert "1000 jobs before were added" in line
-    assert queue.counts("greet")["ready"] == 1_000
-
-
-def test_closed_standard_input_is_said(shop: Shop):
-    command = f"'{sys.executable}' -m kqueue add greet - <&-"
-    done = subprocess.run(
-        command,
-        check=False,
-        shell=True,
-        cwd=shop.folder,
-        env=shop.environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("kqueue: standard input: ")
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["greet", "abc"], "payload 1: expected JSON, got 'abc'"),
-        (["greet", "1", "NaN"], "payload 2: expected JSON, got 'NaN'"),
-        (["greet", "[" * 100_000], "payload 1: expected JSON"),
-        (["greet", "1", "--lines", "f"], "not both"),
-        (["greet", "--lines", "missing.jsonl"], "missing.jsonl: No such file"),
-        (["two words"], "type: "),
-        (["greet", "--priority", "asap"], "priority: "),
-        (["greet", "--priority", "4294967296"], "priority: "),
-        (["greet", "--delay", "-1"], "delay: "),
-        (["greet", "--delay", "nan"], "delay: "),
-        (["greet", "--ttr", "0"], "ttr: "),
-        (["greet", "--ttr", "soon"], "--ttr"),
-        (["greet", "--store", "redis://localhost"], "store: "),
-        (["greet", "--store", "memory:"], "such as sqlite:///jobs.db"),
-        (["greet", "--store", "sqlite:////no/such/folder/jobs.db"], "sqlite:////no/such/folder/jobs.db"),
-        (["greet", "--broker", "amqp://localhost"], "broker: "),
-        (["greet", "--speed", "9"], "--speed"),
-        ([], "TYPE"),
-    ],
-)
-def test_add_refuses_on_one_line_and_adds_nothing(shop: Shop, queue: KQueue, args: list[str], said: str):
-    assert said in shop.refused("add", *args)
-    assert queue.store.types() == []
-
-
-def test_add_while_the_broker_is_down_keeps_the_job(shop: Shop, queue: KQueue):
-    done = shop.kqueue("add", "greet", "--broker", f"beanstalk://127.0.0.1:{free_port()}")
-    assert done.returncode == 0
-    assert queue.get_job(done.stdout.strip()) is not None
 
 
 # -- run -----------------------------------------------------------------------------------------------------
@@ -245,6 +84,56 @@ def test_a_signal_ends_a_waiting_run_cleanly(shop: Shop, number: signal.Signals)
     assert "deleted 1" in out
 
 
+ENDLESS = """
+import signal, time
+
+@queue.handler("endless")
+def endless(job):
+    print("begun", flush=True)
+    while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        time.sleep(0.01)
+    print("asked to stop", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_ctrl_c_interrupts_the_running_job(shop: Shop, queue: KQueue):
+    (shop.folder / "shop.py").write_text(APP + ENDLESS)
+    (job_id,) = shop.ids("endless")
+    with shop.start("run", "--app", "shop:queue") as process:
+        assert process.stdout is not None
+        for line in ["begun\n", "asked to stop\n"]:
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err.split()) == (130, ["kqueue:", "interrupted"])
+    assert the_job(queue, job_id).state == "ready"
+
+
+QUITS = """
+import sys
+
+@queue.handler("quit")
+def quit(job):
+    sys.exit(job.payload)
+"""
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"), [("0", "0"), ("7", "7"), ("null", "None"), ('"two\\nlines"', "two lines")]
+)
+def test_a_handler_that_calls_sys_exit_is_said_and_exits_1(shop: Shop, queue: KQueue, payload: str, code: str):
+    (shop.folder / "shop.py").write_text(APP + QUITS)
+    (job_id,) = shop.ids("quit", payload)
+    done = shop.kqueue("run", "--app", "shop:queue")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"kqueue: a handler ended the run with SystemExit: {code};")
+    assert done.stderr.count("\n") == 1
+    job = the_job(queue, job_id)
+    assert (job.state, job.tries) == ("delayed", 1)
+    assert "SystemExit" in str(job.reason)
+
+
 @pytest.mark.parametrize(
     ("app", "said"),
     [
@@ -254,6 +143,9 @@ def test_a_signal_ends_a_waiting_run_cleanly(shop: Shop, number: signal.Signals)
         ("broken:queue", "ZeroDivisionError: division by zero"),
         ("broken:queue", "broken.py, line 2"),
         ("quits:queue", "cannot import quits: SystemExit"),
+        ("half:queue", "half.py, line 2"),
+        ("misused:queue", "misused.py, line 4)"),
+        ("misnamed:queue", "misnamed.py, line 3)"),
         ("shop:other", "module shop has no 'other'; it has the KQueue empty and queue"),
         ("shop:number", "shop:number is no KQueue"),
         ("shop:empty", "shop:empty has no handler"),
@@ -262,6 +154,9 @@ def test_a_signal_ends_a_waiting_run_cleanly(shop: Shop, number: signal.Signals)
 )
 def test_run_that_cannot_run_says_which_part_failed(shop: Shop, app: str, said: str):
     (shop.folder / "broken.py").write_text("# first\n1 / 0\n")
+    (shop.folder / "half.py").write_text("# first\nqueue = KQueue(\n")
+    (shop.folder / "misused.py").write_text("from kqueue import KQueue\n\n\nqueue = KQueue(store='redis://here')\n")
+    (shop.folder / "misnamed.py").write_text("import json\n\nqueue = json.loads('{')\n")
     (shop.folder / "quits.py").write_text("raise SystemExit(0)\n")
     (shop.folder / "away.py").write_text(APP.replace("///jobs.db", "////no/such/folder/jobs.db"))
     assert said in shop.refused("run", "--app", app)
@@ -271,6 +166,10 @@ def test_run_without_its_broker_exits_2(shop: Shop):
     address = f"beanstalk://127.0.0.1:{free_port()}"
     (shop.folder / "far.py").write_text(APP.replace('jobs.db", retry', f'jobs.db", broker="{address}", retry'))
     assert address in shop.refused("run", "--app", "far:queue")
+
+
+def test_an_app_that_does_not_import_itself_has_no_line_of_ours(shop: Shop):
+    assert "line" not in shop.refused("run", "--app", "nowhere:queue")
 
 
 @pytest.mark.parametrize("limit", ["-1", "many"])
@@ -296,9 +195,10 @@ def test_status_counts_by_type_and_state(shop: Shop, queue: KQueue):
     assert ["greet", "0", "2", "0", "0", "0"] in [line.split() for line in plain]
 
 
-def test_status_of_an_empty_store(shop: Shop):
+def test_status_of_an_empty_store(shop: Shop, queue: KQueue):
     done = shop.kqueue("status")
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[2:] == ["no jobs"]
 
 
 def test_status_shows_what_the_tubes_hold(shop: Shop, beanstalkd: Beanstalkd):
@@ -336,12 +236,29 @@ def test_sweep_without_its_broker_exits_2(shop: Shop):
     assert address in shop.refused("sweep", "--broker", address)
 
 
-@pytest.mark.parametrize("command", [["add", "greet"], ["status"], ["sweep"]])
+@pytest.mark.parametrize("command", [["add", "greet"], *FIND_JOBS])
 def test_a_command_without_a_store_says_how_to_give_one(shop: Shop, command: list[str]):
     del shop.environment["KQUEUE_STORE"]
     line = shop.refused(*command)
     assert "--store" in line
     assert "KQUEUE_STORE" in line
+
+
+@pytest.mark.parametrize("command", FIND_JOBS, ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "url", ["sqlite:///no%3Fsuch.db", "sqlite:///no%3Fsuch.db?synchronous=NORMAL", "sqlite:///shop.py/j.db"]
+)
+def test_a_mistyped_sqlite_path_is_said_and_makes_no_file(shop: Shop, command: list[str], url: str):
+    before = sorted(shop.folder.iterdir())
+    line = shop.refused(*command, "--store", url)
+    assert str(shop.folder / "no?such.db") in line or str(shop.folder / "shop.py/j.db") in line
+    assert sorted(shop.folder.iterdir()) == before
+
+
+def test_an_escaped_sqlite_path_is_found(shop: Shop):
+    url = "sqlite:///what%3F.db?synchronous=NORMAL"
+    shop.ids("greet", "--store", url)
+    assert "greet" in shop.kqueue("status", "--store", url).stdout
 
 
 # -- all of it -----------------------------------------------------------------------------------------------
@@ -354,11 +271,28 @@ def test_version(shop: Shop):
 def test_no_command_shows_help(shop: Shop):
     done = shop.kqueue()
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ["add", "demo", "run", "status", "sweep"])
+    assert all(
+        command in done.stdout
+        for command in ["add", "delete", "demo", "list", "retry", "run", "show", "status", "sweep"]
+    )
 
 
 def test_an_unknown_command_is_one_line(shop: Shop):
     assert "nonsense" in shop.refused("nonsense")
+
+
+@pytest.mark.parametrize("command", ["status", "add greet 1", "run --app shop:queue", "list"])
+def test_closed_standard_output_stops_no_command(shop: Shop, queue: KQueue, command: str):
+    done = shop.shell(f"KQUEUE {command} >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_below_standard_output_is_one_line(shop: Shop, queue: KQueue):
+    done = shop.shell("KQUEUE status >/dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("kqueue: ")
+    assert done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr
 
 
 def test_output_that_nobody_reads_to_its_end_is_no_traceback(shop: Shop):

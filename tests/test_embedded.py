@@ -8,7 +8,7 @@ import pytest
 from kqueue.broker import Pointer, Subscription
 from kqueue.brokers.embedded import PROMOTE_ROWS, EmbeddedBroker
 from kqueue.store import Selection
-from tests.contracts.test_broker import FOR_EVER_S, Shelf, ended, run
+from tests.contracts.test_broker import FOR_EVER_S, Service, Shelf, ended, run
 
 
 class Watched(Shelf):
@@ -17,7 +17,7 @@ class Watched(Shelf):
     def __init__(self, *, has_pulse: bool) -> None:
         super().__init__()
         self.has_pulse = has_pulse
-        self.pulses = self.looks = 0
+        self.pulses = self.looks = self.promotions = 0
         self.asked_often = threading.Event()
 
     def pulse(self) -> object:
@@ -29,6 +29,10 @@ class Watched(Shelf):
     def has_ready(self, types: tuple[str, ...]) -> bool:
         self.looks += 1
         return super().has_ready(types)
+
+    def promote(self, now: float, limit: int) -> int:
+        self.promotions += 1
+        return super().promote(now, limit)
 
 
 @pytest.fixture(params=[True, False], ids=["pulse", "no pulse"])
@@ -72,11 +76,48 @@ def test_a_put_rings_only_while_somebody_waits(store):
     assert broker._waiting == {}
 
 
-def test_due_rows_of_other_types_do_not_hide_ours(store, subscription):
-    for _ in range(2 * PROMOTE_ROWS):
+@pytest.fixture
+def many_others(store: Watched) -> str:
+    """Due rows of another type for two batches and more, and behind them one of ours: its id."""
+    for _ in range(2 * PROMOTE_ROWS + 1):
         store.add("other", 1, -2)
-    store.add("mail", 1, -1)
-    assert subscription.reserve(1, 0).selection == Selection(("mail",))
+    return store.add("mail", 1, -1)
+
+
+def test_due_rows_of_other_types_do_not_hide_ours(store, subscription, many_others):
+    service = Service(EmbeddedBroker(store), store)
+    taken = []
+    while not taken:
+        selection, _, _ = subscription.reserve(1, 0)
+        assert selection is not None, "the loop would end with ours still there"
+        taken = store.claim(selection, 1)
+    assert taken == [many_others]
+    assert service.take(subscription) == []
+    assert subscription.reserve(1, 0).selection is None
+
+
+def test_a_reserve_makes_one_batch_of_due_rows_ready(store, subscription, many_others):
+    """Its caller looks at its time limit before the next. A selection says that there may be more to find."""
+    for batches in (1, 2):
+        assert subscription.reserve(1, FOR_EVER_S).selection == Selection(("mail",))
+        assert store.promotions == batches
+        assert not store.has_ready(("mail",))
+
+
+def test_a_wake_ends_a_reserve_among_due_rows_of_other_types(store, subscription, many_others):
+    subscription.reserve(1, FOR_EVER_S)
+    subscription.wake()
+    assert subscription.reserve(1, FOR_EVER_S) == (None, [], 0)
+
+
+def test_a_wait_ends_when_a_delayed_row_falls_due_and_not_at_its_next_look(store, subscription, monkeypatch):
+    for pause in ("PULSE_S", "FIRST_LOOK_S", "LAST_LOOK_S"):
+        monkeypatch.setattr(f"kqueue.brokers.embedded.{pause}", FOR_EVER_S)
+    store.add("mail", 1, 0.2)
+    got = []
+    waiting = run(lambda: got.append(subscription.reserve(1, FOR_EVER_S)))
+    assert ended(waiting)
+    assert got == [(Selection(("mail",)), [], 0)]
 
 
 def test_rows_that_are_not_due_stay_delayed(store, subscription):

@@ -18,7 +18,7 @@ ROOMS = {
     "queue": ("queue", "values contracts pointers brokers stores engine"),
     "public": ("__init__", "values queue"),
     "programs": ("app demo", "public"),
-    "commands": ("cli", "public programs"),
+    "commands": ("add_command cli job_commands terminal", "public programs"),
     "entry": ("__main__", "commands"),
 }
 ROOM_OF = {module: room for room, (modules, _) in ROOMS.items() for module in modules.split()}

@@ -3,7 +3,7 @@
 import os
 
 from kqueue.clock import ManualClock
-from kqueue.errors import StoreError
+from kqueue.errors import AddFailed
 from kqueue.job import Row, State
 from kqueue.store import Retry, Selection
 from kqueue.stores.memory import MemoryStore
@@ -25,8 +25,8 @@ def test_a_child_after_a_fork_is_told_to_use_another_store():
     if pid == 0:
         try:
             store.add([row(2)])
-        except StoreError as error:
-            os._exit(0 if "after a fork" in str(error) else 1)
+        except AddFailed as failed:
+            os._exit(0 if "after a fork" in str(failed) and failed.not_taken == (row(2).id,) else 1)
         os._exit(2)
     assert os.waitpid(pid, 0)[1] == 0
     assert store.counts()["ready"] == 1

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 from pymongo.monitoring import CommandListener
 
 from kqueue.clock import ManualClock
 from kqueue.errors import AddFailed, StoreError, StoreUnavailable
 from kqueue.ids import IdMint
 from kqueue.job import Row, State
-from kqueue.store import Claim, Delete, Die, Head, Held, Retry, Selection, Settled, Settlement, Unget
+from kqueue.store import Claim, Delete, Die, Head, Held, Recovered, Retry, Selection, Settled, Settlement, Unget
 from kqueue.stores.mongo import MongoStore
 from kqueue.stores.mongo_link import read_url
-from kqueue.stores.mongo_schema import INLINE_BYTES, MAX_PAYLOAD_BYTES
+from kqueue.stores.mongo_schema import INLINE_BYTES, JOBS, MAX_PAYLOAD_BYTES
 from kqueue.window import MAX_PAYLOAD_BYTES as WINDOW_BYTES
 from kqueue.window import Limits
 from tests.beanstalkd import free_port
@@ -61,8 +62,11 @@ class Commands(CommandListener):
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
+        #: By a command's name: what is to happen, once, before it is sent.
+        self.before: dict[str, Callable[[], object]] = {}
 
     def started(self, event: Any) -> None:
+        self.before.pop(event.command_name, lambda: None)()
         if event.command_name not in ("endSessions", "createIndexes"):
             self.sent.append({event.command_name: event.command[event.command_name], **event.command})
 
@@ -180,7 +184,8 @@ def backlog(watched: MongoStore, commands: Commands) -> MongoStore:
         for at, row in enumerate(new_rows(BACKLOG, state=State.RUNNING, fence=1, tries=1))
     ]
     unput = new_rows(20, type="unput", put_at=None)
-    for rows in (waiting, delayed, held, unput):
+    dead = [row._replace(type=f"t{at % 2}") for at, row in enumerate(new_rows(BACKLOG, state=State.DEAD))]
+    for rows in (waiting, delayed, held, unput, dead):
         watched.add(rows)
     commands.sent.clear()
     return watched
@@ -200,6 +205,8 @@ CALLS: dict[str, Callable[[MongoStore], object]] = {
     "find_lost, head behind": lambda store: store.find_lost("t1", Head(30, NOW + 60), NOW + 9000, 5, 2000),
     "find_lost, head in front": lambda store: store.find_lost("t1", Head(10, NOW), NOW + 9000, 5, 10) == [],
     "purge": lambda store: store.purge("t1", 10),
+    "find, dead": lambda store: store.find(None, State.DEAD, None, 10),
+    "find, dead of a type": lambda store: store.find("t1", State.DEAD, "0", 10),
     "types": lambda store: store.types(),
 }
 
@@ -218,6 +225,16 @@ def test_a_call_reads_what_it_wants_by_an_index_whatever_the_backlog(
         assert stages <= USING_INDEX, command
         assert keys <= 3 * wanted + 30, (command, keys)
         assert documents <= 2 * wanted + 20, (command, documents)
+
+
+def test_find_walks_only_the_rows_of_a_state(
+    backlog: MongoStore, mongod: Mongod, mongo_database: str, commands: Commands
+):
+    found = backlog.find("unput", State.READY, None, 100)
+    (command,) = commands.sent
+    _, keys, documents = explain(mongod, mongo_database, command)
+    assert len(found) == documents == 20
+    assert keys <= 30
 
 
 def test_counts_walk_an_index_and_not_the_rows(
@@ -300,6 +317,72 @@ def find_all(name: str, value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from find_all(name, inner)
+
+
+# -- others at work ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def overtaken(watched: MongoStore, store: MongoStore, commands: Commands) -> Callable[[str, str], int]:
+    """Calls ``method`` with a limit of 2; another takes the same two rows before its write, the ``command``."""
+    calls: dict[str, Callable[[MongoStore], int]] = {
+        "purge": lambda store: store.purge("t", 2),
+        "promote": lambda store: store.promote(NOW, 2),
+        "recover": lambda store: store.recover(NOW + TTR, 3, 2).ready,
+    }
+
+    def call(method: str, command: str) -> int:
+        commands.before[command] = lambda: calls[method](store)
+        return calls[method](watched)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("method", "command", "fields"),
+    [
+        ("purge", "delete", {}),
+        ("promote", "update", {"state": State.DELAYED}),
+        ("recover", "update", {"state": State.RUNNING, "lease_until": NOW, "lease_owner": "gone"}),
+    ],
+)
+def test_nothing_is_returned_only_when_nothing_is_left(
+    overtaken: Callable[[str, str], int], store: MongoStore, method: str, command: str, fields: dict[str, Any]
+):
+    store.add(new_rows(4, **fields))
+    assert overtaken(method, command) == 2
+    store.add(new_rows(2, **fields))
+    assert overtaken(method, command) == 0
+
+
+def test_a_claim_takes_nothing_that_its_late_holder_renewed_since_it_looked(store: MongoStore):
+    rows = new_rows(2)
+    store.add(rows)
+    claim(store, rows[:1])
+    store.recover(NOW + TTR, 3, 10)
+    ours = claim_while(store, lambda: store.renew([Held(rows[0].id, 1, TTR)], NOW + TTR))
+    assert ids_of(ours.rows) == ids_of(rows[1:])
+    assert [(row.state, row.fence) for row in store.get(ids_of(rows[:1]))] == [(State.RUNNING, 1)]
+
+
+@pytest.mark.parametrize("what", ["database", "jobs"])
+def test_what_is_dropped_while_in_use_is_made_again(
+    store: MongoStore, mongod: Mongod, mongo_database: str, what: str
+):
+    store.add(new_rows(3))
+    assert store.has_ready(["t"])
+    with mongod.client() as client:
+        jobs = client[mongo_database][JOBS]
+        indexes = jobs.index_information()
+        if what == "database":
+            client.drop_database(mongo_database)
+        else:
+            jobs.drop()
+        rows = new_rows(2)
+        store.add(rows)
+        assert ids_of(store.claim(Selection(("t",)), window(), "me", NOW, False).rows) == ids_of(rows)
+        assert store.recover(NOW + TTR, 3, 10) == Recovered(ready=2, dead=0)
+        assert jobs.index_information() == indexes
 
 
 # -- faults ----------------------------------------------------------------------------------------------
@@ -423,7 +506,7 @@ def test_a_claim_whose_reply_is_lost_is_ours(behind_proxy: MongoStore, proxy: Lo
     assert [row.fence for row in claimed] == [1] * 5
 
 
-def claim_while(store: MongoStore, happens: Callable[[], object]) -> Claim:
+def claim_while(store: MongoStore, happens: Callable[[], object], alone: bool = False) -> Claim:
     """A claim of all that is ready; ``happens`` when it has read its candidates and not yet taken them."""
 
     class Overtaken(Limits):
@@ -432,7 +515,7 @@ def claim_while(store: MongoStore, happens: Callable[[], object]) -> Claim:
             happens()
             return chosen
 
-    return store.claim(Selection(("t",)), Overtaken(jobs=10, job_s={"t": 0.0}), "slower", NOW + TTR, False)
+    return store.claim(Selection(("t",)), Overtaken(jobs=10, job_s={"t": 0.0}), "slower", NOW + TTR, alone)
 
 
 def test_a_claim_of_which_another_took_a_part_gives_the_rest(store: MongoStore):
@@ -524,6 +607,39 @@ def test_a_renewal_and_a_mark_whose_replies_are_lost_are_done(behind_proxy: Mong
     assert proxy.all_lost
 
 
+def test_a_settle_after_one_that_failed_is_done_once_and_says_so(behind_proxy: MongoStore, proxy: LossyProxy):
+    rows = new_rows(6)
+    behind_proxy.add(rows)
+    claim(behind_proxy, rows)
+    verdicts = [
+        *(Delete(row.id, 1) for row in rows[:3]),
+        Retry(rows[3].id, 1, NOW, "why", None),
+        Unget(rows[4].id, 1, NOW, None, None, True),
+        Die(rows[5].id, 1, "why"),
+    ]
+    proxy.lose("delete", 2)
+    proxy.lose("update", 2)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            behind_proxy.settle(verdicts, NOW)
+    assert proxy.all_lost
+    assert behind_proxy.settle(verdicts, NOW) == Settled(frozenset(ids_of(rows)))
+    left = behind_proxy.get(ids_of(rows))
+    assert [(row.tries, row.failures) for row in left] == [(1, 1), (0, 0), (1, 1)]
+
+
+def test_a_run_that_was_given_back_cannot_be_renewed_or_settled(store: MongoStore):
+    rows = new_rows(1)
+    store.add(rows)
+    claim(store, rows)
+    store.settle([Unget(rows[0].id, 1, NOW, None, NOW, False)], NOW)
+    given_back = store.get(ids_of(rows))
+    assert store.renew([Held(rows[0].id, 1, TTR)], NOW) == {rows[0].id}
+    for late in (Retry(rows[0].id, 1, NOW, "late", NOW), Delete(rows[0].id, 1)):
+        assert store.settle([late], NOW).lost == {rows[0].id}
+    assert store.get(ids_of(rows)) == given_back
+
+
 @contextmanager
 def failing(mongod: Mongod, command: str, **how: Any) -> Iterator[None]:
     """The server itself fails the next ``command``. https://github.com/mongodb/mongo/wiki/The-failCommand-fail-point"""
@@ -537,19 +653,83 @@ def failing(mongod: Mongod, command: str, **how: Any) -> Iterator[None]:
             client.admin.command(point | {"mode": "off"})
 
 
+#: What the server answers when a write was done here, but no majority has said so in time.
+NO_MAJORITY = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication timed out"}
+
+
 def test_what_no_majority_has_acknowledged_is_unknown(store: MongoStore, mongod: Mongod):
     rows = new_rows(2)
-    slow = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication timed out"}
-    with failing(mongod, "insert", writeConcernError=slow), pytest.raises(AddFailed) as failed:
+    with failing(mongod, "insert", writeConcernError=NO_MAJORITY), pytest.raises(AddFailed) as failed:
         store.add(rows)
     assert failed.value.unknown == ids_of(rows)
+    assert "waiting for replication timed out" in str(failed.value)
+    assert isinstance(failed.value.__cause__, StoreUnavailable)
 
 
-def test_a_refusal_is_no_outage(store: MongoStore, mongod: Mongod):
-    with failing(mongod, "insert", errorCode=13), pytest.raises(StoreError, match="127.0.0.1") as refused:
-        store.add(new_rows(2))
-    assert not isinstance(refused.value, StoreUnavailable | AddFailed)
-    assert refused.value.__cause__ is not None
+def check_a_failed_claim_can_be_given_back(store: MongoStore, rows: list[Row], owner: str) -> None:
+    held = store.held_by(owner)
+    assert sorted(ids_of(held)) == sorted(ids_of(rows))
+    assert not any(row.alone for row in held), "a death that may follow is not to be blamed on it"
+    assert store.settle([Unget(row.id, row.fence, NOW, None, NOW, False) for row in held], NOW) == Settled()
+    after = store.get(ids_of(rows))
+    assert [(row.state, row.tries, row.crashes) for row in after] == [(State.READY, 0, 0)] * len(rows)
+    assert store.held_by(owner) == []
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_claim_that_no_majority_has_acknowledged_can_be_given_back(store: MongoStore, mongod: Mongod, count: int):
+    rows = new_rows(count)
+    store.add(rows)
+    with failing(mongod, "update", writeConcernError=NO_MAJORITY), pytest.raises(StoreUnavailable):
+        store.claim(Selection(("t",), ids_of(rows)), window(), "me", NOW, True)
+    check_a_failed_claim_can_be_given_back(store, rows, "me")
+
+
+@pytest.mark.parametrize("lost", [["update", "update"], ["update", "find", "find"]])
+def test_a_claim_about_which_nothing_can_be_learned_can_be_given_back(
+    behind_proxy: MongoStore, proxy: LossyProxy, lost: list[str]
+):
+    rows = new_rows(1)
+    behind_proxy.add(rows)
+    with pytest.raises(StoreUnavailable):
+        claim_while(behind_proxy, lambda: [proxy.lose(command) for command in lost], alone=True)
+    assert proxy.all_lost
+    check_a_failed_claim_can_be_given_back(behind_proxy, rows, "slower")
+
+
+def test_what_runs_is_read_though_no_majority_has_it_yet(watched: MongoStore, commands: Commands):
+    watched.held_by("me")
+    assert [command["readConcern"] for command in commands.sent] == [{"level": "local"}]
+
+
+def test_an_add_that_is_refused_or_not_sent_says_that_nothing_was_taken(store: MongoStore, mongod: Mongod):
+    rows = new_rows(2)
+    with failing(mongod, "insert", errorCode=13), pytest.raises(AddFailed, match="127.0.0.1") as refused:
+        store.add(rows)
+    assert refused.value.not_taken == ids_of(rows)
+    cause = refused.value.__cause__
+    assert isinstance(cause, StoreError)
+    assert not isinstance(cause, StoreUnavailable)
+    assert isinstance(cause.__cause__, PyMongoError)
+    away = MongoStore(f"mongodb://127.0.0.1:{free_port()}/app?serverSelectionTimeoutMS=50", clock=ManualClock())
+    with closing(away), pytest.raises(AddFailed) as not_sent:
+        away.add(rows)
+    assert not_sent.value.not_taken == ids_of(rows)
+    assert isinstance(not_sent.value.__cause__, StoreUnavailable)
+    store.add(rows)
+
+
+def test_a_server_that_goes_away_before_an_add_has_taken_nothing(start_mongod: Callable[[], Mongod]):
+    mongod = start_mongod()
+    with closing(MongoStore(mongod.url("app", "&serverSelectionTimeoutMS=500"), clock=ManualClock())) as store:
+        store.add(new_rows(1))
+        mongod.stop()
+        for _ in range(2):  # the first may meet the broken connection, which leaves its rows unknown
+            rows = new_rows(2)
+            with pytest.raises(AddFailed) as failed:
+                store.add(rows)
+    assert failed.value.not_taken == ids_of(rows)
+    assert isinstance(failed.value.__cause__, StoreUnavailable)
 
 
 def test_an_id_that_is_there_already_is_named_and_the_others_are_taken(store: MongoStore):
@@ -582,10 +762,33 @@ def test_a_server_that_is_not_there_is_named_without_the_password():
     port = free_port()
     store = MongoStore(f"mongodb://me:s3cret@127.0.0.1:{port}/app?serverSelectionTimeoutMS=50")
     for call in (store.open, store.now, lambda: store.add(new_rows(1)), lambda: store.get(["x"])):
-        with pytest.raises(StoreUnavailable, match=f"mongodb://127.0.0.1:{port}/app") as raised:
+        with pytest.raises((StoreUnavailable, AddFailed), match=f"mongodb://127.0.0.1:{port}/app") as raised:
             call()
         assert "s3cret" not in str(raised.value)
     store.close()
+
+
+def test_an_error_is_a_short_line(store: MongoStore, mongod: Mongod, behind_proxy: MongoStore, proxy: LossyProxy):
+    away = MongoStore(f"mongodb://127.0.0.1:{free_port()}/app?serverSelectionTimeoutMS=50")
+    with closing(away), pytest.raises(StoreUnavailable, match=r"\(.*refused\)") as not_there:
+        away.open()
+    proxy.lose("find", 2)
+    with pytest.raises(StoreUnavailable, match="connection closed") as cut:
+        behind_proxy.get(["x"])
+    with failing(mongod, "find", errorCode=13), pytest.raises(StoreError, match="failCommand") as refused:
+        store.get(["x"])
+    with failing(mongod, "update", errorCode=13), pytest.raises(StoreError, match="failCommand") as unwritten:
+        store.renew([Held("x", 1, TTR)], NOW)
+    slow = failing(mongod, "update", writeConcernError=NO_MAJORITY)
+    with slow, pytest.raises(StoreUnavailable, match="waiting for replication") as unconfirmed:
+        store.renew([Held("x", 1, TTR)], NOW)
+    noises = ("\n", "Topology", "Timeout", "timeouts", "full error", "{")
+    for raised in (not_there, cut, refused, unwritten, unconfirmed):
+        text = str(raised.value)
+        assert len(text) < 250, text
+        assert not any(noise in text for noise in ("\n", "Topology", "Timeout", "timeouts", "full error", "{")), (
+            text
+        )
 
 
 def test_acknowledged_rows_survive_a_kill_and_the_store_goes_on(start_mongod: Callable[[], Mongod]):
@@ -726,6 +929,15 @@ def test_a_client_is_made_as_the_url_says(mongod: Mongod, mongo_database: str):
         assert client.write_concern.document == {"w": "majority", "j": True, "wtimeout": 20_000}
     with MongoClient(less.url, **less.options) as client:
         assert client.write_concern.document == {"w": 1, "j": False, "wtimeout": 20_000}
+
+
+def test_it_reads_from_the_primary_whatever_the_url_prefers(mongod: Mongod, mongo_database: str):
+    url = mongod.url(mongo_database, "&readPreference=secondary&serverSelectionTimeoutMS=500")
+    with closing(MongoStore(url)) as store:
+        rows = new_rows(1)
+        store.add(rows)
+        assert ids_of(store.get(ids_of(rows))) == ids_of(rows)
+        assert store.counts()["ready"] == len(claim(store, rows).rows) == 1
 
 
 @pytest.mark.parametrize(

@@ -30,17 +30,19 @@ def test_rows_of_one_type_priority_and_time_share_a_pointer_in_their_order() -> 
         Due("c", "t", 5, 100.0, 100.0),
         Due("d", "t", 6, 100.0, 100.0),
         Due("e", "t", 5, 100.5, 100.0),
+        Due("f", "t", 5, 100.0, 99.0),
     ]
-    assert group(dues, 100.0, 100.0) == [
+    assert group(dues, 100.0) == [
         (Pointer("t", 5, 100.0, ("a", "c")), 0.0),
         (Pointer("u", 5, 100.0, ("b",)), 0.0),
         (Pointer("t", 6, 100.0, ("d",)), 0.0),
         (Pointer("t", 5, 100.0, ("e",)), 1.0),
+        (Pointer("t", 5, 99.0, ("f",)), 0.0),
     ]
 
 
 def test_an_overdue_row_is_put_without_delay() -> None:
-    assert group([Due("a", "t", 5, 50.0, None)], 100.0, 100.0)[0][1] == 0.0
+    assert group([Due("a", "t", 5, 50.0, None)], 100.0)[0][1] == 0.0
 
 
 def test_an_entry_with_nothing_left_to_claim_is_deleted() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import kqueue
 from kqueue import KQueue
+from kqueue.ids import ID_FORM
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.rst").read_text()
@@ -28,7 +29,7 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path, failing: bool = False) -> str:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -37,7 +38,7 @@ def run(command: str, folder: Path) -> str:
     done = subprocess.run(
         command, check=False, shell=True, cwd=folder, env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == int(failing), done.stderr
     return done.stdout
 
 
@@ -57,21 +58,43 @@ def test_the_queue_with_a_broker_can_be_made() -> None:
     assert isinstance(names["queue"], KQueue)
 
 
-def test_the_commands_print_what_is_said(shop: Path) -> None:
-    run("python shop.py", shop)
-    dialogue = re.split(r"^\$ (.*)\n", blocks("console")[0], flags=re.MULTILINE)[1:]
-    for command, printed in zip(dialogue[::2], dialogue[1::2], strict=True):
+def follow(dialogue: str, folder: Path) -> None:
+    """Run each command of a console block, and compare what it prints. Ids and seconds are new each time."""
+    ids: dict[str, str] = {}
+    parts = re.split(r"^\$ (.*)\n", dialogue, flags=re.MULTILINE)[1:]
+    for command, said in zip(parts[::2], parts[1::2], strict=True):
         if command.startswith("export "):
             continue
-        got = run(command, shop)
+        got = run(renamed(command, ids), folder, failing="dead 1," in said)
+        ids |= zip(ID_FORM.findall(said), ID_FORM.findall(got), strict=True)
         seconds = re.compile(r"in \d+\.\d\d s")
-        assert seconds.sub("in … s", got).replace(str(shop) + "/", "") == seconds.sub("in … s", printed)
+        expected = seconds.sub("in … s", renamed(said, ids))
+        assert seconds.sub("in … s", got).replace(str(folder) + "/", "") == expected
+
+
+def renamed(text: str, ids: dict[str, str]) -> str:
+    return ID_FORM.sub(lambda found: ids[found[0]], text)
+
+
+def test_the_commands_print_what_is_said(shop: Path) -> None:
+    run("python shop.py", shop)
+    follow(blocks("console")[0], shop)
+
+
+def test_the_commands_for_a_dead_job_print_what_is_said(shop: Path) -> None:
+    (once,) = re.findall(r"``(KQueue\(.*max_tries=1\))``", TEXT)
+    code = (shop / "shop.py").read_text()
+    assert 'KQueue(store="sqlite:///jobs.db")' in code
+    (shop / "shop.py").write_text(code.replace('KQueue(store="sqlite:///jobs.db")', once))
+    follow(blocks("console")[1], shop)
 
 
 def test_the_crontab_line_runs(shop: Path) -> None:
     run("python shop.py", shop)
     (line,) = re.findall(r"^    \* \* \* \* \*  cd /srv/shop && (.*)$", TEXT, flags=re.MULTILINE)
-    assert "count 0" in run(line, shop)
+    command = line.replace("/srv/shop/.venv/bin", str(Path(sys.executable).parent))
+    assert command != line
+    assert "count 0" in run(f"PATH=/usr/bin:/bin; {command}", shop)
 
 
 def test_the_options_and_their_defaults_are_those_of_the_code() -> None:

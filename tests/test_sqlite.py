@@ -3,10 +3,12 @@
 import ctypes
 import gc
 import os
+import re
 import resource
 import sqlite3
 import threading
 import traceback
+import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from kqueue.clock import ManualClock
 from kqueue.errors import AddFailed, StoreError, StoreUnavailable
 from kqueue.job import Row, State
-from kqueue.store import Delete, Selection
+from kqueue.store import Delete, Die, Head, Held, Selection
 from kqueue.stores import open_store, sqlite_schema
 from kqueue.stores import sqlite_statements as sql
 from kqueue.stores.sqlite import SqliteStore
@@ -63,15 +65,19 @@ def text(path, query):
 # -- no query reads the backlog --------------------------------------------------------------------------
 
 IDS_AND_TYPES = {"ids": '["a"]', "types": '["t"]', "now": NOW}
-LOST = {"type": "t", "priority": 1, "until": NOW, "put_before": NOW, "limit": 9}
+LOST = {"type": "t", "priority": 1, "until": NOW, "beside": NOW, "limit": 9}
+PAGE = {"type": None, "after": "", "limit": 9}
 
 #: Statement, values, and the indexes that it must use, in any order.
 PLANS = {
     "has_ready": (sql.HAS_READY, ('["t"]',), {"ready"}),
     "claim by ids": (sql.CANDIDATES_BY_ID, IDS_AND_TYPES, {"id"}),
     "claim what is ready": (sql.CANDIDATES_OF_TYPE, ("t",), {"ready"}),
+    "claim what is ready of several types": (sql.PLACES_OF_TYPE, ("t",), {"ready"}),
+    "claim: one of several types": (sql.CANDIDATE_AT, (1,), {"key"}),
     "claim: later": (sql.LATER, IDS_AND_TYPES, {"id"}),
     "claim: write": (sql.CLAIM, (0, "w", NOW, 1), {"key"}),
+    "held_by": (sql.HELD_BY, ("w",), {"lease"}),
     "renew": (sql.RENEW, (NOW, None, "a", 1), {"id"}),
     "settle: delete": (sql.SETTLE_DELETE, ("a", 1), {"id"}),
     "settle: retry": (sql.SETTLE_RETRY, ("ready", NOW, NOW, "r", "a", 1), {"id"}),
@@ -83,12 +89,13 @@ PLANS = {
     "recover: write": (sql.RECOVER, ("ready", "r", 1), {"key"}),
     "find_unput": (sql.FIND_UNPUT, {"until": NOW, "limit": 9}, {"unput"}),
     "ready_types": (sql.READY_TYPES, (), {"ready"}),
-    "find_lost before the head": (sql.LOST_BEFORE_HEAD, LOST, {"put"}),
-    "find_lost beside the head": (sql.LOST_BESIDE_HEAD, LOST, {"put"}),
+    "find_lost": (sql.FIND_LOST, LOST, {"put"}),
     "mark": (sql.MARK, (NOW, "a", NOW), {"id"}),
     "get": (sql.GET, {"ids": '["a"]'}, {"id"}),
     "delete": (sql.DELETE, ("a",), {"id"}),
-    "revive": (sql.FIND_DEAD, {"ids": '["a"]'}, {"id"}),
+    "revive": (sql.FIND_DEAD, {"ids": '["a"]'}, {"ended"}),
+    "find dead": (sql.FINDS["dead"], PAGE, {"ended"}),
+    "find done": (sql.FINDS["done"], PAGE | {"type": "t"}, {"ended"}),
     "counts": (sql.COUNT_ALL, (), {"ready", "delayed", "lease", "ended"}),
     "counts of a type": (sql.COUNT_TYPE, {"type": "t"}, {"ready", "delayed", "lease", "ended"}),
     "purge ready": (sql.PURGES[0], ("t", 9), {"ready", "key"}),
@@ -130,8 +137,9 @@ def test_a_query_uses_its_index_and_sorts_nothing(store, outsider, name, analyze
         ("recover", "(lease_until<?)"),
         ("find_unput", "(state=? AND run_at<?)"),
         ("ready_types", "(type>?)"),
-        ("find_lost before the head", "(type=? AND priority<?)"),
-        ("find_lost beside the head", "(type=? AND priority=? AND put_at<?)"),
+        ("find_lost", "(type=? AND priority>?)"),
+        ("find_lost", "(type=? AND priority=? AND put_at<?)"),
+        ("find dead", "(state=? AND id>?)"),
     ],
 )
 def test_a_query_reads_a_range_of_its_index(outsider, name, terms):
@@ -153,6 +161,50 @@ def test_a_claim_reads_no_more_candidates_than_it_takes_and_one(store):
     taken = store.claim(Selection(("t0", "t1", "t2")), limits, "w", NOW, False)
     assert [row.id for row in taken.rows] == given[:5]
     assert len(given) == 6
+
+
+def test_a_search_for_what_runs_reads_only_what_runs(outsider):
+    steps = [step for *_, step in outsider.execute(f"EXPLAIN QUERY PLAN {sql.FINDS['running']}", PAGE)]
+    assert steps == ["SCAN job USING INDEX kqueue_jobs_lease", "USE TEMP B-TREE FOR ORDER BY"]
+
+
+def steps_of(store, work):
+    """What ``work`` gives, and the hundreds of steps that SQLite takes for it: all that it reads costs some."""
+    taken = []
+    with store._file.read() as connection:
+        connection.set_progress_handler(lambda: taken.append(1), 100)
+    given = work()
+    return given, len(taken)
+
+
+def test_the_dead_are_found_beside_any_backlog(store):
+    dead = [row(number).id for number in (10, 500, 990)]
+    store.add([row(number) for number in range(1000)])
+    claim(store, *dead)
+    store.settle([Die(id, 1, "enough") for id in dead], NOW)
+    found, steps = steps_of(store, lambda: store.find("t", "dead", None, 10))
+    assert [one.id for one in found] == dead
+    assert steps < 5
+
+
+def test_what_waits_rightly_at_a_better_priority_than_the_head_is_not_read(store):
+    """Each batch that a sweep marks stays there, so to read it again for the next would take ever longer."""
+    store.add([row(number, priority=number % 3, put_at=NOW) for number in range(1000)])
+    store.add([row(1000 + number, priority=number, put_at=NOW - 100, run_at=NOW - 100) for number in range(4)])
+    found, steps = steps_of(store, lambda: store.find_lost("t", Head(2, NOW), NOW + 1, 5, 10))
+    assert [due.id for due in found] == [row(1000).id, row(1001).id, row(1002).id]
+    assert steps < 5
+
+
+def test_a_claim_over_many_types_reads_no_payload_that_it_does_not_look_at(store):
+    size = 1_000_000
+    store.add([row(number, type=f"t{number}", payload=b"x" * size) for number in range(9)])
+    tracemalloc.start()
+    taken = store.claim(Selection(tuple(f"t{number}" for number in range(9))), Limits(jobs=1), "w", NOW, False)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ([found.type for found in taken.rows], taken.cut) == (["t0"], True)
+    assert most < 3 * size
 
 
 # -- transactions ----------------------------------------------------------------------------------------
@@ -190,6 +242,53 @@ def test_a_locked_file_is_named_and_the_store_goes_on_when_it_is_free(store, out
     outsider.execute("ROLLBACK")
     store.add([row(2)])
     assert len(claim(store).rows) == 2
+
+
+class Watch(ManualClock):
+    """Tells when it is read."""
+
+    def __init__(self):
+        super().__init__(NOW)
+        self.was_read = threading.Event()
+
+    def monotonic(self):
+        self.was_read.set()
+        return super().monotonic()
+
+
+@pytest.mark.parametrize("verb", ["claim", "renew"])
+def test_a_lease_runs_from_when_the_lock_was_got(store, outsider, path, verb):
+    store.add([row(1, ttr=30.0)])
+    if verb == "renew":
+        claim(store)
+    clock = Watch()
+    waiting = SqliteStore(path, busy_timeout=30, clock=clock)
+    waiting.open()
+    outsider.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        if verb == "claim":
+            done = pool.submit(claim, waiting)
+        else:
+            done = pool.submit(waiting.renew, [Held(row(1).id, 1, 30.0)], NOW)
+        assert clock.was_read.wait(30)
+        clock.advance(40)
+        outsider.execute("ROLLBACK")
+        done.result()
+    waiting.close()
+    assert store.get([row(1).id])[0].lease_until == NOW + 70
+
+
+def test_a_wait_for_other_threads_ends(store):
+    """The fixture waits for 0.05 s."""
+    store.open()
+    with ThreadPoolExecutor(1) as pool, store._file.read():
+        refused = pool.submit(store.counts).exception()
+        failed = pool.submit(store.add, [row(1)]).exception()
+    assert isinstance(refused, StoreUnavailable)
+    assert re.search(r"jobs\.db: used by other threads of this process for more than 0.05 s", str(refused))
+    assert isinstance(failed, AddFailed)
+    assert failed.not_taken == (row(1).id,)
+    store.add([row(1)])
 
 
 def test_an_error_inside_a_transaction_takes_all_of_it_back(store, outsider):
@@ -358,6 +457,92 @@ def test_of_many_that_open_a_new_file_at_once_all_can_use_it(path):
         assert stores[0].counts()["ready"] == len(stores)
         for store in stores:
             store.close()
+
+
+def remove(path):
+    for name in path.parent.glob(f"{path.name}*"):
+        name.unlink()
+
+
+def replace(path):
+    """Another file of jobs takes the name."""
+    other = path.with_name("other.db")
+    store = SqliteStore(other)
+    store.add([row(7)])
+    store.close()
+    remove(path)
+    other.rename(path)
+
+
+LOST_FILE = r"jobs\.db: was removed or replaced while it was open"
+
+
+@pytest.mark.parametrize("change", [remove, replace])
+def test_an_add_to_a_file_that_is_gone_is_refused_and_the_next_one_is_kept(store, path, change):
+    store.add([row(1)])
+    change(path)
+    with pytest.raises(AddFailed, match=LOST_FILE) as failed:
+        store.add([row(2)])
+    assert failed.value.not_taken == (row(2).id,)
+    store.add([row(3)])
+    store.close()
+    there = [number for number in range(9) if SqliteStore(path).get([row(number).id])]
+    assert there == ([3] if change is remove else [3, 7])
+
+
+@pytest.mark.parametrize("change", [remove, replace])
+def test_a_worker_is_told_that_its_file_is_gone(store, path, change):
+    store.add([row(1)])
+    change(path)
+    with pytest.raises(StoreError, match=LOST_FILE):
+        store.pulse()
+    assert store.counts()["ready"] == (0 if change is remove else 1)
+
+
+class Before:
+    """A connection that does some work just before it executes one statement."""
+
+    def __init__(self, connection, statement, work):
+        self.connection, self.statement, self.work = connection, statement, work
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def execute(self, statement, *values):
+        if statement == self.statement:
+            self.work()
+        return self.connection.execute(statement, *values)
+
+
+def before(store, statement, work):
+    store.open()
+    handle = store._file._handles.get()
+    handle.connection = Before(handle.connection, statement, work)
+
+
+def test_a_file_that_goes_during_a_wait_for_the_lock_gets_no_row(store, outsider, path):
+    waiting = SqliteStore(path, busy_timeout=30)
+    began = threading.Event()
+    before(waiting, "BEGIN IMMEDIATE", began.set)
+    outsider.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(waiting.add, [row(1)])
+        assert began.wait(30)
+        remove(path)
+        outsider.execute("ROLLBACK")
+        failed = adding.exception()
+    assert isinstance(failed, AddFailed)
+    assert failed.not_taken == (row(1).id,)
+    assert outsider.execute("SELECT count(*) FROM kqueue_jobs").fetchone() == (0,)
+    waiting.close()
+
+
+def test_an_add_whose_file_goes_just_before_its_commit_is_not_acknowledged(store, path):
+    before(store, "COMMIT", lambda: remove(path))
+    with pytest.raises(AddFailed, match=LOST_FILE) as failed:
+        store.add([row(1), row(2)])
+    assert failed.value.not_taken == (row(1).id, row(2).id)
+    assert store.counts()["ready"] == 0
 
 
 # -- the schema's version --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from kqueue.store import JobStore
 from kqueue.stores.memory import MemoryStore
 from kqueue.stores.mongo import MongoStore
 from kqueue.stores.sqlite import SqliteStore
+from tests.beanstalkd import free_port
 
 #: Opens one more handle on the data of this test, as another process would. All are closed after the test.
 MakeStore: TypeAlias = Callable[[], JobStore]
@@ -25,6 +26,8 @@ class Kind(NamedTuple):
     shared: bool
     #: Whether calls that threads make at once are kept apart. mongomock lets them see each other half done.
     atomic: bool = True
+    #: One that is not there: every call fails. None if it cannot be away.
+    absent: Callable[[pytest.FixtureRequest], JobStore] | None = None
 
 
 def memory(request: pytest.FixtureRequest) -> MakeStore:
@@ -36,11 +39,22 @@ def sqlite(request: pytest.FixtureRequest) -> MakeStore:
     path = request.getfixturevalue("tmp_path") / "jobs.db"
 
     def make() -> JobStore:
-        store = SqliteStore(path, synchronous="OFF", busy_timeout=30)
+        store = SqliteStore(path, synchronous="OFF", busy_timeout=30, clock=StoppedWatch())
         request.addfinalizer(store.close)
         return store
 
     return make
+
+
+class StoppedWatch(SystemClock):
+    """The time of day, and no time passes within a call: so a lease is as long as the test says."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def absent_sqlite(request: pytest.FixtureRequest) -> JobStore:
+    return SqliteStore(request.getfixturevalue("tmp_path") / "no such folder" / "jobs.db")
 
 
 class OneCallAtATime:
@@ -76,9 +90,15 @@ def mongodb(request: pytest.FixtureRequest) -> MakeStore:
     return make
 
 
+def absent_mongodb(request: pytest.FixtureRequest) -> JobStore:
+    store = MongoStore(f"mongodb://127.0.0.1:{free_port()}/app?serverSelectionTimeoutMS=50")
+    request.addfinalizer(store.close)
+    return store
+
+
 STORES = {
     "memory": Kind(memory, shared=False),
-    "sqlite": Kind(sqlite, shared=True),
+    "sqlite": Kind(sqlite, shared=True, absent=absent_sqlite),
     "mongomock": Kind(mongomocked, shared=False, atomic=False),
-    "mongod": Kind(mongodb, shared=True),
+    "mongod": Kind(mongodb, shared=True, absent=absent_mongodb),
 }

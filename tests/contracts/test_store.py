@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 
-from kqueue.errors import AddFailed
+from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
 from kqueue.store import Delete, Die, Due, Head, Held, Recovered, Retry, Selection, Settled, Unget
 from kqueue.window import MAX_JOBS, Limits, suspect_jobs
@@ -46,6 +46,11 @@ def make_atomic_store(request):
     sys.setswitchinterval(1e-6)
     yield STORES[request.param].make(request)
     sys.setswitchinterval(interval)
+
+
+@pytest.fixture(params=[name for name, kind in STORES.items() if kind.absent])
+def absent_store(request):
+    return STORES[request.param].absent(request)
 
 
 @pytest.fixture
@@ -130,6 +135,7 @@ def test_an_empty_store_answers_every_question(store):
     assert store.recover(NOW, 3, 10) == Recovered(0, 0)
     assert store.promote(NOW, 10) == store.purge("t", 10) == store.delete(["0" * 28]) == 0
     assert store.find_unput(NOW, 10) == store.find_lost("t", None, NOW, 5, 10) == []
+    assert store.held_by("nobody") == store.find(None, State.DEAD, None, 10) == []
 
 
 def test_empty_lists_are_fine(store):
@@ -210,6 +216,17 @@ def test_after_a_failed_add_each_job_is_where_the_error_says(store):
     assert set(failed.value.taken) | set(failed.value.not_taken) == {before.id, there.id, after.id}
     assert there.id in failed.value.not_taken
     assert set(ids(store.get([before.id, after.id]))) == set(failed.value.taken)
+
+
+def test_an_add_to_a_store_that_is_not_there_names_every_job_as_not_taken(absent_store):
+    given = [row(), row()]
+    with pytest.raises(AddFailed) as failed:
+        absent_store.add(given)
+    assert failed.value.not_taken == (given[0].id, given[1].id)
+    assert failed.value.taken == failed.value.unknown == ()
+    assert failed.value.__cause__ is not None
+    assert isinstance(failed.value, StoreError)
+    assert absent_store.address in str(failed.value)
 
 
 # -- claim -----------------------------------------------------------------------------------------------
@@ -394,6 +411,17 @@ def test_one_claim_of_a_crowd_is_not_blamed_on_the_next(store):
     assert not again.alone
 
 
+def test_held_by_names_what_runs_under_an_owner(store, other):
+    first, second, later, lost = add(store, *(row() for _ in range(4)))
+    claim(store, first, second, owner="mine")
+    claim(store, lost, owner="late", now=NOW - 50)
+    claim(store, later, owner="another")
+    assert sorted(other.held_by("mine")) == sorted(store.get([first, second]))
+    assert ids(other.held_by("another")) == [later]
+    store.recover(NOW, 3, 10)
+    assert other.held_by("late") == other.held_by("nobody") == []
+
+
 # -- renew -----------------------------------------------------------------------------------------------
 
 
@@ -423,6 +451,16 @@ def test_renew_names_what_is_lost_and_renews_the_rest(store, other):
     assert store.renew(held, NOW + 10) == {taken.id, deleted.id, dead.id}
     assert read(other, mine.id).lease_until == NOW + 40
     assert other.get([taken.id, dead.id]) == before
+
+
+@pytest.mark.parametrize("verb", ["retry", "unget"])
+def test_a_row_that_its_holder_gave_back_is_not_renewed(store, verb):
+    held = claimed_row(store)
+    store.settle([SETTLEMENTS[verb](held.id, 1)._replace(run_at=NOW)], NOW)
+    before = read(store, held.id)
+    assert before.state == State.READY
+    assert store.renew([Held(held.id, 1, 30.0)], NOW, alone=True) == {held.id}
+    assert read(store, held.id) == before
 
 
 @pytest.mark.parametrize(("told", "kept"), [(True, True), (False, False), (None, True)])
@@ -514,6 +552,30 @@ def test_a_settle_with_a_wrong_fence_changes_nothing(store, settlement, wrong):
     assert read(store, held.id) == held
 
 
+@pytest.mark.parametrize("second", SETTLEMENTS)
+@pytest.mark.parametrize("first", ["retry", "unget", "die"])
+@pytest.mark.parametrize("run_at", [NOW, NOW + 9], ids=["ready again", "delayed"])
+def test_a_run_is_settled_once(store, other, first, second, run_at):
+    (id,) = add(store, row())
+    store.settle([Retry(id, claim(store, id).rows[0].fence, NOW, "broken", NOW)], NOW)
+    (held,) = claim(store, id, owner="me").rows
+    ending = SETTLEMENTS[first](id, held.fence)
+    assert store.settle([ending if first == "die" else ending._replace(run_at=run_at)], NOW) == Settled()
+    before = read(store, id)
+    assert (before.tries, before.failures) == {"retry": (2, 2), "unget": (1, 1), "die": (2, 2)}[first]
+    result = other.settle([SETTLEMENTS[second](id, held.fence)], NOW + 1)
+    assert len(result.lost) + result.unnamed == 1
+    assert read(store, id) == before
+    assert store.held_by("me") == []
+
+
+def test_a_delete_counts_once(store, other):
+    held = claimed_row(store)
+    assert store.settle([Delete(held.id, 1)], NOW) == Settled()
+    result = other.settle([Delete(held.id, 1)], NOW)
+    assert len(result.lost) + result.unnamed == 1
+
+
 def test_a_settle_of_a_row_that_is_gone_is_lost(store, settlement):
     result = store.settle([settlement("0" * 28, 1)], NOW)
     assert len(result.lost) + result.unnamed == 1
@@ -553,6 +615,8 @@ def test_a_late_holder_may_settle_until_the_next_claim(store, other, settlement)
     held = claimed_row(store)
     other.recover(NOW + 31, 3, 10)
     assert store.settle([settlement(held.id, 1)], NOW + 32) == Settled()
+    result = store.settle([settlement(held.id, 1)], NOW + 32)
+    assert len(result.lost) + result.unnamed == 1
 
 
 def test_the_holder_of_a_row_that_died_meanwhile_may_settle_it(store, other, settlement):
@@ -564,12 +628,15 @@ def test_the_holder_of_a_row_that_died_meanwhile_may_settle_it(store, other, set
     assert after == ([] if isinstance(verb, Delete) else ["dead" if isinstance(verb, Die) else "ready"])
 
 
-def test_a_revived_row_has_no_try_to_take_off(store):
+def test_a_late_holder_has_lost_a_row_that_was_revived(store, settlement):
     held = claimed_row(store, alone=True)
     store.recover(NOW + 31, 1, 10)
     store.revive([held.id], "once more", NOW + 32, None)
-    store.settle([Unget(held.id, 1, NOW, None, None, started=True)], NOW + 33)
-    assert read(store, held.id).tries == 0
+    before = read(store, held.id)
+    result = store.settle([settlement(held.id, 1)], NOW + 33)
+    assert len(result.lost) + result.unnamed == 1
+    assert store.renew([Held(held.id, 1, 30.0)], NOW + 33) == {held.id}
+    assert read(store, held.id) == before
 
 
 @pytest.mark.parametrize("reason", ["", "tab\tnewline\n", "NUL \0 in it", "☃" * 5000, "file \udc80 name"])
@@ -625,6 +692,38 @@ def test_revive_can_leave_the_put_to_the_sweep(store):
     store.settle([Die(held.id, 1, "enough")], NOW)
     assert [due.put_at for due in store.revive([held.id], "once more", NOW, None)] == [None]
     assert ids(store.find_unput(NOW, 10)) == [held.id]
+
+
+def test_find_gives_the_rows_of_a_state_in_the_order_of_ids(store, other):
+    second, first, third, of_another_type, ready, later = add(
+        store, row(id="b" * 28, priority=1), row(id="a" * 28, payload=b"1"), row(id="d" * 28),
+        row(id="c" * 28, type="x"), row(), delayed(NOW + 9),
+    )  # fmt: skip
+    for id, type in ((second, "t"), (third, "t"), (of_another_type, "x"), (first, "t")):
+        claim(store, id, types=(type,))
+        store.settle([Die(id, 1, "enough")], NOW)
+    running = claimed_row(store)
+    assert other.find("t", State.DEAD, None, 10) == store.get([first, second, third])
+    assert ids(other.find(None, "dead", None, 10)) == [first, second, of_another_type, third]
+    assert ids(other.find(None, State.READY, None, 10)) == [ready]
+    assert ids(other.find("t", State.DELAYED, None, 10)) == [later]
+    assert other.find("t", State.RUNNING, None, 10) == [running]
+    assert other.find("x", State.READY, None, 10) == other.find(None, State.DONE, None, 10) == []
+
+
+@pytest.mark.parametrize("state", [State.READY, State.DELAYED, State.RUNNING, State.DEAD])
+@pytest.mark.parametrize("type", ["t", None])
+def test_find_goes_on_after_the_last_id_of_a_page(store, state, type):
+    given = add(store, *(delayed(NOW + 9) if state == State.DELAYED else row() for _ in range(5)))
+    if state in {State.RUNNING, State.DEAD}:
+        claim(store)
+    if state == State.DEAD:
+        store.settle([Die(id, 1, "enough") for id in given], NOW)
+    first = ids(store.find(type, state, None, 2))
+    second = ids(store.find(type, state, first[-1], 2))
+    last = ids(store.find(type, state, second[-1], 2))
+    assert [first, second, last] == [given[:2], given[2:4], given[4:]]
+    assert store.find(type, state, last[-1], 2) == []
 
 
 def test_counts_are_by_state_and_type(store, other):
@@ -721,7 +820,8 @@ def test_a_death_in_a_crowd_makes_suspects(store, other):
     for after in other.get(ids(rows)):
         assert (after.state, after.crashes, after.suspicion) == (State.READY, 0, 1)
         assert (after.fence, after.tries, after.failures) == (1, 1, 0)
-        assert after.put_at is after.lease_owner is after.lease_until is None
+        assert after.put_at is after.lease_until is None
+        assert after.lease_owner
         assert after.reason
 
 
@@ -848,6 +948,7 @@ def test_lost_rows_come_best_priority_first_and_no_more_than_asked(store):
     head = Head(9, NOW - 50)
     assert ids(store.find_lost("t", head, NOW, GRACE, 10)) == [best, middle, beside]
     assert ids(store.find_lost("t", head, NOW, GRACE, 2)) == [best, middle]
+    assert ids(store.find_lost("t", head._replace(priority=8), NOW, GRACE, 10)) == [best, middle]
     assert ids(store.find_lost("t", None, NOW, GRACE, 10)) == [best, middle, beside, worst]
 
 

@@ -67,6 +67,11 @@ def test_add(untouched: KQueue, tmp_path: Path, argument: str, arguments: Any, o
         (lambda queue: queue.renew_job("0" * 28), "job: expected the job that a handler was given"),
         (lambda queue: queue.unget_job(None), "job: expected"),
         (lambda queue: queue.counts("a b"), "type: "),
+        (lambda queue: queue.run_jobs(wait="no"), "wait: expected True or False"),
+        (lambda queue: queue.add_handler("t", print, delete_on_success=1), "delete_on_success: expected True"),
+        (lambda queue: queue.jobs(state="gone"), "state: one of delayed, ready, running, dead, done"),
+        (lambda queue: queue.jobs(limit=0), "limit: at least 1"),
+        (lambda queue: queue.jobs(after="x"), "id: "),
         (lambda queue: queue.purge_jobs(""), "type: "),
     ],
 )
@@ -91,6 +96,7 @@ def test_other_calls(untouched: KQueue, tmp_path: Path, call: Any, match: str) -
         ({"store": "memory:", "sweep_interval": 0}, "sweep_interval: "),
         ({"store": "memory:", "settle_ms": math.nan}, "settle_ms: "),
         ({"store": "memory:", "max_payload": -1}, "max_payload: "),
+        ({"store": "memory:", "logger": "kqueue"}, "logger: expected a logging.Logger"),
         ({"store": "memory:", "prefix": "way too long a prefix"}, "prefix: at most 10"),
     ],
 )

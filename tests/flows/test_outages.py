@@ -182,3 +182,92 @@ def test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing(tmp_path: P
         job = queue.get_job(job_id)
         assert job is not None
         assert (job.reason, job.fence, job.state) == ("the other's", 2, "delayed")
+
+
+@pytest.mark.parametrize("wait", [False, True])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_store_that_is_down_hides_no_interrupt(
+    queue: KQueue, tmp_path: Path, error: type[BaseException], wait: bool
+) -> None:
+    lock = Lock(tmp_path / "jobs.db")
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        lock.take()
+        raise error
+
+    queue.add_job("t")
+    with pytest.raises(error):
+        queue.run_jobs(wait=wait)
+    lock.free()
+
+
+@pytest.mark.parametrize("broker", [False, True])
+def test_an_interrupted_claim_is_given_back_at_once(
+    tmp_path: Path, request: pytest.FixtureRequest, broker: bool
+) -> None:
+    url = request.getfixturevalue("beanstalkd").url if broker else None
+    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", url)
+    queue.add_handler("t", JobInHand.delete)
+    ids = queue.add_jobs("t", range(3))
+    claim = queue.store.claim
+
+    def claim_and_be_interrupted(*args: Any) -> Any:
+        claim(*args)
+        raise KeyboardInterrupt
+
+    queue.store.claim = claim_and_be_interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        queue.run_jobs()
+    queue.store.claim = claim  # type: ignore[method-assign]
+    assert [(row.state, row.tries, row.crashes) for row in queue.store.get(ids)] == [("ready", 0, 0)] * 3
+    assert queue.run_jobs().deleted == 3
+
+
+def test_the_watchdog_survives_errors_and_a_slow_job_still_strands_nobody(queue: KQueue, caplog: Any) -> None:
+    settle = queue.store.settle
+    seen: list[int] = []
+
+    def fail(*_: Any) -> Any:
+        queue.store.settle = settle  # type: ignore[method-assign]
+        raise RuntimeError("unknown to KQueue")
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        if job.payload == "slow":
+            queue.store.settle = fail  # type: ignore[method-assign]
+            patience = threading.Event()
+            while queue.counts("t")["running"] > 1:
+                patience.wait(0.005)
+            seen.append(queue.counts("t")["ready"])
+        job.delete()
+
+    queue.add_jobs("t", ["warm"] * 100, priority=0)
+    queue.add_jobs("t", ["slow", *range(20)])
+    queue.run_jobs(count_limit=101)
+    assert seen == [20]
+    assert "the watchdog goes on" in caplog.text
+
+
+def test_a_store_that_fails_at_once_is_not_asked_without_end(queue: KQueue, caplog: Any) -> None:
+    """A slow handler, an ended job to be settled, and a disk that is full: one warning, and a back-off."""
+    calls: list[int] = []
+    settle = queue.store.settle
+
+    def fail(*_: Any) -> Any:
+        calls.append(1)
+        raise StoreUnavailable("no room left on the disk")
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        job.delete()
+        if job.payload == "slow":
+            queue.store.settle = fail  # type: ignore[method-assign]
+            threading.Event().wait(0.5)
+            queue.store.settle = settle  # type: ignore[method-assign]
+
+    queue.add_jobs("t", ["warm"] * 100, priority=0)
+    queue.add_jobs("t", ["slow", *range(20)])
+    assert queue.run_jobs().deleted == 121
+    assert len(calls) <= 2  # when it was to be settled, and when the window's bound was reached
+    assert caplog.text.count("not settled yet") == 1

@@ -393,6 +393,28 @@ def test_interrupts_give_back_what_has_not_started_and_go_on_up(
     assert counts["ready"] == 50 if error is KeyboardInterrupt else counts["ready"] == 49
 
 
+def test_a_handler_that_would_do_nothing_is_refused_and_one_that_did_nothing_has_failed(queue: KQueue) -> None:
+    async def coroutine(job: JobInHand) -> None:
+        job.delete()
+
+    def generator(job: JobInHand) -> Any:
+        yield job.delete()
+
+    for function in (coroutine, generator):
+        with pytest.raises(TypeError, match="handler of t: a coroutine or generator function does nothing"):
+            queue.add_handler("t", function)
+    queue.add_handler(
+        "t", type("Callable", (), {"__call__": lambda self, job: coroutine(job)})(), delete_on_success=True
+    )
+    job_id = queue.add_job("t")
+    report = queue.run_jobs()
+    assert (report.deleted, report.retried) == (0, 1)
+    job = queue.get_job(job_id)
+    assert job is not None
+    assert job.reason is not None
+    assert "coroutine, which nobody awaits" in job.reason
+
+
 def test_a_handler_may_add_jobs_that_run_in_the_same_loop(queue: KQueue) -> None:
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
@@ -471,6 +493,22 @@ def test_flush_makes_deletes_durable_while_the_handler_goes_on(queue: KQueue) ->
     queue.add_jobs("t", range(100))
     queue.run_jobs()
     assert left == [49]
+
+
+def test_jobs_are_listed_by_state_and_type_page_by_page(make_queue: MakeQueue) -> None:
+    queue = make_queue(max_tries=1)
+    queue.add_handler("t", lambda job: 1 / 0)
+    ids = queue.add_jobs("t", range(5))
+    queue.run_jobs()
+    waiting = queue.add_job("u")
+    assert [job.id for job in queue.jobs()] == ids
+    assert [job.id for job in queue.jobs("t", limit=2)] == ids[:2]
+    assert [job.id for job in queue.jobs("t", after=ids[1])] == ids[2:]
+    assert [job.id for job in queue.jobs(state=State.READY)] == [waiting]
+    assert queue.jobs("u") == []
+    assert {job.reason for job in queue.jobs()} == {"ZeroDivisionError: division by zero"}
+    assert all(queue.retry_job(job, "again") for job in queue.jobs())
+    assert queue.jobs() == []
 
 
 def test_purge_deletes_all_of_a_type_that_do_not_run(queue: KQueue) -> None:

@@ -278,6 +278,49 @@ def test_a_silent_beanstalkd_costs_one_short_wait(house: House, monkeypatch: pyt
     assert house.queue.counts("t")["ready"] == 20
 
 
+def test_many_threads_wait_for_a_silent_beanstalkd_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.queue.open()
+    house.server.pause()
+    puts: list[int] = []
+    put = house.queue.broker.put
+    monkeypatch.setattr(house.queue.broker, "put", lambda pointers: (puts.append(1), put(pointers)))
+    threads = [threading.Thread(target=house.queue.add_job, args=("t", n)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    house.server.resume()
+    assert len(puts) == 1
+    assert house.queue.counts("t")["ready"] == 12
+
+
+def test_a_large_repair_delays_no_job_for_long(house: House) -> None:
+    """It goes in batches, and a window of jobs runs after each."""
+    house.server.kill()
+    house.queue.add_jobs("other", range(5 * BATCH))
+    house.server.restart()
+    house.clock.advance(GRACE_S)
+    worker = house.another()
+    worker.add_handler("t", JobInHand.delete)
+    worker.add_job("t")
+    assert worker.run_jobs(count_limit=1).count == 1
+    assert house.pointers("other") < 5 * BATCH / 100
+
+
+def test_a_clock_that_goes_back_during_a_sweep_puts_nothing_without_end(house: House) -> None:
+    house.queue.add_jobs("t", range(3 * BATCH))
+    house.server.restart()
+    house.clock.advance(GRACE_S)
+    mark = house.queue.store.mark
+
+    def mark_and_go_back(*args: Any) -> Any:
+        house.clock.jump(-3600)
+        return mark(*args)
+
+    house.queue.store.mark = mark_and_go_back  # type: ignore[method-assign]
+    assert house.queue.sweep().put == 3 * BATCH
+
+
 def test_a_long_delay_has_no_pointer_until_near_its_time(house: House) -> None:
     house.queue.add_job("t", "in a day", delay=86400)
     assert house.pointers() == 0
@@ -301,7 +344,7 @@ def test_a_delayed_job_whose_pointer_comes_early_waits_for_the_rest(house: House
 
 def test_of_many_workers_one_sweeps(house: House) -> None:
     queues = [house.another() for _ in range(4)]
-    swept = [queue._sweeper.sweep_if_due() is not None for queue in queues]
+    swept = [queue._sweeper.begin_if_due() is not None for queue in queues]
     assert swept.count(True) == 1
 
 

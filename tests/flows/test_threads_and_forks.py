@@ -1,6 +1,7 @@
 """One KQueue shared by threads, and used by children after a fork, as under a pre-forking web server."""
 
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kqueue import JobInHand, KQueue
+from kqueue import JobInHand, KQueue, KQueueError
 from tests.flows.processes import run_in_child
 
 
@@ -131,7 +132,7 @@ def test_a_child_connects_by_itself_and_leaves_its_parents_sockets_alone(shared:
 def test_a_child_never_sees_its_parents_sqlite_connection(shared: KQueue) -> None:
     """SQLite keeps a process's locks in its memory: a connection beside an inherited one loses commits."""
     shared.add_job("t")
-    files = os.path.basename(shared.store.address)
+    files = shared.store.address.removeprefix("sqlite:///")
 
     def child() -> None:
         assert not open_files(files)
@@ -188,6 +189,43 @@ def test_a_child_may_run_jobs_while_its_parent_does(shared: KQueue, tmp_path: Pa
     assert sorted(int(path.name[4:]) for path in tmp_path.glob("ran-*")) == list(range(400))
     # Once each. Its fence may be higher: what a slow window gives back unrun costs a fence and no try.
     assert {path.read_text() for path in tmp_path.glob("ran-*")} == {"try 1\n"}
+    assert sum(shared.counts().values()) == 0
+    shared.close()
+
+
+@pytest.mark.parametrize("way_out", ["sys.exit", "return"])
+def test_a_child_that_a_handler_forks_leaves_its_parents_window_alone(shared: KQueue, way_out: str) -> None:
+    """However it leaves: it must not settle, give back or run what is in its parent's hands."""
+    parent = os.getpid()
+    ran: list[int] = []
+
+    @shared.handler("t")
+    def handle(job: JobInHand) -> None:
+        ran.append(job.payload)
+        if job.payload == 100:
+            child = os.fork()
+            if child == 0:
+                with pytest.raises(KQueueError, match="in hand in process"):
+                    job.delete()
+                if way_out == "sys.exit":
+                    sys.exit(7)
+                return
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 7
+        job.delete()
+
+    shared.add_jobs("t", range(150))
+    left_by = "nothing"
+    try:
+        report = shared.run_jobs()
+        left_by = "return"
+    except SystemExit:
+        left_by = "sys.exit"
+    finally:
+        if os.getpid() != parent:
+            os._exit(7 if left_by == way_out else 8)
+    assert (report.count, report.deleted, report.lost_lease) == (150, 150, 0)
+    assert ran == list(range(150))
     assert sum(shared.counts().values()) == 0
     shared.close()
 

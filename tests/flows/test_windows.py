@@ -1,6 +1,7 @@
 """Windows: a slow job strands no other, and only the guilty are blamed."""
 
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import pytest
 from kqueue import JobInHand, KQueue, LeaseLost
 from kqueue.batch import BOUND_S
 from kqueue.clock import ManualClock
+from kqueue.store import Selection
+from kqueue.stores.memory import MemoryStore
 from kqueue.stores.sqlite import SqliteStore
+from kqueue.window import Limits
+from tests.beanstalkd import Beanstalkd
+from tests.flows.conftest import MakeQueue
 from tests.flows.processes import KILLED, die, run_in_child
 
 
@@ -131,6 +137,83 @@ def test_a_lost_lease_in_a_window_of_many_is_counted_and_logged(queue: KQueue, c
     assert len([record for record in caplog.records if "lost" in record.message]) == 1
 
 
+class SlowStore:
+    """A memory store whose commits take long, by a clock that is turned by hand."""
+
+    def __init__(self, clock: ManualClock, claim_s: float, settle_s: float) -> None:
+        self._store, self._clock = MemoryStore(), clock
+        self._seconds = {"claim": claim_s, "settle": settle_s}
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if not callable(method):
+            return method
+
+        def call(*args: Any, **options: Any) -> Any:
+            self.calls[name] += 1
+            self._clock.advance(self._seconds.get(name, 0))
+            return method(*args, **options)
+
+        return call
+
+
+@pytest.mark.parametrize(("claim_s", "settle_s"), [(0.02, 0.02), (0.2, 0.06), (1.0, 1.0)])
+def test_a_slow_store_gets_larger_windows_not_smaller_ones(claim_s: float, settle_s: float) -> None:
+    """What the store takes is not the handler's, and does not count toward the window's bound."""
+    clock = ManualClock()
+    store = SlowStore(clock, claim_s, settle_s)
+    queue = KQueue(store=store)  # type: ignore[arg-type]
+    queue._clock = clock  # type: ignore[assignment]
+    order: list[int] = []
+    queue.add_handler("t", lambda job: (order.append(job.payload), job.delete()))
+    queue.add_jobs("t", range(1000))
+    assert queue.run_jobs().deleted == 1000
+    assert order == list(range(1000))
+    assert store.calls["claim"] <= 7  # 1, 8, 64, 512, the rest, and some to spare
+
+
+def test_a_large_settle_ms_does_not_strand_the_window_of_a_slow_job(make_queue: MakeQueue) -> None:
+    queue = make_queue(settle_ms=60_000)
+    seen: list[int] = []
+
+    def handle(job: JobInHand) -> None:
+        if job.payload == "slow":
+            patience = threading.Event()
+            while queue.counts("t")["running"] > 1:
+                patience.wait(0.005)
+            seen.append(queue.counts("t")["ready"])
+        job.delete()
+
+    warmed_up(queue, handle)
+    queue.add_jobs("t", ["slow", *range(20)])
+    queue.run_jobs()
+    assert seen == [20]
+
+
+def test_delete_by_id_of_a_running_job_whose_lease_was_lost_deletes_it_all_the_same(tmp_path: Path) -> None:
+    """It runs in a window of several here and under a newer fence elsewhere; the operator wants it gone."""
+    clock = ManualClock()
+    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    other = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    answers: list[bool] = []
+
+    def handle(job: JobInHand) -> None:
+        if job.payload == "contested":
+            clock.advance(10)
+            other.sweep()
+            other.store.claim(Selection(("t",), (job.id,)), Limits(1), "elsewhere", clock.time(), False)
+            operator = threading.Thread(target=lambda: answers.append(queue.delete_job(job.id)))
+            operator.start()
+            operator.join(30)
+            assert other.get_job(job.id) is None
+
+    warmed_up(queue, handle)
+    queue.add_jobs("t", ["contested", 1, 2, 3], ttr=10)
+    queue.run_jobs(count_limit=101)
+    assert answers == [True]
+
+
 # -- blame --------------------------------------------------------------------------------------------------
 
 
@@ -247,3 +330,43 @@ def test_with_two_loops_in_a_process_a_death_is_blamed_on_nobody_at_first_and_a_
             break
     assert history[-1] == ("dead", 2)
     assert len(history) <= 5
+
+
+def test_a_suspect_beside_a_long_job_stops_no_other_loop_and_holds_no_pointer(
+    tmp_path: Path, beanstalkd: Beanstalkd
+) -> None:
+    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url)
+    long_runs, long_may_end, suspect_ran = threading.Event(), threading.Event(), threading.Event()
+    reserved: list[int] = []
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        if job.payload == "long":
+            long_runs.set()
+            assert long_may_end.wait(60)
+        if job.payload == "suspect":
+            reserved.append(queue.broker.depths(["t"])["t"]["reserved"])
+            suspect_ran.set()
+        if job.payload == "last":
+            assert not suspect_ran.is_set()
+            long_may_end.set()
+        job.delete()
+
+    loops = [threading.Thread(target=queue.run_jobs, kwargs={"wait": True}) for _ in range(3)]
+    queue.add_job("t", "long", ttr=600)
+    loops[0].start()
+    assert long_runs.wait(30)
+    suspect = queue.add_job("t", "suspect", priority="urgent")
+    row = queue.store.get([suspect])[0]
+    queue.store.delete([suspect])
+    queue.store.add([row._replace(suspicion=3)])
+    for loop in loops[1:]:
+        loop.start()
+    queue.add_jobs("t", range(500))
+    queue.add_job("t", "last", priority="bulk")
+    assert suspect_ran.wait(60)
+    queue.stop()
+    for loop in loops:
+        loop.join(60)
+    assert not any(loop.is_alive() for loop in loops)
+    assert reserved == [0]

@@ -1,0 +1,52 @@
+"""What pymongo's errors mean, as errors of ours: one short line that names the server and says what to do."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, PyMongoError, WTimeoutError
+
+from kqueue.errors import StoreError, StoreUnavailable
+
+#: Where the driver's text goes on with its settings, its view of all servers, or the whole reply.
+_REST = re.compile(r" \(configured timeouts|, Timeout: |, Topology Description|, full error|[\r\n]")
+#: Characters of it in ours at most; the rest is in the chained one.
+_MOST_CHARS = 240
+
+
+def named(error: PyMongoError, address: str) -> StoreError:
+    """``error`` as ours, which it is chained to."""
+    said = _REST.split(_said(error), maxsplit=1)[0][:_MOST_CHARS]
+    ours = (
+        StoreUnavailable(
+            f"{address}: MongoDB does not answer ({said}); check that it runs, has a primary and a majority,"
+            " and can be reached from here"
+        )
+        if _may_pass(error)
+        else StoreError(f"{address}: MongoDB refuses ({said}); check the user, its rights and the URL's options")
+    )
+    ours.__cause__ = error
+    return ours
+
+
+@contextmanager
+def named_errors(address: str) -> Iterator[None]:
+    """Raise what pymongo raises as :func:`named`."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise named(error, address) from error
+
+
+def _may_pass(error: PyMongoError) -> bool:
+    if isinstance(error, BulkWriteError):
+        return not (error.details or {}).get("writeErrors")
+    return isinstance(error, ConnectionFailure | WTimeoutError | ExecutionTimeout)
+
+
+def _said(error: PyMongoError) -> str:
+    """What the server said. A ``BulkWriteError`` itself only says that there were errors."""
+    details = (isinstance(error, BulkWriteError) and error.details) or {}
+    for one in [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]:
+        return str(one["errmsg"])
+    return str(error)

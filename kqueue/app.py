@@ -5,7 +5,7 @@ import operator
 import os
 import sys
 import traceback
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from kqueue import KQueue
 
@@ -40,9 +40,21 @@ def _import(name: str) -> ModuleType:
 
 
 def _where(error: BaseException) -> str:
-    """The user's line that raised, since no traceback is shown. A module that is not there has none."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f" ({last.filename}, line {last.lineno})" if os.path.isfile(last.filename) else ""
+    """The last of the user's own lines on the way to ``error``, if any, since no traceback is shown."""
+    if isinstance(error, SyntaxError):
+        return ""  # its message says where
+    lines = [
+        f" ({frame.f_code.co_filename}, line {line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _is_users(frame)
+    ]
+    return lines[-1] if lines else ""
+
+
+def _is_users(frame: FrameType) -> bool:
+    """Not of KQueue, nor of Python's own library, which imports modules for us."""
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package not in {"kqueue", *sys.stdlib_module_names}
 
 
 def _queues_in(module: ModuleType) -> str:

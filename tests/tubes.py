@@ -34,6 +34,16 @@ def reserve_all(subscription: BeanstalkSubscription) -> list[Entry]:
     return entries
 
 
+def reserve_past_strangers(subscription: BeanstalkSubscription) -> tuple[list[Entry], int]:
+    """What is ours, and how many strangers stood before it: reserve again as long as there may be more."""
+    strangers = 0
+    while True:
+        selection, entries, foreign = subscription.reserve(1, 0)
+        strangers += foreign
+        if entries or selection is None:
+            return entries, strangers
+
+
 def delete(subscription: BeanstalkSubscription, entries: list[Entry]) -> int:
     return subscription.settle([Verdict(entry, None) for entry in entries])
 
@@ -48,6 +58,23 @@ def run(call: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     return thread
+
+
+def error_of(call: Callable[[], object]) -> Exception:
+    """What ``call`` raises. It has a thread of its own, so that a hidden hang fails the test and not the run."""
+    raised: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    thread = run(attempt)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive(), "the call hangs"
+    assert raised, "the call raised nothing"
+    return raised[0]
 
 
 def calls_of(broker: Broker, subscription: Subscription) -> list[Callable[[], object]]:

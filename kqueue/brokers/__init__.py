@@ -39,6 +39,10 @@ def _address(parts: SplitResult) -> tuple[str, int] | str:
     if parts.scheme == "beanstalk":
         if not parts.hostname or parts.path not in ("", "/"):
             raise ValueError("a host, and no path, belongs behind beanstalk://")
+        try:
+            parts.hostname.encode("idna")  # as each connect does
+        except UnicodeError:
+            raise ValueError("no host can have this name") from None
         # A port of 0 is no port to connect to; .port itself refuses what is no number or above 65535.
         port = DEFAULT_PORT if parts.port is None else parts.port
         if port == 0:

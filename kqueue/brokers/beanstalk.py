@@ -93,26 +93,34 @@ class BeanstalkBroker:
         producer = self._producers.get()
         with producer.lock:
             connection = producer.connected()
+            max_job_size = producer.max_job_size
             using = connection.using
             commands: list[Command] = []
+            too_long: set[str] = set()
             for pointer, delay in pointers:
-                tube = self._tube(pointer.type)
+                tube, seconds = self._tube(pointer.type), whole_delay(delay)
+                try:
+                    bodies = list(wire.encode_all(pointer, max_job_size))
+                except wire.NoRoom:
+                    too_long.add(pointer.type)
+                    continue
                 if tube != using:
                     commands.append(wire.use(tube))
                     using = tube
-                seconds = whole_delay(delay)
-                commands += [wire.put(pointer.priority, seconds, body) for body in producer.bodies(pointer)]
+                commands += [wire.put(pointer.priority, seconds, body) for body in bodies]
             replies = connection.exchange(commands)
             connection.using = using
         self._refuse_not_put(replies)
+        if too_long:
+            raise self._too_long(too_long, max_job_size)
 
     def peek(self, type: str) -> Peek:
         """See :meth:`kqueue.broker.Broker.peek`."""
         tube = self._tube(type)
         producer = self._producers.get()
-        with producer.lock:
-            connection = producer.connected()
-            for foreign in range(MAX_LOOKS):
+        for foreign in range(MAX_LOOKS):
+            with producer.lock:  # for one look, so that no put waits for all of them
+                connection = producer.connected()
                 _, reply = connection.exchange([wire.use(tube), wire.peek_ready()])
                 connection.using = tube
                 if reply.status == b"NOT_FOUND":
@@ -162,6 +170,14 @@ class BeanstalkBroker:
             raise BrokerError(f"{self.address}: the broker was not opened; call open(prefix) first")
         return self._prefix + type
 
+    def _too_long(self, types: set[str], max_job_size: int) -> BrokerError:
+        names = ", ".join(map(repr, sorted(types)))
+        return BrokerError(
+            f"{self.address}: no pointer of type {names} fits its max-job-size of {max_job_size} bytes: start it"
+            " with a larger -z, or shorten the type's name. All other pointers were put, and the jobs are safe in"
+            " the store"
+        )
+
     def _refuse_not_put(self, replies: Sequence[Reply]) -> None:
         outcomes = Counter(reply.status for reply in replies)
         failed = {status: count for status, count in outcomes.items() if status in NOT_PUT}
@@ -181,7 +197,8 @@ class _Producer:
         self.lock = threading.Lock()
         self._endpoint = endpoint
         self._connection: Connection | None = None
-        self._max_job_size = 0
+        #: The longest body that the connected server takes, in bytes.
+        self.max_job_size = 0
         self._warned = False
 
     def connected(self) -> Connection:
@@ -190,16 +207,9 @@ class _Producer:
             self.hang_up()
             connection = self._endpoint.connect()
             [reply] = connection.exchange([wire.stats()])
-            self._max_job_size = _max_job_size(self._endpoint, reply)
+            self.max_job_size = _max_job_size(self._endpoint, reply)
             self._connection = connection
         return self._connection
-
-    def bodies(self, pointer: Pointer) -> list[bytes]:
-        """The pointer in entries that this server takes."""
-        try:
-            return list(wire.encode_all(pointer, self._max_job_size))
-        except wire.NoRoom as error:
-            raise BrokerError(f"{self._endpoint.url}: {error}; start it with a larger -z") from None
 
     def warn_once(self, logger: logging.Logger, stranger: Reply) -> None:
         """Tell of a foreign entry, if none was told of before."""

@@ -59,7 +59,7 @@ class Endpoint:
         """A new connection. Raises :class:`~kqueue.errors.BrokerUnavailable`."""
         try:
             return Connection(greenstalk.Client(self._socket(), encoding=None), self)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a host such as a..b
             raise BrokerUnavailable(
                 f"{self.url}: cannot connect ({error}); start beanstalkd there, or correct the broker's URL"
             ) from error

@@ -13,7 +13,7 @@ from kqueue.broker import Peek, Pointer, Reservation, Verdict
 from kqueue.clock import Clock, SystemClock
 from kqueue.store import JobStore, Selection
 
-#: Delayed rows that are made ready at once.
+#: Delayed rows that are made ready in one look at most.
 PROMOTE_ROWS = 1000
 #: Seconds between two looks at the store's pulse, which is cheap.
 PULSE_S = 0.010
@@ -98,7 +98,11 @@ class EmbeddedSubscription:
         self._due_at: float | None = None
 
     def reserve(self, jobs: int, timeout: float) -> Reservation:
-        """See :meth:`kqueue.broker.Subscription.reserve`. A selection without ids: all that is ready."""
+        """See :meth:`kqueue.broker.Subscription.reserve`. A selection without ids: all that is ready.
+
+        Where more rows are due than one look makes ready, ours may be among the rest: then there is a selection
+        too, so that the caller looks at its own limits and reserves again.
+        """
         if self._wake.answer():
             return Reservation(None, [])
         if self._look() or (timeout > 0 and self._wait(self._clock.monotonic() + timeout)):
@@ -117,32 +121,24 @@ class EmbeddedSubscription:
         """Nothing is held."""
 
     def _look(self) -> bool:
-        """Whether anything is ready, once what is due has been made ready."""
+        """Make what is due ready, one batch of it. Whether a claim may find something now or after the next."""
         now = self._store.now()
-        while True:
+        self._due_at = self._store.next_run_at()
+        if self._is_due(now):
+            self._store.promote(now, PROMOTE_ROWS)
             self._due_at = self._store.next_run_at()
-            promoted = self._promote(now)
-            if self._store.has_ready(self._types):
-                return True
-            if not promoted:
-                return False
-
-    def _promote(self, now: float) -> int:
-        if self._due_at is None or self._due_at > now:
-            return 0
-        return self._store.promote(now, PROMOTE_ROWS)
+        return self._store.has_ready(self._types) or self._is_due(now)
 
     def _wait(self, deadline: float) -> bool:
         """Whether anything became ready before the deadline or :meth:`wake`."""
         with self._broker.told_of_puts(self._put):
-            self._put.answer()
             pulse: object = None
             pause = FIRST_LOOK_S
-            look = True  # once more: what was put before we listened rang no bell
             while True:
-                # The pulse is read first, so that a change during the look is seen the next time.
+                # Both are asked first, so that a change during the look is seen the next time.
+                rang = self._put.answer()
                 before, pulse = pulse, self._store.pulse()
-                if (look or pulse is None or pulse != before or self._is_due()) and self._look():
+                if (rang or pulse is None or pulse != before or self._is_due(self._store.now())) and self._look():
                     return True
                 remaining = deadline - self._clock.monotonic()
                 if remaining <= 0:
@@ -150,11 +146,10 @@ class EmbeddedSubscription:
                 wait_readable([self._wake, self._put], min(remaining, self._pause(pulse, pause)))
                 if self._wake.answer():
                     return False
-                look = self._put.answer()
                 pause = min(LAST_LOOK_S, pause * 2)
 
-    def _is_due(self) -> bool:
-        return self._due_at is not None and self._due_at <= self._store.now()
+    def _is_due(self, now: float) -> bool:
+        return self._due_at is not None and self._due_at <= now
 
     def _pause(self, pulse: object, without_pulse: float) -> float:
         pause = without_pulse if pulse is None else PULSE_S

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from kqueue.bell import Bell
@@ -14,6 +15,8 @@ from kqueue.store import Selection
 
 #: Reserves in one batch at most.
 MAX_RESERVES = 64
+#: Entries that tell how many jobs the next ones hold. Few, so that a new kind of entry is soon the rule.
+RECENT_ENTRIES = 16
 #: Seconds that an entry may wait in the tube's own delay; longer delays are the store's.
 MAX_DELAY = 3600
 #: Seconds that one reserve waits at most.
@@ -43,11 +46,15 @@ class BeanstalkSubscription:
         #: connection: after a restart the server gives the same ids to other entries.
         self._held: dict[int, int] = {}
         self._last_token = 0
-        self._entries_seen = 0
-        self._jobs_seen = 0
+        #: How many jobs each of the last entries held; one that is not ours holds none.
+        self._recent: deque[int] = deque(maxlen=RECENT_ENTRIES)
 
     def reserve(self, jobs: int, timeout: float) -> Reservation:
-        """See :meth:`kqueue.broker.Subscription.reserve`. Waits an hour at most."""
+        """See :meth:`kqueue.broker.Subscription.reserve`. Waits an hour at most.
+
+        Where only strangers came and the time is up, ours may stand behind them: then the selection is there
+        and holds no ids, so that the caller looks at its own limits and reserves again.
+        """
         if self._bell.answer():
             return Reservation(None, [])
         deadline = self._clock.monotonic() + min(timeout, MAX_WAIT)
@@ -56,11 +63,15 @@ class BeanstalkSubscription:
         while replies is not None:
             entries, buried = self._sift(replies)
             foreign += buried
-            if entries:
+            if entries or (buried and self._clock.monotonic() >= deadline):
                 ids = tuple(job_id for entry in entries for job_id in entry.pointer.ids)
                 return Reservation(Selection(self._types, ids), entries, foreign)
-            # Where there was a stranger, ours may stand behind it.
-            replies = self._reserve_now(MAX_RESERVES) if buried else self._wait(deadline)
+            if not buried:
+                replies = self._wait(deadline)
+            elif self._bell.answer():
+                break
+            else:
+                replies = self._reserve_now(self._batch_size(jobs))
         return Reservation(None, [], foreign)
 
     def settle(self, verdicts: Sequence[Verdict]) -> int:
@@ -101,10 +112,12 @@ class BeanstalkSubscription:
         return self._connection
 
     def _batch_size(self, jobs: int) -> int:
-        if not self._entries_seen:
+        if not self._recent:
             return 1
-        jobs_per_entry = self._jobs_seen / self._entries_seen
-        return max(1, min(MAX_RESERVES, math.ceil(jobs / jobs_per_entry)))
+        jobs_seen = sum(self._recent)
+        if not jobs_seen:
+            return MAX_RESERVES
+        return max(1, min(MAX_RESERVES, math.ceil(jobs * len(self._recent) / jobs_seen)))
 
     def _reserve_now(self, count: int) -> list[Reply]:
         return self._reserved(self._connected().exchange([wire.reserve(0)] * count))
@@ -137,6 +150,7 @@ class BeanstalkSubscription:
             pointer = self._pointer(reply.body)
             if pointer is None:
                 strangers.append(reply)
+                self._recent.append(0)
             else:
                 entries.append(self._hold(reply.values[0], pointer))
         if strangers and self._connection is not None:
@@ -154,8 +168,7 @@ class BeanstalkSubscription:
     def _hold(self, tube_id: int, pointer: Pointer) -> Entry:
         self._last_token += 1
         self._held[self._last_token] = tube_id
-        self._entries_seen += 1
-        self._jobs_seen += len(pointer.ids)
+        self._recent.append(len(pointer.ids))
         return Entry(self._last_token, pointer)
 
     def _warn(self, stranger: Reply) -> None:

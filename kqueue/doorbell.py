@@ -10,7 +10,7 @@ import threading
 
 from kqueue.broker import Broker
 from kqueue.clock import Clock
-from kqueue.errors import BrokerError
+from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.forks import PerProcess
 from kqueue.pointers import MAX_TUBE_DELAY_S, group
 from kqueue.retry import backoff
@@ -48,7 +48,7 @@ class Doorbell:
             try:
                 self.put(dues, now)
             except BrokerError as error:
-                if self._failures == 1:
+                if self._failures <= 1:
                     self._logger.warning("jobs stay in the store until the broker is back: %s", error)
 
     def put(self, dues: list[Due], now: float) -> None:
@@ -57,7 +57,7 @@ class Doorbell:
             return
         try:
             self._broker.put(group(dues, now))
-        except BrokerError:
+        except BrokerUnavailable:
             self._failures += 1
             self._silent_until = self._clock.monotonic() + backoff(self._failures)
             raise

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from kqueue.broker import Broker
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
+from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.reports import SweepReport
 from kqueue.store import Due, JobStore
 
@@ -185,7 +186,12 @@ class Sweep:
         """
         if dues:
             marked = self._store.mark(dues, now)
-            self._doorbell.put([due._replace(put_at=now) for due in marked], now)
+            try:
+                self._doorbell.put([due._replace(put_at=now) for due in marked], now)
+            except BrokerUnavailable:
+                raise
+            except BrokerError as error:  # one type does not fit into this server: go on with the others
+                self._logger.warning("sweep: %s", error)
             self._put += len(marked)
         return len(dues)
 

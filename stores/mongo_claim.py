@@ -68,7 +68,7 @@ def _deny_solitude(jobs: Collection[Document], owner: str, id: str) -> None:
     # Waits for no majority: that one is missing may be why the claim failed.
     here = jobs.with_options(write_concern=WriteConcern(w=1))
     with suppress(PyMongoError):
-        here.update_one({"_id": id, }, {"$set": {"alone": False}})
+        here.update_one({"_id": id, "lease_owner": owner}, {"$set": {"alone": False}})
 
 
 def _by_priority(jobs: Collection[Document], types: Sequence[str], limit: int) -> list[Document]:

@@ -278,6 +278,12 @@ def test_a_lease_runs_from_when_the_lock_was_got(store, outsider, path, verb):
     assert store.get([row(1).id])[0].lease_until == NOW + 70
 
 
+@pytest.mark.parametrize("seconds", [-1, 1e10, float("nan")])
+def test_a_wait_that_sqlite_cannot_count_is_refused(path, seconds):
+    with pytest.raises(ValueError, match="store: expected busy_timeout in seconds, 0 or more, at most 86400"):
+        SqliteStore(path, busy_timeout=seconds)
+
+
 def test_a_wait_for_other_threads_ends(store):
     """The fixture waits for 0.05 s."""
     store.open()

@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 class Reservation(NamedTuple):
     """What a reserve got."""
 
-    #: What to claim, or None if nothing is ready.
+    #: What to claim, or None if nothing is ready. A claim of it may find nothing: then reserve again.
     selection: Selection | None
     #: To be settled as soon as the claim has committed. May be empty beside a selection.
     entries: list[Entry]

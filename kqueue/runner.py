@@ -97,10 +97,16 @@ class Runner:
     def stop(self) -> None:
         """End the loop after the current job. Safe in a signal handler."""
         self._stopped = True
-        self.wake()
+        self._ring()
 
     def wake(self) -> None:
-        """End a wait for jobs, to look for what is new. Safe in a signal handler."""
+        """End a wait for jobs, to look for what is new. A loop that does not wait must not be told that nothing
+        is ready.
+        """
+        if self._limits.wait:
+            self._ring()
+
+    def _ring(self) -> None:
         self._bell.ring()
         subscription = self._subscription
         if subscription is not None:

@@ -11,7 +11,7 @@ URL                                         store
 ==========================================  =====================================================
 
 SQLite takes options: ``?synchronous=FULL|NORMAL|OFF`` (FULL by default: durable at power loss) and
-``?busy_timeout=5`` (seconds to wait for another process's write, may be a fraction).
+``?busy_timeout=5`` (seconds to wait for another write, of this process or another; may be a fraction).
 """
 
 if __name__ != "kqueue.stores":

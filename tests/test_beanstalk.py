@@ -9,6 +9,7 @@ import pytest
 from kqueue.broker import Verdict
 from kqueue.brokers import open_broker, wire
 from kqueue.brokers.beanstalk import UNKNOWN_HEAD, BeanstalkBroker
+from kqueue.brokers.subscription import MAX_RESERVES
 from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.store import Head
 from tests.tubes import (
@@ -253,6 +254,8 @@ def test_strangers_without_end_do_not_outlast_the_time(beanstalkd, broker, subsc
         selection, entries, foreign = subscription.reserve(1, 0)
         assert (selection, entries) == ((("mail",), ()), [])
         assert foreign == client.stats_tube(PREFIX + "mail")["current-jobs-buried"] < 100
+    # One came alone; of more of them a whole batch is taken at once.
+    assert (foreign, subscription.reserve(1, 0).foreign) == (1, MAX_RESERVES)
 
 
 def test_a_wake_ends_a_reserve_among_strangers(beanstalkd, broker, subscription, monkeypatch):

@@ -104,6 +104,12 @@ def test_a_reserve_makes_one_batch_of_due_rows_ready(store, subscription, many_o
         assert not store.has_ready(("mail",))
 
 
+def test_a_last_batch_without_ours_is_no_selection(store, subscription):
+    store.add("other", 1, -1)
+    assert subscription.reserve(1, 0).selection is None
+    assert store.delayed == set()
+
+
 def test_a_wake_ends_a_reserve_among_due_rows_of_other_types(store, subscription, many_others):
     subscription.reserve(1, FOR_EVER_S)
     subscription.wake()

@@ -446,6 +446,18 @@ def test_a_handler_removed_or_added_meanwhile_takes_effect(queue: KQueue) -> Non
     assert queue.types() == ["b"]
 
 
+def test_a_handler_added_from_elsewhere_does_not_end_a_loop_that_drains(queue: KQueue) -> None:
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        if job.payload == 20:
+            queue._crew.get().wake()  # as add_handler does, once the loop has seen the new handler
+        job.delete()
+
+    queue.add_jobs("t", range(40))
+    queue.add_job("t", "low", priority="bulk")
+    assert queue.run_jobs().count == 41
+
+
 # -- the operator's ----------------------------------------------------------------------------------------
 
 

@@ -719,7 +719,7 @@ def test_a_failed_claim_changes_nothing_for_the_one_that_was_faster(
         claim_while(behind_proxy, overtake, alone=True)
     assert proxy.all_lost
     assert behind_proxy.held_by("slower") == []
-    assert store.get(ids_of(rows)) == faster
+    assert store.held_by("faster") == faster
     assert faster[0].alone
 
 

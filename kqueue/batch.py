@@ -50,11 +50,11 @@ class Desk:
 class Batch:
     """Holds the jobs of one window. See the module's text."""
 
-    def __init__(self, rows: Sequence[Row], desk: Desk, claimed_at: float, alone: bool = False) -> None:
-        """``claimed_at``: monotonic seconds, from before the claim. ``alone``: claimed as alone in the process."""
+    def __init__(self, rows: Sequence[Row], desk: Desk, leased_at: float, alone: bool = False) -> None:
+        """``leased_at``: when leases began, in monotonic seconds. ``alone``: claimed as alone in the process."""
         self._desk = desk
         self._pid, self._thread = os.getpid(), threading.get_ident()
-        self._claimed_at = claimed_at
+        self._leased_at = leased_at
         self._alone = alone and len(rows) == 1
         #: Monotonic seconds; runs from the first start, so that a slow claim does not use it up.
         self._bound_at = math.inf
@@ -75,14 +75,17 @@ class Batch:
     def start(self, now: float) -> JobInHand | None:
         """The next job to run, or None. ``now`` in monotonic seconds.
 
-        A job with under half its lease left is never started: it and the rest are given back.
+        A job with under half its lease left is never started: at the window's begin, after a slow claim, all are
+        renewed; later it and the rest are given back.
         """
         if os.getpid() != self._pid:
             return None
         with self._lock:
-            late = bool(self._unstarted) and now - self._claimed_at > self._unstarted[0].ttr / 2
-        if late:
-            self._give_back()
+            late = bool(self._unstarted) and now - self._leased_at > self._unstarted[0].ttr / 2
+        if late and self._bound_at == math.inf:
+            self._renew_all()
+        elif late:
+            self.give_back()
         with self._lock:
             if not self._unstarted:
                 return None
@@ -102,10 +105,6 @@ class Batch:
             seconds, self._seconds_settling = self._seconds_settling, 0.0
         return seconds
 
-    def postpone(self, seconds: float) -> None:
-        """Give back what has not started, to run in ``seconds`` at the earliest."""
-        self._give_back(seconds)
-
     def close(self) -> None:
         """Give back what has not started, or was interrupted, and settle everything.
 
@@ -117,7 +116,7 @@ class Batch:
             if self._running is not None and self._ending is None:
                 self._unstarted.appendleft(self._running)
             self._running = self._ending = None
-        self._give_back()
+        self.give_back()
         self.settle()
 
     def settle_if_due(self, now: float) -> bool:
@@ -126,6 +125,16 @@ class Batch:
         if due:
             self.settle()
         return due
+
+    def give_back(self, delay: float = 0.0) -> None:
+        """What has not started is to go back, to run in ``delay`` seconds at the earliest, with the next settle."""
+        now = self._desk.store.now()
+        run_at = now + delay
+        put_at = self._desk.doorbell.put_at(run_at, now)
+        with self._lock:
+            back = [(row, Unget(row.id, row.fence, run_at, None, put_at, started=False)) for row in self._unstarted]
+            self._pend(back)
+            self._unstarted.clear()
 
     def settle(self) -> None:
         """Write what has ended, now.
@@ -139,10 +148,10 @@ class Batch:
             if not pending:
                 return
             desk = self._desk
-            now = desk.store.now()
             try:
+                now = desk.store.now()
                 settled = desk.store.settle([settlement for _, settlement in pending], now)
-            except KQueueError:
+            except Exception:
                 self._failures += 1
                 self._settle_at = desk.clock.monotonic() + backoff(self._failures)
                 raise
@@ -150,7 +159,9 @@ class Batch:
                 del self._pending[: len(pending)]
                 self._settle_at = desk.clock.monotonic() + desk.settle_s if self._pending else math.inf
             self._failures = 0
-            self._account(pending, settled, now)
+            dues = self._account(pending, settled)
+        if dues:  # out of the lock: a broker that is silent must not hold up a renew
+            desk.doorbell.ring(dues, now)
 
     # -- the watchdog's ----------------------------------------------------------------------------------
 
@@ -167,19 +178,14 @@ class Batch:
             return min(look_at, self._settle_at, self._bound_at)
 
     def attend(self, now: float) -> None:
-        """Do what the loop's thread would, were it not busy in a handler.
-
-        A settle that fails is kept, logged once, and written again after a back-off, here or in the loop.
+        """Do what the loop's thread would, were it not busy in a handler. Raises as :meth:`settle` does; a settle
+        that failed is due again after a back-off.
         """
-        try:
-            if now >= self._bound_at and self._unstarted:
-                self._give_back()
-                self.settle()
-            else:
-                self.settle_if_due(now)
-        except KQueueError as error:
-            if self._failures <= 1:
-                self._desk.logger.warning("not settled yet: %s", error)
+        if now >= self._bound_at and self._unstarted:
+            self.give_back()
+            self.settle()
+        else:
+            self.settle_if_due(now)
 
     # -- the handler's, through its JobInHand ------------------------------------------------------------
 
@@ -191,8 +197,12 @@ class Batch:
             return self._running is None or self._running.id != job.id or self._ending is not None
 
     def delete(self, row: Row) -> None:
-        """The job is finished."""
-        if not (self._running is row and isinstance(self._ending, Delete)):
+        """The job is finished. Asked again after it could not be stored, it is tried again."""
+        with self._lock:
+            again = self._running is row and isinstance(self._ending, Delete)
+        if again:
+            self._settle_if_last(row)
+        else:
             self._end(row, Delete(row.id, row.fence))
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
@@ -222,7 +232,8 @@ class Batch:
         with self._settling:  # so that no settle of the same job comes between the check and the write
             with self._lock:
                 self._check_open(row)
-            self._renew(row)
+            if self._is_lost(row, None):
+                raise LeaseLost(row.id, row.fence)
 
     def _end(self, row: Row, settlement: Settlement) -> None:
         self._check_process()
@@ -230,6 +241,11 @@ class Batch:
             self._check_open(row)
             self._pend([(row, settlement)])
             self._ending = settlement
+        self._settle_if_last(row)
+
+    def _settle_if_last(self, row: Row) -> None:
+        """At once, where no other job of the window is left to start. Raises ``LeaseLost``."""
+        with self._lock:
             is_last = not self._unstarted
         if is_last:
             began = self._desk.clock.monotonic()
@@ -257,15 +273,14 @@ class Batch:
 
     def delete_by_id(self, job_id: str) -> bool:
         """Delete the job if it is the running one and its lease holds; True if so. Durable at once, unless its
-        own handler asks. If the job has not started, it will not start.
+        own handler asks.
         """
         if os.getpid() != self._pid:
             return False
         with self._lock:
             row = self._running
-            if row is None or row.id != job_id:
-                self._unstarted = deque(one for one in self._unstarted if one.id != job_id)
-                return False
+        if row is None or row.id != job_id:
+            return False
         try:
             self.delete(row)
             if threading.get_ident() != self._thread:
@@ -274,19 +289,29 @@ class Batch:
             return False
         return row.id not in self._lost
 
-    def deny_solitude(self) -> None:
-        """Store that the job of this window does not run alone any more, if it was claimed as alone."""
-        if self._alone:
-            self._alone = False
-            self._mark(False)
+    def drop(self, job_id: str) -> None:
+        """The job is deleted: do not start it."""
+        if os.getpid() == self._pid:
+            with self._lock:
+                self._unstarted = deque(row for row in self._unstarted if row.id != job_id)
+
+    # -- blame -------------------------------------------------------------------------------------------
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is stored that the window's one job runs alone in its process."""
+        return self._alone
 
     def mark_alone(self) -> None:
-        """Store that the job of this window runs alone, with a new lease for it. Raises ``LeaseLost``."""
-        lost = self._mark(True)
-        if lost is not None:
-            raise LeaseLost(lost.id, lost.fence)
+        """Store that the window's one job runs alone, with a new lease for it. Raises ``LeaseLost``."""
+        row = self._mark(True)
+        if row is not None:
+            raise LeaseLost(row.id, row.fence)
 
-    # -- within ------------------------------------------------------------------------------------------
+    def deny_solitude(self) -> None:
+        """Store that the window's one job does not run alone any more, if it was said to."""
+        if self._alone:
+            self._mark(False)
 
     def _mark(self, alone: bool) -> Row | None:
         """Returns the row if its lease is lost; one that has ended meanwhile is passed over."""
@@ -294,27 +319,25 @@ class Batch:
             with self._lock:
                 ended = self._running is not None and self._ending is not None
                 row = self._running or next(iter(self._unstarted), None)
-            if row is None or ended or not self._is_lost(row, alone):
-                return None
-            return row
+            lost = row is not None and not ended and self._is_lost(row, alone)
+            self._alone = alone
+            return row if lost else None
 
-    def _renew(self, row: Row) -> None:
-        if self._is_lost(row, None):
-            raise LeaseLost(row.id, row.fence)
+    # -- within ------------------------------------------------------------------------------------------
+
+    def _renew_all(self) -> None:
+        store = self._desk.store
+        leased_at = self._desk.clock.monotonic()
+        with self._lock:
+            held = [Held(row.id, row.fence, row.ttr) for row in self._unstarted]
+        lost = store.renew(held, store.now())
+        with self._lock:
+            self._unstarted = deque(row for row in self._unstarted if row.id not in lost)
+            self._leased_at = leased_at
 
     def _is_lost(self, row: Row, alone: bool | None) -> bool:
         store = self._desk.store
         return bool(store.renew([Held(row.id, row.fence, row.ttr)], store.now(), alone))
-
-    def _give_back(self, delay: float = 0.0) -> None:
-        """Turn what has not started into pending ungets. Writes nothing."""
-        now = self._desk.store.now()
-        run_at = now + delay
-        put_at = self._desk.doorbell.put_at(run_at, now)
-        with self._lock:
-            back = [(row, Unget(row.id, row.fence, run_at, None, put_at, started=False)) for row in self._unstarted]
-            self._pend(back)
-            self._unstarted.clear()
 
     def _pend(self, ended: Sequence[tuple[Row, Settlement]]) -> None:
         """Under the lock."""
@@ -322,8 +345,8 @@ class Batch:
             self._settle_at = self._desk.clock.monotonic() + self._desk.settle_s
         self._pending += ended
 
-    def _account(self, pending: list[tuple[Row, Settlement]], settled: Settled, now: float) -> None:
-        """Count what was written, and put pointers to what came back."""
+    def _account(self, pending: list[tuple[Row, Settlement]], settled: Settled) -> list[Due]:
+        """Count what was written; returns what came back and wants pointers."""
         lost, unnamed = settled
         self._lost |= lost
         kept = [one for one in pending if one[1].id not in lost] if lost else pending
@@ -343,9 +366,7 @@ class Batch:
                     row.fence,
                     outcome(settlement),
                 )
-        dues = [_due(row, one) for row, one in kept if isinstance(one, Retry | Unget)]
-        if dues:
-            desk.doorbell.ring(dues, now)
+        return [_due(row, one) for row, one in kept if isinstance(one, Retry | Unget)]
 
 
 def _has_run(settlement: Settlement) -> bool:

@@ -6,7 +6,9 @@ loops end their windows and wait until it has ended, and only then is it alone. 
 long, the suspect goes back into the store, for longer each time, and nobody waits for it.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +16,8 @@ from kqueue.retry import backoff
 
 #: How often a loop that waits asks whether it is to end, in seconds.
 LOOK_S = 0.05
+#: Seconds that other loops wait for a suspect. One that takes longer runs on, but is not called alone any more.
+SOLITUDE_S = 30.0
 
 
 class Quarantine:
@@ -26,6 +30,8 @@ class Quarantine:
         self._refusals = 0
         #: The thread whose suspect is aside, or about to be.
         self._taken_by: int | None = None
+        #: When its solitude ends, in monotonic seconds.
+        self._until = math.inf
 
     @contextmanager
     def loop(self) -> Iterator[None]:
@@ -46,7 +52,11 @@ class Quarantine:
 
     def is_taken(self) -> bool:
         """Whether a suspect of another thread is aside. A handler of that suspect may run a loop of its own."""
-        return self._taken_by not in {None, threading.get_ident()}
+        return self._taken_by not in {None, threading.get_ident()} and time.monotonic() < self._until
+
+    def has_expired(self) -> bool:
+        """Whether a suspect is still running whose solitude is over: it must not be called alone any more."""
+        return self._taken_by is not None and time.monotonic() >= self._until
 
     def wait_until_free(self, is_over: Callable[[], bool]) -> None:
         """Wait while a suspect is aside, but no longer than until ``is_over()``."""
@@ -79,22 +89,18 @@ class Quarantine:
             with self._changed:
                 if self._taken_by is None:
                     self._taken_by, mine = me, True
+                    self._until = math.inf
                     self._changed.wait_for(lambda: self._windows == 1, timeout)
+                    self._until = time.monotonic() + SOLITUDE_S
                 alone = mine and self._windows == 1
                 self._refusals = 0 if alone else self._refusals + 1
-                if mine and not alone:
-                    mine = False
-                    self._release()
             yield alone
         finally:
             if mine:
                 with self._changed:
-                    self._release()
+                    self._taken_by = None
+                    self._changed.notify_all()
 
     def again_in(self) -> float:
         """Seconds until a suspect that was refused is to be tried again: more after each refusal."""
         return backoff(self._refusals)
-
-    def _release(self) -> None:
-        self._taken_by = None
-        self._changed.notify_all()

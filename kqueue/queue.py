@@ -324,9 +324,13 @@ class KQueue:
             return True
         job_id = arguments.job_id(job.id if isinstance(job, Job) else job)
         self.open()
-        if any(batch.delete_by_id(job_id) for batch in self._crew.get().batches()):
+        batches = self._crew.get().batches()
+        if any(batch.delete_by_id(job_id) for batch in batches):
             return True
-        return self._store.delete([job_id]) > 0
+        deleted = self._store.delete([job_id]) > 0
+        for batch in batches:
+            batch.drop(job_id)
+        return deleted
 
     def renew_job(self, job: JobInHand) -> None:
         """Hold the job in hand for another TTR from now. Raises :class:`~kqueue.LeaseLost`."""

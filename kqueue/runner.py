@@ -27,7 +27,7 @@ from kqueue.retry import backoff
 from kqueue.store import Selection
 from kqueue.sweep import Sweep, Sweeper
 from kqueue.watchdog import Watchdog
-from kqueue.window import Limits, Sizer
+from kqueue.window import WORK_S, Limits, Sizer
 
 #: Seconds that an idle loop waits at most before it looks around.
 IDLE_S = 15.0
@@ -116,9 +116,10 @@ class Runner:
         """Loop until a limit, or nothing is ready, or :meth:`stop`."""
         try:
             with self._crew.running(self):
-                self._deny_solitude()
                 self._loop()
         finally:
+            if self._sweep is not None:
+                self._sweeper.give_back(self._sweep)
             for batch in self._unsettled:
                 self._crew.let_go(batch)
             self._watchdog.close()
@@ -135,86 +136,96 @@ class Runner:
                 self._progress.failures = 0
             except (StoreError, BrokerError) as error:
                 self._unsubscribe()
-                if not self._limits.wait or self._is_stopped():
+                stopped = self._is_stopped()
+                if not self._limits.wait or (stopped and self._unsettled):
                     raise
+                if stopped:
+                    return
                 self._stand_back(error)
 
     def _turn(self, subscription: Subscription | None) -> bool:
-        """A step of the sweep, and one window. False if nothing was ready and the loop is not to wait."""
-        self._step_sweep()
-        patience = self._patience()
+        """A part of the sweep, and one window. False if nothing was ready and the loop is not to wait."""
+        self._go_on_sweeping()
         if subscription is None:
-            wait_readable([self._bell], patience)
-            self._bell.answer()
-            return self._limits.wait
-        quarantine = self._crew.quarantine
-        quarantine.wait_until_free(self._is_over)
+            self._pause(self._patience())
+            return self._limits.wait or self._sweep is not None
+        self._crew.quarantine.wait_until_free(self._is_over)
+        if self._is_over():
+            return True
+        self._deny_solitude()
         jobs_left = None if self._limits.count is None else self._limits.count - self._progress.count
         limits = self._sizer.limits(jobs_left, self._seconds_left())
-        reservation = subscription.reserve(limits.jobs, patience)
+        reservation = subscription.reserve(limits.jobs, self._patience())
         self._progress.foreign += reservation.foreign
         if reservation.selection is None:
             return self._limits.wait or self._sweep is not None
-        with quarantine.window() as entered:
+        with self._crew.quarantine.window() as entered:
             if entered:
                 self._work(subscription, reservation, reservation.selection, limits)
             else:
                 self._settle_pointers(subscription, [Verdict(entry, 0.0) for entry in reservation.entries])
         return True
 
-    def _step_sweep(self) -> None:
-        """One batch, so that a large repair delays no job for long."""
+    def _go_on_sweeping(self) -> None:
+        """For as long as a window of jobs takes, so that a large repair and the jobs share the time."""
         if self._sweep is None:
             self._sweep = self._sweeper.begin_if_due()
-        if self._sweep is None:
-            return
-        try:
-            under_way = self._sweep.step()
-        except BrokerError as error:
-            self._logger.warning("sweep: %s", error)
-            under_way = False
-        if not under_way:
-            self._progress.foreign += self._sweep.report().foreign_pointers
-            self._sweep = None
+        until = self._monotonic() + WORK_S
+        while self._sweep is not None and self._monotonic() < until and not self._is_over():
+            try:
+                under_way = self._sweep.step()
+            except BrokerError as error:
+                self._logger.warning("sweep: %s", error)
+                under_way = False
+            if not under_way:
+                self._progress.foreign += self._sweep.report().foreign_pointers
+                self._sweep = None
+
+    # -- one window --------------------------------------------------------------------------------------
 
     def _work(
         self, subscription: Subscription, reservation: Reservation, selection: Selection, limits: Limits
     ) -> None:
-        """Claim a window and run it."""
-        alone = self._crew.quarantine.has_one_loop()
-        now, claimed_at = self._store.now(), self._monotonic()
+        """Claim a window and run it. Whatever ends it, at whatever line, no row stays claimed by nobody."""
         owner = self._mint.make(1)[0]
-        batch: Batch | None = None
         try:
+            alone = self._crew.quarantine.has_one_loop()
+            now = self._store.now()
             claim = self._store.claim(selection, limits, owner, now, alone)
-            if claim.rows:
-                batch = Batch(claim.rows, self._desk, claimed_at, alone)
-                self._crew.hold(batch)
-        except BaseException:
-            if batch is None:
-                self._give_back_claim(owner)
-            raise
-        interrupt: BaseException | None = None
-        try:
+            batch = self._hold(claim.rows, alone)
             verdicts = judge(reservation.entries, claim, now)
             self._progress.stale += stale(verdicts, claim)
             self._settle_pointers(subscription, verdicts)
             if batch is not None:
-                interrupt = self._run(batch, claim.rows, alone)
-        finally:
-            if batch is not None:
-                self._close(batch, interrupt)
-        if interrupt is not None:
-            raise interrupt
+                self._run(batch, claim.rows)
+            self._settle_leftovers()
+        except BaseException as error:
+            self._rescue(owner, error)
+            raise
 
-    def _give_back_claim(self, owner: str) -> None:
-        """A claim was interrupted (Ctrl-C, a lost reply): give back at once what it may have got."""
+    def _hold(self, rows: list[Row], alone: bool) -> Batch | None:
+        if not rows:
+            return None
+        # The lease began in the claim, perhaps after a long wait for the store; never before it was asked for.
+        age = self._store.now() - ((rows[0].lease_until or 0.0) - rows[0].ttr)
+        batch = Batch(rows, self._desk, self._monotonic() - max(0.0, age), alone)
+        self._unsettled.append(batch)
+        self._crew.hold(batch)
+        return batch
+
+    def _rescue(self, owner: str, error: BaseException) -> None:
+        """Settle what has ended and give back the rest; a store that is down must not hide ``error``."""
+        if os.getpid() != self._pid:
+            return
         try:
-            rows = self._store.held_by(owner)
-            if rows:
-                Batch(rows, self._desk, self._monotonic()).close()
-        except KQueueError as error:
-            self._logger.warning("what an interrupted claim got comes back when its leases run out: %s", error)
+            if not isinstance(error, KQueueError):
+                self._settle_leftovers()
+            if not self._unsettled:
+                rows = self._store.held_by(owner)  # of a claim that was interrupted, or whose reply was lost
+                if rows:
+                    Batch(rows, self._desk, self._monotonic()).close()
+        except KQueueError as failure:
+            self._logger.warning("not settled yet: %s", failure)
 
     def _settle_pointers(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
         if verdicts:
@@ -224,38 +235,32 @@ class Runner:
                 # The claim stands. The entries come back when the connection drops, and are deleted then.
                 self._logger.warning("pointers not settled: %s", error)
 
-    # -- one window --------------------------------------------------------------------------------------
-
-    def _run(self, batch: Batch, rows: list[Row], alone: bool) -> BaseException | None:
-        """Returns what is to end the loop, if a handler raised it."""
-        alone = alone and self._crew.quarantine.has_one_loop()
-        if len(rows) == 1 and rows[0].suspicion:
-            return self._run_aside(batch, alone)
-        if not alone:
-            batch.deny_solitude()  # if another loop has begun since the claim
-        return self._run_handlers(batch)
-
-    def _run_aside(self, batch: Batch, alone: bool) -> BaseException | None:
+    def _run(self, batch: Batch, rows: list[Row]) -> None:
+        """Raises what a handler raised to end the loop."""
         quarantine = self._crew.quarantine
+        if len(rows) > 1 or not rows[0].suspicion:
+            if not quarantine.has_one_loop():
+                batch.deny_solitude()  # another loop has begun since the claim
+            self._run_handlers(batch)
+            return
         with quarantine.aside(ASIDE_S) as isolated:
             if not isolated:
-                batch.postpone(quarantine.again_in())
-                return None
-            if not alone:
-                try:
+                batch.give_back(quarantine.again_in())
+                return
+            try:
+                if not batch.is_alone:
                     batch.mark_alone()
-                except LeaseLost as error:
-                    self._logger.warning("%s", error)
-                    return None
-            return self._run_handlers(batch)
+            except LeaseLost as error:
+                self._logger.warning("%s", error)
+            else:
+                self._run_handlers(batch)
 
-    def _run_handlers(self, batch: Batch) -> BaseException | None:
-        """Start the batch's jobs one by one. Returns what is to end the loop, if a handler raised it."""
+    def _run_handlers(self, batch: Batch) -> None:
+        """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
         self._watchdog.watch(batch)
         spent: dict[str, list[float]] = {}
         now = self._monotonic()
-        interrupt: BaseException | None = None
-        while interrupt is None and not self._is_over():
+        while not self._is_over():
             job = batch.start(now)
             if job is None:
                 break
@@ -265,36 +270,28 @@ class Runner:
             self._progress.count += 1
             interrupt = execute(handler, job, batch)
             settling = batch.finish()
+            if interrupt is not None:
+                raise interrupt
             ended = self._monotonic()
             spent.setdefault(job.type, []).append(max(0.0, ended - now - settling))
             now = self._monotonic() if batch.settle_if_due(ended) else ended
         for type, seconds in spent.items():
             self._sizer.observe(type, len(seconds), sum(seconds))
-        return interrupt
-
-    def _close(self, batch: Batch, interrupt: BaseException | None) -> None:
-        """Settle the batch. A store that is down must not hide what a handler raised to end the loop."""
-        self._watchdog.rest()
-        self._unsettled.append(batch)
-        try:
-            self._settle_leftovers()
-        except KQueueError as error:
-            if interrupt is None:
-                raise
-            self._logger.warning("not settled: %s", error)
 
     def _settle_leftovers(self) -> None:
-        """What a store that was down could not take."""
+        """The window that ends, and what a store that was down could not take before."""
+        self._watchdog.rest()
         while self._unsettled:
             self._unsettled[0].close()
             self._crew.let_go(self._unsettled.pop(0))
 
     def _deny_solitude(self) -> None:
-        """A loop begins: jobs of other loops, claimed as alone in the process, are so no more. But a suspect
-        that is aside is: this loop takes no window until it has ended.
+        """Other loops' jobs that were claimed as alone in the process are so no more, now that this one is here.
+
+        But a suspect that is aside is, until its time is over: this loop takes no window before.
         """
         quarantine = self._crew.quarantine
-        if not quarantine.has_one_loop() and not quarantine.is_taken():
+        if not quarantine.has_one_loop() and (not quarantine.is_taken() or quarantine.has_expired()):
             for batch in self._crew.batches():
                 batch.deny_solitude()
 
@@ -324,10 +321,15 @@ class Runner:
 
     def _stand_back(self, error: KQueueError) -> None:
         self._progress.failures += 1
-        pause = backoff(self._progress.failures)
+        seconds = backoff(self._progress.failures)
         left = self._seconds_left()
-        self._logger.warning("trying again in %.0f s: %s", pause, error)
-        wait_readable([self._bell], pause if left is None else min(pause, left))
+        self._logger.warning("trying again in %.0f s: %s", seconds, error)
+        self._pause(seconds if left is None else min(seconds, left))
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, unless :meth:`stop` or :meth:`wake` comes or came."""
+        wait_readable([self._bell], seconds)
+        self._bell.answer()
 
     def _subscribe(self) -> Subscription | None:
         """The subscription to all types that have a handler now; None without any."""

@@ -52,9 +52,15 @@ class Sweeper:
         self._clock = clock
         self._logger = logger
         self._look_at = -1.0
+        self._unfinished: Sweep | None = None
 
     def begin_if_due(self) -> "Sweep | None":
-        """A sweep to be stepped through, if nobody has begun one for ``interval`` seconds."""
+        """A sweep to be stepped through: one that was given back unfinished, or a new one if nobody has begun one
+        for ``interval`` seconds.
+        """
+        unfinished, self._unfinished = self._unfinished, None
+        if unfinished is not None:
+            return unfinished
         monotonic = self._clock.monotonic()
         if monotonic < self._look_at:
             return None
@@ -63,6 +69,10 @@ class Sweeper:
         if not self._store.take_sweep(self._store.now(), self._interval):
             return None
         return self._begin()
+
+    def give_back(self, sweep: "Sweep") -> None:
+        """Keep an unfinished sweep for the next loop."""
+        self._unfinished = sweep
 
     def seconds_to_look(self) -> float:
         """Seconds until :meth:`begin_if_due` would look again."""
@@ -134,6 +144,7 @@ class Sweep:
         if self._broker.carries_pointers:
             for type in self._store.ready_types():
                 yield from self._put_lost(type)
+                yield 0
             yield from self._put_unput()
         if self._recovered or self._dead or self._put:
             self._logger.info(

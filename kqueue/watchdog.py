@@ -6,6 +6,7 @@ import threading
 
 from kqueue.batch import BOUND_S, Batch
 from kqueue.clock import Clock
+from kqueue.errors import KQueueError
 
 
 class Watchdog:
@@ -21,6 +22,8 @@ class Watchdog:
         self._logger = logger
         self._condition = threading.Condition()
         self._batch: Batch | None = None
+        #: Each failing batch is told of once.
+        self._complained_of: Batch | None = None
         self._sleeps = False
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -32,9 +35,8 @@ class Watchdog:
             if self._sleeps:
                 self._condition.notify()
         if self._thread is None:
-            thread = threading.Thread(target=self._look, name="kqueue-watchdog", daemon=True)
-            thread.start()
-            self._thread = thread
+            self._thread = threading.Thread(target=self._look, name="kqueue-watchdog", daemon=True)
+            self._thread.start()
 
     def rest(self) -> None:
         """The batch is closed."""
@@ -62,11 +64,17 @@ class Watchdog:
                     self._condition.wait(None if self._sleeps else min(due - now, BOUND_S))
                     self._sleeps = False
                     continue
-            if batch is not None:
-                self._attend(batch, now)
+            if batch is not None and not self._attend(batch, now):
+                with self._condition:
+                    self._condition.wait(BOUND_S)
 
-    def _attend(self, batch: Batch, now: float) -> None:
+    def _attend(self, batch: Batch, now: float) -> bool:
+        """Whether all went well. What failed is due again, here or in the loop."""
         try:
             batch.attend(now)
-        except Exception:
-            self._logger.exception("the watchdog goes on after an error that it does not know")
+        except Exception as error:
+            if batch is not self._complained_of:
+                self._complained_of = batch
+                self._logger.warning("not settled yet: %s", error, exc_info=not isinstance(error, KQueueError))
+            return False
+        return True

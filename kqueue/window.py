@@ -19,7 +19,7 @@ from kqueue.job import Row
 MAX_JOBS = 512
 #: Bytes of payload in a window at most.
 MAX_PAYLOAD_BYTES = 8 * 2**20
-#: Seconds of expected work in a window.
+#: Seconds of expected work in a window: a twentieth of the shortest TTR there can be, so TTRs need no bound here.
 WORK_S = 0.050
 #: Each death shrinks a suspect's next window by this factor.
 SUSPECT_DIVISOR = 16

@@ -246,7 +246,7 @@ def test_the_watchdog_survives_errors_and_a_slow_job_still_strands_nobody(queue:
     queue.add_jobs("t", ["slow", *range(20)])
     queue.run_jobs(count_limit=101)
     assert seen == [20]
-    assert "the watchdog goes on" in caplog.text
+    assert "not settled yet: unknown to KQueue" in caplog.text
 
 
 def test_a_store_that_fails_at_once_is_not_asked_without_end(queue: KQueue, caplog: Any) -> None:
@@ -271,3 +271,104 @@ def test_a_store_that_fails_at_once_is_not_asked_without_end(queue: KQueue, capl
     assert queue.run_jobs().deleted == 121
     assert len(calls) <= 2  # when it was to be settled, and when the window's bound was reached
     assert caplog.text.count("not settled yet") == 1
+
+
+def test_an_interrupt_anywhere_in_the_loop_is_not_hidden_by_a_store_that_is_down(queue: KQueue) -> None:
+    queue.add_handler("t", JobInHand.delete)
+    queue.add_job("t")
+
+    def interrupted(*_: Any) -> Any:
+        queue.store.settle = down  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    def down(*_: Any) -> Any:
+        raise StoreUnavailable("down")
+
+    settle = queue.store.settle
+    queue.store.settle = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        queue.run_jobs(wait=True)
+    queue.store.settle = settle  # type: ignore[method-assign]
+
+
+def test_a_handler_that_came_meanwhile_does_not_end_the_back_off(tmp_path: Path, caplog: Any) -> None:
+    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", f"beanstalk://127.0.0.1:{free_port()}")
+    queue.add_handler("t", JobInHand.delete)
+    loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True, "time_limit_ms": 700})
+    loop.start()
+    while "trying again" not in caplog.text:
+        assert loop.is_alive()
+    for n in range(3):
+        queue.add_handler(f"u{n}", JobInHand.delete)
+    loop.join(30)
+    assert caplog.text.count("trying again") <= 5
+
+
+def test_a_delete_that_could_not_be_stored_is_tried_again_when_it_is_asked_again(queue: KQueue) -> None:
+    settle = queue.store.settle
+    left: list[int] = []
+
+    def down(*_: Any) -> Any:
+        raise StoreUnavailable("down")
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        queue.store.settle = down  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable):
+            job.delete()
+        queue.store.settle = settle  # type: ignore[method-assign]
+        job.delete()
+        left.append(sum(queue.counts().values()))
+
+    queue.add_job("t")
+    assert queue.run_jobs().deleted == 1
+    assert left == [0]
+
+
+def test_an_operators_delete_that_fails_strands_no_job(queue: KQueue) -> None:
+    ids: list[str] = []
+
+    def down(*_: Any) -> Any:
+        raise StoreUnavailable("down")
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        if job.payload == 100:
+            delete, queue.store.delete = queue.store.delete, down  # type: ignore[method-assign]
+            with pytest.raises(StoreUnavailable):
+                queue.delete_job(ids[101])
+            queue.store.delete = delete  # type: ignore[method-assign]
+        job.delete()
+
+    ids += queue.add_jobs("t", range(110))
+    assert queue.run_jobs().deleted == 110
+
+
+def test_a_second_loop_may_begin_while_the_store_is_down(queue: KQueue, tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "jobs.db")
+    holds, may_end = threading.Event(), threading.Event()
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        holds.set()
+        may_end.wait(30)
+        job.delete()
+
+    job_id = queue.add_job("t", ttr=600)
+    first = threading.Thread(target=queue.run_jobs)
+    first.start()
+    assert holds.wait(30)
+    onlooker = SqliteStore(tmp_path / "jobs.db")
+    assert onlooker.get([job_id])[0].alone
+    lock.take()
+    threading.Timer(0.3, lock.free).start()
+    second = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
+    second.start()
+    while onlooker.get([job_id])[0].alone:
+        assert second.is_alive()
+    onlooker.close()
+    may_end.set()
+    first.join(30)
+    queue.stop()
+    second.join(30)
+    assert not second.is_alive()

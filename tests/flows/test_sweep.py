@@ -307,6 +307,22 @@ def test_a_large_repair_delays_no_job_for_long(house: House) -> None:
     assert house.pointers("other") < 5 * BATCH / 100
 
 
+def test_many_types_with_nothing_to_repair_hold_up_no_job(house: House) -> None:
+    """Each is a step of its own, so a limit is seen in between, and the next loop goes on with the sweep."""
+    types = [f"type-{n:03d}" for n in range(300)]
+    for type in types:
+        house.queue.add_job(type)
+    house.queue.add_job("t")
+    peeked: list[str] = []
+    peek = house.queue.broker.peek
+    house.queue.broker.peek = lambda type: (peeked.append(type), house.queue.stop(), peek(type))[-1]  # type: ignore[method-assign]
+    house.queue.run_jobs()
+    assert len(peeked) == 1
+    house.queue.broker.peek = lambda type: (peeked.append(type), peek(type))[-1]  # type: ignore[method-assign]
+    house.queue.run_jobs()
+    assert sorted(peeked) == sorted([*types, "t"])
+
+
 def test_a_clock_that_goes_back_during_a_sweep_puts_nothing_without_end(house: House) -> None:
     house.queue.add_jobs("t", range(3 * BATCH))
     house.server.restart()

@@ -76,24 +76,38 @@ def test_a_handler_that_overruns_has_what_is_finished_settled_and_the_rest_given
     assert queue.run_jobs().deleted == 19
 
 
-def test_a_job_with_under_half_its_lease_left_is_never_started(tmp_path: Path) -> None:
-    """The worker is frozen between its claim and its first handler."""
+def test_a_job_with_under_half_its_lease_left_is_renewed_or_given_back_and_never_started(tmp_path: Path) -> None:
+    """The worker is frozen between its claim and its first handler, and then in a handler."""
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(str(tmp_path / "jobs.db")))
+    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
     queue._clock = clock  # type: ignore[assignment]
-    fences: list[int] = []
-    queue.add_handler("t", lambda job: (fences.append(job.fence), job.delete()))
-    queue.add_job("t", ttr=10)
+    seen: list[tuple[Any, int, float]] = []
+
+    def handle(job: JobInHand) -> None:
+        lease_until = queue.store.get([job.id])[0].lease_until
+        assert lease_until is not None
+        seen.append((job.payload, job.fence, lease_until - clock.time()))
+        if job.payload == "freezes":
+            clock.advance(5.1)
+        job.delete()
+
+    warmed_up(queue, handle)
+    queue.run_jobs()
+    queue.add_job("t", "claimed slowly", ttr=10)
     claim = queue.store.claim
 
     def claim_and_freeze(*args: Any) -> Any:
         got = claim(*args)
-        clock.advance(5.1 if got.rows[0].fence == 1 else 4.9)
+        clock.advance(5.1)
+        queue.store.claim = claim  # type: ignore[method-assign]
         return got
 
     queue.store.claim = claim_and_freeze  # type: ignore[method-assign]
-    assert queue.run_jobs().deleted == 1
-    assert fences == [2]
+    queue.run_jobs()
+    queue.add_jobs("t", ["warm"] * 73, ttr=10)
+    queue.add_jobs("t", ["freezes", "beside it"], ttr=10)
+    queue.run_jobs()
+    assert seen == [("claimed slowly", 1, 10), ("freezes", 1, 10), ("beside it", 2, 10)]
 
 
 def test_renew_holds_the_job_for_another_ttr(tmp_path: Path) -> None:
@@ -370,3 +384,39 @@ def test_a_suspect_beside_a_long_job_stops_no_other_loop_and_holds_no_pointer(
         loop.join(60)
     assert not any(loop.is_alive() for loop in loops)
     assert reserved == [0]
+
+
+def test_a_suspect_that_takes_long_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handler may itself wait for a job that another loop is to run."""
+    monkeypatch.setattr("kqueue.quarantine.SOLITUDE_S", 0.2)
+    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db")
+    child_ran = threading.Event()
+    alone: list[bool] = []
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        if job.payload == "child":
+            child_ran.set()
+        else:
+            alone.append(queue.store.get([job.id])[0].alone)
+            queue.add_job("t", "child")
+            assert child_ran.wait(30)
+            alone.append(queue.store.get([job.id])[0].alone)
+        job.delete()
+
+    suspect = queue.add_job("t", "suspect", ttr=600)
+    row = queue.store.get([suspect])[0]
+    queue.store.delete([suspect])
+    loops = [threading.Thread(target=queue.run_jobs, kwargs={"wait": True}) for _ in range(2)]
+    for loop in loops:
+        loop.start()
+    queue.store.add([row._replace(suspicion=3)])
+    assert child_ran.wait(30)
+    while queue.counts("t")["running"]:
+        threading.Event().wait(0.01)
+    queue.stop()
+    for loop in loops:
+        loop.join(30)
+    assert alone == [True, False]

@@ -1,13 +1,20 @@
 # make demo     run the main job, on files of this machine, with nothing else to start
 # make test     everything that must pass before a change is taken
+# make torture  kill and freeze real processes for a minute, and say what became of every job
 # make lint     ruff and mypy alone
 # make clean    remove what make has made
 #
 # PYTHON=python3.13                        another interpreter (3.11 or newer)
 # BROKER=beanstalk://127.0.0.1:11300       run the demo through a beanstalkd
+# SECONDS=600 SEED=7                       how long the torture strikes, and with which choices
+# STORE=mongodb BINLOG=no                  torture on MongoDB; on a beanstalkd without a binlog
 
 PYTHON ?= python3
 BROKER ?=
+SECONDS ?= 60
+SEED ?=
+STORE ?= sqlite
+BINLOG ?= yes
 
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
@@ -17,7 +24,7 @@ MADE := $(VENV)/.made-by-$(subst /,_,$(PYTHON))
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
-.PHONY: demo test lint clean servers
+.PHONY: demo test torture lint clean servers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -25,6 +32,10 @@ demo: $(INSTALLED)
 
 test: lint servers
 	$(VENV)/bin/python -m pytest
+
+torture: $(TESTABLE) servers
+	$(VENV)/bin/python -m tests.torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --store $(STORE) \
+		$(if $(filter no,$(BINLOG)),--no-binlog,--binlog)
 
 lint: $(TESTABLE)
 	$(VENV)/bin/ruff check .

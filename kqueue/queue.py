@@ -287,9 +287,9 @@ class KQueue:
             None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
             arguments.flag("wait", wait),
         )
-        self.open()
         desk = Desk(self._store, self._doorbell, self._retry, self._settle_s, self._clock, self._logger)
         return Runner(
+            open=self.open,
             desk=desk,
             broker=self._broker,
             sweeper=self._sweeper,

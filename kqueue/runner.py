@@ -63,6 +63,7 @@ class Runner:
     def __init__(
         self,
         *,
+        open: Callable[[], None],
         desk: Desk,
         broker: Broker,
         sweeper: Sweeper,
@@ -71,7 +72,10 @@ class Runner:
         limits: RunLimits,
         mint: IdMint,
     ) -> None:
-        """``handlers()`` returns a mapping that is replaced, never changed, when a handler comes or goes."""
+        """``open()`` opens what is not open; ``handlers()`` returns a mapping that is replaced, never changed, when
+        a handler comes or goes.
+        """
+        self._open = open
         self._desk = desk
         self._store = desk.store
         self._logger: logging.Logger = desk.logger
@@ -129,6 +133,7 @@ class Runner:
     def _loop(self) -> None:
         while True:
             try:
+                self._open()
                 self._settle_leftovers()
                 subscription = self._subscribe()
                 if self._is_over() or not self._turn(subscription):

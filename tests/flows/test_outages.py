@@ -372,3 +372,20 @@ def test_a_second_loop_may_begin_while_the_store_is_down(queue: KQueue, tmp_path
     queue.stop()
     second.join(30)
     assert not second.is_alive()
+
+
+def test_a_waiting_loop_waits_for_a_store_that_is_not_there_yet(tmp_path: Path, caplog: Any) -> None:
+    folder = tmp_path / "later"
+    queue = KQueue(f"sqlite:///{folder}/jobs.db")
+    queue.add_handler("t", JobInHand.delete)
+    with pytest.raises(StoreUnavailable):
+        queue.run_jobs()
+    loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True, "count_limit": 1})
+    loop.start()
+    while "trying again in 1 s" not in caplog.text:
+        assert loop.is_alive()
+    folder.mkdir()
+    queue.add_job("t")
+    loop.join(30)
+    assert not loop.is_alive()
+    assert sum(queue.counts().values()) == 0

@@ -13,6 +13,8 @@ from kqueue.brokers.embedded import EmbeddedBroker
 from kqueue.clock import SystemClock
 from kqueue.ids import IdMint
 from kqueue.store import Selection
+from tests.model.broker import FakeBroker
+from tests.model.server import FakeServer
 
 #: Seconds after which a thread or a wait counts as stuck. A passing test waits for none of them.
 PATIENCE_S = 30.0
@@ -126,12 +128,14 @@ class Service:
         return max(0.0, *left, 0.0) if left else None
 
 
-@pytest.fixture(params=["beanstalk", "embedded"])
+@pytest.fixture(params=["beanstalk", "embedded", "fake"])
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     shelf = Shelf()
     broker: Broker
     if request.param == "beanstalk":
         broker = BeanstalkBroker(request.getfixturevalue("beanstalkd").address)
+    elif request.param == "fake":
+        broker = FakeBroker(FakeServer())
     else:
         broker = EmbeddedBroker(shelf)  # type: ignore[arg-type]
     broker.open("p1.")

@@ -176,7 +176,7 @@ class Runner:
         if self._sweep is None:
             self._sweep = self._sweeper.begin_if_due()
         until = self._monotonic() + WORK_S
-        while self._sweep is not None and self._monotonic() < until and not self._is_over():
+        while self._sweep is not None and not self._is_over():
             try:
                 under_way = self._sweep.step()
             except BrokerError as error:
@@ -185,6 +185,8 @@ class Runner:
             if not under_way:
                 self._progress.foreign += self._sweep.report().foreign_pointers
                 self._sweep = None
+            if self._monotonic() >= until:
+                return
 
     # -- one window --------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class Lock:
 
 @pytest.fixture
 def queue(tmp_path: Path) -> KQueue:
-    return KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.05))
+    return KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.25))
 
 
 def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(queue: KQueue, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(queue: KQu
         queue.add_jobs("t", [1, 2])
     assert (len(caught.value.taken), len(caught.value.not_taken), len(caught.value.unknown)) == (0, 2, 0)
     for call in (queue.run_jobs, queue.sweep, lambda: queue.delete_job(kept), lambda: queue.purge_jobs("t")):
-        with pytest.raises(StoreUnavailable, match=r"jobs.db: locked by another process for more than 0.05 s"):
+        with pytest.raises(StoreUnavailable, match=r"jobs.db: locked by another process for more than 0.25 s"):
             call()
     lock.free()
     assert queue.run_jobs().deleted == 1
@@ -68,7 +68,7 @@ def test_a_store_that_goes_away_before_the_settle(queue: KQueue, tmp_path: Path,
         if job.payload == 100:
             lock.take()
             if wait:
-                threading.Timer(0.2, lock.free).start()
+                threading.Timer(0.6, lock.free).start()
         job.delete()
 
     queue.add_jobs("t", range(150))
@@ -269,7 +269,7 @@ def test_a_store_that_fails_at_once_is_not_asked_without_end(queue: KQueue, capl
     queue.add_jobs("t", ["warm"] * 100, priority=0)
     queue.add_jobs("t", ["slow", *range(20)])
     assert queue.run_jobs().deleted == 121
-    assert len(calls) <= 2  # when it was to be settled, and when the window's bound was reached
+    assert len(calls) <= 5  # when it was to be settled, when the window's bound was reached, after back-offs
     assert caplog.text.count("not settled yet") == 1
 
 
@@ -361,7 +361,7 @@ def test_a_second_loop_may_begin_while_the_store_is_down(queue: KQueue, tmp_path
     onlooker = SqliteStore(tmp_path / "jobs.db")
     assert onlooker.get([job_id])[0].alone
     lock.take()
-    threading.Timer(0.3, lock.free).start()
+    threading.Timer(0.8, lock.free).start()
     second = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
     second.start()
     while onlooker.get([job_id])[0].alone:

@@ -12,7 +12,7 @@ from kqueue.errors import (
 )
 from kqueue.job import Job, JobInHand, Priority, State
 from kqueue.queue import KQueue
-from kqueue.reports import RunReport, SweepReport
+from kqueue.reports import Finding, Repair, RunReport, SweepReport
 
 __version__ = "0.1.0"
 
@@ -21,12 +21,14 @@ __all__ = [
     "AlreadySettled",
     "BrokerError",
     "BrokerUnavailable",
+    "Finding",
     "Job",
     "JobInHand",
     "KQueue",
     "KQueueError",
     "LeaseLost",
     "Priority",
+    "Repair",
     "RunReport",
     "State",
     "StoreError",

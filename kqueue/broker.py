@@ -56,8 +56,12 @@ class Peek(NamedTuple):
 
     #: What it would serve next, or None if nothing in it is ready.
     head: Head | None
-    #: Entries found before it that are not ours or malformed; they are buried now.
+    #: Entries found before it that are not ours or malformed; they are buried now, unless that was not wanted.
     foreign: int = 0
+
+
+#: A head that says nothing about any row: everything else would be served after it.
+UNKNOWN_HEAD = Head(0, 0.0)
 
 
 class Subscription(Protocol):
@@ -107,8 +111,12 @@ class Broker(Protocol):
         One with more ids than an entry can hold is put as several. When it raises, some may have been put.
         """
 
-    def peek(self, type: str) -> Peek:
-        """Look at what the type's tube would serve next, whether the tube is paused or not."""
+    def peek(self, type: str, *, bury: bool = True) -> Peek:
+        """Look at what the type's tube would serve next, whether the tube is paused or not.
+
+        Entries that are not ours and stand before it are buried. Without ``bury`` the look changes nothing: it ends
+        at the first such entry, with :data:`UNKNOWN_HEAD`.
+        """
 
     def drain(self, type: str) -> int:
         """Delete every entry of the type's tube that is not reserved: ready, delayed, buried. How many."""

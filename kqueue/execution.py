@@ -61,7 +61,9 @@ def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | Non
     settle: Callable[[], None]
     try:
         returned = handler.function(job)
-        if inspect.isawaitable(returned):
+        if hand.is_settled(job):
+            return None
+        if returned is not None and inspect.isawaitable(returned):
             settle = partial(job.retry, _not_awaited(returned))
         else:
             settle = job.delete if handler.delete_on_success else partial(job.retry, NOT_DELETED)

@@ -182,7 +182,7 @@ class JobInHand(Job):
     __slots__ = ("_holder",)
 
     def __init__(self, row: Row, holder: Holder) -> None:
-        super().__init__(row)
+        self._row = row  # not by super(): one is made for each run
         self._holder = holder
 
     def delete(self) -> None:

@@ -2,26 +2,27 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 from kqueue import arguments, payload
-from kqueue.batch import Desk
 from kqueue.broker import Broker
 from kqueue.brokers import open_broker
 from kqueue.brokers.embedded import EmbeddedBroker
 from kqueue.clock import SystemClock
 from kqueue.crew import Crew
 from kqueue.doorbell import Doorbell
+from kqueue.ending import RunLimits
 from kqueue.errors import AddFailed, BrokerError
 from kqueue.execution import Handler, reason_text
 from kqueue.forks import PerProcess
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
-from kqueue.reports import RunReport, SweepReport
+from kqueue.reports import Finding, RunReport, SweepReport
 from kqueue.retry import RetryPolicy
-from kqueue.runner import RunLimits, Runner
+from kqueue.runner import Runner
+from kqueue.settling import Desk
 from kqueue.store import Due, JobStore
 from kqueue.stores import open_store
 from kqueue.sweep import Sweeper
@@ -38,6 +39,12 @@ HandlerFunction = TypeVar("HandlerFunction", bound=Callable[[JobInHand], Any])
 
 class KQueue:
     """A job queue: jobs are kept in a store until their handler deletes them.
+
+    At least once. Once, unless something fails. At most one holder can finish a job. A duplicate (its handler
+    starts once more although nobody asked for it) comes only where a worker died or was frozen, a handler outlived
+    its TTR, the store could not be written to, its clock jumped, or it forgot what it had acknowledged. Each of
+    these costs a job at most one; no fault of beanstalkd costs any. So a handler has to be idempotent: ``job.id``
+    is the same in each run, and ``job.fence`` is higher. The README says what weaker settings of a store give up.
 
     >>> queue = KQueue(store="sqlite:///jobs.db")                                      # nothing to start
     >>> queue = KQueue(store="sqlite:///jobs.db", broker="beanstalk://127.0.0.1:11300")
@@ -157,14 +164,16 @@ class KQueue:
         delay: float = 0,
         ttr: float = DEFAULT_TTR,
     ) -> str:
-        """Add one job; when this returns its id, the job is durable.
+        """Add one job; when this returns its id, the job is durable: it is never lost, and runs until its handler
+        deletes it or it is dead.
 
         ``payload``: any JSON value, or bytes. ``priority``: a :class:`~kqueue.Priority`, its name, or an
         integer 0..2**32-1, lower first. ``delay``: seconds until it may run. ``ttr``: seconds that it may
         run before others may take it, at least 1.
 
         A beanstalkd that is down does not matter: the job is in the store, and the sweep puts it. Raises
-        :class:`~kqueue.AddFailed` when the store does not take it.
+        :class:`~kqueue.AddFailed` when the store does not take it. A job that this calls ``unknown`` may be there:
+        to add it again without a look may make two jobs.
         """
         return self.add_jobs(type, [payload], priority=priority, delay=delay, ttr=ttr)[0]
 
@@ -230,6 +239,9 @@ class KQueue:
     ) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
+        It may be called again for a job whose worker died or whose lease ran out: make it safe to do twice, by
+        ``job.id``. It deletes the job when the work is done and safe; a run longer than the TTR renews it before.
+
         ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
         Raises ``ValueError`` if the type has a handler.
         """
@@ -274,6 +286,9 @@ class KQueue:
     ) -> RunReport:
         """Run ready jobs that have a handler here, in the order (priority, added).
 
+        A job's lease is durable before its handler starts, so no other worker has it meanwhile. If this process
+        dies, the jobs that had started and were not settled start once more, with a higher fence.
+
         Returns after ``count_limit`` jobs; once ``time_limit_ms`` have passed (the running job ends first);
         when nothing is ready, unless ``wait``; or after :meth:`stop`. Without any limit it drains what is ready.
 
@@ -314,10 +329,11 @@ class KQueue:
     # -- a job in hand -----------------------------------------------------------------------------------
 
     def delete_job(self, job: Job | str) -> bool:
-        """The job is finished, or unwanted. True if there was one.
+        """The job is finished, or unwanted. True if there was one. Once durable, no worker can claim it again.
 
         With the job in hand, or the id of a job that runs in this queue, it is that job's own delete: settled
-        with its window. For any other it is the operator's: it needs no lease, and it is durable at once.
+        with its window, so at most ``settle_ms`` later, and a crash before has it start once more. For any other it
+        is the operator's: it needs no lease, and it is durable at once.
         """
         if isinstance(job, JobInHand):
             job.delete()
@@ -408,6 +424,18 @@ class KQueue:
         """
         self.open()
         return self._sweeper.sweep()
+
+    def findings(self, limit: int = 100) -> Iterator[Finding]:
+        """What :meth:`sweep` would do now, and why; none of it is done, in the store or in a tube.
+
+        Up to ``limit`` findings of a kind; then one without a ``job_id`` says that there are more. They come one by
+        one: first what the store alone tells, then what its tubes show. That raises
+        :class:`~kqueue.BrokerUnavailable` if the broker is down. Behind an entry that is not ours nothing can be
+        seen without burying it, so the dry run ends there for that tube.
+        """
+        limit = arguments.whole("limit", limit, 1)
+        self.open()
+        return self._sweeper.findings(limit)
 
     def _agreed_prefix(self) -> str:
         """The one that all who use this store have: the first that was ever given, or else a random one."""

@@ -1,6 +1,7 @@
-"""What a run and a sweep did: frozen values."""
+"""What a run and a sweep did, and what a sweep would do: frozen values."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,31 @@ class SweepReport:
     #: Tube entries buried because they are not ours or malformed.
     foreign_pointers: int = 0
     seconds: float = 0.0
+
+
+class Repair(StrEnum):
+    """What a sweep does. Each compares equal to its name."""
+
+    #: Of a delayed job that fell due. Counted as ``promoted``.
+    MAKE_READY = "make ready"
+    #: Of a job whose lease ran out: ready again. Counted as ``recovered``.
+    TAKE_BACK = "take back"
+    #: Of a job that has killed its worker too often. Counted as ``dead``.
+    END_DEAD = "end dead"
+    #: Of a job that has none in the tube. Counted as ``put``.
+    PUT_POINTER = "put pointer"
+    #: Of a tube's entry that is not ours or malformed. Counted as ``foreign_pointers``.
+    BURY_ENTRY = "bury entry"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a sweep would do now."""
+
+    repair: Repair
+    #: In plain words.
+    why: str
+    #: The job's; the tube's where it is about an entry; None where it is about more jobs than were asked for.
+    type: str | None = None
+    #: None where it is not about one job.
+    job_id: str | None = None

@@ -33,7 +33,7 @@ class Claim(NamedTuple):
     rows: list[Row]
     #: Whether the window was full before all candidates had been looked at.
     cut: bool
-    #: Candidates by id that are not due yet, with their ``run_at``. Empty for a claim without ids.
+    #: Those looked at, by id, that are not due yet, with their ``run_at``. Empty for a claim without ids.
     later: Mapping[str, float]
 
 
@@ -111,6 +111,17 @@ class Head(NamedTuple):
 
     priority: int
     put_at: float
+
+
+class Abandoned(NamedTuple):
+    """A running row whose lease has run out."""
+
+    id: str
+    type: str
+    alone: bool
+    crashes: int
+    lease_owner: str | None
+    lease_until: float
 
 
 class Recovered(NamedTuple):
@@ -228,6 +239,12 @@ class JobStore(Protocol):
         Those not dead are ready, with ``put_at`` None. The fence and ``lease_owner`` stay, so a late holder
         that comes before the next claim may still settle.
         """
+
+    def find_due(self, now: float, limit: int) -> list[Due]:
+        """Up to ``limit`` rows that :meth:`promote` would make ready, in its order. Changes nothing."""
+
+    def find_abandoned(self, now: float, limit: int) -> list[Abandoned]:
+        """Up to ``limit`` rows that :meth:`recover` would take, the longest abandoned first. Changes nothing."""
 
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """Up to ``limit`` rows with ``put_at`` None that are ready, or delayed with ``run_at <= until``."""

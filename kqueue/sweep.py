@@ -18,7 +18,9 @@ from kqueue.broker import Broker
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
 from kqueue.errors import BrokerError, BrokerUnavailable
-from kqueue.reports import SweepReport
+from kqueue.findings import DryRun
+from kqueue.reports import Finding, SweepReport
+from kqueue.rules import dated
 from kqueue.store import Due, JobStore
 
 #: Seconds that a put may take, before its row counts as one whose pointer may be lost.
@@ -49,6 +51,7 @@ class Sweeper:
         self._doorbell = doorbell
         self._interval = interval
         self._max_crashes = max_crashes
+        self._horizon = max(HORIZON_S, 2 * interval)
         self._clock = clock
         self._logger = logger
         self._look_at = -1.0
@@ -86,14 +89,28 @@ class Sweeper:
             pass
         return sweep.report()
 
+    def findings(self, limit: int) -> Iterator[Finding]:
+        """What :meth:`sweep` would do now, up to ``limit`` findings of a kind. Changes nothing.
+
+        Raises ``BrokerUnavailable`` after what the store alone tells, if it is down.
+        """
+        dry_run = DryRun(
+            self._store,
+            self._broker,
+            max_crashes=self._max_crashes,
+            horizon=self._horizon,
+            grace=GRACE_S,
+            limit=limit,
+        )
+        return dry_run.findings()
+
     def _begin(self) -> "Sweep":
-        horizon = max(HORIZON_S, 2 * self._interval)
         return Sweep(
             self._store,
             self._broker,
             self._doorbell,
             max_crashes=self._max_crashes,
-            horizon=horizon,
+            horizon=self._horizon,
             logger=self._logger,
         )
 
@@ -174,7 +191,7 @@ class Sweep:
         self._foreign += foreign
 
         def batch() -> int:
-            dues = self._store.find_lost(type, head, now, GRACE_S, BATCH)
+            dues = self._store.find_lost(type, dated(head, now, GRACE_S), now, GRACE_S, BATCH)
             return self._mark_and_put(dues, now)
 
         yield from _until_nothing_is_found(batch)
@@ -186,16 +203,19 @@ class Sweep:
         def batch() -> int:
             dues = self._store.find_unput(now + self._horizon, BATCH)
             if dues:
-                self._broker.peek(dues[0].type)  # raises while nothing is marked yet, if the broker is down
+                # Raises while nothing is marked yet, if the broker is down.
+                self._foreign += self._broker.peek(dues[0].type).foreign
             return self._mark_and_put(dues, now)
 
         yield from _until_nothing_is_found(batch)
 
-    def _mark_and_put(self, dues: list[Due], now: float) -> int:
-        """``now`` is the time by which they were found: marked with it, none is found again, even if the clock
-        goes back meanwhile.
+    def _mark_and_put(self, dues: list[Due], found_by: float) -> int:
+        """Marked with no earlier time than they were found by, none is found again, even if the clock goes back.
+        It is the time of this very batch: with the first one's, what is added during a long sweep would stand in
+        the tube before this batch and seem to be put after it, which is how a lost pointer looks.
         """
         if dues:
+            now = max(found_by, self._store.now())
             marked = self._store.mark(dues, now)
             try:
                 self._doorbell.put([due._replace(put_at=now) for due in marked], now)

@@ -15,8 +15,9 @@ from typing import TypeAlias
 from kqueue.clock import Clock, SystemClock
 from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
-from kqueue.store import Claim, Due, Head, Held, Recovered, Selection, Settled, Settlement
-from kqueue.stores.transitions import claimed, due, is_lost, recovered, revived, settled
+from kqueue.rules import is_lost
+from kqueue.store import Abandoned, Claim, Due, Head, Held, Recovered, Selection, Settled, Settlement
+from kqueue.stores.transitions import abandoned, claimed, due, recovered, revived, settled
 from kqueue.window import Limits
 
 #: (priority, order added, id)
@@ -193,16 +194,22 @@ class MemoryStore:
     def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
         """Take up to ``limit`` abandoned rows from their holder, the longest abandoned first."""
         with self._locked():
-            abandoned = sorted(
-                (row.lease_until, row)
-                for row in self._rows.values()
-                if row.state == State.RUNNING and row.lease_until is not None and row.lease_until <= now
-            )
-            after = [recovered(row, max_crashes) for _, row in abandoned[:limit]]
+            after = [recovered(row, max_crashes) for row in self._abandoned(now, limit)]
             for row in after:
                 self._write(row)
         dead = sum(row.state == State.DEAD for row in after)
         return Recovered(len(after) - dead, dead)
+
+    def find_due(self, now: float, limit: int) -> list[Due]:
+        """What :meth:`promote` would make ready."""
+        with self._locked():
+            found = [row for row in self._rows.values() if row.state == State.DELAYED and row.run_at <= now]
+        return [due(row) for row in heapq.nsmallest(limit, found, key=lambda row: row.run_at)]
+
+    def find_abandoned(self, now: float, limit: int) -> list[Abandoned]:
+        """What :meth:`recover` would take."""
+        with self._locked():
+            return [abandoned(row) for row in self._abandoned(now, limit)]
 
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """Up to ``limit`` rows known to have no pointer that are ready, or due by ``until``."""
@@ -308,6 +315,14 @@ class MemoryStore:
     def _held(self, id: str, fence: int) -> Row | None:
         row = self._rows.get(id)
         return row if row is not None and row.fence == fence and row.lease_owner is not None else None
+
+    def _abandoned(self, now: float, limit: int) -> list[Row]:
+        leases = (
+            (row.lease_until, row)
+            for row in self._rows.values()
+            if row.state == State.RUNNING and row.lease_until is not None and row.lease_until <= now
+        )
+        return [row for _, row in heapq.nsmallest(limit, leases)]
 
     def _earliest(self) -> Row | None:
         """The delayed row that is due first."""

@@ -27,6 +27,7 @@ from kqueue.errors import AddFailed, StoreError
 from kqueue.forks import PerProcess
 from kqueue.job import Row, State
 from kqueue.store import (
+    Abandoned,
     Claim,
     Delete,
     Due,
@@ -256,26 +257,33 @@ class MongoStore:
 
     def promote(self, now: float, limit: int) -> int:
         """See :meth:`kqueue.store.JobStore.promote`."""
-        due = {"state": State.DELAYED.value, "run_at": {"$lte": now}}
         with self._jobs() as jobs:
-            while found := read(jobs, due, {"_id": True}, limit, sort=[("run_at", 1)], index=schema.DELAYED):
-                promoted = write(jobs, commands.promotions([row["_id"] for row in found], now)).matched
+            while found := _due(jobs, now, limit):
+                promoted = write(jobs, commands.promotions([row.id for row in found], now)).matched
                 if promoted:
                     return promoted
         return 0
 
     def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
         """See :meth:`kqueue.store.JobStore.recover`. One write for the ready, one for the dead."""
-        abandoned = {"state": State.RUNNING.value, "lease_until": {"$lte": now}}
-        fields, oldest = {"alone": True, "crashes": True}, [("lease_until", 1)]
         with self._jobs() as jobs:
-            while found := read(jobs, abandoned, fields, limit, sort=oldest, index=schema.LEASES):
+            while found := _abandoned(jobs, now, limit):
                 recovery = commands.recoveries(found, now, max_crashes)
                 ready = write(jobs, recovery.ready).matched
                 dead = write(jobs, recovery.dead).matched
                 if ready or dead:
                     return Recovered(ready, dead)
         return Recovered(0, 0)
+
+    def find_due(self, now: float, limit: int) -> list[Due]:
+        """See :meth:`kqueue.store.JobStore.find_due`."""
+        with self._jobs() as jobs:
+            return _due(jobs, now, limit)
+
+    def find_abandoned(self, now: float, limit: int) -> list[Abandoned]:
+        """See :meth:`kqueue.store.JobStore.find_abandoned`."""
+        with self._jobs() as jobs:
+            return _abandoned(jobs, now, limit)
 
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """See :meth:`kqueue.store.JobStore.find_unput`."""
@@ -340,3 +348,15 @@ class MongoStore:
     def _meta(self) -> Iterator[Collection[Document]]:
         with named_errors(self._address):
             yield self._links.get().database()[schema.META]
+
+
+def _due(jobs: Collection[Document], now: float, limit: int) -> list[Due]:
+    earliest = [("run_at", 1)]
+    found = read(jobs, commands.due(now), commands.DUE, limit, sort=earliest, index=schema.DELAYED)
+    return [commands.to_due(row) for row in found]
+
+
+def _abandoned(jobs: Collection[Document], now: float, limit: int) -> list[Abandoned]:
+    oldest = [("lease_until", 1)]
+    found = read(jobs, commands.abandoned(now), commands.ABANDONED, limit, sort=oldest, index=schema.LEASES)
+    return [commands.to_abandoned(row) for row in found]

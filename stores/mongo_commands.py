@@ -20,9 +20,10 @@ from typing import Any, NamedTuple, TypeAlias
 from pymongo import DeleteMany, UpdateMany
 
 from kqueue.job import Row, State
-from kqueue.store import Delete, Die, Due, Head, Held, Retry, Settlement, Unget
+from kqueue.rules import recovery
+from kqueue.store import Abandoned, Delete, Die, Due, Head, Held, Retry, Settlement, Unget
 from kqueue.stores.mongo_schema import Document
-from kqueue.stores.transitions import recovery, waiting
+from kqueue.stores.transitions import waiting
 
 Write: TypeAlias = UpdateMany | DeleteMany
 
@@ -34,11 +35,19 @@ _SETTLED: Document = {"lease_owner": None}
 _DUE_FIELDS = ("_id", "type", "priority", "run_at", "put_at")
 #: A projection: what a ``Due`` needs.
 DUE = dict.fromkeys(_DUE_FIELDS, True)
+_ABANDONED_FIELDS = ("_id", "type", "alone", "crashes", "lease_owner", "lease_until")
+#: A projection: what an ``Abandoned`` needs.
+ABANDONED = dict.fromkeys(_ABANDONED_FIELDS, True)
 
 
 def to_due(document: Document) -> Due:
     """The ``Due`` of a document read with :data:`DUE`."""
     return Due(*(document[name] for name in _DUE_FIELDS))
+
+
+def to_abandoned(document: Document) -> Abandoned:
+    """The ``Abandoned`` of a document read with :data:`ABANDONED`."""
+    return Abandoned(*(document[name] for name in _ABANDONED_FIELDS))
 
 
 def claimable(ids: Sequence[str], types: Sequence[str]) -> Document:
@@ -118,20 +127,20 @@ class Recovery(NamedTuple):
     dead: list[Write]
 
 
-def recoveries(found: Sequence[Document], now: float, max_crashes: int) -> Recovery:
-    """Take abandoned rows, read as ``{_id, alone, crashes}``, from their holder."""
+def recoveries(found: Sequence[Abandoned], now: float, max_crashes: int) -> Recovery:
+    """Take abandoned rows from their holder."""
     groups: defaultdict[tuple[bool, int], list[str]] = defaultdict(list)
     for row in found:
-        groups[row["alone"], row["crashes"] if row["alone"] else 0].append(row["_id"])
+        groups[row.alone, row.crashes if row.alone else 0].append(row.id)
     recovered = Recovery([], [])
     for (alone, crashes), ids in groups.items():
         state, reason = recovery(alone, crashes, max_crashes)
-        abandoned = _among(ids, {"state": _not(RUNNING)}, {"lease_until": {"$gt": now}})
+        still = _among(ids, {"state": _not(RUNNING)}, {"lease_until": {"$gt": now}})
         as_read = {"alone": True, "crashes": crashes} if alone else {"alone": False}
         fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
         death = "crashes" if alone else "suspicion"
         (recovered.dead if state == State.DEAD else recovered.ready).append(
-            UpdateMany(abandoned | as_read, {"$set": fields, "$inc": {death: 1}})
+            UpdateMany(still | as_read, {"$set": fields, "$inc": {death: 1}})
         )
     return recovered
 
@@ -153,6 +162,16 @@ def marks(dues: Sequence[Due], token: str, put_at: float) -> list[Write]:
         )
         for as_read, ids in groups.items()
     ]
+
+
+def due(now: float) -> Document:
+    """Delayed rows that may be made ready."""
+    return {"state": DELAYED, "run_at": {"$lte": now}}
+
+
+def abandoned(now: float) -> Document:
+    """Running rows whose lease has run out."""
+    return {"state": RUNNING, "lease_until": {"$lte": now}}
 
 
 def unput(until: float) -> Document:

@@ -11,7 +11,9 @@ from typing import Any, Final, TypeAlias
 from kqueue.clock import Clock, SystemClock
 from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
+from kqueue.rules import recovery
 from kqueue.store import (
+    Abandoned,
     Claim,
     Delete,
     Die,
@@ -26,9 +28,10 @@ from kqueue.store import (
     Unget,
 )
 from kqueue.stores import sqlite_statements as sql
-from kqueue.stores.sqlite_claim import candidates, json_set, later
+from kqueue.stores.sqlite_claim import Lease, candidates, json_set, later
 from kqueue.stores.sqlite_file import SqliteFile
-from kqueue.stores.transitions import claimed, recovery, waiting
+from kqueue.stores.sqlite_insert import insert
+from kqueue.stores.transitions import waiting
 from kqueue.window import Limits
 
 #: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
@@ -38,8 +41,6 @@ SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
 MAX_BUSY_TIMEOUT_S: Final = 86_400
 #: Larger than any priority.
 _AFTER_ALL: Final = 2**63 - 1
-_STATE: Final = Row._fields.index("state")
-_ALONE: Final = Row._fields.index("alone")
 #: The states in the order of ``COUNT_ALL`` and ``COUNT_TYPE``.
 _COUNTED: Final = ("delayed", "ready", "running", "dead", "done")
 
@@ -108,7 +109,7 @@ class SqliteStore:
         committing = False
         try:
             with self._file.write() as connection:
-                connection.executemany(sql.INSERT, map(_values, rows))
+                insert(connection, rows)
                 committing = True
         except StoreError as error:
             ids = [row.id for row in rows]
@@ -133,16 +134,15 @@ class SqliteStore:
         """One transaction: candidates are read lazily, in order, until the window is full."""
         keys: list[int] = []
         with self._write_lease(now) as (connection, start):
+            lease = Lease(owner, start, now)
             with ExitStack() as cursors:
-                found, cut = limits.fit(candidates(connection, selection, now, cursors, keys))
-            blame = alone and len(found) == 1
-            rows = [claimed(row, owner, start, blame) for row in found]
-            connection.executemany(
-                sql.CLAIM,
-                [(int(blame), owner, row.lease_until, key) for row, key in zip(rows, keys, strict=False)],
-            )
-            short = selection.ids is not None and len(rows) < len(selection.ids)
-            delayed = later(connection, selection, now) if short else {}
+                rows, cut = limits.fit(candidates(connection, selection, lease, cursors, keys))
+            alone = alone and len(rows) == 1
+            if alone:
+                rows = [rows[0]._replace(alone=True)]
+            values = {**lease._asdict(), "alone": alone, "keys": json.dumps(keys[: len(rows)])}
+            connection.execute(sql.CLAIM, values)
+            delayed = later(connection, selection, rows, cut, now)
             if not rows:
                 connection.execute("ROLLBACK")
         return Claim(rows, cut, delayed)
@@ -162,12 +162,8 @@ class SqliteStore:
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
         """One transaction. Only if some are lost, a second one finds out which."""
-        by_statement: dict[str, list[_Values]] = {}
-        for settlement in settlements:
-            statement, values = _statement(settlement, now)
-            by_statement.setdefault(statement, []).append(values)
         with self._file.write() as connection:
-            matched = sum(connection.executemany(*batch).rowcount for batch in by_statement.items())
+            matched = sum(_write(connection, *batch) for batch in _batches(settlements, now))
             if matched == len(settlements):
                 return Settled()
             connection.execute("ROLLBACK")
@@ -176,7 +172,7 @@ class SqliteStore:
                 frozenset(
                     settlement.id
                     for settlement in settlements
-                    if not connection.execute(*_statement(settlement, now)).rowcount
+                    if not sum(_write(connection, *batch) for batch in _batches([settlement], now))
                 )
             )
 
@@ -240,16 +236,22 @@ class SqliteStore:
 
     def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
         """Take up to ``limit`` abandoned rows from their holder, the longest abandoned first."""
-        if not self._read(sql.FIND_ABANDONED, (now, 1)):
+        if not self.find_abandoned(now, 1):
             return Recovered(0, 0)
         with self._file.write() as connection:
-            verdicts = [
-                (*recovery(alone, crashes, max_crashes), key)
-                for key, alone, crashes in connection.execute(sql.FIND_ABANDONED, (now, limit)).fetchall()
-            ]
+            found = map(_abandoned, connection.execute(sql.FIND_ABANDONED, (now, limit)).fetchall())
+            verdicts = [(*recovery(row.alone, row.crashes, max_crashes), row.id) for row in found]
             connection.executemany(sql.RECOVER, verdicts)
         dead = sum(state == State.DEAD for state, _, _ in verdicts)
         return Recovered(len(verdicts) - dead, dead)
+
+    def find_due(self, now: float, limit: int) -> list[Due]:
+        """What :meth:`promote` would make ready: one index range."""
+        return [Due(*record) for record in self._read(sql.FIND_DUE, (now, limit))]
+
+    def find_abandoned(self, now: float, limit: int) -> list[Abandoned]:
+        """What :meth:`recover` would take: one index range."""
+        return [_abandoned(record) for record in self._read(sql.FIND_ABANDONED, (now, limit))]
 
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """Up to ``limit`` rows known to have no pointer that are ready, or due by ``until``."""
@@ -302,12 +304,9 @@ class SqliteStore:
             return connection.execute(statement, values).fetchall()
 
 
-def _values(row: Row) -> list[Any]:
-    """What SQLite binds. It takes plain values in a list twice as fast as subclasses of them in a Row."""
-    values = list(row)
-    values[_STATE] = str(row.state)
-    values[_ALONE] = int(row.alone)
-    return values
+def _abandoned(record: _Values) -> Abandoned:
+    found = Abandoned(*record)
+    return found._replace(alone=bool(found.alone))
 
 
 def _row(record: _Values) -> Row:
@@ -315,17 +314,31 @@ def _row(record: _Values) -> Row:
     return row._replace(alone=bool(row.alone))
 
 
-def _statement(settlement: Settlement, now: float) -> tuple[str, _Values]:
-    match settlement:
-        case Delete(id, fence):
-            return sql.SETTLE_DELETE, (id, fence)
-        case Retry(id, fence, run_at, reason, put_at):
-            return sql.SETTLE_RETRY, (waiting(run_at, now), run_at, put_at, _text(reason), id, fence)
-        case Unget(id, fence, run_at, priority, put_at, started):
-            keep = 0 if started else 1
-            return sql.SETTLE_UNGET, (waiting(run_at, now), run_at, put_at, priority, keep, keep, id, fence)
-        case Die(id, fence, reason):
-            return sql.SETTLE_DIE, (_text(reason), id, fence)
+def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[str, list[_Values]]]:
+    """Each statement that writes some of ``settlements``, with the values of each time that it is to run."""
+    deleted: dict[int, list[str]] = {}
+    others: dict[str, list[_Values]] = {}
+    for settlement in settlements:
+        match settlement:
+            case Delete(id, fence):
+                deleted.setdefault(fence, []).append(id)
+            case Retry(id, fence, run_at, reason, put_at):
+                retry = (waiting(run_at, now), run_at, put_at, _text(reason), id, fence)
+                others.setdefault(sql.SETTLE_RETRY, []).append(retry)
+            case Unget(id, fence, run_at, priority, put_at, started):
+                keep = 0 if started else 1
+                unget = (waiting(run_at, now), run_at, put_at, priority, keep, keep, id, fence)
+                others.setdefault(sql.SETTLE_UNGET, []).append(unget)
+            case Die(id, fence, reason):
+                others.setdefault(sql.SETTLE_DIE, []).append((_text(reason), id, fence))
+    if deleted:
+        yield sql.SETTLE_DELETES, [(json.dumps(ids), fence) for fence, ids in deleted.items()]
+    yield from others.items()
+
+
+def _write(connection: sqlite3.Connection, statement: str, values: list[_Values]) -> int:
+    """How many rows were changed."""
+    return connection.executemany(statement, values).rowcount
 
 
 def _text(reason: str) -> str:

@@ -3,27 +3,49 @@
 import heapq
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from kqueue.job import Row
 from kqueue.store import Selection
 from kqueue.stores import sqlite_statements as sql
 
 
+class Lease(NamedTuple):
+    """Whose the claimed rows are, and from when. Times in seconds since 1970."""
+
+    owner: str
+    #: Each row's own TTR runs from there.
+    start: float
+    #: What is due by then may be claimed.
+    now: float
+
+
 def candidates(
-    connection: sqlite3.Connection, selection: Selection, now: float, cursors: ExitStack, keys: list[int]
+    connection: sqlite3.Connection, selection: Selection, lease: Lease, cursors: ExitStack, keys: list[int]
 ) -> Iterator[Row]:
-    """The rows. The row key of each one handed out is added to ``keys``; ``cursors`` closes what is opened."""
-    for key, *fields in _records(connection, selection, now, cursors):
-        keys.append(key)
-        yield Row._make(fields)
+    """The rows, as ``lease`` makes them. The row key of each one handed out is added to ``keys``; ``cursors``
+    closes what is opened.
+    """
+    for record in _records(connection, selection, lease, cursors):
+        keys.append(record[0])
+        yield Row._make(record[1:])
 
 
-def later(connection: sqlite3.Connection, selection: Selection, now: float) -> dict[str, float]:
-    """Those among the ids of ``selection`` that are not due yet, with their ``run_at``."""
-    return dict(connection.execute(sql.LATER, _wanted(selection, now)))
+def later(
+    connection: sqlite3.Connection, selection: Selection, taken: Sequence[Row], cut: bool, now: float
+) -> dict[str, float]:
+    """Those among the ids that were looked at that are not due yet, with their ``run_at``.
+
+    ``taken``: the rows that were; with ``cut``, no id after the last of them was looked at.
+    """
+    ids = selection.ids or ()
+    if cut and ids:
+        ids = ids[: ids.index(taken[-1].id) + 1]
+    if len(ids) <= len(taken):
+        return {}
+    return dict(connection.execute(sql.LATER, {**_wanted(selection._replace(ids=ids)), "now": now}))
 
 
 def json_set(ids: Iterable[str]) -> str:
@@ -32,20 +54,20 @@ def json_set(ids: Iterable[str]) -> str:
 
 
 def _records(
-    connection: sqlite3.Connection, selection: Selection, now: float, cursors: ExitStack
+    connection: sqlite3.Connection, selection: Selection, lease: Lease, cursors: ExitStack
 ) -> Iterable[tuple[Any, ...]]:
-    def read(statement: str, values: Any) -> sqlite3.Cursor:
-        return cursors.enter_context(closing(connection.execute(statement, values)))
+    def read(statement: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        return cursors.enter_context(closing(connection.execute(statement, {**values, **lease._asdict()})))
 
     if selection.ids is not None:
-        return read(sql.CANDIDATES_BY_ID, _wanted(selection, now))
+        return read(sql.CANDIDATES_BY_ID, _wanted(selection))
     types = tuple(dict.fromkeys(selection.types))
     if len(types) == 1:
-        return read(sql.CANDIDATES_OF_TYPE, types)
+        return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
     # Each is one index range in order, so the backlog is merged as far as it is read, and never sorted.
-    places = heapq.merge(*(read(sql.PLACES_OF_TYPE, (type,)) for type in types))
-    return (connection.execute(sql.CANDIDATE_AT, (key,)).fetchone() for _, key in places)
+    places = heapq.merge(*(read(sql.PLACES_OF_TYPE, {"type": type}) for type in types))
+    return (read(sql.CANDIDATE_AT, {"key": key}).fetchone() for _, key in places)
 
 
-def _wanted(selection: Selection, now: float) -> dict[str, Any]:
-    return {"ids": json_set(selection.ids or ()), "types": json.dumps(selection.types), "now": now}
+def _wanted(selection: Selection) -> dict[str, str]:
+    return {"ids": json_set(selection.ids or ()), "types": json.dumps(selection.types)}

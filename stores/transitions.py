@@ -5,7 +5,8 @@ its own language.
 """
 
 from kqueue.job import Row, State
-from kqueue.store import Delete, Die, Due, Head, Retry, Settlement, Unget
+from kqueue.rules import recovery
+from kqueue.store import Abandoned, Delete, Die, Due, Retry, Settlement, Unget
 
 
 def claimed(row: Row, owner: str, now: float, alone: bool) -> Row:
@@ -60,25 +61,6 @@ def recovered(row: Row, max_crashes: int) -> Row:
     )
 
 
-def recovery(alone: bool, crashes: int, max_crashes: int) -> tuple[State, str]:
-    """(state, reason) after a lease ran out. A death among others proves nothing about any one job."""
-    if not alone:
-        return State.READY, "its lease ran out"
-    if crashes + 1 < max_crashes:
-        return State.READY, "its lease ran out while it ran alone"
-    return State.DEAD, f"its lease ran out while it ran alone, {crashes + 1} times"
-
-
-def is_lost(row: Row, head: Head | None, now: float, grace: float) -> bool:
-    """The head rule: whether a ready row has lost its pointer. A tube serves by (priority, order put)."""
-    until = now - grace
-    if row.put_at is None or row.put_at > until or row.run_at > until:
-        return False
-    if head is None or row.priority < head.priority:
-        return True
-    return row.priority == head.priority and row.put_at < head.put_at - grace
-
-
 def waiting(run_at: float, now: float) -> State:
     """The state of a row that runs not before ``run_at``."""
     return State.DELAYED if run_at > now else State.READY
@@ -87,6 +69,11 @@ def waiting(run_at: float, now: float) -> State:
 def due(row: Row) -> Due:
     """What the sweep wants of a row."""
     return Due(row.id, row.type, row.priority, row.run_at, row.put_at)
+
+
+def abandoned(row: Row) -> Abandoned:
+    """What a look at a running row tells whose lease is over."""
+    return Abandoned(row.id, row.type, row.alone, row.crashes, row.lease_owner, row.lease_until or 0.0)
 
 
 def _failed(row: Row) -> Row:

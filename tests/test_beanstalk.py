@@ -6,9 +6,9 @@ import os
 import greenstalk
 import pytest
 
-from kqueue.broker import Verdict
+from kqueue.broker import UNKNOWN_HEAD, Verdict
 from kqueue.brokers import open_broker, wire
-from kqueue.brokers.beanstalk import UNKNOWN_HEAD, BeanstalkBroker
+from kqueue.brokers.beanstalk import BeanstalkBroker
 from kqueue.brokers.subscription import MAX_RESERVES
 from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.store import Head

@@ -16,6 +16,7 @@ from tests.shop import APP, NO_JOB, PATIENCE_S, Shop, the_job
 FIND_JOBS = [
     ["status"],
     ["sweep"],
+    ["sweep", "--dry-run"],
     ["list"],
     ["show", NO_JOB],
     ["retry", NO_JOB, "--reason", "mended"],
@@ -236,6 +237,64 @@ def test_sweep_without_its_broker_exits_2(shop: Shop):
     assert address in shop.refused("sweep", "--broker", address)
 
 
+def test_a_dry_run_says_what_a_sweep_would_do_and_does_nothing(shop: Shop, queue: KQueue, beanstalkd: Beanstalkd):
+    ids = queue.add_jobs("greet", [1, 2])
+    sweep = ["sweep", "--broker", beanstalkd.url]
+    lines = []
+    for _ in range(2):
+        done = shop.kqueue(*sweep, "--dry-run")
+        assert (done.returncode, done.stderr) == (0, "")
+        head, *lines = done.stdout.splitlines()
+        assert head.split() == ["id", "type", "would", "why"]
+        assert {tuple(line.split()[:4]) for line in lines} == {(id, "greet", "put", "pointer") for id in ids}
+    assert all("no pointer yet" in line for line in lines)
+    with beanstalkd.client() as client:
+        assert client.stats()["total-jobs"] == 0
+    assert "put 2" in shop.kqueue(*sweep).stdout
+    assert shop.kqueue(*sweep, "--dry-run").stdout == "nothing to do\n"
+
+
+def test_a_dry_run_for_programs_is_one_json_value(shop: Shop, queue: KQueue, beanstalkd: Beanstalkd):
+    sweep = ["sweep", "--dry-run", "--json", "--limit", "1", "--broker", beanstalkd.url]
+    assert json.loads(shop.kqueue(*sweep).stdout) == {"findings": [], "broker_error": None}
+    queue.add_jobs("greet", [1, 2])
+    first, rest = json.loads(shop.kqueue(*sweep).stdout)["findings"]
+    assert set(first) == {"repair", "why", "type", "job_id"}
+    assert (first["repair"], first["type"]) == ("put pointer", "greet")
+    assert queue.get_job(first["job_id"]) is not None
+    assert rest == {
+        "repair": "put pointer",
+        "why": "there are more than 1; a higher limit shows them",
+        "type": None,
+        "job_id": None,
+    }
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_dry_run_without_its_broker_says_what_the_store_knows_and_exits_2(
+    shop: Shop, queue: KQueue, as_json: bool
+):
+    job_id = queue.add_job("greet")
+    address = f"beanstalk://127.0.0.1:{free_port()}"
+    done = shop.kqueue("sweep", "--dry-run", "--broker", address, *["--json"] * as_json)
+    assert done.returncode == 2
+    assert job_id in done.stdout
+    assert done.stderr.startswith(f"kqueue: {address}")
+    assert done.stderr.count("\n") == 1
+    if as_json:
+        assert address in json.loads(done.stdout)["broker_error"]
+
+
+def test_a_dry_run_with_nothing_known_and_no_broker_does_not_say_that_there_is_nothing_to_do(
+    shop: Shop, queue: KQueue, beanstalkd: Beanstalkd
+):
+    shop.ids("greet", "1", "--broker", beanstalkd.url)
+    beanstalkd.kill()
+    done = shop.kqueue("sweep", "--dry-run", "--broker", beanstalkd.url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert beanstalkd.url in done.stderr
+
+
 @pytest.mark.parametrize("command", [["add", "greet"], *FIND_JOBS])
 def test_a_command_without_a_store_says_how_to_give_one(shop: Shop, command: list[str]):
     del shop.environment["KQUEUE_STORE"]
@@ -244,7 +303,7 @@ def test_a_command_without_a_store_says_how_to_give_one(shop: Shop, command: lis
     assert "KQUEUE_STORE" in line
 
 
-@pytest.mark.parametrize("command", FIND_JOBS, ids=lambda command: command[0])
+@pytest.mark.parametrize("command", FIND_JOBS, ids=" ".join)
 @pytest.mark.parametrize(
     "url", ["sqlite:///no%3Fsuch.db", "sqlite:///no%3Fsuch.db?synchronous=NORMAL", "sqlite:///shop.py/j.db"]
 )

@@ -11,11 +11,15 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "values": ("arguments bell clock errors forks ids job payload reports retry window", ""),
     "contracts": ("broker store", "values"),
-    "pointers": ("pointers", "values contracts"),
+    "rules": ("pointers rules", "values contracts"),
     "brokers": ("brokers", "values contracts"),
-    "stores": ("stores", "values contracts"),
-    "engine": ("batch crew doorbell execution quarantine runner sweep watchdog", "values contracts pointers"),
-    "queue": ("queue", "values contracts pointers brokers stores engine"),
+    "stores": ("stores", "values contracts rules"),
+    "engine": (
+        "batch crew doorbell ending execution findings quarantine runner"
+        " settling sweep turns watchdog",
+        "values contracts rules",
+    ),
+    "queue": ("queue", "values contracts rules brokers stores engine"),
     "public": ("__init__", "values queue"),
     "programs": ("app demo", "public"),
     "commands": ("add_command cli job_commands terminal", "public programs"),

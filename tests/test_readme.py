@@ -2,15 +2,27 @@
 
 import os
 import re
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import kqueue
 from kqueue import KQueue
-from kqueue.ids import ID_FORM
+from kqueue.brokers.wire import MAX_IDS
+from kqueue.ids import ID_FORM, IdMint
+from kqueue.job import Row, State
+from kqueue.queue import DEFAULT_TTR
+from kqueue.store import Selection
+from kqueue.stores.sqlite import SqliteStore
+from kqueue.sweep import BATCH, GRACE_S
+from kqueue.window import Limits
+from tests.tubes import await_true
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.rst").read_text()
@@ -52,9 +64,37 @@ def test_fail_retry_look() -> None:
     exec(compile(blocks("python")[1], "README.rst", "exec"), {})
 
 
+#: Runs the jobs of ``books.py`` and is killed when the work is done and the delete is about to be written.
+DIES_BEFORE_THE_SETTLE = """
+import os, signal
+from books import queue
+
+queue.store.settle = lambda settlements, now: os.kill(os.getpid(), signal.SIGKILL)
+queue.run_jobs()
+"""
+
+
+def test_the_handler_that_is_safe_to_run_twice_makes_one_payment_when_its_worker_dies(tmp_path: Path) -> None:
+    (tmp_path / "books.py").write_text(blocks("python")[2])
+    with KQueue(store=f"sqlite:///{tmp_path}/jobs.db") as queue:
+        job_id = queue.add_job("charge", {"customer": "Ada", "cents": 250}, ttr=1)
+        killed = subprocess.run([sys.executable, "-c", DIES_BEFORE_THE_SETTLE], check=False, cwd=tmp_path)
+        assert killed.returncode == -signal.SIGKILL
+        assert payments(tmp_path) == [(job_id, "Ada", 250)]
+        await_true(lambda: queue.sweep().recovered == 1)
+        assert "deleted 1" in run("kqueue run --app books:queue", tmp_path)
+        assert queue.get_job(job_id) is None
+    assert payments(tmp_path) == [(job_id, "Ada", 250)]
+
+
+def payments(folder: Path) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(folder / "books.db")) as books:
+        return books.execute("SELECT * FROM payments").fetchall()
+
+
 def test_the_queue_with_a_broker_can_be_made() -> None:
     names: dict[str, object] = {"KQueue": KQueue}
-    exec(compile(blocks("python")[2], "README.rst", "exec"), names)
+    exec(compile(blocks("python")[3], "README.rst", "exec"), names)
     assert isinstance(names["queue"], KQueue)
 
 
@@ -67,9 +107,9 @@ def follow(dialogue: str, folder: Path) -> None:
             continue
         got = run(renamed(command, ids), folder, failing="dead 1," in said)
         ids |= zip(ID_FORM.findall(said), ID_FORM.findall(got), strict=True)
-        seconds = re.compile(r"in \d+\.\d\d s")
-        expected = seconds.sub("in … s", renamed(said, ids))
-        assert seconds.sub("in … s", got).replace(str(folder) + "/", "") == expected
+        numbers = re.compile(r"(?<=in )\d+\.\d\d(?= s)|(?<=process )\d+|(?<=out )\d+(?= s ago)")
+        expected = numbers.sub("…", renamed(said, ids))
+        assert numbers.sub("…", got).replace(str(folder) + "/", "") == expected
 
 
 def renamed(text: str, ids: dict[str, str]) -> str:
@@ -79,6 +119,16 @@ def renamed(text: str, ids: dict[str, str]) -> str:
 def test_the_commands_print_what_is_said(shop: Path) -> None:
     run("python shop.py", shop)
     follow(blocks("console")[0], shop)
+
+
+def test_a_dry_run_prints_what_is_said(tmp_path: Path) -> None:
+    now, (due, held, owner) = time.time(), IdMint().make(3)
+    waits = Row(due, "resize", b"1", "json", 1, State.DELAYED, 60.0, now - 180, 60.0, put_at=now)
+    runs = Row(held, "resize", b"2", "json", 1, State.READY, 0.0, now - 42, 30.0, put_at=now)
+    with closing(SqliteStore(tmp_path / "jobs.db")) as store:
+        store.add([waits, runs])
+        store.claim(Selection(("resize",)), Limits(1, job_s={"resize": 0.0}), owner, now - 42, True)
+    follow(blocks("console")[2], tmp_path)
 
 
 def test_the_commands_for_a_dead_job_print_what_is_said(shop: Path) -> None:
@@ -108,6 +158,28 @@ def test_the_options_and_their_defaults_are_those_of_the_code() -> None:
     assert table == {
         name: said.get(name, f"``{value}``" if value is None else str(value)) for name, value in code.items()
     }
+
+
+def test_the_defaults_that_the_promise_names_are_those_of_the_code() -> None:
+    promise = " ".join(TEXT.split("The promise\n---")[1].split("What each setting gives up\n---")[0].split())
+    options = KQueue.__init__.__kwdefaults__
+    assert f"``settle_ms`` ({options['settle_ms']})" in promise
+    assert f"``max_crashes`` ({options['max_crashes']})" in promise
+    assert f"``ttr`` is {DEFAULT_TTR:.0f} seconds" in promise
+    settings = " ".join(TEXT.split("What each setting gives up\n---")[1].split("The proof\n---")[0].split())
+    assert f"``sweep_interval`` ({options['sweep_interval']}) seconds" in settings
+    assert f"{GRACE_S:.0f} seconds after it was put" in settings
+    assert f"up to {MAX_IDS} waiting jobs" in settings
+    assert f"in batches of {BATCH:,} jobs" in settings
+
+
+def test_the_proofs_that_the_readme_names_are_there() -> None:
+    section = TEXT.split("The proof\n---")[1].split("Errors\n---")[0]
+    named = re.findall(r"^``(tests/\S+)``", section, re.MULTILINE)
+    assert len(named) == 7
+    for name in named:
+        path = ROOT / name
+        assert path.is_file() or list(path.glob("test_*.py")), name
 
 
 def test_every_public_name_is_documented() -> None:

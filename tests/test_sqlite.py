@@ -64,7 +64,8 @@ def text(path, query):
 
 # -- no query reads the backlog --------------------------------------------------------------------------
 
-IDS_AND_TYPES = {"ids": '["a"]', "types": '["t"]', "now": NOW}
+LEASE = {"owner": "w", "start": NOW, "now": NOW}
+IDS_AND_TYPES = {"ids": '["a"]', "types": '["t"]', **LEASE}
 LOST = {"type": "t", "priority": 1, "until": NOW, "beside": NOW, "limit": 9}
 PAGE = {"type": None, "after": "", "limit": 9}
 
@@ -72,21 +73,21 @@ PAGE = {"type": None, "after": "", "limit": 9}
 PLANS = {
     "has_ready": (sql.HAS_READY, ('["t"]',), {"ready"}),
     "claim by ids": (sql.CANDIDATES_BY_ID, IDS_AND_TYPES, {"id"}),
-    "claim what is ready": (sql.CANDIDATES_OF_TYPE, ("t",), {"ready"}),
-    "claim what is ready of several types": (sql.PLACES_OF_TYPE, ("t",), {"ready"}),
-    "claim: one of several types": (sql.CANDIDATE_AT, (1,), {"key"}),
+    "claim what is ready": (sql.CANDIDATES_OF_TYPE, {"type": "t", **LEASE}, {"ready"}),
+    "claim what is ready of several types": (sql.PLACES_OF_TYPE, {"type": "t"}, {"ready"}),
+    "claim: one of several types": (sql.CANDIDATE_AT, {"key": 1, **LEASE}, {"key"}),
     "claim: later": (sql.LATER, IDS_AND_TYPES, {"id"}),
-    "claim: write": (sql.CLAIM, (0, "w", NOW, 1), {"key"}),
+    "claim: write": (sql.CLAIM, {"keys": "[1]", "alone": 0, **LEASE}, {"key"}),
     "held_by": (sql.HELD_BY, ("w",), {"lease"}),
     "renew": (sql.RENEW, (NOW, None, "a", 1), {"id"}),
-    "settle: delete": (sql.SETTLE_DELETE, ("a", 1), {"id"}),
+    "settle: delete": (sql.SETTLE_DELETES, ('["a"]', 1), {"id"}),
     "settle: retry": (sql.SETTLE_RETRY, ("ready", NOW, NOW, "r", "a", 1), {"id"}),
     "settle: unget": (sql.SETTLE_UNGET, ("ready", NOW, NOW, None, 1, 1, "a", 1), {"id"}),
     "settle: die": (sql.SETTLE_DIE, ("r", "a", 1), {"id"}),
     "next_run_at": (sql.NEXT_RUN_AT, (), {"delayed"}),
     "promote": (sql.PROMOTE, (NOW, 9), {"delayed", "key"}),
     "recover": (sql.FIND_ABANDONED, (NOW, 9), {"lease"}),
-    "recover: write": (sql.RECOVER, ("ready", "r", 1), {"key"}),
+    "recover: write": (sql.RECOVER, ("ready", "r", "a"), {"id"}),
     "find_unput": (sql.FIND_UNPUT, {"until": NOW, "limit": 9}, {"unput"}),
     "ready_types": (sql.READY_TYPES, (), {"ready"}),
     "find_lost": (sql.FIND_LOST, LOST, {"put"}),

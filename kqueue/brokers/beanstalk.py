@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 
-from kqueue.broker import Peek, Pointer
+from kqueue.broker import UNKNOWN_HEAD, Peek, Pointer
 from kqueue.brokers import wire
 from kqueue.brokers.connection import Connection, Endpoint
 from kqueue.brokers.subscription import FOREIGN, BeanstalkSubscription, whole_delay
@@ -23,8 +23,6 @@ LOGGER_NAME = "kqueue.brokers.beanstalk"
 MAX_LOOKS = 1000
 #: Entries that a drain takes at once. Deletes get slower with the number reserved on the connection.
 DRAIN_ENTRIES = 200
-#: The head that says nothing about any row: everything else would be served after it.
-UNKNOWN_HEAD = Head(0, 0.0)
 #: What it means when a put is not INSERTED, and what to do.
 NOT_PUT = {
     b"BURIED": "the server is out of memory and keeps them buried, where they cannot ring: give it more",
@@ -114,7 +112,7 @@ class BeanstalkBroker:
         if too_long:
             raise self._too_long(too_long, max_job_size)
 
-    def peek(self, type: str) -> Peek:
+    def peek(self, type: str, *, bury: bool = True) -> Peek:
         """See :meth:`kqueue.broker.Broker.peek`."""
         tube = self._tube(type)
         producer = self._producers.get()
@@ -128,6 +126,8 @@ class BeanstalkBroker:
                 pointer = _pointer_of(type, reply.body)
                 if pointer is not None:
                     return Peek(Head(pointer.priority, pointer.put_at), foreign)
+                if not bury:
+                    return Peek(UNKNOWN_HEAD, 1)
                 producer.warn_once(self._logger, reply)
                 stranger = reply.values[0]
                 # Another worker may have taken it in between: then both are NOT_FOUND, and we look again.

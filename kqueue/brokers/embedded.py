@@ -56,7 +56,7 @@ class EmbeddedBroker:
             for bell in list(self._waiting):
                 bell.ring()
 
-    def peek(self, type: str) -> Peek:
+    def peek(self, type: str, *, bury: bool = True) -> Peek:
         """Nothing: no entry waits anywhere."""
         return Peek(None)
 

@@ -135,13 +135,14 @@ class BeanstalkSubscription:
         return None if reply.status == b"TIMED_OUT" else self._reserved([reply])
 
     def _reserved(self, replies: list[Reply]) -> list[Reply]:
-        if any(reply.status == b"DEADLINE_SOON" for reply in replies):
+        reserved = [reply for reply in replies if reply.status == b"RESERVED"]
+        if not reserved and any(reply.status == b"DEADLINE_SOON" for reply in replies):
             # Something was held for almost a minute. The server repeats this answer without a pause until
-            # that is let go, and does not say what it is: let all go.
+            # that is let go, and does not say what it is: let all go. But if it came behind entries, it is
+            # these that have little time left (whoever put them chose it), and they are settled at once.
             self._logger.warning("%s: an entry was held for too long; reconnecting", self._endpoint.url)
             self.close()
-            return []
-        return [reply for reply in replies if reply.status == b"RESERVED"]
+        return reserved
 
     def _sift(self, replies: Sequence[Reply]) -> tuple[list[Entry], int]:
         """(the entries that are ours, how many were not and are buried now)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from kqueue.broker import Broker, Pointer, Subscription, Verdict
+from kqueue.broker import UNKNOWN_HEAD, Broker, Peek, Pointer, Subscription, Verdict
 from kqueue.brokers.beanstalk import BeanstalkBroker
 from kqueue.brokers.embedded import EmbeddedBroker
 from kqueue.clock import SystemClock
@@ -320,6 +320,32 @@ def test_the_head_is_what_would_come_next(service):
         assert abs(head.put_at - service.shelf.now()) < PATIENCE_S
     else:
         assert head is None
+
+
+def put_stranger(service: Service) -> None:
+    """Into the tube of "mail" a pointer of a type "il", as a store with another prefix would put it."""
+    [job_id] = service.shelf.mint.make(1)
+    service.broker.open("p1.ma")
+    service.broker.put([(Pointer("il", 0, service.shelf.now(), (job_id,)), 0)])
+    service.broker.open("p1.")
+
+
+def test_a_look_that_may_not_bury_ends_at_a_stranger_and_changes_nothing(service):
+    job_id = service.add()
+    assert service.broker.peek("mail", bury=False) == service.broker.peek("mail")
+    put_stranger(service)
+    before = service.broker.depths(["mail"])
+    seen = [service.broker.peek("mail", bury=False) for _ in range(2)]
+    assert service.broker.depths(["mail"]) == before
+    if service.broker.carries_pointers:
+        assert seen == [Peek(UNKNOWN_HEAD, 1)] * 2
+        assert before["mail"]["buried"] == 0
+        assert service.broker.peek("mail").foreign == 1
+        assert service.broker.depths(["mail"])["mail"]["buried"] == 1
+        assert service.broker.peek("mail", bury=False).foreign == 0
+    else:
+        assert seen == [Peek(None, 0)] * 2
+    assert service.take_all(service.subscribe()) == [job_id]
 
 
 def test_close_may_be_called_again_and_everything_used_after_it(service):

@@ -12,7 +12,7 @@ import pytest
 
 from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
-from kqueue.store import Delete, Die, Due, Head, Held, Recovered, Retry, Selection, Settled, Unget
+from kqueue.store import Abandoned, Delete, Die, Due, Head, Held, Recovered, Retry, Selection, Settled, Unget
 from kqueue.window import MAX_JOBS, Limits, suspect_jobs
 from tests.contracts.stores import STORES
 
@@ -134,6 +134,7 @@ def test_an_empty_store_answers_every_question(store):
     assert claim(store) == claim(store, "0" * 28) == ([], False, {})
     assert store.recover(NOW, 3, 10) == Recovered(0, 0)
     assert store.promote(NOW, 10) == store.purge("t", 10) == store.delete(["0" * 28]) == 0
+    assert store.find_due(NOW, 10) == store.find_abandoned(NOW, 10) == []
     assert store.find_unput(NOW, 10) == store.find_lost("t", None, NOW, 5, 10) == []
     assert store.held_by("nobody") == store.find(None, State.DEAD, None, 10) == []
 
@@ -799,11 +800,42 @@ def test_promote_takes_the_earliest_that_are_due_and_no_more_than_it_may(store, 
     assert read(other, future).state == State.DELAYED
 
 
+def test_find_due_finds_what_promote_would_make_ready_and_changes_nothing(store, other):
+    later, second, first = add(store, delayed(NOW + 0.001), delayed(NOW, put_at=None), delayed(NOW - 9, type="x"))
+    add(store, row())
+    claimed_row(store)
+    before = store.get([later, second, first])
+    assert store.find_due(NOW, 10) == [Due(first, "x", 100, NOW - 9, NOW), Due(second, "t", 100, NOW, None)]
+    assert ids(other.find_due(NOW, 1)) == [first]
+    assert store.get([later, second, first]) == before
+    assert store.promote(NOW, 10) == 2
+    assert store.find_due(NOW, 10) == []
+
+
 def test_promote_changes_nothing_but_the_state(store):
     waiting = delayed(NOW - 5, put_at=NOW - 50, priority=7)
     add(store, waiting)
     store.promote(NOW, 1)
     assert read(store, waiting.id) == waiting._replace(state=State.READY)
+
+
+def test_find_abandoned_finds_what_recover_would_take_and_changes_nothing(store, other):
+    add(store, row(), delayed(NOW - 5))
+    held = [claimed_row(store, ttr=30.0, alone=True), claimed_row(store, ttr=20.0, type="x", crashes=2)]
+    claimed_row(store, ttr=30.001)
+    given_back = claimed_row(store, ttr=10.0)
+    store.settle([Unget(given_back.id, 1, NOW, None, NOW, started=False)], NOW)
+    late, first = held
+    found = store.find_abandoned(NOW + 30, 10)
+    assert found == [
+        Abandoned(first.id, "x", False, 2, first.lease_owner, NOW + 20),
+        Abandoned(late.id, "t", True, 0, late.lease_owner, NOW + 30),
+    ]
+    assert [type(one.alone) for one in found] == [bool, bool]
+    assert other.find_abandoned(NOW + 30, 1) == found[:1]
+    assert store.get(ids(held)) == held
+    assert store.recover(NOW + 30, 3, 10) == Recovered(2, 0)
+    assert store.find_abandoned(NOW + 30, 10) == []
 
 
 def test_recover_leaves_a_lease_that_still_holds(store):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from kqueue.bell import Bell, wait_readable
-from kqueue.broker import Entry, Peek, Pointer, Reservation, Verdict
+from kqueue.broker import UNKNOWN_HEAD, Entry, Peek, Pointer, Reservation, Verdict
 from kqueue.brokers import wire
 from kqueue.brokers.subscription import whole_delay
 from kqueue.errors import BrokerUnavailable
@@ -65,9 +65,9 @@ class FakeBroker:
         if puts:
             self._line("put", lambda: [self._server.put(*one) for one in puts])
 
-    def peek(self, type: str) -> Peek:
-        """What comes next; strangers before it are buried."""
-        return self._line("peek", lambda: self._peek(type))
+    def peek(self, type: str, *, bury: bool = True) -> Peek:
+        """What comes next; strangers before it are buried, or end the look."""
+        return self._line("peek", lambda: self._peek(type, bury))
 
     def drain(self, type: str) -> int:
         """Delete what is not reserved; a pause ends."""
@@ -94,12 +94,14 @@ class FakeBroker:
         for subscription in self._subscriptions:
             subscription.close()
 
-    def _peek(self, type: str) -> Peek:
+    def _peek(self, type: str, bury: bool) -> Peek:
         foreign = 0
         while item := self._server.peek_ready(self.tube(type)):
             pointer = pointer_of(item.body, [type])
             if pointer is not None:
                 return Peek(Head(pointer.priority, pointer.put_at), foreign)
+            if not bury:
+                return Peek(UNKNOWN_HEAD, 1)
             connection = self._server.connect()
             self._server.reserve_id(item.id, connection)
             self._server.bury(item.id, connection)

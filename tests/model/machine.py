@@ -126,7 +126,7 @@ class Machine(RuleBasedStateMachine):
         self.frozen: deque[tuple[Witness, Row]] = deque()
         self.strangers: list[Connection] = []
         # A thread that looks at a manual clock would come at any moment: handlers call on the batch instead.
-        self.no_watchdog = patch("kqueue.runner.Watchdog", NoWatchdog)
+        self.no_watchdog = patch("kqueue.turns.Watchdog", NoWatchdog)
         self.no_watchdog.start()
         self.processes: list[Process] = []
         self.stage = Stage(self.ledger, self.clock, self.processes)

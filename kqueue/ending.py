@@ -1,0 +1,58 @@
+"""When a loop ends: at a limit, at ``stop()``, or in a forked child, which is not its own."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """When a loop ends by itself."""
+
+    count: int | None = None
+    seconds: float | None = None
+    wait: bool = False
+
+
+class Ending:
+    """Of one loop. It counts the jobs that were started."""
+
+    def __init__(self, limits: RunLimits, monotonic: Callable[[], float]) -> None:
+        self._limits = limits
+        self._monotonic = monotonic
+        self._pid = os.getpid()
+        self._stopped = False
+        self.started = monotonic()
+        self._deadline = None if limits.seconds is None else self.started + limits.seconds
+        #: Jobs started.
+        self.count = 0
+
+    def stop(self) -> None:
+        """End after the current job. Safe in a signal handler."""
+        self._stopped = True
+
+    def is_here(self) -> bool:
+        """Whether this is the loop's own process: a handler may fork, and its child come back into the loop."""
+        return self._pid == os.getpid()
+
+    def is_over(self, now: float | None = None) -> bool:
+        """Whether no new job is to be taken. ``now`` in monotonic seconds, if it is known."""
+        limit = self._limits.count
+        return self.is_stopped(now) or (limit is not None and self.count >= limit)
+
+    def is_stopped(self, now: float | None = None) -> bool:
+        """Whether it is over for another reason than the number of jobs."""
+        if self._pid != os.getpid():
+            return True
+        if self._stopped or self._deadline is None:
+            return self._stopped
+        return (self._monotonic() if now is None else now) >= self._deadline
+
+    def jobs_left(self) -> int | None:
+        """What ``count_limit`` leaves; None for no limit."""
+        return None if self._limits.count is None else self._limits.count - self.count
+
+    def seconds_left(self, most: float = math.inf) -> float:
+        """What the time limit leaves, but no more than ``most``."""
+        return most if self._deadline is None else min(most, max(0.0, self._deadline - self._monotonic()))

@@ -1,0 +1,133 @@
+"""What a sweep would do now, and why: its dry run.
+
+It reads what a sweep reads, by the same rules, and reckons with what the sweep would have changed by then: a
+lease that is taken back leaves a job without a pointer, a delay that is over makes one ready. So its findings are
+what a sweep at the same moment counts, job for job, up to a limit. The one thing that it cannot tell is what stands
+behind an entry that is not ours: to see that, the sweep buries it.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import chain
+
+from kqueue.broker import Broker
+from kqueue.ids import host_tag, is_job_id, origin
+from kqueue.job import State
+from kqueue.reports import Finding, Repair
+from kqueue.rules import dated, is_lost, recovery
+from kqueue.store import Abandoned, Due, Head, JobStore
+
+#: Why an entry would be buried.
+STRANGER = "what its tube would serve next is not ours or malformed; what stands behind it is seen after that"
+
+
+class DryRun:
+    """One look at a store and its tubes. Changes neither."""
+
+    def __init__(
+        self, store: JobStore, broker: Broker, *, max_crashes: int, horizon: float, grace: float, limit: int
+    ) -> None:
+        """``horizon`` and ``grace`` are the sweep's, in seconds; ``limit``: findings of a kind."""
+        self._store = store
+        self._broker = broker
+        self._max_crashes = max_crashes
+        self._horizon = horizon
+        self._grace = grace
+        self._limit = limit
+        #: Rows to read: one more, to know whether there are more.
+        self._rows = limit + 1
+
+    def findings(self) -> Iterator[Finding]:
+        """First what the store alone tells, then what the tubes show. Raises as the store and the broker do."""
+        now = self._store.now()
+        due = self._store.find_due(now, self._rows)
+        abandoned = self._store.find_abandoned(now, self._rows)
+        yield from self._bounded(_make_ready(row, now) for row in due)
+        yield from self._bounded(_take_back(row, now, self._max_crashes) for row in abandoned)
+        if not self._broker.carries_pointers:
+            return
+        freed = [row for row in abandoned if not _is_dead(row, self._max_crashes)]
+        unput = self._store.find_unput(now + self._horizon, self._rows)
+        yield from self._bounded(chain((_put_first(row, now) for row in unput), map(_put_freed, freed)))
+        # The sweep looks at each tube with a ready job, and at that of the first job that it would put.
+        soon_ready = {*(row.type for row in [*due, *unput[:1]]), *(row.type for row in freed)}
+        types = soon_ready.union(self._store.ready_types())
+        yield from self._bounded(chain.from_iterable(self._in_tube(type, due, now) for type in sorted(types)))
+
+    def _in_tube(self, type: str, due: list[Due], now: float) -> Iterator[Finding]:
+        found, foreign = self._broker.peek(type, bury=False)
+        head = dated(found, now, self._grace)
+        if foreign:
+            yield Finding(Repair.BURY_ENTRY, STRANGER, type)
+        lost = self._store.find_lost(type, head, now, self._grace, self._rows)
+        lost += [row for row in due if row.type == type and is_lost(row, head, now, self._grace)]
+        for row in {row.id: row for row in lost}.values():
+            yield _put_again(row, head, now)
+
+    def _bounded(self, findings: Iterable[Finding]) -> Iterator[Finding]:
+        for number, finding in enumerate(findings):
+            if number == self._limit:
+                yield Finding(finding.repair, f"there are more than {self._limit}; a higher limit shows them")
+                return
+            yield finding
+
+
+def _make_ready(row: Due, now: float) -> Finding:
+    return Finding(Repair.MAKE_READY, f"due for {span(now - row.run_at)}", row.type, row.id)
+
+
+def _take_back(row: Abandoned, now: float, max_crashes: int) -> Finding:
+    over = f"lease of {_worker(row)} ran out {span(now - row.lease_until)} ago"
+    if row.alone:
+        blame = f"it ran alone: crash {row.crashes + 1} of {max_crashes}"
+    else:
+        blame = "it did not run alone: it is suspected, not blamed"
+    repair = Repair.END_DEAD if _is_dead(row, max_crashes) else Repair.TAKE_BACK
+    return Finding(repair, f"{over}; {blame}", row.type, row.id)
+
+
+def _put_first(row: Due, now: float) -> Finding:
+    if row.run_at > now:
+        when = datetime.fromtimestamp(row.run_at).astimezone().isoformat(sep=" ", timespec="seconds")
+        why = f"delayed until {when}: due in {span(row.run_at - now)}, no pointer yet"
+    else:
+        why = f"due for {span(now - row.run_at)}, no pointer yet: the broker did not answer, or the delay was long"
+    return Finding(Repair.PUT_POINTER, why, row.type, row.id)
+
+
+def _put_freed(row: Abandoned) -> Finding:
+    return Finding(Repair.PUT_POINTER, "taken back from its worker: no pointer yet", row.type, row.id)
+
+
+def _put_again(row: Due, head: Head | None, now: float) -> Finding:
+    put = f"its pointer was put {span(now - (row.put_at or now))} ago and is lost"
+    if head is None:
+        why = f"{put}: nothing in its tube is ready"
+    else:
+        why = (
+            f"{put}: what its tube would serve next (priority {head.priority}, put {span(now - head.put_at)} ago)"
+            f" comes after it (priority {row.priority})"
+        )
+    return Finding(Repair.PUT_POINTER, why, row.type, row.id)
+
+
+def _is_dead(row: Abandoned, max_crashes: int) -> bool:
+    state, _ = recovery(row.alone, row.crashes, max_crashes)
+    return state == State.DEAD
+
+
+def _worker(row: Abandoned) -> str:
+    """Who held it. A claim's owner is made as ids are, so it names its process."""
+    if row.lease_owner is None or not is_job_id(row.lease_owner):
+        return "its worker"
+    made = origin(row.lease_owner)
+    host = "this host" if made.host == host_tag() else "another host"
+    return f"process {made.pid} on {host}"
+
+
+def span(seconds: float) -> str:
+    """A duration as one number and its unit."""
+    for unit, size, until in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < until:
+            return f"{max(0.0, seconds) / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,167 @@
+"""What 1,000 jobs cost, counted: statements, commands, writes, system calls. It guards the speed and measures no
+time, so it says the same on every machine.
+
+The numbers below are all that is allowed. Who lowers one writes the new one down; who raises one says why in the
+commit.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kqueue import KQueue
+from tests.beanstalkd import Beanstalkd
+from tests.conftest import missing
+from tests.costs.work import PAYLOAD, at_a_still_clock, open_queue, run
+from tests.mongod import Mongod
+from tests.steps import edges
+from tests.steps.tap import Tap
+
+JOBS = 1000
+#: Of 1, 8, 64, 512 jobs, and of the rest.
+WINDOWS = 5
+
+#: To add a list of jobs: calls of the store, then those of the broker.
+ADD = {
+    "sqlite": {"sqlite: BEGIN": 1, "sqlite: INSERT": 1, "sqlite: COMMIT": 1},
+    "mongodb": {"mongo: insert": 1},
+    "beanstalkd": {"tube: put": 1},
+    "embedded": {},
+}
+#: To run them. Two transactions a window on SQLite: a claim and a settle.
+RUN = {
+    "sqlite": {
+        "sqlite: BEGIN": 2 * WINDOWS,
+        "sqlite: SELECT": WINDOWS,
+        "sqlite: UPDATE": WINDOWS,
+        "sqlite: DELETE": WINDOWS,
+        "sqlite: COMMIT": 2 * WINDOWS,
+    },
+    "mongodb": {"mongo: find": WINDOWS, "mongo: update": WINDOWS, "mongo: delete": WINDOWS},
+    # The last reserve finds nothing. An entry with ids left is released, and one without is deleted.
+    "beanstalkd": {
+        "tube: connect": 1,
+        "tube: watch": 1,
+        "tube: reserve-with-timeout": WINDOWS + 1,
+        "tube: release": 3,
+        "tube: delete": 2,
+    },
+    # Each look asks whether something is ready, and when something will be.
+    "embedded": {"look": 2 * (WINDOWS + 1)},
+}
+#: While windows grow they find entries whose first jobs are gone: SQLite looks whether these are only delayed.
+#: MongoDB sees that at the first look, but reads 64 ids, then twice as many: two windows take another page.
+SECOND_LOOKS = {"sqlite": WINDOWS - 1, "mongodb": 2}
+#: The entries of 1,000 ids: 100 in each.
+ENTRIES = JOBS // 100
+
+
+class Pair:
+    """A store, and beanstalkd or the embedded broker."""
+
+    def __init__(self, store: str, broker: str, urls: list[str]) -> None:
+        self.store, self.broker, self.urls = store, broker, urls
+
+    def allowed(self, costs: dict[str, dict[str, int]]) -> Counter[str]:
+        """The calls of both."""
+        calls = Counter(costs[self.store]) + Counter(costs[self.broker])
+        look = {"sqlite": "sqlite: SELECT", "mongodb": "mongo: find"}[self.store]
+        calls[look] += calls.pop("look", 0)
+        if costs is RUN and self.broker == "beanstalkd":
+            calls[look] += SECOND_LOOKS[self.store]
+        return +calls
+
+
+@pytest.fixture(params=["embedded", "beanstalkd"])
+def broker(request: pytest.FixtureRequest) -> tuple[str, list[str]]:
+    if request.param == "embedded":
+        return request.param, []
+    server: Beanstalkd = request.getfixturevalue("beanstalkd")
+    return request.param, [server.url]
+
+
+@pytest.fixture(params=["sqlite", "mongodb"])
+def pair(request: pytest.FixtureRequest, broker: tuple[str, list[str]], tmp_path: Path) -> Pair:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/jobs.db"
+    else:
+        server: Mongod = request.getfixturevalue("mongod")
+        url = server.url(request.getfixturevalue("mongo_database"))
+    return Pair(request.param, broker[0], [url, *broker[1]])
+
+
+@pytest.fixture
+def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
+    tap = Tap()
+    edges.install(tap, monkeypatch)
+    return tap
+
+
+@pytest.fixture
+def queue(pair: Pair, tap: Tap) -> Iterator[KQueue]:
+    with at_a_still_clock(), open_queue(*pair.urls) as queue:
+        yield queue
+
+
+def calls_of(tap: Tap, work: Callable[[], object]) -> Counter[str]:
+    """By the first words of their nature. To fetch a row, or to read a reply, asks no server for anything."""
+    with tap.listening({}, lambda: None):
+        work()
+    natures = [point.key.nature for point in tap.points]
+    return Counter(
+        " ".join(nature.replace(",", "").split()[:2])
+        for nature in natures
+        if not re.match(r"sqlite: (fetch|next)|tube: (reply|rest)", nature)
+    )
+
+
+def test_a_list_is_added_by_one_write_of_the_store_and_one_of_the_tube(queue: KQueue, pair: Pair, tap: Tap) -> None:
+    assert calls_of(tap, lambda: queue.add_jobs("noop", [PAYLOAD] * JOBS)) == pair.allowed(ADD)
+
+
+def test_a_window_costs_a_small_constant_number_of_calls(queue: KQueue, pair: Pair, tap: Tap) -> None:
+    queue.add_jobs("noop", [PAYLOAD] * JOBS)
+    assert calls_of(tap, queue.run_jobs) == pair.allowed(RUN)
+
+
+def test_an_entry_carries_a_hundred_jobs_through_the_tube(beanstalkd: Beanstalkd, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with at_a_still_clock(), open_queue(url, beanstalkd.url) as queue, beanstalkd.client() as client:
+        before = client.stats()
+        run(queue, JOBS)
+        after = client.stats()
+    grown = {name: int(after[f"cmd-{name}"]) - int(before[f"cmd-{name}"]) for name in ("put", "delete", "release")}
+    assert grown["put"] == grown["delete"] == ENTRIES
+    assert grown["release"] <= WINDOWS * 2
+
+
+#: System calls for 1,000 jobs, at most. Those that wait for a thread are left out: they depend on the machine.
+SYSTEM_CALLS = {"fsync fdatasync": 11, "pwrite64": 800, "getpid": 2100, "sendto recvfrom poll": 90, "others": 300}
+WAITS = {"futex", "total"}
+
+
+def system_calls(jobs: int, urls: list[str], trace: Path) -> Counter[str]:
+    """Of a whole process that adds and runs ``jobs``."""
+    child = [sys.executable, "-m", "tests.costs.child", str(jobs), *urls]
+    subprocess.run(["strace", "-f", "-c", "-U", "name,calls", "-o", str(trace), *child], check=True)
+    lines = [line.split() for line in trace.read_text().splitlines()]
+    return Counter({words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()})
+
+
+def test_a_thousand_jobs_cost_few_system_calls(broker: tuple[str, list[str]], tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        missing("strace", "apt install strace")
+    counts = []
+    for jobs in (0, JOBS):
+        urls = [f"sqlite:///{tmp_path}/{jobs}.db", *broker[1]]
+        counts.append(system_calls(jobs, urls, tmp_path / f"{jobs}.txt"))
+    grown = counts[1] - counts[0]
+    found = {names: sum(grown.pop(name, 0) for name in names.split()) for names in SYSTEM_CALLS}
+    found["others"] = sum(number for name, number in grown.items() if name not in WAITS)
+    assert not {names: number for names, number in found.items() if number > SYSTEM_CALLS[names]}, found

@@ -15,8 +15,7 @@ ROOMS = {
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
     "engine": (
-        "batch crew doorbell ending execution findings quarantine runner"
-        " settling sweep turns watchdog",
+        "batch crew doorbell ending execution findings quarantine runner settling sweep turns watchdog",
         "values contracts rules",
     ),
     "queue": ("queue", "values contracts rules brokers stores engine"),

@@ -140,13 +140,18 @@ class BeanstalkBroker:
         deleted = 0
         with closing(self._endpoint.connect()) as connection:
             connection.exchange([*wire.watch_only([tube]), wire.use(tube)])
+            kicked = False
             while True:
                 count = _delete_ready(connection, tube)
                 deleted += count
-                if not count:
+                # On a full disk the server says KICKED, and kicks nothing that it has to write to its binlog.
+                if kicked and not count:
+                    return deleted
+                kicked = not count
+                if kicked:
                     # The first kick takes the buried, the second the delayed.
-                    kicked = connection.exchange([wire.kick(DRAIN_ENTRIES)] * 2)
-                    if not any(reply.values[0] for reply in kicked):
+                    replies = connection.exchange([wire.kick(DRAIN_ENTRIES)] * 2)
+                    if not any(reply.values[0] for reply in replies):
                         return deleted
 
     def subscribe(self, types: Sequence[str]) -> BeanstalkSubscription:

@@ -1,7 +1,6 @@
 """What comes between a queue and its SQLite file: another process's lock, and a disk without room."""
 
 import errno
-import os
 import sqlite3
 import subprocess
 import sys
@@ -88,8 +87,8 @@ class FullDisk:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[None]:
-    """Mount a small file system on ``folder``. Skips the test where that is forbidden, in CI too: a container without
-    the right to mount lacks nothing that this project's commands could install.
+    """Mount a small file system on ``folder``. Skips the test where that is forbidden, in CI too: a container
+    without the right to mount lacks nothing that this project's commands could install.
     """
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)],

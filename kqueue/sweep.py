@@ -13,6 +13,7 @@ sweep finds. A wrong guess costs one spare pointer, never a spare run.
 import logging
 import time
 from collections.abc import Callable, Iterator
+from random import Random
 
 from kqueue.broker import Broker
 from kqueue.clock import Clock
@@ -159,10 +160,10 @@ class Sweep:
         yield from _until_nothing_is_found(self._promote)
         yield from _until_nothing_is_found(self._recover)
         if self._broker.carries_pointers:
-            for type in self._store.ready_types():
-                yield from self._put_lost(type)
-                yield 0
+            first, rest = _from_anywhere(self._store.ready_types(), self._store.now())
+            yield from self._look_at(first)
             yield from self._put_unput()
+            yield from self._look_at(rest)
         if self._recovered or self._dead or self._put:
             self._logger.info(
                 "sweep: %d leases had run out, %d jobs are dead by it, %d pointers put again",
@@ -170,6 +171,11 @@ class Sweep:
                 self._dead,
                 self._put,
             )
+
+    def _look_at(self, types: list[str]) -> Iterator[int]:
+        for type in types:
+            yield from self._put_lost(type)
+            yield 0
 
     def _promote(self) -> int:
         promoted = self._store.promote(self._store.now(), BATCH)
@@ -230,3 +236,11 @@ class Sweep:
 def _until_nothing_is_found(step: Callable[[], int]) -> Iterator[int]:
     while found := step():
         yield found
+
+
+def _from_anywhere(types: list[str], now: float) -> tuple[list[str], list[str]]:
+    """(one of them, the rest in their order after it): another one each time, so that runs which are too short for
+    a whole sweep come to each.
+    """
+    at = Random(now).randrange(len(types)) if types else 0  # noqa: S311 (no secret)
+    return types[at : at + 1], types[at + 1 :] + types[:at]

@@ -48,23 +48,45 @@ a foreign client that puts garbage, deletes, buries, reserves, hides, copies or 
 two stores on one beanstalkd
     faults/test_foreign_clients.py    test_two_stores_on_one_beanstalkd
 the database locked by another process for longer than the busy time-out
-    faults/test_store_faults.py
+    faults/test_store_faults.py       test_the_database_locked_by_another_process_while_adding
+    faults/test_store_faults.py       test_the_database_locked_by_another_process_before_each_write
+    faults/test_store_faults.py       test_a_waiting_loop_goes_on_after_the_database_was_locked
 the database's disk full
-    faults/test_store_faults.py
+    faults/test_store_faults.py       test_the_disk_of_the_database_full_while_adding
+    faults/test_store_faults.py       test_the_disk_of_the_database_full_before_each_write
+    faults/test_store_faults.py       test_a_waiting_loop_settles_later_what_a_full_disk_did_not_take
 MongoDB stopped and started
-    faults/test_store_faults.py
+    faults/test_store_faults.py       test_a_mongodb_stopped_and_started_while_adding
+    faults/test_store_faults.py       test_a_mongodb_stopped_and_started_while_running
 a worker frozen past its lease that comes back and settles
-    faults/test_process_faults.py
+    faults/test_process_faults.py     test_a_worker_frozen_past_its_lease_comes_back_and_changes_nothing
+    faults/test_process_faults.py     test_a_worker_frozen_in_a_window_of_many_settles_none_of_what_others_took
 two workers that claim the same row
-    faults/test_process_faults.py
+    faults/test_process_faults.py     test_of_two_processes_that_claim_the_same_row_one_has_it_each_time
+    contracts/test_store.py           test_of_many_threads_that_claim_the_same_ids_each_row_is_claimed_by_one
 a poison job among 200 innocent ones
-    faults/test_process_faults.py
+    faults/test_process_faults.py     test_a_poison_job_among_200_innocent_dies_alone_and_no_innocent_does
+    flows/test_windows.py             test_a_poison_job_alone_is_dead_after_max_crashes_deaths
 fork with an open queue
-    flows/test_threads_and_forks.py
+    flows/test_threads_and_forks.py   test_children_use_their_parents_queue_and_the_parent_goes_on
+    flows/test_threads_and_forks.py   test_a_child_connects_by_itself_and_leaves_its_parents_sockets_alone
+    flows/test_threads_and_forks.py   test_a_child_never_sees_its_parents_sqlite_connection
+    flows/test_threads_and_forks.py   test_a_fork_while_other_threads_add_leaves_no_lock_behind
 cron runs of 200 ms only, with no long-lived worker, after a crash
-    faults/test_process_faults.py
+    faults/test_process_faults.py     test_short_cron_runs_alone_repair_and_finish_what_a_crash_has_left
+    faults/test_process_faults.py     test_short_cron_runs_come_to_every_type
 a wall clock one hour forward and back
-    faults/test_clock_faults.py
+    faults/test_clock_faults.py       test_a_wall_clock_that_jumps_while_jobs_wait
+    faults/test_clock_faults.py       test_a_wall_clock_that_jumps_while_jobs_are_delayed
+    faults/test_clock_faults.py       test_a_wall_clock_that_jumps_forward_while_a_job_runs
+    faults/test_clock_faults.py       test_a_wall_clock_that_jumps_back_while_a_job_runs
+    faults/test_clock_faults.py       test_a_wall_clock_that_jumps_after_a_worker_has_died
+    faults/test_clock_faults.py       test_a_wall_clock_that_jumps_between_two_sweeps
+    faults/test_clock_faults.py       test_a_wall_clock_that_jumps_before_the_tubes_are_lost
+    flows/test_sweep.py               test_a_clock_that_goes_back_during_a_sweep_puts_nothing_without_end
 a producer whose clock is minutes off
-    faults/test_clock_faults.py
+    faults/test_clock_faults.py       test_a_producer_whose_clock_is_off_has_its_jobs_run_at_once
+    faults/test_clock_faults.py       test_a_producer_whose_clock_is_off_has_delays_that_are_off_by_as_much
+    faults/test_clock_faults.py       test_a_producer_whose_clock_is_off_makes_no_storm_of_puts
+    faults/test_clock_faults.py       test_a_producer_whose_clock_is_off_has_lost_pointers_put_again
 """

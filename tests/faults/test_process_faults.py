@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from kqueue import JobInHand, LeaseLost
-from kqueue.broker import Pointer
+from kqueue import JobInHand, KQueue, LeaseLost
+from kqueue.broker import Peek, Pointer
+from kqueue.clock import ManualClock
 from kqueue.job import Row
 from kqueue.sweep import GRACE_S
+from tests.beanstalkd import Beanstalkd
 from tests.faults.conftest import TTR_S, House
 from tests.faults.forks import Forked, Wire
-from tests.faults.sites import MONGOD, SQLITE, assert_over, entries_left, house_at
+from tests.faults.sites import MONGOD, SQLITE, abandon, assert_over, entries_left, house_at
 from tests.flows.processes import KILLED, die, run_in_child
 from tests.shop import Shop
 
@@ -274,3 +276,38 @@ def test_short_cron_runs_alone_repair_and_finish_what_a_crash_has_left(
         runs += 1
         assert runs <= REPAIRED_IN + 20  # a run of 200 ms does little on a slow machine
     house.assert_even(more_runs=at_risk)
+
+
+@pytest.mark.parametrize("lost", ["the pointer", "the worker"])
+def test_short_cron_runs_come_to_every_type(
+    beanstalkd: Beanstalkd, request: pytest.FixtureRequest, lost: str
+) -> None:
+    """Twenty other types wait as they should, and each look at a tube takes a tenth of a run."""
+    house = house_at("sqlite+beanstalkd", request)
+    for number in range(20):
+        house.queue.add_job(f"another{number}")
+    (id,) = house.add("ours")
+    if lost == "the worker":
+        abandon(house, id)
+    house.queue.broker.drain("t")
+    runs = 0
+    while not house.runs():
+        house.clock.advance(TTR_S + GRACE_S)
+        cron = house.another("t")
+        slow_cron(cron)
+        cron.run_jobs(time_limit_ms=200)
+        cron.close()
+        runs += 1
+        assert runs < 100
+
+
+def slow_cron(queue: KQueue) -> None:
+    """Its own time goes on by 20 ms at each look at a tube, and at nothing else."""
+    hand, peek = ManualClock(), queue.broker.peek
+
+    def slow_peek(type: str, **options: bool) -> Peek:
+        hand.advance(0.02)
+        return peek(type, **options)
+
+    queue._clock = hand  # type: ignore[assignment]
+    queue.broker.peek = slow_peek  # type: ignore[method-assign]

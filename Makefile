@@ -1,6 +1,8 @@
 # make demo     run the main job, on files of this machine, with nothing else to start
 # make test     everything that must pass before a change is taken
 # make torture  kill and freeze real processes for a minute, and say what became of every job
+# make bench    measure with small numbers, next to what bounds each figure: a few minutes
+# make bench-full, bench-peers, bench-report, bench-plots   the figures of bench/README.rst; see there
 # make lint     ruff and mypy alone
 # make clean    remove what make has made
 #
@@ -23,8 +25,12 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 MADE := $(VENV)/.made-by-$(subst /,_,$(PYTHON))
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
+PLOTTABLE := $(VENV)/.plottable
+PEERS := .venv-peers
+COMPARABLE := $(PEERS)/.made-by-$(subst /,_,$(PYTHON))
+QUESTIONS := throughput one_by_one pickup processes mongodb growth mixed levers
 
-.PHONY: demo test torture lint clean servers
+.PHONY: demo test torture bench bench-full bench-peers bench-report bench-plots lint clean servers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -37,6 +43,31 @@ torture: $(TESTABLE) servers
 	$(VENV)/bin/python -m tests.torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --store $(STORE) \
 		$(if $(filter no,$(BINLOG)),--no-binlog,--binlog)
 
+# Few and short rounds: to see that nothing broke, not to be quoted.
+bench: $(TESTABLE) servers
+	$(VENV)/bin/python -m bench.throughput --rounds 3 --jobs 10000
+	$(VENV)/bin/python -m bench.one_by_one --rounds 3 --jobs 1500
+	$(VENV)/bin/python -m bench.pickup --rounds 2 --jobs 150 --idle 3
+	$(VENV)/bin/python -m bench.processes --rounds 2 --jobs 20000
+	$(VENV)/bin/python -m bench.mongodb --rounds 3 --jobs 5000
+	$(VENV)/bin/python -m bench.growth --rounds 3 --largest 100000
+	$(VENV)/bin/python -m bench.mixed --rounds 2 --bursts 6
+	$(VENV)/bin/python -m bench.levers --rounds 2 --jobs 3000
+
+bench-full: $(TESTABLE) servers
+	for question in $(QUESTIONS); do \
+		$(VENV)/bin/python -m bench.$$question --json bench/results/$$question.json || exit 1; \
+	done
+
+bench-peers: $(TESTABLE) $(COMPARABLE) servers
+	$(VENV)/bin/python -m bench.peers --python $(PEERS)/bin/python --json bench/results/peers.json
+
+bench-report: $(TESTABLE)
+	$(VENV)/bin/python -m bench.readme
+
+bench-plots: $(PLOTTABLE)
+	$(VENV)/bin/python -m bench.plots
+
 lint: $(TESTABLE)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -48,7 +79,7 @@ servers: $(TESTABLE)
 	@scripts/get-mongod "$(VENV)/bin/python" "$(VENV)/mongod"
 
 clean:
-	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf "$(VENV)" "$(PEERS)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
@@ -63,4 +94,13 @@ $(INSTALLED): $(MADE) setup.cfg setup.py
 $(TESTABLE): $(INSTALLED)
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) install --editable ".[mongo,test]"
+	@touch "$@"
+
+$(PLOTTABLE): $(TESTABLE)
+	@echo "installing what the plots need into $(VENV)"
+	@$(PIP) install --editable ".[bench]"
+	@touch "$@"
+
+$(COMPARABLE): bench/peers/requirements.txt
+	@scripts/get-peers "$(PYTHON)" "$(PEERS)"
 	@touch "$@"

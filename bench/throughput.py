@@ -1,83 +1,99 @@
-"""How many durable jobs a second, from add to delete, next to a bare beanstalkd client.
+"""How many durable jobs a second, from add to delete, next to a bare beanstalkd client?
 
     python -m bench.throughput [--jobs N] [--rounds N] [--json FILE]
 
-One producer adds all jobs in lists of 1,000, then one worker runs and deletes them. The payload has 100 bytes
-and the handler only deletes. Everything is on: SQLite with synchronous=FULL, fences, leases, the sweep, and a
-beanstalkd with a binlog. The bare loop is greenstalk's put, then reserve and delete, one by one, on the same
-beanstalkd and with no store at all. Rounds alternate, and the figure is the ratio of the medians.
+A producer adds all jobs in lists of 1,000, then a worker runs and deletes them; or both do it side by side, each in
+a process of its own. The payload has 100 bytes and the handler only deletes. Everything is on: SQLite with
+``synchronous=FULL``, fences, leases, the sweep, and a beanstalkd with a binlog. The bare loop is greenstalk's put,
+then reserve and delete, one by one, on the same beanstalkd and with no store at all.
 """
 
-import json
-import platform
-import sqlite3
-import statistics
-import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
-from kqueue import JobInHand, KQueue
+from bench import bare, queues, show
+from bench.children import Start, together
+from bench.figures import ROUNDS, Findings, Goal, interleaved, ratio, table
 from tests.beanstalkd import Beanstalkd
 
-PAYLOAD = b"x" * 100
-LIST = 1000
+QUESTION = "How many durable jobs a second, from add to delete, next to a bare beanstalkd client?"
+
+BARE = "bare greenstalk, nothing kept"
+WITH_BEANSTALKD = "KQueue, SQLite FULL + beanstalkd -b"
+EMBEDDED = "KQueue, SQLite FULL alone"
+#: Ends the name of a contender whose producer and worker run side by side.
+TWO = ", side by side"
 
 
-def bare(server: Beanstalkd, jobs: int) -> float:
-    """Seconds for a client that keeps nothing."""
-    with server.client("bare") as client:
+def one_after_the_other(broker: str | None, jobs: int) -> float:
+    """Jobs a second."""
+    with queues.fresh_queue(broker) as queue:
         started = time.perf_counter()
-        for _ in range(jobs):
-            client.put(PAYLOAD)
-        for _ in range(jobs):
-            client.delete(client.reserve())
-        return time.perf_counter() - started
+        queues.add_all(queue, jobs)
+        queues.run_all(queue, jobs)
+        return jobs / (time.perf_counter() - started)
 
 
-def durable(broker: str | None, jobs: int) -> float:
-    """Seconds for a KQueue."""
-    with tempfile.TemporaryDirectory() as folder, KQueue(f"sqlite:///{folder}/jobs.db", broker) as queue:
-        queue.add_handler("noop", JobInHand.delete)
-        started = time.perf_counter()
-        for _ in range(jobs // LIST):
-            queue.add_jobs("noop", [PAYLOAD] * LIST)
-        report = queue.run_jobs()
-        seconds = time.perf_counter() - started
-        assert report.deleted == jobs // LIST * LIST
-        return seconds
+def side_by_side(broker: str | None, jobs: int) -> float:
+    """Jobs a second."""
+    with queues.folder() as data:
+        return jobs / queues.side_by_side(queues.sqlite_url(data), broker, jobs)
+
+
+def bare_side_by_side(server: Beanstalkd, jobs: int) -> float:
+    """Jobs a second."""
+    started, ends = together([partial(_put, server.port, jobs), partial(_take, server.port, jobs)])
+    return jobs / (float(ends[1]) - started)
+
+
+def _put(port: int, jobs: int, start: Start) -> None:
+    with bare.client(port) as client:
+        start()
+        bare.put_all(client, jobs)
+
+
+def _take(port: int, jobs: int, start: Start) -> float:
+    with bare.client(port) as client:
+        start()
+        bare.take_all(client, jobs)
+        return queues.now()
 
 
 @click.command()
-@click.option("--jobs", default=20_000, help="In each round, a multiple of 1,000.")
-@click.option("--rounds", default=5)
+@click.option("--jobs", default=20_000, show_default=True, help="In each round.")
+@click.option("--rounds", default=ROUNDS, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(jobs: int, rounds: int, json_file: Path | None) -> None:
-    """Run and print a table."""
-    server = Beanstalkd(binlog=True)
-    try:
-        contenders: dict[str, Callable[[], float]] = {
-            "bare greenstalk, nothing kept": lambda: bare(server, jobs),
-            "KQueue, SQLite + beanstalkd -b": lambda: durable(server.url, jobs),
-            "KQueue, SQLite alone": lambda: durable(None, jobs),
-        }
-        rates: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(rounds):
-            for name, run in contenders.items():
-                rates[name].append(jobs / run())
-    finally:
-        server.stop()
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    base = next(iter(medians.values()))
-    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {rounds} rounds of {jobs} jobs")
-    print(f"{'add + run + delete, jobs/s':<34}{'median':>9}{'lowest':>9}{'highest':>9}{'ratio':>7}")
-    for name, values in rates.items():
-        row = f"{name:<34}{medians[name]:>9.0f}{min(values):>9.0f}{max(values):>9.0f}"
-        print(f"{row}{medians[name] / base:>7.2f}")
-    if json_file is not None:
-        json_file.write_text(json.dumps({"jobs": jobs, "jobs_per_second": rates}, indent=1))
+    """Measure, and print the tables."""
+    about = show.begin(QUESTION, queues.servers())
+    with queues.beanstalkd() as server:
+        figures = interleaved(
+            {
+                BARE: lambda: jobs / bare.put_reserve_delete(server.port, jobs),
+                WITH_BEANSTALKD: lambda: one_after_the_other(server.url, jobs),
+                EMBEDDED: lambda: one_after_the_other(None, jobs),
+                BARE + TWO: lambda: bare_side_by_side(server, jobs),
+                WITH_BEANSTALKD + TWO: lambda: side_by_side(server.url, jobs),
+                EMBEDDED + TWO: lambda: side_by_side(None, jobs),
+            },
+            rounds,
+        )
+    one = {name: values for name, values in figures.items() if not name.endswith(TWO)}
+    two = {name.removesuffix(TWO): values for name, values in figures.items() if name.endswith(TWO)}
+    tables = [
+        table("add, then run and delete", "jobs/s", one),
+        table("producer and worker side by side", "jobs/s", two),
+    ]
+    goals = [
+        Goal("add, then run: to the bare loop", ratio(one[WITH_BEANSTALKD], one[BARE]), ">=", 6),
+        Goal("side by side: to the bare loop side by side", ratio(two[WITH_BEANSTALKD], two[BARE]), ">=", 4),
+        Goal("side by side: to the bare loop of one client", ratio(two[WITH_BEANSTALKD], one[BARE]), ">=", 4),
+        Goal("SQLite alone: to that with beanstalkd", ratio(one[EMBEDDED], one[WITH_BEANSTALKD]), ">=", 0.8),
+    ]
+    show.end(about, Findings(QUESTION, tables, goals), json_file)
 
 
 if __name__ == "__main__":

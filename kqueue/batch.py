@@ -87,6 +87,7 @@ class Batch:
             self._running = self._ending = None
         self.give_back()
         self.settle()
+        self._settling.await_rings()
 
     def give_back(self, delay: float = 0.0) -> None:
         """What has not started is to go back, to run in ``delay`` seconds at the earliest, with the next settle."""

@@ -17,6 +17,9 @@ from kqueue.job import Row
 from kqueue.retry import RetryPolicy, backoff
 from kqueue.store import Delete, Due, JobStore, Retry, Settled, Settlement, Unget
 
+#: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
+RING_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -42,6 +45,9 @@ class Settling:
         self._lock = lock
         self._pending: list[tuple[Row, Settlement]] = []
         self._failures = 0
+        #: Writes whose jobs that came back may still lack their pointers.
+        self._ringing = 0
+        self._rung = threading.Condition(lock)
         #: Orders the writes. Whoever holds it keeps a settle from coming in between.
         self.turn = threading.Lock()
         #: When what is pending is to be written, in monotonic seconds; infinity for never.
@@ -60,26 +66,45 @@ class Settling:
 
         Raises ``StoreError``; then nothing is forgotten, and it is due again after a back-off.
         """
-        desk = self._desk
-        with self.turn:
-            with self._lock:
-                pending = self._pending.copy()
-            if not pending:
-                return
-            try:
-                now = desk.store.now()
-                settled = desk.store.settle([settlement for _, settlement in pending], now)
-            except Exception:
-                self._failures += 1
-                self.due_at = desk.clock.monotonic() + backoff(self._failures)
-                raise
-            with self._lock:
-                del self._pending[: len(pending)]
-                self.due_at = desk.clock.monotonic() + desk.settle_s if self._pending else math.inf
-            self._failures = 0
-            dues = self._account(pending, settled)
-        if dues:  # out of the turn: a broker that is silent must not hold up a renew
-            desk.doorbell.ring(dues, now)
+        ringing = False
+        try:
+            with self.turn:
+                with self._lock:
+                    pending = self._pending.copy()
+                if not pending:
+                    return
+                settled, now = self._store(pending)
+                with self._lock:
+                    del self._pending[: len(pending)]
+                    self.due_at = self._desk.clock.monotonic() + self._desk.settle_s if self._pending else math.inf
+                    self._ringing += 1
+                    ringing = True
+                dues = self._account(pending, settled)
+            if dues:  # out of the turn: a broker that is silent must not hold up a renew
+                self._desk.doorbell.ring(dues, now)
+        finally:
+            if ringing:
+                with self._rung:
+                    self._ringing -= 1
+                    self._rung.notify_all()
+
+    def await_rings(self) -> None:
+        """Wait until what another thread has written is in the tubes too: else a loop that drains would find these
+        empty, and end.
+        """
+        with self._rung:
+            self._rung.wait_for(lambda: not self._ringing, RING_S)
+
+    def _store(self, pending: list[tuple[Row, Settlement]]) -> tuple[Settled, float]:
+        try:
+            now = self._desk.store.now()
+            settled = self._desk.store.settle([settlement for _, settlement in pending], now)
+        except Exception:
+            self._failures += 1
+            self.due_at = self._desk.clock.monotonic() + backoff(self._failures)
+            raise
+        self._failures = 0
+        return settled, now
 
     def _account(self, pending: list[tuple[Row, Settlement]], settled: Settled) -> list[Due]:
         """Count what was written; returns what came back and wants pointers."""

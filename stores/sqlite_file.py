@@ -23,7 +23,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from kqueue.errors import StoreError, StoreUnavailable
@@ -102,8 +102,9 @@ class SqliteFile:
                     connection.execute("COMMIT")
                     self._check_place(handle)
             except BaseException:
-                if handle.connection is not None:
-                    _roll_back(connection)
+                # Left open it would look committed to our own reads, and keep all others out.
+                if handle.connection is not None and not _roll_back(connection):
+                    self._disconnect(handle)
                 raise
 
     def pulse(self) -> object:
@@ -255,10 +256,13 @@ def _place(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _roll_back(connection: sqlite3.Connection) -> None:
+def _roll_back(connection: sqlite3.Connection) -> bool:
+    """Whether no transaction is open any more."""
     # Some errors (a full disk, say) have rolled back by themselves.
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return not connection.in_transaction
 
 
 def _primary_code(error: sqlite3.Error) -> int:

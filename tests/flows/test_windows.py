@@ -1,6 +1,7 @@
 """Windows: a slow job strands no other, and only the guilty are blamed."""
 
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -419,3 +420,27 @@ def test_a_suspect_that_takes_long_is_not_waited_for_without_end(
     for loop in loops:
         loop.join(30)
     assert alone == [True, False]
+
+
+def test_a_loop_that_drains_runs_what_its_watchdog_puts_back(
+    tmp_path: Path, beanstalkd: Beanstalkd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog gives the window back while a handler keeps the loop, and its put is slow."""
+    with KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url) as queue:
+        queue.add_jobs("t", range(300))
+        overran, put = threading.Event(), queue.broker.put
+
+        def slow_put(pointers: Any) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                overran.set()
+                time.sleep(0.3)  # stands for a thread that the system does not let go on
+            put(pointers)
+
+        def handle(job: JobInHand) -> None:
+            if job.payload == 100 and job.fence == 1:
+                assert overran.wait(60)
+            job.delete()
+
+        monkeypatch.setattr(queue.broker, "put", slow_put)
+        queue.add_handler("t", handle)
+        assert queue.run_jobs().deleted == 300

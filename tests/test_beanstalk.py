@@ -9,7 +9,7 @@ import pytest
 from kqueue.broker import UNKNOWN_HEAD, Verdict
 from kqueue.brokers import open_broker, wire
 from kqueue.brokers.beanstalk import BeanstalkBroker
-from kqueue.brokers.subscription import MAX_RESERVES
+from kqueue.brokers.subscription import GROWTH
 from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.store import Head
 from tests.tubes import (
@@ -75,6 +75,15 @@ def test_the_number_of_reserves_follows_the_jobs_that_entries_hold(broker, subsc
     assert len(subscription.reserve(101, 0).entries) == 3
     assert len(subscription.reserve(1, 0).entries) == 1
     assert len(subscription.reserve(100_000, 0).entries) == 13
+
+
+def test_a_tube_that_is_nearly_empty_is_asked_for_little(beanstalkd, broker, subscription):
+    with beanstalkd.client() as client:
+        for _ in range(20):
+            broker.put([(pointer(), 0)])
+            assert len(subscription.reserve(512, 1).entries) == 1
+        asked = int(client.stats()["cmd-reserve-with-timeout"])
+    assert asked <= 20 * 2 * GROWTH
 
 
 def test_the_number_of_reserves_follows_what_came_last_and_forgets_what_came_long_ago(broker, subscription):
@@ -254,8 +263,8 @@ def test_strangers_without_end_do_not_outlast_the_time(beanstalkd, broker, subsc
         selection, entries, foreign = subscription.reserve(1, 0)
         assert (selection, entries) == ((("mail",), ()), [])
         assert foreign == client.stats_tube(PREFIX + "mail")["current-jobs-buried"] < 100
-    # One came alone; of more of them a whole batch is taken at once.
-    assert (foreign, subscription.reserve(1, 0).foreign) == (1, MAX_RESERVES)
+    # One came alone; of more of them more are taken at once.
+    assert (foreign, subscription.reserve(1, 0).foreign) == (1, 2 * GROWTH)
 
 
 def test_a_wake_ends_a_reserve_among_strangers(beanstalkd, broker, subscription, monkeypatch):

@@ -34,13 +34,12 @@ def prefix(value: object) -> str:
 
 def priority(value: object) -> int:
     """A ``Priority``, its name in any case, or an integer 0..2**32-1."""
-    names = ", ".join(one.name for one in Priority)
     if isinstance(value, str):
         if value.upper() in Priority.__members__:
             return Priority[value.upper()].value
-        raise ValueError(f"priority: one of {names} or an integer 0..{MAX_PRIORITY}, got {_shown(value)}")
+        raise ValueError(f"priority: {_priorities()}, got {_shown(value)}")
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"priority: one of {names} or an integer 0..{MAX_PRIORITY}, got {_shown(value)}")
+        raise TypeError(f"priority: {_priorities()}, got {_shown(value)}")
     if not 0 <= value <= MAX_PRIORITY:
         raise ValueError(f"priority: 0..{MAX_PRIORITY}, got {_shown(value)}")
     return int(value)
@@ -144,6 +143,10 @@ def _formed(name: str, value: object, form: re.Pattern[str], length: str) -> str
             f"{name}: {length} characters of A-Z a-z 0-9 _ . - / that do not start with -, got {_shown(value)}"
         )
     return str(value)
+
+
+def _priorities() -> str:
+    return f"one of {', '.join(one.name for one in Priority)} or an integer 0..{MAX_PRIORITY}"
 
 
 def _shown(value: object) -> str:

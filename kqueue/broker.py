@@ -77,6 +77,11 @@ class Subscription(Protocol):
     def settle(self, verdicts: Sequence[Verdict]) -> int:
         """Delete or release entries; returns how many were not ours any more (which harms nothing)."""
 
+    def post(self, verdicts: Sequence[Verdict]) -> None:
+        """As :meth:`settle`, but does not wait for the answers: whoever waits for a handler to begin need not wait
+        for these. A connection that breaks meanwhile is made anew by the next :meth:`reserve`.
+        """
+
     def wake(self) -> None:
         """Make a waiting or the next :meth:`reserve` return at once. From any thread or a signal handler."""
 

@@ -139,7 +139,7 @@ class Turns:
     def _settle_pointers(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
         if verdicts:
             try:
-                subscription.settle(verdicts)
+                subscription.post(verdicts)
             except BrokerError as error:
                 # The claim stands. The entries come back when the connection drops, and are deleted then.
                 self._logger.warning("pointers not settled: %s", error)
@@ -150,7 +150,7 @@ class Turns:
         if len(rows) > 1 or not rows[0].suspicion:
             if not quarantine.has_one_loop():
                 batch.deny_solitude()  # another loop has begun since the claim
-            self._run_handlers(batch)
+            self._run_handlers(batch, alone=len(rows) == 1)
             return
         with quarantine.aside(ASIDE_S) as isolated:
             if not isolated:
@@ -162,11 +162,11 @@ class Turns:
             except LeaseLost as error:
                 self._logger.warning("%s", error)
             else:
-                self._run_handlers(batch)
+                self._run_handlers(batch, alone=True)
 
-    def _run_handlers(self, batch: Batch) -> None:
+    def _run_handlers(self, batch: Batch, *, alone: bool) -> None:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
-        self._watchdog.watch(batch)
+        self._watchdog.watch(batch, alone=alone)
         ending = self._ending
         spent: defaultdict[str, list[float]] = defaultdict(list)
         now = self._monotonic()

@@ -8,13 +8,16 @@ from kqueue.batch import BOUND_S, Batch
 from kqueue.clock import Clock
 from kqueue.errors import KQueueError
 
+#: Seconds between two looks where nothing is expected: a job that is alone settles by itself, but may fail to.
+LONGEST_LOOK_S = 1.0
+
 
 class Watchdog:
     """A thread that calls :meth:`Batch.attend` when the batch wants it.
 
     Windows of fast jobs come and go a hundred times a second, and waking a thread for each would cost more
     than the jobs. So while there is work it looks by itself, and it is woken only once it has nothing to
-    look at.
+    look at; for a job that is alone it is not woken at all, since its handler would begin later.
     """
 
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
@@ -28,11 +31,11 @@ class Watchdog:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def watch(self, batch: Batch) -> None:
-        """Look after ``batch`` until :meth:`rest`."""
+    def watch(self, batch: Batch, *, alone: bool) -> None:
+        """Look after ``batch`` until :meth:`rest`. ``alone``: no job of it waits for another one."""
         with self._condition:
             self._batch = batch
-            if self._sleeps:
+            if self._sleeps and not alone:
                 self._condition.notify()
         if self._thread is None:
             self._thread = threading.Thread(target=self._look, name="kqueue-watchdog", daemon=True)
@@ -61,7 +64,7 @@ class Watchdog:
                 if now < due:
                     # Not woken for a new batch while it waits for an older one's time, so never for long.
                     self._sleeps = due == math.inf
-                    self._condition.wait(None if self._sleeps else min(due - now, BOUND_S))
+                    self._condition.wait(LONGEST_LOOK_S if self._sleeps else min(due - now, BOUND_S))
                     self._sleeps = False
                     continue
             if batch is not None and not self._attend(batch, now):

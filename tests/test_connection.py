@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from kqueue.broker import Verdict
+from kqueue.broker import Subscription, Verdict
 from kqueue.brokers import connection as connection_module
 from kqueue.brokers import open_broker, wire
 from kqueue.errors import BrokerError, BrokerUnavailable
@@ -75,6 +75,12 @@ def fake_server() -> Iterator[Callable[..., FakeServer]]:
     yield start
     for server in servers:
         server.stop()
+
+
+def subscribed(server: FakeServer) -> Subscription:
+    broker = open_broker(server.url)
+    broker.open(PREFIX)
+    return broker.subscribe(["mail"])
 
 
 CUT = [
@@ -183,9 +189,7 @@ def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server)
         b"NOT_FOUND\r\nRELEASED\r\n",
         hang_up=False,
     )
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
-    subscription = broker.subscribe(["mail"])
+    subscription = subscribed(server)
     [first], [second] = (subscription.reserve(1, 0).entries for _ in range(2))
     assert subscription.settle([Verdict(first, None), Verdict(second, 0)]) == 1
     assert server.heard.endswith(b"delete 7\r\nrelease 8 65536 0\r\n")
@@ -232,3 +236,16 @@ def test_no_more_than_a_bounded_part_of_a_batch_is_sent_ahead_of_its_replies(fak
     for talk in server.talks:
         talk.join(PATIENCE_S)
     assert len(server.heard) < 100 * 3000 / 2
+
+
+@pytest.mark.parametrize("answer", [b"", b"DELE", b"FOUND 1 4\r\nbody\r\n"], ids=["none", "cut", "senseless"])
+def test_a_posted_verdict_that_is_not_answered_costs_the_connection_and_no_reserve(fake_server, answer):
+    body = wire.encode(pointer())
+    reserved = b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body)
+    server = fake_server(b"WATCHING 2\r\nWATCHING 1\r\n", reserved, answer)
+    subscription = subscribed(server)
+    [entry] = subscription.reserve(1, 0).entries
+    subscription.post([Verdict(entry, None)])
+    [again] = subscription.reserve(1, 0).entries
+    assert (server.connections, again.pointer) == (2, entry.pointer)
+    subscription.close()

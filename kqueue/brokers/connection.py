@@ -91,15 +91,24 @@ class Connection:
         self._endpoint = endpoint
         self._pid = os.getpid()
         self._closed = False
+        #: What was posted, and is not answered yet.
+        self._owed: list[Command] = []
         #: The tube that puts go to; kept by whoever sends ``use``.
         self.using = wire.DEFAULT_TUBE
 
     def usable(self) -> bool:
         """Whether it may be spoken to: open, this process's own, and not hung up by the server.
 
-        Between two batches the server has nothing to say; if there is something to read, it is the end.
+        Between two batches the server has nothing to say but what it owes; if there is more to read, it is the end.
         """
-        return not self._closed and self._pid == os.getpid() and not wait_readable([self._sock], 0)
+        if self._closed or self._pid != os.getpid():
+            return False
+        if self._owed:
+            try:
+                self.exchange([])
+            except BrokerUnavailable:
+                return False
+        return not wait_readable([self._sock], 0)
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """Send a batch; the replies in the same order. None of the commands may block.
@@ -109,6 +118,7 @@ class Connection:
         replies: list[Reply] = []
         in_flight: deque[Sequence[Command]] = deque()
         with self._conversation():
+            self._read_owed()
             for part in _parts(commands):
                 self._sock.sendall(b"".join([command.data for command in part]))
                 in_flight.append(part)
@@ -117,6 +127,19 @@ class Connection:
             for part in in_flight:
                 replies += [self._read(command) for command in part]
         return replies
+
+    def post(self, commands: Sequence[Command]) -> None:
+        """Send a batch, and leave its replies to be read, and forgotten, before the next one. Raises as above.
+
+        A batch of more than a part is exchanged after all: the server stops reading while nobody reads it.
+        """
+        if len(commands) > PART_COMMANDS:
+            self.exchange(commands)
+        elif commands:
+            with self._conversation():
+                self._read_owed()
+                self._sock.sendall(b"".join([command.data for command in commands]))
+                self._owed += commands
 
     def reserve(self, seconds: float, bell: Bell) -> Reply | None:
         """One blocking reserve: the reply, or None if the time is up or the bell rang before it came.
@@ -129,6 +152,7 @@ class Connection:
         patience = whole + LATE_S if whole - seconds <= LATE_S else seconds
         command = wire.reserve(whole)
         with self._conversation():
+            self._read_owed()
             self._sock.sendall(command.data)
             if self._sock.fileno() in wait_readable([self._sock, bell], patience):
                 return self._read(command)
@@ -162,6 +186,11 @@ class Connection:
         except BaseException:
             self.close()
             raise
+
+    def _read_owed(self) -> None:
+        for command in self._owed:
+            self._read(command)
+        self._owed = []
 
     def _read(self, command: Command) -> Reply:
         line = self._reader.readline(MAX_LINE)

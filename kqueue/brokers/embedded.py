@@ -114,6 +114,9 @@ class EmbeddedSubscription:
         """0: no entry was reserved."""
         return 0
 
+    def post(self, verdicts: Sequence[Verdict]) -> None:
+        """Nothing: no entry was reserved."""
+
     def wake(self) -> None:
         """See :meth:`kqueue.broker.Subscription.wake`."""
         self._wake.ring()

@@ -9,7 +9,7 @@ from kqueue.bell import Bell
 from kqueue.broker import Entry, Pointer, Reservation, Verdict
 from kqueue.brokers import wire
 from kqueue.brokers.connection import Connection, Endpoint
-from kqueue.brokers.wire import Reply
+from kqueue.brokers.wire import Command, Reply
 from kqueue.clock import Clock
 from kqueue.store import Selection
 
@@ -82,10 +82,24 @@ class BeanstalkSubscription:
 
     def settle(self, verdicts: Sequence[Verdict]) -> int:
         """See :meth:`kqueue.broker.Subscription.settle`."""
+        connection, commands = self._orders(verdicts)
+        if connection is None:
+            return len(verdicts)
+        settled = [reply for reply in connection.exchange(commands) if reply.status in _SETTLED]
+        return len(verdicts) - len(settled)
+
+    def post(self, verdicts: Sequence[Verdict]) -> None:
+        """See :meth:`kqueue.broker.Subscription.post`."""
+        connection, commands = self._orders(verdicts)
+        if connection is not None:
+            connection.post(commands)
+
+    def _orders(self, verdicts: Sequence[Verdict]) -> tuple[Connection | None, list[Command]]:
+        """(the connection that reserved them, or None if it is gone; what it is to be told)."""
         connection = self._connection
         if connection is None or not connection.usable():
             self.close()
-            return len(verdicts)
+            return None, []
         commands = []
         for entry, release_in in verdicts:
             tube_id = self._held.pop(entry.token, None)
@@ -95,8 +109,7 @@ class BeanstalkSubscription:
                 commands.append(wire.delete(tube_id))
             else:
                 commands.append(wire.release(tube_id, entry.pointer.priority, whole_delay(release_in)))
-        settled = [reply for reply in connection.exchange(commands) if reply.status in _SETTLED]
-        return len(verdicts) - len(settled)
+        return connection, commands
 
     def wake(self) -> None:
         """See :meth:`kqueue.broker.Subscription.wake`."""

@@ -217,6 +217,21 @@ def test_what_a_closed_subscription_held_is_ready_again(service):
     assert service.await_job(second) == [job_id]
 
 
+def test_what_is_posted_is_settled_before_the_next_reserve(service):
+    subscription = service.subscribe()
+    first, second = service.add(), service.add()
+    for _ in range(2):
+        selection, entries, _ = subscription.reserve(2, PATIENCE_S)
+        subscription.post([Verdict(entry, 0) for entry in entries])
+    assert sorted(service.take_all(subscription)) == [first, second]
+    service.add()
+    selection, entries, _ = subscription.reserve(2, PATIENCE_S)
+    assert selection is not None
+    subscription.post([Verdict(entry, None) for entry in entries])
+    if entries:
+        assert subscription.reserve(2, 0).selection is None
+
+
 def test_one_reserve_brings_about_as_many_jobs_as_were_asked_for(service):
     subscription = service.subscribe()
     ids = [service.add() for _ in range(60)]

@@ -98,7 +98,7 @@ class NoWatchdog:
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
         pass
 
-    def watch(self, batch: Batch) -> None:
+    def watch(self, batch: Batch, *, alone: bool) -> None:
         """See :meth:`tests.model.acts.Stage.work`, which does its part."""
 
     def rest(self) -> None:

@@ -98,7 +98,8 @@ class _Press:
         elif self._number == _PER_MS:
             self._ms, self._number = self._ms + 1, 0
         first, self._number = self._number, min(self._number + count, _PER_MS)
-        when = _base32(self._ms, 9)
+        ms = self._ms
+        when = _DIGITS[ms >> 40] + "".join(_PAIRS[ms >> shift & 1023] for shift in (30, 20, 10, 0))
         return [
             when + _PAIRS[number >> 10] + _PAIRS[number & 1023] + self._where
             for number in range(first, self._number)

@@ -28,6 +28,9 @@ from kqueue.errors import BrokerUnavailable
 #: A part of a batch: so many commands, or the first that reaches so many bytes. Two parts are in flight.
 PART_COMMANDS = 100
 PART_BYTES = 32 * 1024
+#: Commands that may be posted together: their replies, a dozen bytes each, are far less than what the kernel holds
+#: for us, so the server never has to wait for their reader.
+POST_COMMANDS = 512
 #: Bytes of a reply's line at most; the server's own bound is 224.
 MAX_LINE = 256
 #: Bytes of a body that are kept. No pointer and no statistics are longer; the rest is read and dropped.
@@ -131,9 +134,9 @@ class Connection:
     def post(self, commands: Sequence[Command]) -> None:
         """Send a batch, and leave its replies to be read, and forgotten, before the next one. Raises as above.
 
-        A batch of more than a part is exchanged after all: the server stops reading while nobody reads it.
+        None may be answered by a body. More than ``POST_COMMANDS`` are exchanged after all.
         """
-        if len(commands) > PART_COMMANDS:
+        if len(commands) > POST_COMMANDS:
             self.exchange(commands)
         elif commands:
             with self._conversation():
@@ -194,6 +197,9 @@ class Connection:
 
     def _read(self, command: Command) -> Reply:
         line = self._reader.readline(MAX_LINE)
+        plain = wire.PLAIN.get(line)
+        if plain is not None and plain.status in command.replies:
+            return plain
         if not line.endswith(b"\r\n"):
             raise ConnectionError("the reply was cut off" if line else "the server closed the connection")
         status, *values = line.split() or [b""]
@@ -211,10 +217,10 @@ class Connection:
         while unread > MAX_BODY:
             self._read_exactly(MAX_BODY)
             unread -= MAX_BODY
-        body = self._read_exactly(unread)
-        if self._read_exactly(2) != b"\r\n":
+        body = self._read_exactly(unread + 2)
+        if not body.endswith(b"\r\n"):
             raise ConnectionError("a body has no end")
-        return body if size <= MAX_BODY else b""
+        return body[:-2] if size <= MAX_BODY else b""
 
     def _read_exactly(self, size: int) -> bytes:
         data = self._reader.read(size)

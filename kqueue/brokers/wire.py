@@ -99,6 +99,11 @@ class Reply(NamedTuple):
     body: bytes = b""
 
 
+#: Replies that are one word, by their line: most of all replies.
+PLAIN = {
+    status + b"\r\n": Reply(status)
+    for status in (b"DELETED", b"TIMED_OUT", b"RELEASED", b"NOT_FOUND", b"BURIED", b"PAUSED")
+}
 #: Replies that a body follows; its size in bytes is the last word of the line.
 WITH_BODY = frozenset({b"RESERVED", b"FOUND", b"OK"})
 

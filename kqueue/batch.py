@@ -25,6 +25,8 @@ from kqueue.store import Delete, Die, Held, Retry, Settlement, Unget
 
 #: Seconds from a window's start after which its unstarted jobs are given back: twice the work it should hold.
 BOUND_S = 0.100
+#: What a claim may take of the leases that it gets, before they are renewed.
+CLAIMS_PART = 0.05
 #: Seconds between two looks of the watchdog at least.
 SHORTEST_LOOK_S = 0.005
 
@@ -43,8 +45,9 @@ class Batch:
         self._lock = threading.Lock()
         self._settling = Settling(desk, self._lock)
         self._unstarted = deque(rows)
+        #: The job that was started last, until the next one is or the batch is closed; and how it ended, if it has.
         self._running: Row | None = None
-        self._ending: Settlement | None = None
+        self._settlement: Settlement | None = None
         #: Seconds of handlers' runs that went into settles, which are the store's and not the handlers'.
         self.seconds_settling = 0.0
 
@@ -53,11 +56,11 @@ class Batch:
     def start(self, now: float) -> JobInHand | None:
         """The next job to run, or None; the one before has ended. ``now`` in monotonic seconds.
 
-        A job with under half its lease left is never started: at the window's begin, after a slow claim, all are
-        renewed; later it and the rest are given back.
+        A lease is the handler's time: where the claim took a part of it that matters, all are renewed at the
+        window's begin. Later a job with under half its lease left is never started: it and the rest are given back.
         """
         with self._lock:
-            self._running = self._ending = None
+            self._running = self._settlement = None
             if not self._is_late(now):
                 return self._next(now)
         if self._bound_at == math.inf:
@@ -82,9 +85,9 @@ class Batch:
         if os.getpid() != self._pid:
             return
         with self._lock:
-            if self._running is not None and self._ending is None:
+            if self._running is not None and self._settlement is None:
                 self._unstarted.appendleft(self._running)
-            self._running = self._ending = None
+            self._running = self._settlement = None
         self.give_back()
         self.settle()
         self._settling.await_rings()
@@ -135,7 +138,7 @@ class Batch:
 
     def is_settled(self, job: JobInHand) -> bool:
         """Whether the running job has its outcome, or none is to be had here: the process is a forked child."""
-        return self._ending is not None or os.getpid() != self._pid or self._running is None
+        return self._settlement is not None or os.getpid() != self._pid or self._running is None
 
     def delete(self, row: Row) -> None:
         """The job is finished. Asked again after it could not be stored, it is tried again."""
@@ -165,20 +168,20 @@ class Batch:
     def renew(self, row: Row) -> None:
         """Another TTR from now."""
         self._check_process()
-        with self._settling.turn:  # so that no settle of the same job comes between the check and the write
+        with self._settling.writing:  # so that no settle of the same job comes between the check and the write
             with self._lock:
-                if self._running is not row or self._ending is not None:
+                if self._running is not row or self._settlement is not None:
                     raise self._refusal(row)
-            if self._is_lost(row, None):
+            if self._fails_to_renew(row, None):
                 raise LeaseLost(row.id, row.fence)
 
     def _end(self, row: Row, settlement: Settlement) -> None:
         self._check_process()
         with self._lock:
-            if self._running is row and self._ending is None:
+            if self._running is row and self._settlement is None:
                 self._settling.add(row, settlement)
-                self._ending = settlement
-            elif self._running is not row or type(self._ending) is not Delete or type(settlement) is not Delete:
+                self._settlement = settlement
+            elif self._running is not row or type(self._settlement) is not Delete or type(settlement) is not Delete:
                 raise self._refusal(row)
             is_last = not self._unstarted
         if is_last:
@@ -195,9 +198,9 @@ class Batch:
             raise LeaseLost(row.id, row.fence)
 
     def _refusal(self, row: Row) -> AlreadySettled:
-        if self._running is not row or self._ending is None:
+        if self._running is not row or self._settlement is None:
             return AlreadySettled(f"job {row.id}: its run is over, so nothing was changed")
-        return AlreadySettled(f"job {row.id}: it was {outcome(self._ending)} before; a run is settled once")
+        return AlreadySettled(f"job {row.id}: it was {outcome(self._settlement)} before; a run is settled once")
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -209,13 +212,17 @@ class Batch:
     # -- the operator's ----------------------------------------------------------------------------------
 
     def delete_by_id(self, job_id: str) -> bool:
-        """Delete the job if it is the running one and its lease holds; True if so. Durable at once, unless its
-        own handler asks.
+        """Delete the job if it is the running one and its lease holds, or one that has ended by its delete; True if
+        so. Durable at once, unless its own handler asks.
         """
         if os.getpid() != self._pid:
             return False
         with self._lock:
             row = self._running
+            ended = self._settling.find(job_id)
+        if ended is not None:
+            self.settle()
+            return isinstance(ended, Delete) and job_id not in self._settling.lost
         if row is None or row.id != job_id:
             return False
         try:
@@ -252,11 +259,11 @@ class Batch:
 
     def _mark(self, alone: bool) -> Row | None:
         """Returns the row if its lease is lost; one that has ended meanwhile is passed over."""
-        with self._settling.turn:
+        with self._settling.writing:
             with self._lock:
-                ended = self._running is not None and self._ending is not None
+                ended = self._running is not None and self._settlement is not None
                 row = self._running or next(iter(self._unstarted), None)
-            lost = row is not None and not ended and self._is_lost(row, alone)
+            lost = row is not None and not ended and self._fails_to_renew(row, alone)
             self._alone = alone
             return row if lost else None
 
@@ -264,7 +271,10 @@ class Batch:
 
     def _is_late(self, now: float) -> bool:
         """Under the lock."""
-        return bool(self._unstarted) and now - self._leased_at > self._unstarted[0].ttr / 2
+        if not self._unstarted:
+            return False
+        part = CLAIMS_PART if self._bound_at == math.inf else 0.5
+        return now - self._leased_at > part * self._unstarted[0].ttr
 
     def _next(self, now: float) -> JobInHand | None:
         """Under the lock."""
@@ -285,6 +295,6 @@ class Batch:
             self._unstarted = deque(row for row in self._unstarted if row.id not in lost)
             self._leased_at = leased_at
 
-    def _is_lost(self, row: Row, alone: bool | None) -> bool:
+    def _fails_to_renew(self, row: Row, alone: bool | None) -> bool:
         store = self._desk.store
         return bool(store.renew([Held(row.id, row.fence, row.ttr)], store.now(), alone))

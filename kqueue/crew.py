@@ -1,6 +1,5 @@
 """The loops of one process, and the batches that they hold."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -20,11 +19,14 @@ class Loop(Protocol):
 
 
 class Crew:
-    """Shared by all threads of a process; after a fork the child has a crew of its own."""
+    """Shared by all threads of a process; after a fork the child has a crew of its own.
+
+    To add to a set, to take from it and to list it are each atomic, so there is no lock: none can be found held in
+    a child that a handler forked and that comes back into the loop.
+    """
 
     def __init__(self) -> None:
         self.quarantine = Quarantine()
-        self._lock = threading.Lock()
         self._batches: set[Batch] = set()
         self._loops: set[Loop] = set()
         self._stop_next = False
@@ -46,8 +48,7 @@ class Crew:
 
     def batches(self) -> list[Batch]:
         """All batches in hand."""
-        with self._lock:
-            return list(self._batches)
+        return list(self._batches)
 
     @contextmanager
     def running(self, loop: Loop) -> Iterator[None]:
@@ -64,10 +65,8 @@ class Crew:
 
     def hold(self, batch: Batch) -> None:
         """``batch`` is in hand."""
-        with self._lock:
-            self._batches.add(batch)
+        self._batches.add(batch)
 
     def let_go(self, batch: Batch) -> None:
         """``batch`` is settled."""
-        with self._lock:
-            self._batches.discard(batch)
+        self._batches.discard(batch)

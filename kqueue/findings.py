@@ -49,8 +49,8 @@ class DryRun:
         freed = [row for row in abandoned if not _is_dead(row, self._max_crashes)]
         unput = self._store.find_unput(now + self._horizon, self._rows)
         yield from self._bounded(chain((_put_first(row, now) for row in unput), map(_put_freed, freed)))
-        # The sweep looks at each tube with a ready job, and at that of the first job that it would put.
-        soon_ready = {*(row.type for row in [*due, *unput[:1]]), *(row.type for row in freed)}
+        # The sweep looks at each tube with a ready job, and at those of the jobs that it would put.
+        soon_ready = {*(row.type for row in [*due, *unput]), *(row.type for row in freed)}
         types = soon_ready.union(self._store.ready_types())
         yield from self._bounded(chain.from_iterable(self._in_tube(type, due, now) for type in sorted(types)))
 
@@ -62,7 +62,7 @@ class DryRun:
         lost = self._store.find_lost(type, head, now, self._grace, self._rows)
         lost += [row for row in due if row.type == type and is_lost(row, head, now, self._grace)]
         for row in {row.id: row for row in lost}.values():
-            yield _put_again(row, head, now)
+            yield _put_again(row, found, now)
 
     def _bounded(self, findings: Iterable[Finding]) -> Iterator[Finding]:
         for number, finding in enumerate(findings):

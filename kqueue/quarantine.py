@@ -7,6 +7,7 @@ long, the suspect goes back into the store, for longer each time, and nobody wai
 """
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ class Quarantine:
     """Shared by the loops of one process."""
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._changed = threading.Condition()
         self._loops = 0
         self._windows = 0
@@ -43,8 +45,7 @@ class Quarantine:
                 counted = True
             yield
         finally:
-            with self._changed:
-                self._loops -= counted
+            self._leave(loops=counted)
 
     def has_one_loop(self) -> bool:
         """Whether only one loop lives in this process."""
@@ -75,9 +76,7 @@ class Quarantine:
                     entered = True
             yield entered
         finally:
-            with self._changed:
-                self._windows -= entered
-                self._changed.notify_all()
+            self._leave(windows=entered)
 
     @contextmanager
     def aside(self, timeout: float) -> Iterator[bool]:
@@ -97,9 +96,17 @@ class Quarantine:
             yield alone
         finally:
             if mine:
-                with self._changed:
-                    self._taken_by = None
-                    self._changed.notify_all()
+                self._leave(suspect=True)
+
+    def _leave(self, *, loops: int = 0, windows: int = 0, suspect: bool = False) -> None:
+        if self._pid != os.getpid():
+            return  # a child that a handler forked: another thread may have held the lock at that moment
+        with self._changed:
+            self._loops -= loops
+            self._windows -= windows
+            if suspect:
+                self._taken_by = None
+            self._changed.notify_all()
 
     def again_in(self) -> float:
         """Seconds until a suspect that was refused is to be tried again: more after each refusal."""

@@ -37,7 +37,7 @@ class Desk:
 
 
 class Settling:
-    """The settlements of one batch. :meth:`add` is called under the batch's lock, nothing else is."""
+    """The settlements of one batch. :meth:`add` and :meth:`find` are called under the batch's lock."""
 
     def __init__(self, desk: Desk, lock: threading.Lock) -> None:
         """``lock``: the batch's, which is never held over I/O."""
@@ -49,7 +49,7 @@ class Settling:
         self._ringing = 0
         self._rung = threading.Condition(lock)
         #: Orders the writes. Whoever holds it keeps a settle from coming in between.
-        self.turn = threading.Lock()
+        self.writing = threading.Lock()
         #: When what is pending is to be written, in monotonic seconds; infinity for never.
         self.due_at = math.inf
         #: The ids whose lease was lost.
@@ -61,6 +61,10 @@ class Settling:
             self.due_at = self._desk.clock.monotonic() + self._desk.settle_s
         self._pending.append((row, settlement))
 
+    def find(self, job_id: str) -> Settlement | None:
+        """What is pending for this job. Under the batch's lock."""
+        return next((settlement for _, settlement in self._pending if settlement.id == job_id), None)
+
     def write(self) -> None:
         """Write what is pending, now.
 
@@ -68,7 +72,7 @@ class Settling:
         """
         ringing = False
         try:
-            with self.turn:
+            with self.writing:
                 with self._lock:
                     pending = self._pending.copy()
                 if not pending:
@@ -80,7 +84,7 @@ class Settling:
                     self._ringing += 1
                     ringing = True
                 dues = self._account(pending, settled)
-            if dues:  # out of the turn: a broker that is silent must not hold up a renew
+            if dues:  # out of the lock: a broker that is silent must not hold up a renew
                 self._desk.doorbell.ring(dues, now)
         finally:
             if ringing:

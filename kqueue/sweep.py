@@ -22,7 +22,7 @@ from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.findings import DryRun
 from kqueue.reports import Finding, SweepReport
 from kqueue.rules import dated
-from kqueue.store import Due, JobStore
+from kqueue.store import Due, Head, JobStore
 
 #: Seconds that a put may take, before its row counts as one whose pointer may be lost.
 GRACE_S = 5.0
@@ -138,6 +138,7 @@ class Sweep:
         self._logger = logger
         self._started = time.monotonic()
         self._promoted = self._recovered = self._dead = self._put = self._foreign = 0
+        self._looks: dict[str, tuple[Head | None, float]] = {}
         self._steps = self._all_steps()
 
     def step(self) -> bool:
@@ -160,10 +161,10 @@ class Sweep:
         yield from _until_nothing_is_found(self._promote)
         yield from _until_nothing_is_found(self._recover)
         if self._broker.carries_pointers:
-            first, rest = _from_anywhere(self._store.ready_types(), self._store.now())
-            yield from self._look_at(first)
             yield from self._put_unput()
-            yield from self._look_at(rest)
+            for type in _from_anywhere(self._store.ready_types(), self._store.now()):
+                yield from self._put_lost(type)
+                yield 0
         if self._recovered or self._dead or self._put:
             self._logger.info(
                 "sweep: %d leases had run out, %d jobs are dead by it, %d pointers put again",
@@ -171,11 +172,6 @@ class Sweep:
                 self._dead,
                 self._put,
             )
-
-    def _look_at(self, types: list[str]) -> Iterator[int]:
-        for type in types:
-            yield from self._put_lost(type)
-            yield 0
 
     def _promote(self) -> int:
         promoted = self._store.promote(self._store.now(), BATCH)
@@ -188,13 +184,21 @@ class Sweep:
         self._dead += dead
         return ready + dead
 
-    def _put_lost(self, type: str) -> Iterator[int]:
-        """Those whose pointer is shown to be lost. The head and the time are as of before the first batch: once
-        put, that batch is the head itself, and what counts is what stood in the tube before.
-        """
+    def _put_unput(self) -> Iterator[int]:
+        """Those known to have no pointer, near their time: the tube's own delay then wakes a worker."""
         now = self._store.now()
-        head, foreign = self._broker.peek(type)
-        self._foreign += foreign
+
+        def batch() -> int:
+            dues = self._store.find_unput(now + self._horizon, BATCH)
+            for type in {due.type for due in dues}:
+                self._look_at(type)  # raises while nothing is marked yet, if the broker is down
+            return self._mark_and_put(dues, now)
+
+        yield from _until_nothing_is_found(batch)
+
+    def _put_lost(self, type: str) -> Iterator[int]:
+        """Those whose pointer is shown to be lost."""
+        head, now = self._look_at(type)
 
         def batch() -> int:
             dues = self._store.find_lost(type, dated(head, now, GRACE_S), now, GRACE_S, BATCH)
@@ -202,18 +206,16 @@ class Sweep:
 
         yield from _until_nothing_is_found(batch)
 
-    def _put_unput(self) -> Iterator[int]:
-        """Those known to have no pointer, near their time: the tube's own delay then wakes a worker."""
-        now = self._store.now()
-
-        def batch() -> int:
-            dues = self._store.find_unput(now + self._horizon, BATCH)
-            if dues:
-                # Raises while nothing is marked yet, if the broker is down.
-                self._foreign += self._broker.peek(dues[0].type).foreign
-            return self._mark_and_put(dues, now)
-
-        yield from _until_nothing_is_found(batch)
+    def _look_at(self, type: str) -> tuple[Head | None, float]:
+        """(the tube's head, when it was). As of before the sweep's first put to it: once put, a batch is the head
+        itself, and what counts is what stood in the tube before.
+        """
+        if type not in self._looks:
+            now = self._store.now()
+            head, foreign = self._broker.peek(type)
+            self._foreign += foreign
+            self._looks[type] = head, now
+        return self._looks[type]
 
     def _mark_and_put(self, dues: list[Due], found_by: float) -> int:
         """Marked with no earlier time than they were found by, none is found again, even if the clock goes back.
@@ -238,9 +240,7 @@ def _until_nothing_is_found(step: Callable[[], int]) -> Iterator[int]:
         yield found
 
 
-def _from_anywhere(types: list[str], now: float) -> tuple[list[str], list[str]]:
-    """(one of them, the rest in their order after it): another one each time, so that runs which are too short for
-    a whole sweep come to each.
-    """
-    at = Random(now).randrange(len(types)) if types else 0  # noqa: S311 (no secret)
-    return types[at : at + 1], types[at + 1 :] + types[:at]
+def _from_anywhere(types: list[str], now: float) -> list[str]:
+    """All of them, from another one on each time: so runs that are too short for a whole sweep come to each."""
+    start = Random(now).randrange(len(types)) if types else 0  # noqa: S311 (no secret)
+    return types[start:] + types[:start]

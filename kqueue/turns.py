@@ -53,6 +53,8 @@ class Turns:
 
     def close(self) -> None:
         """End the watchdog, and let go of what could not be settled."""
+        if not self._ending.is_here():
+            return
         for batch in self._unsettled:
             self._crew.let_go(batch)
         self._watchdog.close()
@@ -68,7 +70,7 @@ class Turns:
     def settle_leftovers(self) -> None:
         """The window that ends, and what a store that was down could not take before."""
         self._watchdog.rest()
-        while self._unsettled:
+        while self._unsettled and self._ending.is_here():
             self._unsettled[0].close()
             self._crew.let_go(self._unsettled.pop(0))
 

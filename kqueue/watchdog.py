@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import threading
 
 from kqueue.batch import BOUND_S, Batch
@@ -10,6 +11,8 @@ from kqueue.errors import KQueueError
 
 #: Seconds between two looks where nothing is expected: a job that is alone settles by itself, but may fail to.
 LONGEST_LOOK_S = 1.0
+#: Seconds that the end of the thread is waited for: it may be in the middle of a settle.
+PATIENCE_S = 10.0
 
 
 class Watchdog:
@@ -30,6 +33,7 @@ class Watchdog:
         self._sleeps = False
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
 
     def watch(self, batch: Batch, *, alone: bool) -> None:
         """Look after ``batch`` until :meth:`rest`. ``alone``: no job of it waits for another one."""
@@ -46,12 +50,19 @@ class Watchdog:
         self._batch = None
 
     def close(self) -> None:
-        """End the thread. Idempotent. In a forked child there is none."""
-        if self._thread is not None and self._thread.is_alive():
-            with self._condition:
-                self._closed = True
-                self._condition.notify()
-            self._thread.join()
+        """End the thread. Idempotent. In a forked child there is none.
+
+        An interrupt may have left the lock with whoever asks; then the thread sees the end at its next look.
+        """
+        thread = self._thread
+        if thread is None or self._pid != os.getpid():
+            return
+        self._closed = True
+        if self._condition.acquire(timeout=LONGEST_LOOK_S):
+            self._condition.notify()
+            self._condition.release()
+        if thread.is_alive():
+            thread.join(PATIENCE_S)
 
     def _look(self) -> None:
         while True:

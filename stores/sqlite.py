@@ -331,8 +331,11 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
                 others.setdefault(sql.SETTLE_UNGET, []).append(unget)
             case Die(id, fence, reason):
                 others.setdefault(sql.SETTLE_DIE, []).append((_text(reason), id, fence))
-    if deleted:
-        yield sql.SETTLE_DELETES, [(json.dumps(ids), fence) for fence, ids in deleted.items()]
+    for fence, ids in deleted.items():
+        if len(ids) > 1:
+            yield sql.SETTLE_DELETES, [(json.dumps(ids), fence)]
+        else:
+            others.setdefault(sql.SETTLE_DELETE, []).append((ids[0], fence))
     yield from others.items()
 
 

@@ -66,7 +66,8 @@ def _records(
         return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
     # Each is one index range in order, so the backlog is merged as far as it is read, and never sorted.
     places = heapq.merge(*(read(sql.PLACES_OF_TYPE, {"type": type}) for type in types))
-    return (read(sql.CANDIDATE_AT, {"key": key}).fetchone() for _, key in places)
+    values = lease._asdict()
+    return (connection.execute(sql.CANDIDATE_AT, values | {"key": key}).fetchone() for _, key in places)
 
 
 def _wanted(selection: Selection) -> dict[str, str]:

@@ -74,6 +74,8 @@ RENEW: Final = """
     WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL AND state IN ('running', 'ready')
 """
 
+SETTLE_DELETE: Final = "DELETE FROM kqueue_jobs WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL"
+
 #: All deletes of one fence, which most jobs of a window share: again half the time of one for each.
 SETTLE_DELETES: Final = """
     DELETE FROM kqueue_jobs

@@ -1,0 +1,381 @@
+"""The operations: small, deterministic pieces of a job's life on a real KQueue, at each I/O call of which it fails.
+
+``arrange`` is done by other processes before, for whom no fault is meant; ``act`` is what fails. What others do in
+between is :meth:`tests.steps.tap.Tap.unheard`.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kqueue import AddFailed, JobInHand, KQueue, LeaseLost
+from kqueue.broker import Pointer, Verdict
+from kqueue.store import Selection
+from kqueue.stores.mongo_schema import DELAYED
+from kqueue.window import Limits
+from tests.steps.house import STRANGER, TTR, TYPES, House
+
+#: Bytes. The MongoDB store keeps such payloads apart.
+LARGE = 20_000
+#: Seconds, longer than pointers wait in a tube.
+FAR = 10_000.0
+
+
+def _nothing(house: House) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One of them."""
+
+    name: str
+    act: Callable[[House], None]
+    arrange: Callable[[House], None] = _nothing
+    #: After the queue is open, and before it acts.
+    meanwhile: Callable[[House], None] = _nothing
+    #: Where it makes a difference: a word of the place's name.
+    only: str = ""
+    #: What its queue serves.
+    types: tuple[str, ...] = TYPES
+    #: Whether the queue is open before it acts.
+    opened: bool = True
+    #: Whether it finds no schema.
+    new: bool = False
+    #: Whether its queue goes by the clock of the house, or else by the store's own.
+    timed: bool = True
+
+
+# -- add -------------------------------------------------------------------------------------------------
+
+
+def open_add_close(house: House) -> None:
+    house.queue.open()
+    house.add("first")
+    house.queue.close()
+
+
+def add(house: House) -> None:
+    house.add("single")
+    house.add("a", "b", type="u", priority="bulk", delay=30)
+    house.add("far", delay=FAR)
+
+
+def add_again(house: House) -> None:
+    """An id that is there already is refused: of a new row, and of one that has run elsewhere."""
+    store = house.queue.store
+    [row] = store.find("t", "ready", None, 1)
+    for rows in ([row], [row._replace(failures=1)]):
+        with suppress(AddFailed):
+            store.add(rows)
+
+
+# -- run -------------------------------------------------------------------------------------------------
+
+
+def some_jobs(house: House) -> None:
+    other = house.another()
+    house.add("a", "b", "c", queue=other)
+    house.add("d", queue=other, type="u", priority="high")
+
+
+def run(house: House) -> None:
+    house.queue.run_jobs()
+
+
+def jobs_that_fall_due(house: House) -> None:
+    """So soon after a sweep that no other is due."""
+    other = house.another()
+    house.add("a", "b", queue=other, delay=2)
+    other.sweep()
+    house.clock.advance(2)
+
+
+def delayed_jobs(house: House) -> None:
+    house.add("a", "b", queue=house.another(), delay=30)
+    house.clock.advance(30)
+
+
+def large_jobs(house: House) -> None:
+    house.add("a", "b", "c", queue=house.another(), size=LARGE)
+
+
+def jobs_of_every_end(house: House) -> None:
+    house.add("retry", "retry-later", "unget", "raise", "forget", "plain", queue=house.another())
+
+
+def end_in_every_way(house: House) -> None:
+    house.acts |= {
+        "retry": _at_first(house, lambda job: job.retry("again", delay=0)),
+        "retry-later": _at_first(house, lambda job: job.retry("later", delay=30)),
+        "unget": _at_first(house, lambda job: job.unget(priority="low")),
+        "forget": _at_first(house, lambda job: None),
+        "raise": _refuse,
+    }
+    house.queue.run_jobs()
+
+
+def renew(house: House) -> None:
+    def act(job: JobInHand) -> None:
+        job.renew()
+        house.end(job)
+
+    house.acts["a"] = act
+    house.queue.run_jobs(count_limit=1)
+    house.queue.flush()
+
+
+def jobs_to_interrupt(house: House) -> None:
+    house.add("a", "interrupt", "b", "c", queue=house.another())
+
+
+def be_interrupted(house: House) -> None:
+    house.acts["interrupt"] = _at_first(house, _interrupt)
+    with suppress(KeyboardInterrupt):
+        house.queue.run_jobs()
+
+
+def jobs_to_take(house: House) -> None:
+    house.add("late-delete", "late-renew", queue=house.another())
+
+
+def come_late(house: House) -> None:
+    """A lease runs out while the handler works, and another process takes the job and dies."""
+    with house.tap.unheard():
+        other = house.another()
+
+    def late(end: Callable[[JobInHand], object]) -> Callable[[JobInHand], None]:
+        def act(job: JobInHand) -> None:
+            with house.tap.unheard():
+                house.clock.advance(TTR + 1)
+                other.sweep()
+                _claim(other, job.id)
+            with suppress(LeaseLost):
+                end(job)
+                raise AssertionError("a late holder was not told")
+
+        return _at_first(house, act)
+
+    house.acts |= {
+        "late-delete": late(lambda job: job.delete()),
+        "late-renew": late(lambda job: job.renew()),
+    }
+    for _ in house.acts:
+        house.queue.run_jobs(count_limit=1)
+
+
+def jobs_to_steal(house: House) -> None:
+    house.add("a", "stolen-delete", "b", "stolen-retry", "c", queue=house.another())
+
+
+def be_stolen_from(house: House) -> None:
+    """Some jobs of a window are deleted by an operator while their handlers run."""
+
+    def stolen(end: Callable[[JobInHand], object]) -> Callable[[JobInHand], None]:
+        def act(job: JobInHand) -> None:
+            with house.tap.unheard():
+                _delete(house, house.another(), job.id)
+            end(job)
+
+        return act
+
+    house.acts |= {
+        "stolen-delete": stolen(lambda job: job.delete()),
+        "stolen-retry": stolen(lambda job: job.retry("stolen")),
+    }
+    house.queue.run_jobs()
+
+
+def stale_pointers(house: House) -> None:
+    """One whose row is gone, and one whose row is not due yet."""
+    other = house.another()
+    house.add("a", queue=other)
+    [gone] = house.add("gone", queue=other)
+    [later] = house.add("later", queue=other, delay=30)
+    _delete(house, other, gone)
+    other.broker.put([(Pointer("t", 0, house.clock.time(), (later,)), 0.0)])
+
+
+def contested_jobs(house: House) -> None:
+    other = house.another()
+    other.sweep()
+    house.add("a", "b", "c", queue=other)
+
+
+def contest(house: House) -> None:
+    """An operator deletes a job between the look at it and its claim."""
+    [first, *_] = house.queue.store.find("t", "ready", None, 1)
+    house.tap.meanwhile("mongo: find kqueue_jobs by _id $nor type", lambda: _delete_by_another(house, first.id))
+    house.queue.run_jobs()
+
+
+def strangers(house: House) -> None:
+    house.add("a", queue=house.another())
+    for type in TYPES:
+        with house.at_tube(type) as client:
+            client.put(STRANGER, priority=0)
+
+
+def sweep_and_run(house: House) -> None:
+    house.queue.sweep()
+    house.queue.run_jobs()
+
+
+def drop_an_index(house: House) -> None:
+    house.documents().drop_index(DELAYED)
+
+
+def wait(house: House) -> None:
+    """A job comes while a loop waits for one."""
+    subscription = house.queue.broker.subscribe(["t"])
+    house.tap.meanwhile("tube: waiting reserve", lambda: house.add("rung", queue=house.another()))
+    try:
+        reservation = subscription.reserve(1, 50)
+        subscription.settle([Verdict(entry, 0.0) for entry in reservation.entries])
+    finally:
+        subscription.close()
+
+
+# -- sweep -----------------------------------------------------------------------------------------------
+
+
+def a_lot_to_repair(house: House) -> None:
+    other = house.another()
+    dead = [*house.add("doomed", queue=other)]
+    house.note("doomed", ids=dead)
+    for _ in range(2):
+        _claim(other, *dead, alone=True)
+        house.clock.advance(TTR)
+        other.sweep()
+    _claim(other, *dead, alone=True)
+    _claim(other, *house.add("blamed", queue=other), alone=True)
+    _claim(other, *house.add("suspect", "another", queue=other))
+    house.add("lost", "lost-too", queue=other)
+    house.add("due", queue=other, type="u", delay=30)
+    other.broker.drain("t")
+    house.add("far", queue=other, delay=FAR)
+    house.clock.advance(FAR - 10)
+    house.add("new", queue=other)
+
+
+def abandoned_jobs(house: House) -> None:
+    other = house.another()
+    _claim(other, *house.add("a", "b", "c", queue=other))
+    house.clock.advance(TTR)
+
+
+def sweep(house: House) -> None:
+    house.queue.sweep()
+
+
+def contested_sweep(house: House) -> None:
+    """An operator deletes a row between the look at it and its mark."""
+    [*_, row] = house.queue.store.find("t", "running", None, 9)
+    house.tap.meanwhile("mongo: find kqueue_jobs by put_at $or", lambda: _delete_by_another(house, row.id))
+    house.queue.sweep()
+
+
+# -- the operator ----------------------------------------------------------------------------------------
+
+
+def things_to_clean(house: House) -> None:
+    other = house.another()
+    house.acts["raise"] = _refuse
+    house.note("doomed", ids=house.add("raise", queue=other))
+    house.serve(other).run_jobs()
+    house.acts.clear()
+    house.add("unwanted", "a", queue=other)
+    house.add("x", "y", queue=other, type="u")
+    house.add("z", queue=other, type="u", delay=30)
+
+
+def operate(house: House) -> None:
+    queue = house.queue
+    [dead] = queue.jobs(state="dead")
+    [unwanted, *_] = queue.jobs("t", state="ready", limit=1)
+    _delete(house, queue, unwanted.id)
+    if queue.retry_job(dead, "look again"):
+        house.note("revived", ids=[dead.id])
+    waiting = [job.id for state in ("ready", "delayed") for job in queue.jobs("u", state=state)]
+    house.note("unwanted", ids=waiting)
+    queue.purge_jobs("u")
+    house.note("deleted", ids=waiting)
+
+
+def look(house: House) -> None:
+    queue, store = house.queue, house.queue.store
+    queue.counts()
+    queue.counts("t")
+    queue.get_job(queue.jobs("t", state="ready", limit=1)[0].id)
+    store.types()
+    store.pulse()
+    store.find_due(store.now(), 1)
+    store.find_abandoned(store.now(), 1)
+    queue.broker.depths(TYPES)
+
+
+# -- what they share -------------------------------------------------------------------------------------
+
+
+def _at_first(house: House, act: Callable[[JobInHand], object]) -> Callable[[JobInHand], None]:
+    """``act`` when the job is handed out for the first time; then delete it."""
+
+    def choose(job: JobInHand) -> None:
+        if job.fence == 1:
+            act(job)
+        else:
+            house.end(job)
+
+    return choose
+
+
+def _refuse(job: JobInHand) -> None:
+    raise ValueError("refused")
+
+
+def _interrupt(job: JobInHand) -> None:
+    raise KeyboardInterrupt
+
+
+def _claim(queue: KQueue, *ids: str, alone: bool = False) -> None:
+    """As a process that then dies."""
+    store = queue.store
+    claim = store.claim(Selection(TYPES, ids), Limits(len(ids), job_s={"t": 0.0}), "".join(ids), store.now(), alone)
+    assert len(claim.rows) == len(ids)
+
+
+def _delete(house: House, queue: KQueue, id: str) -> None:
+    house.note("unwanted", ids=[id])
+    queue.delete_job(id)
+    house.note("deleted", ids=[id])
+
+
+def _delete_by_another(house: House, id: str) -> None:
+    _delete(house, house.another(), id)
+
+
+OPERATIONS = (
+    Operation("make, add, close", open_add_close, opened=False, new=True),
+    Operation("open, add, close", open_add_close, opened=False),
+    Operation("add by the store's clock", add, only="mongod", opened=False, timed=False),
+    Operation("add", add),
+    Operation("add what is there", add_again, some_jobs),
+    Operation("run", run, some_jobs),
+    Operation("run what falls due", run, jobs_that_fall_due),
+    Operation("run one type", run, some_jobs, types=("t",)),
+    Operation("run large jobs", run, large_jobs, only="mongod"),
+    Operation("run without an index", run, delayed_jobs, drop_an_index, only="mongod"),
+    Operation("end in every way", end_in_every_way, jobs_of_every_end),
+    Operation("renew", renew, some_jobs, types=("t",)),
+    Operation("be interrupted", be_interrupted, jobs_to_interrupt),
+    Operation("come late", come_late, jobs_to_take),
+    Operation("be stolen from", be_stolen_from, jobs_to_steal),
+    Operation("run stale pointers", run, stale_pointers),
+    Operation("claim what others change", contest, contested_jobs, only="mongod"),
+    Operation("strangers in the tubes", sweep_and_run, strangers, only="sqlite+beanstalkd"),
+    Operation("wait", wait, only="sqlite+beanstalkd"),
+    Operation("sweep", sweep, a_lot_to_repair),
+    Operation("sweep what others change", contested_sweep, abandoned_jobs, only="mongod"),
+    Operation("operate", operate, things_to_clean),
+    Operation("look", look, some_jobs),
+)

@@ -1,0 +1,117 @@
+"""Fail every step: each I/O call of every store and broker fails before its effect, fails after it, and is the last
+that its process makes; then another process repairs, and the invariants of the design are checked.
+
+Every call is met, none is drawn by lot. :mod:`tests.steps.survey` says how they are found.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from kqueue.stores.sqlite import SqliteStore
+from tests.beanstalkd import Beanstalkd
+from tests.beanstalkd import executable as beanstalkd_path
+from tests.conftest import missing
+from tests.mongod import Mongod
+from tests.steps import edges
+from tests.steps.house import Place, shared_client
+from tests.steps.operations import OPERATIONS, Operation
+from tests.steps.sites import Site, sites, uncovered
+from tests.steps.survey import Survey
+from tests.steps.tap import ROOT, Call, Tap
+
+#: Each store and each broker. The memory store does no I/O.
+PLACES = ("sqlite", "sqlite+beanstalkd", "mongod+beanstalkd")
+CASES = [(place, operation) for place in PLACES for operation in OPERATIONS if operation.only in place]
+#: And where only these make other calls: a beanstalkd at a Unix socket, and a MongoDB that dispatches.
+FEW = {"sqlite+unix": ("add",), "mongod": ("run", "run one type")}
+CASES += [(place, operation) for place, names in FEW.items() for operation in OPERATIONS if operation.name in names]
+FILES = sorted((*(ROOT / "stores").glob("*.py"), *(ROOT / "kqueue" / "brokers").glob("*.py")))
+#: Every call for I/O in their text, read when they are imported.
+WRITTEN = [site for path in FILES for site in sites(f"{path.parent.name}/{path.name}", path.read_text())]
+#: Calls that no operation reaches, by file, function and how they begin; and why.
+UNREACHED: dict[tuple[str, str, str], str] = {
+    ("brokers/embedded.py", "_wait", "self._store.pulse"): "waits until a job comes; _look makes the same calls",
+    ("stores/mongo_link.py", "_refreshed", "_look_at_clock"): "once a minute; the first look makes the same call",
+}
+
+
+@pytest.fixture(scope="module")
+def survey(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
+    if beanstalkd_path() is None:
+        missing("beanstalkd", "apt install beanstalkd")
+    folder = tmp_path_factory.mktemp("steps")
+    template = folder / "template.db"
+    made = SqliteStore(template, synchronous="OFF")
+    made.open()
+    made.close()
+    tap = Tap()
+    gc.freeze()  # so that no collection walks through all that other tests have left, in each of many children
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as servers:
+        edges.install(tap, patch)
+        client = servers.enter_context(shared_client(mongod))
+        servers.callback(client.drop_database, "steps")
+        tcp, unix = Beanstalkd(), Beanstalkd(unix=True)
+        servers.callback(tcp.stop)
+        servers.callback(unix.stop)
+        places = [
+            Place("sqlite", None, None, template, None),
+            Place("sqlite+beanstalkd", None, tcp, template, None),
+            Place("mongod", mongod, None, template, client, ("mongo",)),
+            Place("mongod+beanstalkd", mongod, tcp, template, client, ("mongo",)),
+            Place("sqlite+unix", None, unix, template, None),
+        ]
+        yield Survey({place.name: place for place in places}, tap, folder)
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize(
+    ("place", "operation"), CASES, ids=[f"{place}: {operation.name}" for place, operation in CASES]
+)
+def test_no_step_that_fails_breaks_an_invariant(place: str, operation: Operation, survey: Survey) -> None:
+    found = survey.of(place, operation)
+    assert found.broken == []
+    assert found.points
+
+
+def test_every_io_call_of_the_stores_and_brokers_was_failed(
+    survey: Survey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    findings = [survey.of(place, operation) for place, operation in CASES]
+    calls = {call for found in findings for call in found.calls}
+    missed = uncovered(WRITTEN, calls)
+    assert [str(site) for site in missed if _reason(site) is None] == [], "give these calls an operation"
+    reasons = [_reason(site) for site in missed]
+    assert [why for why in UNREACHED.values() if why not in reasons] == [], "these are reached, or gone"
+    points, runs = sum(len(found.points) for found in findings), sum(found.runs for found in findings)
+    pairs, covered = len({*PLACES, *FEW}), len(WRITTEN) - len(missed)
+    with capsys.disabled():
+        print(
+            f"\n{points} points in {len(OPERATIONS)} operations on {pairs} pairs of store and broker, each failed"
+            f" before its effect, and where it has one after it and killed: {runs} runs;"
+            f" {covered} of {len(WRITTEN)} call sites"
+        )
+
+
+def test_a_new_call_that_no_operation_makes_is_seen() -> None:
+    source = "def settle(self):\n    self._connection.execute('DELETE')\n    return self._jobs.delete_one({})\n"
+    found = list(sites("stores/new.py", source))
+    assert [(site.function, site.text) for site in found] == [
+        ("settle", "self._connection.execute('DELETE')"),
+        ("settle", "self._jobs.delete_one({})"),
+    ]
+    first = Call("stores/new.py", 2, 2, len("    self._connection.execute('DELETE')"))
+    assert uncovered(found, [first]) == [found[1]]
+
+
+def _reason(site: Site) -> str | None:
+    return next(
+        (
+            why
+            for (file, function, start), why in UNREACHED.items()
+            if (site.file, site.function) == (file, function) and site.text.startswith(start)
+        ),
+        None,
+    )

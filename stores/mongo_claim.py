@@ -98,8 +98,9 @@ def _with_payloads(jobs: Collection[Document], rows: Sequence[Document], room: i
     read: dict[str, bytes] = {}
     asked: set[str] = set()
     for at, row in enumerate(rows):
-        id, payload = row["_id"], schema.payload_of(row)
+        payload = schema.payload_of(row)
         if payload is None:
+            id = row["_id"]
             if id not in asked:
                 ahead = _long_ahead(rows[at:], room)
                 asked, read = set(ahead), _long_payloads(jobs, ahead)
@@ -114,9 +115,10 @@ def _long_ahead(rows: Sequence[Document], room: int) -> list[str]:
     for row in rows:
         if room < 0:
             break
-        room -= row["size"]
-        if schema.payload_of(row) is None:
+        payload = schema.payload_of(row)
+        if payload is None:
             ids.append(row["_id"])
+        room -= row["size"] if payload is None else len(payload)
     return ids
 
 

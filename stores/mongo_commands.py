@@ -22,7 +22,7 @@ from pymongo import DeleteMany, UpdateMany
 from kqueue.job import Row, State
 from kqueue.rules import recovery
 from kqueue.store import Abandoned, Delete, Die, Due, Head, Held, Retry, Settlement, Unget
-from kqueue.stores.mongo_schema import Document
+from kqueue.stores.mongo_schema import LEFT_OUT, Document
 from kqueue.stores.transitions import waiting
 
 Write: TypeAlias = UpdateMany | DeleteMany
@@ -30,6 +30,8 @@ Write: TypeAlias = UpdateMany | DeleteMany
 READY, DELAYED, RUNNING, DEAD = (str(s) for s in (State.READY, State.DELAYED, State.RUNNING, State.DEAD))
 
 _NO_DEATHS: Document = {"crashes": 0, "suspicion": 0}
+#: No field says 0 as well.
+_NONE: Document = {"$in": [0, None]}
 #: A run that is settled has no holder any more.
 _SETTLED: Document = {"lease_owner": None}
 _DUE_FIELDS = ("_id", "type", "priority", "run_at", "put_at")
@@ -47,7 +49,8 @@ def to_due(document: Document) -> Due:
 
 def to_abandoned(document: Document) -> Abandoned:
     """The ``Abandoned`` of a document read with :data:`ABANDONED`."""
-    return Abandoned(*(document[name] for name in _ABANDONED_FIELDS))
+    fields = LEFT_OUT | document
+    return Abandoned(*(fields[name] for name in _ABANDONED_FIELDS))
 
 
 def claimable(ids: Sequence[str], types: Sequence[str]) -> Document:
@@ -136,7 +139,7 @@ def recoveries(found: Sequence[Abandoned], now: float, max_crashes: int) -> Reco
     for (alone, crashes), ids in groups.items():
         state, reason = recovery(alone, crashes, max_crashes)
         still = _among(ids, {"state": _not(RUNNING)}, {"lease_until": {"$gt": now}})
-        as_read = {"alone": True, "crashes": crashes} if alone else {"alone": False}
+        as_read: Document = {"alone": True, "crashes": crashes or _NONE} if alone else {"alone": False}
         fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
         death = "crashes" if alone else "suspicion"
         (recovered.dead if state == State.DEAD else recovered.ready).append(

@@ -20,7 +20,7 @@ from kqueue.job import Row, State
 from kqueue.store import Claim, Delete, Die, Head, Held, Recovered, Retry, Selection, Settled, Settlement, Unget
 from kqueue.stores.mongo import MongoStore
 from kqueue.stores.mongo_link import read_url
-from kqueue.stores.mongo_schema import INLINE_BYTES, JOBS, MAX_PAYLOAD_BYTES
+from kqueue.stores.mongo_schema import INLINE_BYTES, JOBS, LEFT_OUT, MAX_PAYLOAD_BYTES
 from kqueue.window import MAX_PAYLOAD_BYTES as WINDOW_BYTES
 from kqueue.window import Limits
 from tests.beanstalkd import free_port
@@ -164,6 +164,48 @@ def test_a_long_pointer_of_ids_that_are_gone_costs_few_reads(watched: MongoStore
     assert ids_of(claimed.rows) == ids_of(rows)
     assert claimed.rows[0].alone
     assert len(commands.names()) <= 7
+
+
+# -- documents -------------------------------------------------------------------------------------------
+
+
+def test_a_row_of_which_every_field_says_something_comes_back(store: MongoStore):
+    plain = new_rows(1)[0]
+    said = {"delay": 1.5, "fence": 2, "tries": 3, "failures": 4, "crashes": 5, "suspicion": 6, "alone": True}
+    said |= {"lease_owner": "me", "lease_until": NOW + 7, "reason": "why", "created_at": NOW - 8, "put_at": NOW + 9}
+    said |= {"run_at": NOW + 10, "ttr": 11.0, "priority": 12, "encoding": "bytes", "payload": b"13"}
+    full = plain._replace(type="other", state=State.RUNNING, **said)
+    assert not [name for name in Row._fields if getattr(full, name) == getattr(plain, name) and name != "id"]
+    store.add([full])
+    assert store.get(ids_of([full])) == [full]
+
+
+def test_a_document_lacks_what_is_nothing_in_nearly_all_rows_and_begins_with_what_indexes_hold(
+    store: MongoStore, mongod: Mongod, mongo_database: str
+):
+    rows = new_rows(1)
+    store.add(rows)
+    with mongod.client() as client:
+        (document,) = client[mongo_database][JOBS].find()
+    assert not document.keys() & LEFT_OUT.keys()
+    assert [*document][:7] == ["_id", "state", "type", "priority", "place", "put_at", "run_at"]
+    assert store.get(ids_of(rows)) == rows
+
+
+@pytest.mark.parametrize("stored", [{}, {"$set": {"crashes": 0, "suspicion": 0, "failures": 0}}])
+def test_no_crashes_are_none_whether_a_document_says_so_or_not(
+    store: MongoStore, mongod: Mongod, mongo_database: str, stored: dict[str, Any]
+):
+    rows = new_rows(1)
+    store.add(rows)
+    if stored:
+        with mongod.client() as client:
+            assert client[mongo_database][JOBS].update_one({}, stored).modified_count
+    assert store.claim(Selection(("t",)), window(), "me", NOW, True).rows[0].alone
+    (found,) = store.find_abandoned(NOW + TTR, 10)
+    assert found.crashes == 0
+    assert store.recover(NOW + TTR, 3, 10) == Recovered(ready=1, dead=0)
+    assert store.get(ids_of(rows))[0].crashes == 1
 
 
 # -- indexes ---------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def calls_of(tap: Tap, work: Callable[[], object]) -> Counter[str]:
     return Counter(
         " ".join(nature.replace(",", "").split()[:2])
         for nature in natures
-        if not re.match(r"sqlite: (fetch|next)|tube: (reply|rest)", nature)
+        if not re.match(r"sqlite: (fetch|next)|tube: .* of reply to", nature)
     )
 
 

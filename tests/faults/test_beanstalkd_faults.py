@@ -147,7 +147,7 @@ def test_beanstalkd_frozen_beyond_every_time_out_and_continued(
 
 
 def test_beanstalkd_frozen_between_reserve_and_settle_of_the_pointers(
-    make_house: MakeHouse, beanstalkd: Beanstalkd, caplog: Any
+    make_house: MakeHouse, beanstalkd: Beanstalkd
 ) -> None:
     """The claim stands and its job runs. The delete of the entry, given up on, is done when the server goes on."""
     house = make_house(beanstalkd.url + "?timeout=0.5")
@@ -161,7 +161,6 @@ def test_beanstalkd_frozen_between_reserve_and_settle_of_the_pointers(
     house.queue.store.claim = claim_and_freeze  # type: ignore[method-assign,assignment]
     with pytest.raises(BrokerUnavailable, match="no answer within 0.5 s"):
         house.queue.run_jobs()
-    assert "pointers not settled" in caplog.text
     assert len(house.runs()) == 1
     house.queue.store.claim = claim  # type: ignore[method-assign]
     beanstalkd.resume()

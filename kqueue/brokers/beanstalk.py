@@ -184,15 +184,16 @@ class BeanstalkBroker:
         )
 
     def _refuse_not_put(self, replies: Sequence[Reply]) -> None:
+        if NOT_PUT.keys().isdisjoint(reply.status for reply in replies):
+            return
         outcomes = Counter(reply.status for reply in replies)
         failed = {status: count for status, count in outcomes.items() if status in NOT_PUT}
-        if failed:
-            reasons = "; ".join(f"{n} {status.decode()}, {NOT_PUT[status]}" for status, n in failed.items())
-            raise BrokerUnavailable(
-                f"{self.address}: of the entries {outcomes[b'INSERTED']} were put, {sum(failed.values())} not:"
-                f" {reasons}."
-                " Their jobs are safe in the store: the sweep puts them again"
-            )
+        reasons = "; ".join(f"{n} {status.decode()}, {NOT_PUT[status]}" for status, n in failed.items())
+        raise BrokerUnavailable(
+            f"{self.address}: of the entries {outcomes[b'INSERTED']} were put, {sum(failed.values())} not:"
+            f" {reasons}."
+            " Their jobs are safe in the store: the sweep puts them again"
+        )
 
 
 class _Producer:

@@ -76,6 +76,7 @@ lint: $(TESTABLE)
 # Without a server its tests are skipped, and fail where CI is set.
 servers: $(TESTABLE)
 	@scripts/get-beanstalkd
+	@scripts/get-strace
 	@scripts/get-mongod "$(VENV)/bin/python" "$(VENV)/mongod"
 
 clean:

@@ -117,7 +117,7 @@ def test_a_wake_ends_a_reserve_among_due_rows_of_other_types(store, subscription
 
 
 def test_a_wait_ends_when_a_delayed_row_falls_due_and_not_at_its_next_look(store, subscription, monkeypatch):
-    for pause in ("PULSE_S", "FIRST_LOOK_S", "LAST_LOOK_S"):
+    for pause in ("PULSE_S", "IDLE_PULSE_S", "FIRST_LOOK_S", "LAST_LOOK_S"):
         monkeypatch.setattr(f"kqueue.brokers.embedded.{pause}", FOR_EVER_S)
     store.add("mail", 1, 0.2)
     got = []

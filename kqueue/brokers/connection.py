@@ -134,8 +134,11 @@ class Connection:
     def post(self, commands: Sequence[Command]) -> None:
         """Send a batch, and leave its replies to be read, and forgotten, before the next one. Raises as above.
 
-        None may be answered by a body. More than ``POST_COMMANDS`` are exchanged after all.
+        None may be answered by a body. More than ``POST_COMMANDS`` are exchanged after all. Does nothing once it is
+        closed, or in a child of its owner.
         """
+        if self._closed or self._pid != os.getpid():
+            return
         if len(commands) > POST_COMMANDS:
             self.exchange(commands)
         elif commands:

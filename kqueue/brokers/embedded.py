@@ -5,6 +5,7 @@ whatever is first. So it also works between processes that share one store: whoe
 store's pulse, and is woken at once by puts of its own process.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,9 +16,12 @@ from kqueue.store import JobStore, Selection
 
 #: Delayed rows that are made ready in one look at most.
 PROMOTE_ROWS = 1000
-#: Seconds between two looks at the store's pulse: an idle worker takes under 1 % of a core for it, and a job that
-#: another process adds waits half as long.
-PULSE_S = 0.025
+#: Seconds between two looks at the store's pulse: soon after there was a job, and later on. A job that another
+#: process adds waits half as long. An idle worker that went on looking often would take more than 1 % of a core.
+PULSE_S = 0.015
+IDLE_PULSE_S = 0.050
+#: Seconds that are soon after.
+SOON_S = 5.0
 #: Seconds between two looks for ready rows in a store without a pulse: from the first, doubling to the last.
 FIRST_LOOK_S = 0.010
 LAST_LOOK_S = 0.100
@@ -97,6 +101,8 @@ class EmbeddedSubscription:
         self._put = Bell()
         #: When the earliest delayed row falls due, as of the last look.
         self._due_at: float | None = None
+        #: When there was something to claim last, in monotonic seconds.
+        self._busy_at = -math.inf
 
     def reserve(self, jobs: int, timeout: float) -> Reservation:
         """See :meth:`kqueue.broker.Subscription.reserve`. A selection without ids: all that is ready.
@@ -107,6 +113,7 @@ class EmbeddedSubscription:
         if self._wake.answer():
             return Reservation(None, [])
         if self._look() or (timeout > 0 and self._wait(self._clock.monotonic() + timeout)):
+            self._busy_at = self._clock.monotonic()
             return Reservation(Selection(self._types), [])
         return Reservation(None, [])
 
@@ -157,7 +164,10 @@ class EmbeddedSubscription:
         return self._due_at is not None and self._due_at <= now
 
     def _pause(self, pulse: object, without_pulse: float) -> float:
-        pause = without_pulse if pulse is None else PULSE_S
+        if pulse is None:
+            pause = without_pulse
+        else:
+            pause = PULSE_S if self._clock.monotonic() < self._busy_at + SOON_S else IDLE_PULSE_S
         if self._due_at is not None:
             pause = min(pause, self._due_at - self._store.now())
         return max(SHORTEST_S, pause)

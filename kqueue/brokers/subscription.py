@@ -82,24 +82,20 @@ class BeanstalkSubscription:
 
     def settle(self, verdicts: Sequence[Verdict]) -> int:
         """See :meth:`kqueue.broker.Subscription.settle`."""
-        connection, commands = self._orders(verdicts)
-        if connection is None:
-            return len(verdicts)
-        settled = [reply for reply in connection.exchange(commands) if reply.status in _SETTLED]
-        return len(verdicts) - len(settled)
-
-    def post(self, verdicts: Sequence[Verdict]) -> None:
-        """See :meth:`kqueue.broker.Subscription.post`."""
-        connection, commands = self._orders(verdicts)
-        if connection is not None:
-            connection.post(commands)
-
-    def _orders(self, verdicts: Sequence[Verdict]) -> tuple[Connection | None, list[Command]]:
-        """(the connection that reserved them, or None if it is gone; what it is to be told)."""
         connection = self._connection
         if connection is None or not connection.usable():
             self.close()
-            return None, []
+            return len(verdicts)
+        replies = connection.exchange(self._orders(verdicts))
+        return len(verdicts) - sum(reply.status in _SETTLED for reply in replies)
+
+    def post(self, verdicts: Sequence[Verdict]) -> None:
+        """See :meth:`kqueue.broker.Subscription.post`. A connection that broke shows at the next reserve."""
+        if self._connection is not None:
+            self._connection.post(self._orders(verdicts))
+
+    def _orders(self, verdicts: Sequence[Verdict]) -> list[Command]:
+        """What the connection that reserved them is to be told; nothing about those that it does not hold."""
         commands = []
         for entry, release_in in verdicts:
             tube_id = self._held.pop(entry.token, None)
@@ -109,7 +105,7 @@ class BeanstalkSubscription:
                 commands.append(wire.delete(tube_id))
             else:
                 commands.append(wire.release(tube_id, entry.pointer.priority, whole_delay(release_in)))
-        return connection, commands
+        return commands
 
     def wake(self) -> None:
         """See :meth:`kqueue.broker.Subscription.wake`."""

@@ -51,8 +51,9 @@ class NoRoom(ValueError):
 
 def encode(pointer: Pointer) -> bytes:
     """The pointer as an entry's body. Raises ``ValueError`` for one that :func:`decode` would refuse."""
-    body = _start(pointer) + b"".join(b" " + job_id.encode() for job_id in pointer.ids)
-    decode(body)
+    body = b"%b %b" % (_start(pointer), " ".join(pointer.ids).encode())
+    if pointer.priority > MAX_PRIORITY or pointer.put_at >= MAX_PUT_AT or _POINTER.fullmatch(body) is None:
+        raise _no_pointer(body)
     return body
 
 
@@ -63,7 +64,7 @@ def decode(body: bytes) -> Pointer:
         type, priority, put_at, ids = match[1].decode(), int(match[2]), float(match[3]), match[4].decode()
         if priority <= MAX_PRIORITY and put_at < MAX_PUT_AT:
             return Pointer(type, priority, put_at, tuple(ids.split()))
-    raise ValueError(f"expected a pointer 'KQ1 <type> <priority> <put_at> <id> ...', got {body[:80]!r}")
+    raise _no_pointer(body)
 
 
 def encode_all(pointer: Pointer, max_job_size: int) -> Iterator[bytes]:
@@ -77,6 +78,10 @@ def encode_all(pointer: Pointer, max_job_size: int) -> Iterator[bytes]:
         raise NoRoom(f"no pointer of type {pointer.type!r} fits a max-job-size of {max_job_size} bytes")
     for first in range(0, len(pointer.ids), size):
         yield encode(pointer._replace(ids=pointer.ids[first : first + size]))
+
+
+def _no_pointer(body: bytes) -> ValueError:
+    return ValueError(f"expected a pointer 'KQ1 <type> <priority> <put_at> <id> ...', got {body[:80]!r}")
 
 
 def _start(pointer: Pointer) -> bytes:

@@ -444,3 +444,45 @@ def test_a_loop_that_drains_runs_what_its_watchdog_puts_back(
         monkeypatch.setattr(queue.broker, "put", slow_put)
         queue.add_handler("t", handle)
         assert queue.run_jobs().deleted == 300
+
+
+def test_what_a_slow_claim_has_taken_of_a_lease_is_given_back_to_the_handler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    monkeypatch.setattr("kqueue.queue.SystemClock", lambda: clock)
+    with KQueue(SqliteStore(str(tmp_path / "jobs.db"), clock=clock)) as queue:
+        left: list[float] = []
+
+        def handle(job: JobInHand) -> None:
+            (row,) = queue.store.get([job.id])
+            left.append((row.lease_until or 0.0) - clock.time())
+            job.delete()
+
+        claim = queue.store.claim
+
+        def slow_claim(*args: Any) -> Any:
+            got = claim(*args)
+            clock.advance(4.0)  # as when the pointers' server hangs
+            return got
+
+        monkeypatch.setattr(queue.store, "claim", slow_claim)
+        queue.add_handler("t", handle)
+        queue.add_job("t", ttr=60)
+        assert queue.run_jobs().deleted == 1
+        assert left == [60.0]
+
+
+def test_a_job_that_ended_in_its_window_is_deleted_by_its_id_as_its_own_delete(queue: KQueue) -> None:
+    ended: list[str] = []
+
+    def handle(job: JobInHand) -> None:
+        job.delete()
+        if ended and len(ended) % 10 == 0:
+            assert queue.delete_job(ended[-1])
+        ended.append(job.id)
+
+    queue.add_handler("t", handle)
+    queue.add_jobs("t", range(100))
+    report = queue.run_jobs()
+    assert (report.deleted, report.lost_lease) == (100, 0)

@@ -1,6 +1,7 @@
 """One KQueue shared by threads, and used by children after a fork, as under a pre-forking web server."""
 
 import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -232,6 +233,41 @@ def test_a_child_that_a_handler_forks_leaves_its_parents_window_alone(shared: KQ
     assert (report.count, report.deleted, report.lost_lease) == (150, 150, 0)
     assert ran == list(range(150))
     assert sum(shared.counts().values()) == 0
+    shared.close()
+
+
+def test_a_child_comes_out_of_the_loop_although_another_thread_held_its_locks(shared: KQueue) -> None:
+    parent = os.getpid()
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with shared._crew.get().quarantine._changed:
+            held.set()
+            let_go.wait(60)
+
+    holder = threading.Thread(target=hold)
+
+    @shared.handler("t")
+    def handle(job: JobInHand) -> None:
+        holder.start()
+        held.wait(60)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends it if it hangs
+            return
+        let_go.set()
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
+        job.delete()
+
+    shared.add_job("t")
+    try:
+        report = shared.run_jobs()
+    finally:
+        if os.getpid() != parent:
+            os._exit(7)
+    holder.join()
+    assert report.deleted == 1
     shared.close()
 
 

@@ -61,6 +61,8 @@ bench-full: $(TESTABLE) servers
 
 bench-peers: $(TESTABLE) $(COMPARABLE) servers
 	$(VENV)/bin/python -m bench.peers --python $(PEERS)/bin/python --json bench/results/peers.json
+	$(VENV)/bin/python -m bench.peers --python $(PEERS)/bin/python --jobs 10000 --only KQueue --only "Huey, SQLite" \
+		--only "SAQ, Redis always" --only "Huey, Redis always" --json bench/results/peers_more.json
 
 bench-report: $(TESTABLE)
 	$(VENV)/bin/python -m bench.readme

@@ -51,7 +51,7 @@ class Batch:
         #: Seconds of handlers' runs that went into settles, which are the store's and not the handlers'.
         self.seconds_settling = 0.0
 
-    # -- the loop's: never called in a child of this process ---------------------------------------------
+    # -- the loop's --------------------------------------------------------------------------------------
 
     def start(self, now: float) -> JobInHand | None:
         """The next job to run, or None; the one before has ended. ``now`` in monotonic seconds.
@@ -136,7 +136,7 @@ class Batch:
 
     # -- the handler's, through its JobInHand ------------------------------------------------------------
 
-    def is_settled(self, job: JobInHand) -> bool:
+    def is_settled(self) -> bool:
         """Whether the running job has its outcome, or none is to be had here: the process is a forked child."""
         return self._settlement is not None or os.getpid() != self._pid or self._running is None
 

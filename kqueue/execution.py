@@ -48,8 +48,8 @@ class Handler:
 class Hand(Holder, Protocol):
     """Who holds the job: where a run is settled."""
 
-    def is_settled(self, job: JobInHand) -> bool:
-        """Whether the job's run has an outcome."""
+    def is_settled(self) -> bool:
+        """Whether the run of the job in hand has an outcome."""
 
 
 def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
@@ -61,7 +61,7 @@ def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | Non
     settle: Callable[[], None]
     try:
         returned = handler.function(job)
-        if hand.is_settled(job):
+        if hand.is_settled():
             return None
         if returned is not None and inspect.isawaitable(returned):
             settle = partial(job.retry, _not_awaited(returned))
@@ -73,7 +73,7 @@ def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | Non
         interrupt, settle = error, partial(job.retry, describe(error))
     except BaseException as error:
         settle = partial(job.retry, describe(error))
-    if not hand.is_settled(job):
+    if not hand.is_settled():
         try:
             settle()
         except (LeaseLost, AlreadySettled):

@@ -19,7 +19,7 @@ class Hand:
         self.asked: list[Any] = []
         self.error = error
 
-    def is_settled(self, job: JobInHand) -> bool:
+    def is_settled(self) -> bool:
         return bool(self.asked)
 
     def _ask(self, *what: Any) -> None:

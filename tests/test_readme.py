@@ -1,14 +1,17 @@
 """What the README shows is run as it stands there."""
 
+import json
 import os
 import re
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,6 +187,36 @@ def test_the_proofs_that_the_readme_names_are_there() -> None:
 
 def test_every_public_name_is_documented() -> None:
     assert all(getattr(kqueue, name).__doc__ for name in kqueue.__all__)
+
+
+#: Of each figure of the table: the file in ``bench/results``, the table in it, the row, and how it is written.
+MEDIANS = [
+    ("throughput", 0, "KQueue, SQLite FULL + beanstalkd -b", "{:,.0f}:"),
+    ("throughput", 0, "KQueue, SQLite FULL alone", " {:,.0f} "),
+    ("one_by_one", 1, "KQueue: run and delete", "{:,.0f}:"),
+    ("peers_more", 0, "Huey, SQLite fsync=True", "{:,.0f}:"),
+    ("pickup", 0, "KQueue, SQLite FULL + beanstalkd -b", "half within {:.1f} ms"),
+]
+#: And of each ratio: the file, the goal in it, and how it is written.
+RATIOS = [
+    ("throughput", 0, "{:.1f} times a bare"),
+    ("one_by_one", 1, "{:.1f} times bare"),
+    ("peers_more", 1, "KQueue is {:.0f} times"),
+]
+
+
+def test_the_speed_that_the_readme_tells_is_the_measured_one() -> None:
+    section = TEXT.split("How fast\n---")[1].split("Errors\n---")[0]
+    for name, number, wanted, form in MEDIANS:
+        (row,) = [row for row in measured(name)["tables"][number]["rows"] if row["name"] == wanted]
+        assert form.format(statistics.median(row["values"])) in section, wanted
+    for name, number, form in RATIOS:
+        assert form.format(measured(name)["goals"][number]["figure"]) in section, (name, number)
+
+
+def measured(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())
+    return found
 
 
 def test_the_two_commands_are_those_of_the_makefile() -> None:

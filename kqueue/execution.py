@@ -11,12 +11,12 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
+from kqueue.handlers import Handler
 from kqueue.job import Holder, JobInHand
 from kqueue.store import Delete, Die, Settlement, Unget
 
@@ -34,15 +34,6 @@ class Outcome(StrEnum):
     UNGOT = "ungot"
     DEAD = "dead"
     LOST_LEASE = "lost_lease"
-
-
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """What runs the jobs of a type."""
-
-    function: Callable[[JobInHand], Any]
-    #: Whether a job whose handler returns is deleted, instead of retried as "not deleted".
-    delete_on_success: bool = False
 
 
 class Hand(Holder, Protocol):

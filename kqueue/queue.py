@@ -2,8 +2,8 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType, TracebackType
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from kqueue import arguments, payload
@@ -15,8 +15,9 @@ from kqueue.crew import Crew
 from kqueue.doorbell import Doorbell
 from kqueue.ending import RunLimits
 from kqueue.errors import AddFailed, BrokerError
-from kqueue.execution import Handler, reason_text
+from kqueue.execution import reason_text
 from kqueue.forks import PerProcess
+from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
 from kqueue.reports import Finding, RunReport, SweepReport
@@ -106,7 +107,7 @@ class KQueue:
         )
         self._mint = IdMint()
         self._crew = PerProcess(Crew)
-        self._handlers: Mapping[str, Handler] = MappingProxyType({})
+        self._handlers = Handlers()
         self._is_open = False
 
     # -- opening and closing -----------------------------------------------------------------------------
@@ -247,11 +248,8 @@ class KQueue:
         """
         job_type = arguments.job_type(type)
         arguments.plain_function(f"handler of {job_type}", function)
-        if job_type in self._handlers:
-            raise ValueError(f"type: {job_type} has a handler already; remove_handler comes first")
-        # Replaced, not changed: loops of other threads read it, and see by its identity that it is new.
         handler = Handler(function, arguments.flag("delete_on_success", delete_on_success))
-        self._handlers = MappingProxyType({**self._handlers, job_type: handler})
+        self._handlers.add(job_type, handler)
         self._crew.get().wake()
 
     def handler(
@@ -269,15 +267,13 @@ class KQueue:
     def remove_handler(self, type: str) -> bool:
         """Stop running jobs of ``type`` here; they stay for others. False if it had no handler."""
         job_type = arguments.job_type(type)
-        rest = {name: handler for name, handler in self._handlers.items() if name != job_type}
-        had = len(rest) < len(self._handlers)
-        self._handlers = MappingProxyType(rest)
+        had = self._handlers.remove(job_type)
         self._crew.get().wake()
         return had
 
     def types(self) -> list[str]:
         """The types that have a handler here, sorted."""
-        return sorted(self._handlers)
+        return sorted(self._handlers.all())
 
     # -- running -----------------------------------------------------------------------------------------
 
@@ -309,7 +305,7 @@ class KQueue:
             broker=self._broker,
             sweeper=self._sweeper,
             crew=self._crew.get(),
-            handlers=lambda: self._handlers,
+            handlers=self._handlers.all,
             limits=limits,
             mint=self._mint,
         ).run()

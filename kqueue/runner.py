@@ -15,7 +15,8 @@ from kqueue.broker import Broker, Subscription
 from kqueue.crew import Crew
 from kqueue.ending import Ending, RunLimits
 from kqueue.errors import BrokerError, KQueueError, StoreError
-from kqueue.execution import Handler, Outcome
+from kqueue.execution import Outcome
+from kqueue.handlers import Handler
 from kqueue.ids import IdMint
 from kqueue.reports import RunReport
 from kqueue.retry import backoff

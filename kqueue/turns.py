@@ -12,7 +12,8 @@ from kqueue.broker import Reservation, Subscription, Verdict
 from kqueue.crew import Crew
 from kqueue.ending import Ending
 from kqueue.errors import BrokerError, KQueueError, LeaseLost
-from kqueue.execution import Handler, execute
+from kqueue.execution import execute
+from kqueue.handlers import Handler
 from kqueue.ids import IdMint
 from kqueue.job import Row
 from kqueue.pointers import judge, stale

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from kqueue import AlreadySettled, JobInHand, LeaseLost, StoreUnavailable
-from kqueue.execution import Handler, Outcome, execute, outcome, reason_text
+from kqueue.execution import Outcome, execute, outcome, reason_text
+from kqueue.handlers import Handler
 from kqueue.job import Row
 from kqueue.store import Delete, Die, Retry, Unget
 

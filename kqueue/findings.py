@@ -7,12 +7,12 @@ behind an entry that is not ours: to see that, the sweep buries it.
 """
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from itertools import chain
 
 from kqueue.broker import Broker
 from kqueue.ids import host_tag, is_job_id, origin
 from kqueue.job import State
+from kqueue.moments import moment, span
 from kqueue.reports import Finding, Repair
 from kqueue.rules import dated, is_lost, recovery
 from kqueue.store import Abandoned, Due, Head, JobStore
@@ -77,7 +77,7 @@ def _make_ready(row: Due, now: float) -> Finding:
 
 
 def _take_back(row: Abandoned, now: float, max_crashes: int) -> Finding:
-    over = f"lease of {_worker(row)} ran out {span(now - row.lease_until)} ago"
+    over = f"lease of {holder(row.lease_owner)} ran out {span(now - row.lease_until)} ago"
     if row.alone:
         blame = f"it ran alone: crash {row.crashes + 1} of {max_crashes}"
     else:
@@ -88,8 +88,7 @@ def _take_back(row: Abandoned, now: float, max_crashes: int) -> Finding:
 
 def _put_first(row: Due, now: float) -> Finding:
     if row.run_at > now:
-        when = datetime.fromtimestamp(row.run_at).astimezone().isoformat(sep=" ", timespec="seconds")
-        why = f"delayed until {when}: due in {span(row.run_at - now)}, no pointer yet"
+        why = f"delayed until {moment(row.run_at)}: due in {span(row.run_at - now)}, no pointer yet"
     else:
         why = f"due for {span(now - row.run_at)}, no pointer yet: the broker did not answer, or the delay was long"
     return Finding(Repair.PUT_POINTER, why, row.type, row.id)
@@ -116,18 +115,10 @@ def _is_dead(row: Abandoned, max_crashes: int) -> bool:
     return state == State.DEAD
 
 
-def _worker(row: Abandoned) -> str:
+def holder(lease_owner: str | None) -> str:
     """Who held it. A claim's owner is made as ids are, so it names its process."""
-    if row.lease_owner is None or not is_job_id(row.lease_owner):
+    if lease_owner is None or not is_job_id(lease_owner):
         return "its worker"
-    made = origin(row.lease_owner)
+    made = origin(lease_owner)
     host = "this host" if made.host == host_tag() else "another host"
     return f"process {made.pid} on {host}"
-
-
-def span(seconds: float) -> str:
-    """A duration as one number and its unit."""
-    for unit, size, until in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < until:
-            return f"{max(0.0, seconds) / size:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"

@@ -51,6 +51,10 @@ class Quarantine:
         """Whether only one loop lives in this process."""
         return self._loops == 1
 
+    def loops(self) -> int:
+        """How many live in this process."""
+        return self._loops
+
     def is_taken(self) -> bool:
         """Whether a suspect of another thread is aside. A handler of that suspect may run a loop of its own."""
         return self._taken_by not in {None, threading.get_ident()} and time.monotonic() < self._until

@@ -2,16 +2,18 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kqueue import arguments, payload
+from kqueue import arguments, schedule
 from kqueue.broker import Broker
 from kqueue.brokers import open_broker
 from kqueue.brokers.embedded import EmbeddedBroker
+from kqueue.chores import Chores
 from kqueue.clock import SystemClock
 from kqueue.crew import Crew
+from kqueue.cron import Cron, CronJob
 from kqueue.doorbell import Doorbell
 from kqueue.ending import RunLimits
 from kqueue.errors import AddFailed, BrokerError
@@ -20,13 +22,18 @@ from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.limits import Gatekeeper
+from kqueue.pauses import Pauses
+from kqueue.payload import encode
+from kqueue.presence import Presence
 from kqueue.reports import Finding, RunReport, SweepReport
 from kqueue.retry import RetryPolicy
 from kqueue.runner import Runner
 from kqueue.settling import Desk
-from kqueue.store import Due, JobStore
+from kqueue.store import ALL_TYPES, Due, JobStore, Throttle, WorkerRecord
 from kqueue.stores import open_store
-from kqueue.sweep import Sweeper
+from kqueue.sweep import GRACE_S, Sweeper
+from kqueue.why import MOST_AHEAD, Answer, Facts, why
 
 #: Seconds that a job may run before others may take it, unless its add says otherwise.
 DEFAULT_TTR = 60.0
@@ -86,8 +93,8 @@ class KQueue:
             delay=arguments.number("retry_delay", retry_delay, 0),
             max_tries=None if max_tries is None else arguments.whole("max_tries", max_tries, 1),
         )
-        max_crashes = arguments.whole("max_crashes", max_crashes, 1)
-        sweep_interval = arguments.number("sweep_interval", sweep_interval, 0.01)
+        self._max_crashes = arguments.whole("max_crashes", max_crashes, 1)
+        self._sweep_interval = arguments.number("sweep_interval", sweep_interval, 0.01)
         self._settle_s = arguments.number("settle_ms", settle_ms, 0) / 1000
         self._max_payload = arguments.whole("max_payload", max_payload, 0)
         self._prefix = None if prefix is None else arguments.prefix(prefix)
@@ -100,14 +107,24 @@ class KQueue:
             self._store,
             self._broker,
             self._doorbell,
-            interval=sweep_interval,
-            max_crashes=max_crashes,
+            interval=self._sweep_interval,
+            max_crashes=self._max_crashes,
             clock=self._clock,
             logger=self._logger,
         )
         self._mint = IdMint()
+        self._gatekeeper = Gatekeeper(self._store, self._doorbell, self._clock.monotonic, self._logger)
+        self._cron = Cron(
+            store=self._store,
+            mint=self._mint,
+            put_at=self._doorbell.put_at,
+            announce=self._announce,
+            monotonic=self._clock.monotonic,
+            logger=self._logger,
+        )
         self._crew = PerProcess(Crew)
         self._handlers = Handlers()
+        self._chores = PerProcess(self._make_chores)
         self._is_open = False
 
     # -- opening and closing -----------------------------------------------------------------------------
@@ -196,7 +213,7 @@ class KQueue:
         number = arguments.priority(priority)
         delay = arguments.number("delay", delay, 0)
         ttr = arguments.number("ttr", ttr, 1)
-        encoded = [payload.encode(one, self._max_payload) for one in arguments.payloads(payloads)]
+        encoded = [encode(one, self._max_payload) for one in arguments.payloads(payloads)]
         if not encoded:
             return []
         self.open()
@@ -275,6 +292,81 @@ class KQueue:
         """The types that have a handler here, sorted."""
         return sorted(self._handlers.all())
 
+    def limit(
+        self,
+        type: str,
+        *,
+        running: int | None = None,
+        running_per_key: int | None = None,
+        starts: int | None = None,
+        period: float = 1.0,
+    ) -> None:
+        """Let at most so many jobs of ``type`` run, over all workers of the store that say the same.
+
+        ``running``: at once. ``running_per_key``: at once, of those that were added with the same ``limit_key``.
+        ``starts``: in any ``period`` seconds, counted when a worker claims a job. One that has no place waits in
+        the store as ``held``, and nobody looks at it until there is one; a worker that dies gives its places back
+        with its leases. Raises ``ValueError`` if the type has limits already.
+        """
+        bounds = {"running": running, "running_per_key": running_per_key, "starts": starts}
+        if all(bound is None for bound in bounds.values()):
+            raise ValueError(f"limit: give at least one of {', '.join(bounds)}")
+        checked = {name: None if one is None else arguments.whole(name, one, 1) for name, one in bounds.items()}
+        seconds = arguments.number("period", period, 0.001)
+        self._gatekeeper.limit(Throttle(arguments.job_type(type), **checked, period=seconds))
+
+    # -- cron --------------------------------------------------------------------------------------------
+
+    def add_cron(
+        self,
+        expression: str,
+        type: str,
+        payload: object = None,
+        *,
+        tz: str = "UTC",
+        missed: str = schedule.Missed.LAST,
+        name: str | None = None,
+        priority: Priority | str | int = Priority.NORMAL,
+        ttr: float = DEFAULT_TTR,
+    ) -> None:
+        """Add a job at each tick of a cron expression, once over all workers: whoever runs jobs of this queue adds
+        it when it is due. The tick is the job's ``run_at``.
+
+        ``expression``: ``minute hour day month weekday``, or with seconds before them. ``tz``: a time zone's name.
+        ``missed``: what becomes of ticks that nobody noticed within a minute: ``none`` leaves them out, ``last``
+        adds the last of them unless a later one is due, ``all`` adds each. ``name``: under which the store keeps the
+        last tick; the type by default. Raises ``ValueError`` for what cannot be read, and for a name that is taken.
+        """
+        job_type = arguments.job_type(type)
+        plan = schedule.make(expression, tz, missed)
+        data, encoding = encode(payload, self._max_payload)
+        self._cron.add(
+            CronJob(
+                job_type if name is None else arguments.text("name", name),
+                plan,
+                job_type,
+                data,
+                encoding,
+                arguments.priority(priority),
+                arguments.number("ttr", ttr, 1),
+            )
+        )
+
+    def cron(
+        self, expression: str, *, type: str | None = None, delete_on_success: bool = False, **options: Any
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
+        """:meth:`add_cron` and :meth:`add_handler` as one decorator. The type is the function's name by default;
+        ``options`` are those of :meth:`add_cron`.
+        """
+
+        def register(function: HandlerFunction) -> HandlerFunction:
+            job_type = function.__name__ if type is None else type
+            self.add_cron(expression, job_type, **options)
+            self.add_handler(job_type, function, delete_on_success=delete_on_success)
+            return function
+
+        return register
+
     # -- running -----------------------------------------------------------------------------------------
 
     def run_jobs(
@@ -298,13 +390,22 @@ class KQueue:
             None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
             arguments.flag("wait", wait),
         )
-        desk = Desk(self._store, self._doorbell, self._retry, self._settle_s, self._clock, self._logger)
+        desk = Desk(
+            self._store,
+            self._doorbell,
+            self._gatekeeper,
+            self._retry,
+            self._settle_s,
+            self._clock,
+            self._logger,
+        )
         return Runner(
             open=self.open,
             desk=desk,
             broker=self._broker,
             sweeper=self._sweeper,
             crew=self._crew.get(),
+            chores=self._chores.get(),
             handlers=self._handlers.all,
             limits=limits,
             mint=self._mint,
@@ -400,6 +501,38 @@ class KQueue:
         self.open()
         return self._store.counts(job_type)
 
+    # -- pausing -----------------------------------------------------------------------------------------
+
+    def pause(self, type: str | None = None) -> bool:
+        """Let no worker start jobs of ``type``, or of any type if None, until :meth:`resume`. Every worker sees it
+        within a second; what runs goes on, and so does adding. False if it was paused already.
+        """
+        self.open()
+        paused = self._store.pause(_type_or_all(type), self._store.now())
+        self._chores.get().look_again()
+        return paused
+
+    def resume(self, type: str | None = None) -> bool:
+        """End the pause of ``type``, or that of the whole queue if None: types that were paused by name stay so.
+        False if there was none.
+        """
+        self.open()
+        resumed = self._store.resume(_type_or_all(type))
+        self._chores.get().look_again()
+        return resumed
+
+    def paused(self) -> dict[str | None, float]:
+        """What is paused, and since when (seconds since 1970): types, and None for the whole queue."""
+        self.open()
+        return {None if type == ALL_TYPES else type: since for type, since in self._store.paused().items()}
+
+    def workers(self) -> list[WorkerRecord]:
+        """The processes that wait for jobs of this store, by when they started; those that died are among them for
+        a day: see when each was heard of last (every 5 seconds, if it can).
+        """
+        self.open()
+        return self._store.workers()
+
     def purge_jobs(self, type: str) -> int:
         """Delete all jobs of ``type`` that do not run, and drain its tube; returns how many jobs."""
         job_type = arguments.job_type(type)
@@ -412,6 +545,37 @@ class KQueue:
         except BrokerError as error:
             self._logger.warning("purged, but the tube is not drained; runs will delete its entries: %s", error)
         return total
+
+    def why(self, job_id: str) -> list[Answer]:
+        """What keeps a job from running, what decides first: at least one answer; none if there is no such job.
+
+        A broker that does not answer is one of the answers.
+        """
+        row = next(iter(self._store.get([arguments.job_id(job_id)])), None)
+        return [] if row is None else why(self._facts_about(row))
+
+    def _facts_about(self, row: Row) -> Facts:
+        head, broker_error = None, None
+        if self._broker.carries_pointers:
+            self.open()
+            try:
+                head = self._broker.peek(row.type, bury=False).head
+            except BrokerError as error:
+                broker_error = str(error)
+        return Facts(
+            row=row,
+            now=self._store.now(),
+            paused=self._store.paused(),
+            workers=self._store.workers(),
+            ahead=self._store.ahead(row, MOST_AHEAD),
+            throttle=self._gatekeeper.throttle(row.type),
+            has_tubes=self._broker.carries_pointers,
+            head=head,
+            broker_error=broker_error,
+            grace=GRACE_S,
+            sweep_interval=self._sweep_interval,
+            max_crashes=self._max_crashes,
+        )
 
     def sweep(self) -> SweepReport:
         """Repair now what lost its pointer or its worker. ``run_jobs`` does it by itself when it is due.
@@ -433,6 +597,29 @@ class KQueue:
         self.open()
         return self._sweeper.findings(limit)
 
+    def _announce(self, rows: Sequence[Row], now: float) -> None:
+        """They are in the store."""
+        self._doorbell.ring([_due(row) for row in rows], now)
+
+    def _make_chores(self) -> Chores:
+        crew = self._crew.get()
+        presence = Presence(
+            store=self._store,
+            id=self._mint.make(1)[0],
+            types=self.types,
+            note=lambda: {"loops": crew.quarantine.loops()},
+            monotonic=self._clock.monotonic,
+        )
+        return Chores(
+            pauses=Pauses(self._store, self._clock.monotonic),
+            cron=self._cron,
+            gatekeeper=self._gatekeeper,
+            presence=presence,
+            types=self.types,
+            wake=crew.wake,
+            logger=self._logger,
+        )
+
     def _agreed_prefix(self) -> str:
         """The one that all who use this store have: the first that was ever given, or else a random one."""
         wanted = f"kq{secrets.token_hex(3)}." if self._prefix is None else self._prefix
@@ -450,6 +637,10 @@ class KQueue:
         if isinstance(broker, str):
             return open_broker(broker, logger=self._logger)
         return arguments.instance("broker", broker, "subscribe")
+
+
+def _type_or_all(type: str | None) -> str:
+    return ALL_TYPES if type is None else arguments.job_type(type)
 
 
 def _due(row: Row) -> Due:

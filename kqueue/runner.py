@@ -9,15 +9,18 @@ One Runner is one loop of one thread: it sweeps, reserves and waits, and each wi
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 from kqueue.bell import Bell, wait_readable
 from kqueue.broker import Broker, Subscription
+from kqueue.chores import Chores
 from kqueue.crew import Crew
 from kqueue.ending import Ending, RunLimits
 from kqueue.errors import BrokerError, KQueueError, StoreError
 from kqueue.execution import Outcome
 from kqueue.handlers import Handler
 from kqueue.ids import IdMint
+from kqueue.pauses import holds_up
 from kqueue.reports import RunReport
 from kqueue.retry import backoff
 from kqueue.settling import Desk
@@ -40,6 +43,7 @@ class Runner:
         broker: Broker,
         sweeper: Sweeper,
         crew: Crew,
+        chores: Chores,
         handlers: Callable[[], Mapping[str, Handler]],
         limits: RunLimits,
         mint: IdMint,
@@ -54,12 +58,15 @@ class Runner:
         self._broker = broker
         self._sweeper = sweeper
         self._crew = crew
+        self._chores = chores
         self._handlers = handlers
         self._waits = limits.wait
         self._ending = Ending(limits, self._monotonic)
         self._turns = Turns(desk, crew, handlers, self._ending, mint)
         self._bell = Bell()
+        #: What the subscription goes by: the handlers, and what is paused.
         self._served: Mapping[str, Handler] = {}
+        self._paused: frozenset[str] = frozenset()
         self._subscription: Subscription | None = None
         self._sweep: Sweep | None = None
         self._foreign = 0
@@ -87,7 +94,7 @@ class Runner:
     def run(self) -> RunReport:
         """Loop until a limit, or nothing is ready, or :meth:`stop`."""
         try:
-            with self._crew.running(self):
+            with self._crew.running(self), self._chores.attended() if self._waits else nullcontext():
                 self._loop()
         finally:
             if self._sweep is not None:
@@ -101,6 +108,7 @@ class Runner:
             try:
                 self._open()
                 self._turns.settle_leftovers()
+                self._chores.do_due()
                 subscription = self._subscribe()
                 if self._ending.is_over() or not self._turn(subscription):
                     return
@@ -168,12 +176,13 @@ class Runner:
         self._bell.answer()
 
     def _subscribe(self) -> Subscription | None:
-        """The subscription to all types that have a handler now; None without any."""
-        handlers = self._handlers()
-        if handlers is not self._served or self._subscription is None:
+        """The subscription to all types that have a handler now and are not paused; None without any."""
+        handlers, paused = self._handlers(), self._chores.paused()
+        if handlers is not self._served or paused is not self._paused or self._subscription is None:
             self._unsubscribe()
-            self._served = handlers
-            self._subscription = self._broker.subscribe(sorted(handlers)) if handlers else None
+            self._served, self._paused = handlers, paused
+            types = sorted(type for type in handlers if not holds_up(paused, type))
+            self._subscription = self._broker.subscribe(types) if types else None
         return self._subscription
 
     def _unsubscribe(self) -> None:

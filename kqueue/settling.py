@@ -14,6 +14,7 @@ from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
 from kqueue.execution import Outcome, outcome
 from kqueue.job import Row
+from kqueue.limits import Gatekeeper
 from kqueue.retry import RetryPolicy, backoff
 from kqueue.store import Delete, Due, JobStore, Retry, Settled, Settlement, Unget
 
@@ -27,6 +28,7 @@ class Desk:
 
     store: JobStore
     doorbell: Doorbell
+    gatekeeper: Gatekeeper
     policy: RetryPolicy
     #: Seconds that an ended job may wait to be settled.
     settle_s: float
@@ -84,8 +86,10 @@ class Settling:
                     self._ringing += 1
                     ringing = True
                 dues = self._account(pending, settled)
-            if dues:  # out of the lock: a broker that is silent must not hold up a renew
+            # Out of the lock: a broker that is silent must not hold up a renew.
+            if dues:
                 self._desk.doorbell.ring(dues, now)
+            self._desk.gatekeeper.freed(row for row, _ in pending)
         finally:
             if ringing:
                 with self._rung:

@@ -102,12 +102,17 @@ class Turns:
         owner = self._mint.make(1)[0]
         try:
             alone = self._crew.quarantine.has_one_loop()
+            throttles = self._desk.gatekeeper.of(selection.types)
+            if throttles:
+                selection = selection._replace(throttles=throttles)
             now = self._store.now()
             claim = self._store.claim(selection, limits, owner, now, alone)
             batch = self._hold(claim.rows, alone)
             verdicts = judge(reservation.entries, claim, now)
             self.stale += stale(verdicts, claim)
             self._settle_pointers(subscription, verdicts)
+            if claim.held:
+                self._desk.gatekeeper.held_back(throttles)
             if batch is not None:
                 self._run(batch, claim.rows)
             self.settle_leftovers()

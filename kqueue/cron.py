@@ -1,0 +1,131 @@
+"""Jobs that a clock adds: each tick of each schedule once, whoever looks first.
+
+The store keeps the last tick of every schedule, and moves it on in the very transaction that adds the jobs of the
+ticks since (compare-and-set). So of any number of workers one adds a tick, one that dies before the commit has
+added nothing, and the tick outlives its job. A schedule that the store has never seen begins now.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from kqueue.ids import IdMint
+from kqueue.job import Row, State
+from kqueue.schedule import Schedule
+from kqueue.store import JobStore, Tick
+
+#: Seconds between two looks at most: the store's clock may be set meanwhile.
+LONGEST_LOOK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CronJob:
+    """What a schedule adds at each of its ticks."""
+
+    #: Its last tick is kept under this name.
+    name: str
+    schedule: Schedule
+    type: str
+    #: The payload, as :mod:`kqueue.payload` encoded it.
+    data: bytes
+    encoding: str
+    priority: int
+    #: Seconds.
+    ttr: float
+
+    def row(self, id: str, tick: float, now: float, put_at: float | None) -> Row:
+        """The job of one tick: its ``run_at`` is the tick's time."""
+        return Row(
+            id,
+            self.type,
+            self.data,
+            self.encoding,
+            self.priority,
+            State.READY,
+            0.0,
+            tick,
+            self.ttr,
+            created_at=now,
+            put_at=put_at,
+        )
+
+
+class Cron:
+    """The schedules of a queue. Shared by the threads of a process, one of which looks at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        mint: IdMint,
+        put_at: Callable[[float, float], float | None],
+        announce: Callable[[Sequence[Row], float], None],
+        monotonic: Callable[[], float],
+        logger: logging.Logger,
+    ) -> None:
+        """``put_at(run_at, now)``: what a row says of its pointer; ``announce(rows, now)`` puts these."""
+        self._store = store
+        self._mint = mint
+        self._put_at = put_at
+        self._announce = announce
+        self._monotonic = monotonic
+        self._logger = logger
+        #: Replaced, never changed: another thread may be walking through it.
+        self._jobs: Mapping[str, CronJob] = MappingProxyType({})
+        self._look_at = -math.inf
+
+    def add(self, job: CronJob) -> None:
+        """Raises ``ValueError`` if its name is taken."""
+        if job.name in self._jobs:
+            raise ValueError(f"name: there is a schedule {job.name!r} already; give another name")
+        self._jobs = MappingProxyType({**self._jobs, job.name: job})
+        self._look_at = -math.inf
+
+    def jobs(self) -> list[CronJob]:
+        """All of them, in the order added."""
+        return list(self._jobs.values())
+
+    def seconds_to_look(self) -> float:
+        """Seconds until :meth:`add_due` has something to do; infinite without a schedule."""
+        return max(0.0, self._look_at - self._monotonic()) if self._jobs else math.inf
+
+    def add_due(self) -> int:
+        """Add the jobs of all ticks that are due; how many. Costs nothing before the next tick's time.
+
+        Raises ``StoreError``; what was not added is due again.
+        """
+        if self.seconds_to_look() > 0:
+            return 0
+        asked_at, jobs = self._monotonic(), self._jobs
+        now = self._store.now()
+        last_ticks = self._store.last_ticks()
+        added, wait = 0, LONGEST_LOOK_S
+        for job in jobs.values():
+            last = last_ticks.get(job.name)
+            if last is None:
+                self._store.add_tick(Tick(job.name, None, now), [])
+                last = now
+            found, last = self._add_ticks(job, last, now)
+            added += found
+            following = job.schedule.next_after(max(last, now))
+            if following is not None:
+                wait = min(wait, following - now)
+        if jobs is self._jobs:  # else one was added meanwhile, and is to be looked at
+            self._look_at = asked_at + wait
+        return added
+
+    def _add_ticks(self, job: CronJob, last: float, now: float) -> tuple[int, float]:
+        """(how many jobs were added, the last tick that was dealt with)."""
+        added = 0
+        while ticks := job.schedule.due(last, now):
+            put_at = self._put_at(now, now)
+            ids = self._mint.make(len(ticks))
+            rows = [job.row(id, tick, now, put_at) for id, tick in zip(ids, ticks, strict=True)]
+            if not self._store.add_tick(Tick(job.name, last, ticks[-1]), rows):
+                break  # another worker was first
+            self._announce(rows, now)
+            self._logger.debug("cron: %s: %d jobs of type %s added", job.name, len(rows), job.type)
+            added, last = added + len(rows), ticks[-1]
+        return added, last

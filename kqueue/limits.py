@@ -1,0 +1,101 @@
+"""Limits on how many jobs run, over all workers: who has them here, and who lets held jobs in again.
+
+The store keeps count and holds back what has no place (:meth:`kqueue.store.JobStore.claim`). A held job has no
+pointer and is looked at by nobody, until it is admitted: by the settle that frees a place, by the claim that moved
+others out of its way, and, for what no settle frees (a worker died, a period is over), at the time that the store
+names. To admit one too many costs it one more turn at its gate, never a run too many: the claim decides.
+"""
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from kqueue.doorbell import Doorbell
+from kqueue.errors import StoreError
+from kqueue.job import Row
+from kqueue.store import JobStore, Throttle
+
+#: Jobs that are admitted at once at most.
+MOST = 1000
+#: Seconds between two looks for what others hold, or held before they lost their limits.
+LOOK_S = 5.0
+
+
+class Gatekeeper:
+    """Shared by the loops of a process."""
+
+    def __init__(
+        self, store: JobStore, doorbell: Doorbell, monotonic: Callable[[], float], logger: logging.Logger
+    ) -> None:
+        self._store = store
+        self._doorbell = doorbell
+        self._monotonic = monotonic
+        self._logger = logger
+        #: Replaced, never changed.
+        self._throttles: Mapping[str, Throttle] = MappingProxyType({})
+        self._look_at = -math.inf
+
+    def limit(self, throttle: Throttle) -> None:
+        """Raises ``ValueError`` if the type has limits already."""
+        if throttle.type in self._throttles:
+            raise ValueError(f"type: {throttle.type} has limits already; give all of them in one call")
+        self._throttles = MappingProxyType({**self._throttles, throttle.type: throttle})
+
+    def throttle(self, type: str) -> Throttle | None:
+        """The limits of ``type`` here."""
+        return self._throttles.get(type)
+
+    def of(self, types: Iterable[str]) -> tuple[Throttle, ...]:
+        """Those of ``types`` that have any: what a claim is told."""
+        throttles = self._throttles
+        return tuple(throttles[type] for type in types if type in throttles) if throttles else ()
+
+    def held_back(self, throttles: Iterable[Throttle]) -> None:
+        """A claim has held jobs at their keys' gates, perhaps those that were admitted by the types' own: others
+        may go in their place. Never raises for a store that is down.
+        """
+        self._try([(throttle, ()) for throttle in throttles])
+
+    def freed(self, rows: Iterable[Row]) -> None:
+        """The runs of ``rows`` are settled. Never raises for a store that is down."""
+        throttles = self._throttles
+        if not throttles:
+            return
+        keys: defaultdict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            if row.type in throttles:
+                keys[row.type] |= set() if row.limit_key is None else {row.limit_key}
+        self._try([(throttles[type], keys_of) for type, keys_of in keys.items()])
+
+    def seconds_to_look(self) -> float:
+        """Seconds until :meth:`look` is due."""
+        return max(0.0, self._look_at - self._monotonic())
+
+    def look(self, types: Collection[str]) -> None:
+        """Admit what no settle has let in, of those ``types`` that have a handler here: also where they were held
+        by limits that are gone. Raises ``StoreError``.
+        """
+        self._look_at = self._monotonic() + LOOK_S
+        for type in self._store.held_types():
+            if type in types:
+                self._admit(self._throttles.get(type) or Throttle(type), None)
+
+    def _try(self, gates: Sequence[tuple[Throttle, Collection[str]]]) -> None:
+        try:
+            for throttle, keys in gates:
+                self._admit(throttle, keys)
+        except StoreError as error:
+            self._look_at = -math.inf
+            self._logger.warning("jobs that wait at a limit are admitted later: %s", error)
+
+    def _admit(self, throttle: Throttle, keys: Collection[str] | None) -> None:
+        now = self._store.now()
+        dues, next_at = self._store.admit(throttle, keys, now, self._doorbell.put_at(now, now), MOST)
+        if next_at is not None:
+            self._look_at = min(self._look_at, self._monotonic() + max(0.0, next_at - now))
+        if dues:
+            self._doorbell.ring(dues, now)
+        if len(dues) == MOST:
+            self._look_at = -math.inf

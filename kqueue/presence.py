@@ -1,0 +1,72 @@
+"""What a process that waits for jobs tells the store of itself, so that others know who serves what."""
+
+import json
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+from kqueue.errors import StoreError
+from kqueue.store import JobStore, WorkerRecord
+
+#: Seconds between two words of a worker.
+TELL_S = 5.0
+#: Seconds after which one that was not heard of does not count as alive.
+ALIVE_S = 3 * TELL_S
+
+
+class Presence:
+    """One process's. Shared by its loops, of which one tells at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        id: str,
+        types: Callable[[], list[str]],
+        note: Callable[[], Mapping[str, object]],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """``id``: made as job ids are. ``types()``: those with a handler here. ``note()``: what else to tell."""
+        self._store = store
+        self._id = id
+        self._types = types
+        self._note = note
+        self._monotonic = monotonic
+        self._tell_at = -math.inf
+        self._started_at: float | None = None
+
+    def seconds_to_tell(self) -> float:
+        """Seconds until :meth:`tell` is due."""
+        return max(0.0, self._tell_at - self._monotonic())
+
+    def tell(self) -> None:
+        """I am here. Raises ``StoreError``."""
+        self._tell_at = self._monotonic() + TELL_S
+        now = self._store.now()
+        self._started_at = self._started_at or now
+        note = json.dumps(dict(self._note()))
+        worker = WorkerRecord(
+            self._id,
+            socket.gethostname(),
+            os.getpid(),
+            tuple(self._types()),
+            self._started_at,
+            now,
+            note,
+        )
+        self._store.see_worker(worker)
+
+    def leave(self) -> None:
+        """I am gone. A store that is down forgets me by itself."""
+        if self._started_at is not None:
+            self._tell_at, self._started_at = -math.inf, None
+            try:
+                self._store.forget_worker(self._id)
+            except StoreError:
+                return
+
+
+def is_alive(worker: WorkerRecord, now: float) -> bool:
+    """Whether it was heard of lately. ``now`` by the store's clock."""
+    return now - worker.seen_at < ALIVE_S

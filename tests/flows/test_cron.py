@@ -1,0 +1,226 @@
+"""Schedules: any number of workers, each tick added once, by the clock of the store."""
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from kqueue import JobInHand, KQueue
+from kqueue.clock import ManualClock
+from kqueue.stores.memory import MemoryStore
+from kqueue.stores.sqlite import SqliteStore
+from tests.beanstalkd import Beanstalkd
+from tests.flows.conftest import MakeQueue
+from tests.mongod import Mongod
+from tests.tubes import await_true
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=ZoneInfo("UTC")).timestamp()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOON)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def timed(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Makes queues on one store, whose clock is turned by hand."""
+    memory = MemoryStore(clock)
+
+    def make() -> KQueue:
+        store = memory if request.param == "memory" else SqliteStore(tmp_path / "jobs.db", clock=clock)
+        queue = KQueue(store=store)
+        queue._clock = clock  # type: ignore[assignment]
+        queue._cron._monotonic = clock.monotonic
+        return queue
+
+    return make
+
+
+def ticks_of(queue: KQueue) -> list[float]:
+    """The ticks, in minutes after noon, of the jobs that run now."""
+    seen: list[float] = []
+    if not queue.types():
+        queue.add_handler("tidy", lambda job: None)
+    queue.remove_handler("tidy")
+    queue.add_handler("tidy", lambda job: (seen.append((job.run_at - NOON) / 60), job.delete()))
+    queue.run_jobs()
+    return seen
+
+
+def test_a_tick_becomes_a_job_when_its_time_has_come(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    queue.add_cron("*/5 * * * *", "tidy", {"deep": True}, priority="high", ttr=7)
+    seen: list[JobInHand] = []
+    queue.add_handler("tidy", lambda job: (seen.append(job), job.delete()))
+    assert queue.run_jobs().count == 0  # it begins now
+    clock.advance(299)
+    assert queue.run_jobs().count == 0
+    clock.advance(1)
+    assert queue.run_jobs().count == 1
+    [job] = seen
+    assert (job.payload, job.priority, job.ttr, job.run_at) == ({"deep": True}, 2**14, 7.0, NOON + 300)
+    assert queue.run_jobs().count == 0
+
+
+def test_each_tick_is_added_once_by_any_number_of_workers(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    queues = [timed() for _ in range(4)]
+    for queue in queues:
+        queue.add_cron("* * * * *", "tidy")
+        assert ticks_of(queue) == []
+    for minute in range(1, 4):
+        clock.advance(60)
+        assert [tick for queue in queues for tick in ticks_of(queue)] == [minute]
+
+
+def test_the_last_tick_outlives_its_job_and_its_process(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    first = timed()
+    first.add_cron("0 * * * *", "tidy")
+    ticks_of(first)
+    clock.advance(3600)
+    assert ticks_of(first) == [60]
+    later = timed()
+    later.add_cron("0 * * * *", "tidy")
+    assert ticks_of(later) == []
+    clock.advance(3600)
+    assert ticks_of(later) == [120]
+
+
+@pytest.mark.parametrize(("missed", "expected"), [("none", []), ("last", [180]), ("all", [60, 120, 180])])
+def test_missed_ticks(timed, clock: ManualClock, missed: str, expected: list[int]) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    queue.add_cron("0 * * * *", "tidy", missed=missed)
+    ticks_of(queue)
+    clock.advance(3.5 * 3600)
+    assert ticks_of(queue) == expected
+    clock.advance(1800)
+    assert ticks_of(queue) == [240]
+
+
+def test_several_schedules_of_one_type_have_names(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    queue.add_cron("0 * * * *", "tidy", name="hourly")
+    queue.add_cron("30 * * * *", "tidy", name="half past")
+    ticks_of(queue)
+    clock.advance(3600)
+    assert ticks_of(queue) == [60]  # half past is missed, but the last one of its own
+    assert set(queue.store.last_ticks()) == {"hourly", "half past"}
+
+
+def test_a_schedule_with_its_handler_in_one(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    seen: list[str] = []
+
+    @queue.cron("*/5 * * * *", tz="Europe/Berlin")
+    def tidy(job: JobInHand) -> None:
+        seen.append(job.type)
+        job.delete()
+
+    @queue.cron("*/5 * * * *", type="other", delete_on_success=True)
+    def whatever(job: JobInHand) -> None:
+        seen.append(job.type)
+
+    queue.run_jobs()
+    clock.advance(300)
+    queue.run_jobs()
+    assert sorted(seen) == ["other", "tidy"]
+
+
+def test_a_store_that_fails_loses_no_tick(timed, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    queue.add_cron("* * * * *", "tidy")
+    ticks_of(queue)
+    clock.advance(60)
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.store, "add_tick", lambda tick, rows: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ticks_of(queue)
+    assert ticks_of(queue) == [1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"expression": "every day"}, "expression: expected 'minute hour"),
+        ({"tz": "Europe/Berln"}, "tz: no time zone 'Europe/Berln'; did you mean Europe/Berlin"),
+        ({"missed": "some"}, "missed: one of none, last, all"),
+        ({"type": "no type"}, "type: 1 to 190"),
+        ({"payload": {1, 2}}, "payload: expected bytes or a JSON value"),
+        ({"priority": "soon"}, "priority: one of"),
+        ({"ttr": 0}, "ttr: a finite number, at least 1"),
+    ],
+)
+def test_bad_input_is_refused_by_name(arguments: dict[str, Any], said: str) -> None:
+    queue = KQueue(store="memory:")
+    with pytest.raises((ValueError, TypeError), match=said):
+        queue.add_cron(**{"expression": "* * * * *", "type": "t", **arguments})
+    assert queue._cron.jobs() == []
+
+
+def test_a_name_is_given_once() -> None:
+    queue = KQueue(store="memory:")
+    queue.add_cron("* * * * *", "t")
+    with pytest.raises(ValueError, match="name: there is a schedule 't' already; give another name"):
+        queue.add_cron("0 * * * *", "t")
+
+
+#: Runs the jobs of a schedule that ticks each second, in several processes at once.
+WORKER = """
+import sys
+from kqueue import KQueue
+
+queue = KQueue(store=sys.argv[1], broker=sys.argv[2] or None)
+ledger = open(sys.argv[3], "a")
+
+@queue.cron("* * * * * *", missed="all")
+def tick(job):
+    ledger.write(f"{job.run_at:.0f}\\n")
+    ledger.flush()
+    job.delete()
+
+queue.run_jobs(time_limit_ms=4500, wait=True)
+"""
+
+
+@pytest.mark.parametrize("place", ["sqlite", "beanstalkd", "mongod"])
+def test_many_processes_add_and_run_each_second_once(
+    place: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    store, broker = f"sqlite:///{tmp_path}/jobs.db", ""
+    if place == "beanstalkd":
+        server: Beanstalkd = request.getfixturevalue("beanstalkd")
+        broker = server.url
+    elif place == "mongod":
+        mongod: Mongod = request.getfixturevalue("mongod")
+        store = mongod.url(request.getfixturevalue("mongo_database"))
+    ledger = tmp_path / "ledger"
+    command = [sys.executable, "-c", WORKER, store, broker, str(ledger)]
+    workers = [subprocess.Popen(command) for _ in range(4)]
+    assert [worker.wait(60) for worker in workers] == [0] * 4
+    ticks = sorted(map(int, ledger.read_text().split()))
+    assert set(Counter(ticks).values()) == {1}
+    assert ticks == list(range(ticks[0], ticks[-1] + 1))
+    assert len(ticks) >= 2
+
+
+def test_a_long_handler_holds_up_no_schedule_while_the_loop_waits(make_queue: MakeQueue) -> None:
+    queue, elsewhere = make_queue(), make_queue()
+    begun, end = threading.Event(), threading.Event()
+    queue.add_handler("long", lambda job: (begun.set(), end.wait(60), job.delete()))
+    queue.add_cron("* * * * * *", "tick")
+    queue.add_job("long")
+    loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
+    loop.start()
+    assert begun.wait(60)
+    try:
+        await_true(lambda: elsewhere.counts("tick")["ready"] >= 1)
+    finally:
+        end.set()
+        queue.stop()
+        loop.join(60)

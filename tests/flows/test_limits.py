@@ -1,0 +1,294 @@
+"""Limits over all workers: never more than allowed, nobody overtaken, no busy loop, and a dead worker's place is free."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kqueue import JobInHand, KQueue
+from kqueue.store import Throttle
+from tests.beanstalkd import Beanstalkd
+from tests.flows.conftest import MakeQueue
+from tests.mongod import Mongod
+from tests.tubes import await_true
+
+
+class Gauge:
+    """Counts who is inside, by key; threads only."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside: Counter[Any] = Counter()
+        self.most: Counter[Any] = Counter()
+        self.done = 0
+
+    def pass_through(self, key: Any) -> None:
+        with self._lock:
+            self._inside[key] += 1
+            self._inside[None] += 1
+            for one in (key, None):
+                self.most[one] = max(self.most[one], self._inside[one])
+        os.sched_yield()
+        with self._lock:
+            self._inside[key] -= 1
+            self._inside[None] -= 1
+            self.done += 1
+
+
+def run_in_threads(queues: list[KQueue], is_done: Any) -> None:
+    loops = [threading.Thread(target=queue.run_jobs, kwargs={"wait": True}) for queue in queues]
+    for loop in loops:
+        loop.start()
+    try:
+        await_true(is_done)
+    finally:
+        for queue in queues:
+            queue.stop()
+        for loop in loops:
+            loop.join(60)
+
+
+def test_one_at_a_time_over_several_workers_and_all_run(make_queue: MakeQueue) -> None:
+    gauge = Gauge()
+    queues = [make_queue() for _ in range(3)]
+    for queue in queues:
+        queue.limit("t", running=1)
+        queue.add_handler("t", lambda job: (gauge.pass_through("k"), job.delete()))
+        queue.add_handler("other", lambda job: job.delete())
+    queues[0].add_jobs("t", range(60))
+    queues[0].add_jobs("other", range(60))
+    run_in_threads(queues, lambda: sum(queues[0].counts().values()) == 0)
+    assert gauge.most[None] == 1
+    assert gauge.done == 60
+
+
+def test_a_held_job_has_no_pointer_and_the_settle_that_frees_a_place_puts_it(
+    beanstalkd: Beanstalkd, tmp_path: Path
+) -> None:
+    def make() -> KQueue:
+        queue = KQueue(store=f"sqlite:///{tmp_path}/jobs.db", broker=beanstalkd.url)
+        queue.limit("t", running=1)
+        return queue
+
+    holder, other = make(), make()
+    begun, end = threading.Event(), threading.Event()
+    seen: list[Any] = []
+    holder.add_handler("t", lambda job: (begun.set(), end.wait(60), job.delete()))
+    other.add_handler("t", lambda job: (seen.append(job.payload), job.delete()))
+    other.add_job("t", "first")
+    loop = threading.Thread(target=holder.run_jobs, kwargs={"count_limit": 1})
+    loop.start()
+    assert begun.wait(60)
+    other.add_jobs("t", ["second", "third"])
+    assert other.run_jobs().count == 0
+    assert other.counts("t") | {"held": 2, "running": 1} == other.counts("t")
+    depths = other.broker.depths(["t"])["t"]
+    assert sum(depths.values()) == 0
+    end.set()
+    loop.join(60)
+    assert other.broker.depths(["t"])["t"]["ready"] == 1  # put by the settle, and by no sweep
+    assert other.run_jobs().count == 2
+    assert seen == ["second", "third"]
+    assert sum(other.broker.depths(["t"])["t"].values()) == 0
+
+
+def test_no_loop_is_busy_while_all_is_held(make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder, other = make_queue(), make_queue()
+    begun, end = threading.Event(), threading.Event()
+    for queue, handle in (
+        (holder, lambda job: (begun.set(), end.wait(60), job.delete())),
+        (other, lambda job: job.delete()),
+    ):
+        queue.limit("t", running=1)
+        queue.add_handler("t", handle)
+    holder.add_jobs("t", range(200))
+    loop = threading.Thread(target=holder.run_jobs, kwargs={"count_limit": 1})
+    loop.start()
+    assert begun.wait(60)
+    claims: list[object] = []
+    claim = other.store.claim
+    if type(other.store).__name__ != "MemoryStore":  # which both share
+        monkeypatch.setattr(other.store, "claim", lambda *args: (claims.append(args), claim(*args))[1])
+    assert other.run_jobs().count == 0
+    held_after = len(claims)
+    assert other.counts("t")["held"] == 199
+    assert other.run_jobs(wait=True, time_limit_ms=300).count == 0
+    assert len(claims) == held_after
+    end.set()
+    loop.join(60)
+    assert other.run_jobs().count == 199
+
+
+def test_per_key_and_per_type_together(make_queue: MakeQueue) -> None:
+    gauge = Gauge()
+    queues = [make_queue() for _ in range(4)]
+    for queue in queues:
+        queue.limit("t", running=3, running_per_key=1)
+        queue.add_handler("t", lambda job: (gauge.pass_through(job.payload), job.delete()))
+    for key in ("a", "b", "c", "d"):
+        for _ in range(15):
+            queues[0].add_job("t", key, limit_key=key)
+    run_in_threads(queues, lambda: sum(queues[0].counts().values()) == 0)
+    assert gauge.done == 60
+    assert gauge.most[None] <= 3
+    assert {key: most for key, most in gauge.most.items() if key is not None and most > 1} == {}
+
+
+def test_starts_per_period(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    starts: list[float] = []
+    queue.limit("t", starts=5, period=0.5)
+    queue.add_handler("t", lambda job: (starts.append(queue.store.now()), job.delete()))
+    queue.add_jobs("t", range(12))
+    assert queue.run_jobs().count == 5
+    assert queue.counts("t")["held"] == 7
+    run_in_threads([queue], lambda: len(starts) == 12)
+    # Counted at the claim, so the handler may begin a window's length later.
+    for first, sixth in zip(starts, starts[5:], strict=False):
+        assert sixth - first > 0.5 - 0.2
+
+
+def test_better_priority_first_then_first_added(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    queue.limit("t", running=1)
+    seen: list[Any] = []
+
+    def handle(job: JobInHand) -> None:
+        if job.payload == "blocker":
+            other = make_queue()
+            other.limit("t", running=1)
+            other.add_handler("t", handle)
+            for payload, priority in (("low", "low"), ("a", "normal"), ("b", "normal"), ("urgent", "urgent")):
+                other.add_job("t", payload, priority=priority)
+            assert other.run_jobs().count == 0
+        seen.append(job.payload)
+        job.delete()
+
+    queue.add_handler("t", handle)
+    queue.add_job("t", "blocker")
+    queue.run_jobs()
+    assert seen == ["blocker", "urgent", "a", "b", "low"]
+
+
+def test_other_types_are_not_starved_by_a_full_one(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    seen: list[str] = []
+    queue.limit("full", starts=1, period=3600)
+    for type in ("full", "free"):
+        queue.add_handler(type, lambda job: (seen.append(job.type), job.delete()))
+    queue.add_jobs("full", range(3000), priority="urgent")
+    queue.add_jobs("free", range(50), priority="bulk")
+    queue.run_jobs()
+    assert Counter(seen) == {"full": 1, "free": 50}
+    assert queue.counts("full")["held"] == 2999
+
+
+def test_held_jobs_are_let_in_once_their_type_has_no_limits_any_more(make_queue: MakeQueue) -> None:
+    before = make_queue()
+    before.limit("t", starts=1, period=3600)
+    before.add_handler("t", lambda job: job.delete())
+    before.add_jobs("t", range(5))
+    assert before.run_jobs().count == 1
+    after = make_queue()
+    after.add_handler("t", lambda job: job.delete())
+    assert after.run_jobs().count == 4
+
+
+def test_a_retry_an_unget_and_a_failure_free_the_place(make_queue: MakeQueue) -> None:
+    queue = make_queue(retry_delay=600)
+    queue.limit("t", running=1)
+    acts = {
+        "retry": lambda job: job.retry("again", delay=600),
+        "unget": lambda job: job.unget(delay=600),
+        "raise": lambda job: 1 / 0,
+        "last": lambda job: job.delete(),
+    }
+    seen: list[Any] = []
+    queue.add_handler("t", lambda job: (seen.append(job.payload), acts[job.payload](job)))
+    queue.add_jobs("t", list(acts))
+    queue.run_jobs()
+    assert seen == list(acts)
+
+
+def test_an_operators_look(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    queue.limit("t", starts=1, period=3600)
+    queue.add_handler("t", lambda job: job.delete())
+    first, second = queue.add_jobs("t", [1, 2])
+    queue.run_jobs()
+    assert queue.get_job(first) is None
+    job = queue.get_job(second)
+    assert job is not None
+    assert job.state == "held"
+    assert [job.id for job in queue.jobs("t", state="held")] == [second]
+    assert queue.delete_job(second)
+
+
+WORKER = """
+import os, sys, time
+from kqueue import KQueue
+
+queue = KQueue(store=sys.argv[1], broker=sys.argv[2] or None, sweep_interval=0.5)
+queue.limit("t", running=1)
+
+@queue.handler("t")
+def handle(job):
+    print("begun", flush=True)
+    time.sleep(600)
+
+queue.run_jobs(wait=True)
+"""
+
+
+@pytest.mark.parametrize("place", ["sqlite", "beanstalkd", "mongod"])
+def test_a_worker_that_dies_gives_its_place_back_with_its_lease(
+    place: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    store, broker = f"sqlite:///{tmp_path}/jobs.db", ""
+    if place == "beanstalkd":
+        server: Beanstalkd = request.getfixturevalue("beanstalkd")
+        broker = server.url
+    elif place == "mongod":
+        mongod: Mongod = request.getfixturevalue("mongod")
+        store = mongod.url(request.getfixturevalue("mongo_database"))
+    queue = KQueue(store=store, broker=broker or None, sweep_interval=0.5)
+    queue.limit("t", running=1)
+    queue.add_job("t", "dies", ttr=1)
+    with subprocess.Popen([sys.executable, "-c", WORKER, store, broker], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"begun\n"
+        queue.add_handler("t", lambda job: job.delete())
+        queue.add_job("t", "waits")
+        assert queue.run_jobs().count == 0
+        worker.send_signal(signal.SIGKILL)
+    run_in_threads([queue], lambda: sum(queue.counts().values()) == 0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({}, "limit: give at least one of running, running_per_key, starts"),
+        ({"running": 0}, "running: at least 1, got 0"),
+        ({"running_per_key": -1}, "running_per_key: at least 1, got -1"),
+        ({"starts": 1.5}, "starts: expected an integer, at least 1, got 1.5"),
+        ({"starts": 1, "period": 0}, "period: a finite number, at least 0.001, got 0"),
+    ],
+)
+def test_bad_limits_are_refused_by_name(limits: dict[str, Any], said: str) -> None:
+    queue = KQueue(store="memory:")
+    with pytest.raises((ValueError, TypeError), match=said):
+        queue.limit("t", **limits)
+
+
+def test_limits_are_given_once() -> None:
+    queue = KQueue(store="memory:")
+    queue.limit("t", running=1)
+    with pytest.raises(ValueError, match="type: t has limits already; give all of them in one call"):
+        queue.limit("t", starts=1)
+    assert queue._gatekeeper.throttle("t") == Throttle("t", running=1)

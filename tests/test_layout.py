@@ -25,7 +25,7 @@ ROOMS = {
     "queue": ("queue", "values contracts rules brokers stores engine"),
     "public": ("__init__", "values queue"),
     "programs": ("app demo", "public"),
-    "commands": ("add_command cli job_commands terminal", "public programs"),
+    "commands": ("cli commands", "public programs"),
     "entry": ("__main__", "commands"),
 }
 ROOM_OF = {module: room for room, (modules, _) in ROOMS.items() for module in modules.split()}

@@ -1,5 +1,6 @@
 """What the commands share: the options that name a queue, exit statuses, and lines on the terminal."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from urllib.parse import unquote
 
 import click
 
-from kqueue import KQueue
+from kqueue import KQueue, RunReport, SweepReport
 
 #: Exit statuses: done; done but for some jobs; not done at all; Ctrl-C.
 OK, SOME_FAILED, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
@@ -58,6 +59,17 @@ def find_queue(store: str | None, broker: str | None) -> KQueue:
 def print_json(value: object) -> None:
     """On one line."""
     click.echo(json.dumps(value))
+
+
+def print_report(report: RunReport | SweepReport, as_json: bool) -> None:
+    """What a run or a sweep did, on one line."""
+    values = dataclasses.asdict(report)
+    if as_json:
+        print_json(values)
+        return
+    seconds = values.pop("seconds")
+    numbers = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in values.items())
+    click.echo(f"{numbers} in {seconds:.2f} s")
 
 
 def print_columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

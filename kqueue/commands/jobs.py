@@ -9,7 +9,7 @@ from datetime import datetime
 import click
 
 from kqueue import Job, KQueue, State
-from kqueue.terminal import (
+from kqueue.commands.terminal import (
     OK,
     SOME_FAILED,
     complain,

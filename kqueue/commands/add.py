@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kqueue import KQueueError
-from kqueue.terminal import make_queue, queue_options
+from kqueue.commands.terminal import make_queue, queue_options
 
 #: Jobs, and bytes of text, that are read before they are added together.
 BATCH_JOBS = 1_000

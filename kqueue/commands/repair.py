@@ -1,0 +1,63 @@
+"""``kqueue sweep``: repair now, or say what would be repaired."""
+
+import dataclasses
+
+import click
+
+from kqueue import BrokerError, Finding, KQueue
+from kqueue.commands.terminal import (
+    COULD_NOT,
+    OK,
+    complain,
+    find_queue,
+    json_option,
+    print_columns,
+    print_json,
+    print_report,
+    queue_options,
+)
+
+
+@click.command()
+@queue_options
+@click.option("--dry-run", is_flag=True, help="Do nothing; say what would be done and why, a line a finding.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="With --dry-run: findings of a kind.",
+)
+@json_option
+def sweep(store: str | None, broker: str | None, dry_run: bool, limit: int, as_json: bool) -> int:
+    """Repair now: make due jobs ready, take back expired leases, put lost pointers again."""
+    with find_queue(store, broker) as queue:
+        if dry_run:
+            return _say_findings(queue, limit, as_json)
+        print_report(queue.sweep(), as_json)
+    return OK
+
+
+def _say_findings(queue: KQueue, limit: int, as_json: bool) -> int:
+    """What was found before the broker turned out to be down is said too."""
+    findings: list[Finding] = []
+    broker_error: str | None = None
+    try:
+        for finding in queue.findings(limit):
+            findings.append(finding)
+    except BrokerError as error:
+        broker_error = str(error)
+    if as_json:
+        print_json({"findings": [dataclasses.asdict(one) for one in findings], "broker_error": broker_error})
+    elif findings:
+        print_columns(
+            ["id", "type", "would", "why"],
+            [[one.job_id or "-", one.type or "-", one.repair.value, one.why] for one in findings],
+        )
+    elif broker_error is None:
+        click.echo("nothing to do")
+    if broker_error is None:
+        return OK
+    complain(broker_error)
+    return COULD_NOT

@@ -73,8 +73,8 @@ class Row(NamedTuple):
     lease_until: float | None = None
     #: Why it was last retried, given up or recovered.
     reason: str | None = None
-    #: What it waits for while it is held; once it is ready, what it was admitted by; while it runs, the type if that
-    #: has limits. None otherwise.
+    #: What it waits for while it is held; once it is ready, what it was admitted by; while it runs, the type if
+    #: that has limits. None otherwise.
     gate: str | None = None
     #: Until when it is kept, once it is done.
     keep_until: float | None = None

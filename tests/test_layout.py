@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
-    "values": ("arguments bell clock errors forks handlers ids job payload reports retry window", ""),
+    "values": ("arguments bell clock errors forks handlers history ids job payload reports retry window", ""),
     "contracts": ("broker store", "values"),
     "rules": ("pointers rules", "values contracts"),
     "brokers": ("brokers", "values contracts"),

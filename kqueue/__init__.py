@@ -1,5 +1,7 @@
 """KQueue: a job queue and job runner on beanstalkd that loses no job."""
 
+from kqueue.dead import Filter
+from kqueue.doctor import Severity, Symptom
 from kqueue.errors import (
     AddFailed,
     AlreadySettled,
@@ -10,28 +12,40 @@ from kqueue.errors import (
     StoreError,
     StoreUnavailable,
 )
+from kqueue.history import Run
 from kqueue.job import Job, JobInHand, Priority, State
+from kqueue.presence import Worker
 from kqueue.queue import KQueue
 from kqueue.reports import Finding, Repair, RunReport, SweepReport
+from kqueue.schedule import Missed
+from kqueue.why import Answer, Cause
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AddFailed",
     "AlreadySettled",
+    "Answer",
     "BrokerError",
     "BrokerUnavailable",
+    "Cause",
+    "Filter",
     "Finding",
     "Job",
     "JobInHand",
     "KQueue",
     "KQueueError",
     "LeaseLost",
+    "Missed",
     "Priority",
     "Repair",
+    "Run",
     "RunReport",
+    "Severity",
     "State",
     "StoreError",
     "StoreUnavailable",
     "SweepReport",
+    "Symptom",
+    "Worker",
 ]

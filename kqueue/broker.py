@@ -129,5 +129,10 @@ class Broker(Protocol):
     def subscribe(self, types: Sequence[str]) -> Subscription:
         """A view of the tubes of ``types``, at least one. Connects at its first reserve."""
 
+    def warnings(self, types: Sequence[str]) -> list[str]:
+        """What an operator should know of the server and the tubes of ``types``, a sentence each. None if all is
+        well, or without a server.
+        """
+
     def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
         """Entries by type and state (``ready delayed reserved buried``); empty without a server."""

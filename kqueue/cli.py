@@ -13,11 +13,15 @@ from rich.console import Console
 
 from kqueue import KQueueError, demo
 from kqueue.commands.add import add
-from kqueue.commands.jobs import delete, list_command, retry, show
+from kqueue.commands.doctor import doctor
+from kqueue.commands.fate import delete, retry
+from kqueue.commands.jobs import list_command, show, why
 from kqueue.commands.look import status
+from kqueue.commands.pauses import pause, resume
 from kqueue.commands.repair import sweep
 from kqueue.commands.run import run
 from kqueue.commands.terminal import COULD_NOT, INTERRUPTED, SOME_FAILED, complain
+from kqueue.commands.workers import workers
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -60,7 +64,21 @@ def _drop_output() -> None:
 
 
 @click.group(
-    commands=[add, run, status, sweep, list_command, show, retry, delete],
+    commands=[
+        add,
+        run,
+        status,
+        workers,
+        doctor,
+        why,
+        sweep,
+        list_command,
+        show,
+        retry,
+        delete,
+        pause,
+        resume,
+    ],
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

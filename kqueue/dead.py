@@ -37,6 +37,10 @@ class Filter:
         )
 
 
+#: All of them.
+ALL_DEAD = Filter()
+
+
 class Graveyard:
     """The dead jobs of a store."""
 
@@ -67,8 +71,6 @@ class Graveyard:
             yield len(revived)
 
     def delete(self, wanted: Filter, limit: int | None = None) -> Iterator[int]:
-        """Delete them, a lot at a time; yields how many each lot deleted. One that was brought back since it was read
-        is deleted too.
-        """
+        """Delete them, a lot at a time, each right after it was read; yields how many each lot deleted."""
         for lot in self.find(wanted, limit):
             yield self._store.delete([row.id for row in lot])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from kqueue.broker import Broker
-from kqueue.ids import host_tag, is_job_id, origin
+from kqueue.ids import maker
 from kqueue.job import State
 from kqueue.moments import moment, span
 from kqueue.reports import Finding, Repair
@@ -77,7 +77,7 @@ def _make_ready(row: Due, now: float) -> Finding:
 
 
 def _take_back(row: Abandoned, now: float, max_crashes: int) -> Finding:
-    over = f"lease of {holder(row.lease_owner)} ran out {span(now - row.lease_until)} ago"
+    over = f"lease of {maker(row.lease_owner)} ran out {span(now - row.lease_until)} ago"
     if row.alone:
         blame = f"it ran alone: crash {row.crashes + 1} of {max_crashes}"
     else:
@@ -113,12 +113,3 @@ def _put_again(row: Due, head: Head | None, now: float) -> Finding:
 def _is_dead(row: Abandoned, max_crashes: int) -> bool:
     state, _ = recovery(row.alone, row.crashes, max_crashes)
     return state == State.DEAD
-
-
-def holder(lease_owner: str | None) -> str:
-    """Who held it. A claim's owner is made as ids are, so it names its process."""
-    if lease_owner is None or not is_job_id(lease_owner):
-        return "its worker"
-    made = origin(lease_owner)
-    host = "this host" if made.host == host_tag() else "another host"
-    return f"process {made.pid} on {host}"

@@ -7,6 +7,8 @@ owner is made as ids are, so it tells when the claim was made, and on which host
 import json
 from typing import NamedTuple
 
+from kqueue.ids import is_job_id, maker, origin
+
 #: Runs that are remembered.
 MOST = 10
 
@@ -20,6 +22,16 @@ class Run(NamedTuple):
     ended_at: float
     #: Why it failed; None if it did not.
     reason: str | None
+
+    @property
+    def begun_at(self) -> float | None:
+        """When it was claimed: seconds since 1970, by the clock of the host that claimed it."""
+        return origin(self.owner).made_at if self.owner and is_job_id(self.owner) else None
+
+    @property
+    def worker(self) -> str:
+        """Who ran it: ``process 4711 on this host``."""
+        return maker(self.owner)
 
 
 def read(history: str | None) -> list[Run]:

@@ -70,6 +70,16 @@ def origin(job_id: str) -> Origin:
     return Origin(int(job_id[:9], 32) / 1000, job_id[13:17], int(job_id[17:22], 32))
 
 
+def maker(id: str | None) -> str:
+    """The process that made it, in words: ``process 4711 on this host``. Also of a lease's owner, which is made as
+    ids are; ``its worker`` where that cannot be told.
+    """
+    if id is None or not is_job_id(id):
+        return "its worker"
+    made = origin(id)
+    return f"process {made.pid} on {'this host' if made.host == host_tag() else 'another host'}"
+
+
 def host_tag(name: str | None = None) -> str:
     """The four characters that stand for a host's name (this host's by default)."""
     name = socket.gethostname() if name is None else name

@@ -3,7 +3,8 @@
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from kqueue import payload
+from kqueue import history, payload
+from kqueue.history import Run
 
 
 class Priority(IntEnum):
@@ -73,8 +74,8 @@ class Row(NamedTuple):
     lease_until: float | None = None
     #: Why it was last retried, given up or recovered.
     reason: str | None = None
-    #: What it waits for while it is held; once it is ready, what it was admitted by; while it runs, the type if that
-    #: has limits. None otherwise.
+    #: What it waits for while it is held; once it is ready, what it was admitted by; while it runs, the type if
+    #: that has limits. None otherwise.
     gate: str | None = None
     #: Until when it is kept, once it is done.
     keep_until: float | None = None
@@ -156,6 +157,21 @@ class Job:
     def reason(self) -> str | None:
         """Why it was last retried, given up or recovered; None if never."""
         return self._row.reason
+
+    @property
+    def unique(self) -> str | None:
+        """Its unique key, if it has one."""
+        return self._row.unique_key
+
+    @property
+    def limit_key(self) -> str | None:
+        """Jobs of its type with the same one count together where there are limits."""
+        return self._row.limit_key
+
+    @property
+    def runs(self) -> list[Run]:
+        """How its last runs ended, at most 10, the oldest first. Not known of a job in hand."""
+        return history.read(self._row.history)
 
     @property
     def crashes(self) -> int:

@@ -5,6 +5,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from kqueue.errors import StoreError
 from kqueue.store import JobStore, WorkerRecord
@@ -65,6 +66,37 @@ class Presence:
                 self._store.forget_worker(self._id)
             except StoreError:
                 return
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that waits for jobs, as the store knows it."""
+
+    #: Of 28 characters, in the order started.
+    id: str
+    host: str
+    pid: int
+    #: Those that have a handler there, sorted.
+    types: tuple[str, ...]
+    #: Seconds since 1970, by the store's clock.
+    started_at: float
+    #: Seconds since it was heard of last.
+    silent_s: float
+    #: Whether that is lately: 15 seconds ago at most.
+    alive: bool
+
+
+def worker_of(record: WorkerRecord, now: float) -> Worker:
+    """What the store remembers of it, as users get it. ``now`` by the store's clock."""
+    return Worker(
+        record.id,
+        record.host,
+        record.pid,
+        record.types,
+        record.started_at,
+        max(0.0, now - record.seen_at),
+        is_alive(record, now),
+    )
 
 
 def is_alive(worker: WorkerRecord, now: float) -> bool:

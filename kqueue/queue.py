@@ -14,6 +14,8 @@ from kqueue.chores import Chores
 from kqueue.clock import SystemClock
 from kqueue.crew import Crew
 from kqueue.cron import Cron, CronJob
+from kqueue.dead import ALL_DEAD, Filter, Graveyard
+from kqueue.doctor import LATE_S, MOST_COUNTED, Symptom, Vitals, diagnose
 from kqueue.doorbell import Doorbell
 from kqueue.ending import RunLimits
 from kqueue.errors import AddFailed, BrokerError
@@ -25,12 +27,12 @@ from kqueue.job import Job, JobInHand, Priority, Row, State
 from kqueue.limits import Gatekeeper
 from kqueue.pauses import Pauses
 from kqueue.payload import encode
-from kqueue.presence import Presence
+from kqueue.presence import Presence, Worker, worker_of
 from kqueue.reports import Finding, RunReport, SweepReport
 from kqueue.retry import RetryPolicy
 from kqueue.runner import Runner
 from kqueue.settling import Desk
-from kqueue.store import ALL_TYPES, Due, JobStore, Throttle, WorkerRecord
+from kqueue.store import ALL_TYPES, Due, JobStore, Throttle
 from kqueue.stores import open_store
 from kqueue.sweep import GRACE_S, Sweeper
 from kqueue.why import MOST_AHEAD, Answer, Facts, why
@@ -114,6 +116,7 @@ class KQueue:
         )
         self._mint = IdMint()
         self._gatekeeper = Gatekeeper(self._store, self._doorbell, self._clock.monotonic, self._logger)
+        self._graveyard = Graveyard(self._store, self._doorbell)
         self._cron = Cron(
             store=self._store,
             mint=self._mint,
@@ -334,8 +337,9 @@ class KQueue:
 
         ``expression``: ``minute hour day month weekday``, or with seconds before them. ``tz``: a time zone's name.
         ``missed``: what becomes of ticks that nobody noticed within a minute: ``none`` leaves them out, ``last``
-        adds the last of them unless a later one is due, ``all`` adds each. ``name``: under which the store keeps the
-        last tick; the type by default. Raises ``ValueError`` for what cannot be read, and for a name that is taken.
+        adds the last of them unless a later one is due, ``all`` adds each. ``name``: under which the store keeps
+        the last tick; the type by default. Raises ``ValueError`` for what cannot be read, and for a name that is
+        taken.
         """
         job_type = arguments.job_type(type)
         plan = schedule.make(expression, tz, missed)
@@ -496,10 +500,31 @@ class KQueue:
         return [Job(row) for row in self._store.find(job_type, job_state, after, limit)]
 
     def counts(self, type: str | None = None) -> dict[str, int]:
-        """Jobs by state (``delayed ready running dead done``, always all), of one type or of all."""
+        """Jobs by state (``delayed ready held running dead done``, always all), of one type or of all."""
         job_type = None if type is None else arguments.job_type(type)
         self.open()
         return self._store.counts(job_type)
+
+    def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[int]:
+        """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared.
+
+        In lots of 100, each of them done when its number is yielded: so stop taking them, and the rest stays dead.
+        """
+        reason = reason_text(arguments.text("reason", reason))
+        limit = None if limit is None else arguments.whole("limit", limit, 1)
+        self.open()
+        return self._graveyard.retry(wanted, reason, limit)
+
+    def dead_jobs(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[list[Job]]:
+        """Dead jobs, those that ``wanted`` matches, ``limit`` in all: in lots of at most 100, in order of ids."""
+        self.open()
+        return ([Job(row) for row in lot] for lot in self._graveyard.find(wanted, limit))
+
+    def delete_dead(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[int]:
+        """Delete dead jobs, those that ``wanted`` matches, ``limit`` in all; in lots as :meth:`retry_dead`."""
+        limit = None if limit is None else arguments.whole("limit", limit, 1)
+        self.open()
+        return self._graveyard.delete(wanted, limit)
 
     # -- pausing -----------------------------------------------------------------------------------------
 
@@ -522,16 +547,17 @@ class KQueue:
         return resumed
 
     def paused(self) -> dict[str | None, float]:
-        """What is paused, and since when (seconds since 1970): types, and None for the whole queue."""
+        """What is paused, and since when (seconds since 1970); None stands for the whole queue."""
         self.open()
         return {None if type == ALL_TYPES else type: since for type, since in self._store.paused().items()}
 
-    def workers(self) -> list[WorkerRecord]:
-        """The processes that wait for jobs of this store, by when they started; those that died are among them for
-        a day: see when each was heard of last (every 5 seconds, if it can).
+    def workers(self) -> list[Worker]:
+        """The processes that wait for jobs of this store, in the order started. One that died is among them for a
+        day, and not ``alive``: a worker is heard of every 5 seconds, also while its handlers are busy.
         """
         self.open()
-        return self._store.workers()
+        now = self._store.now()
+        return [worker_of(record, now) for record in self._store.workers()]
 
     def purge_jobs(self, type: str) -> int:
         """Delete all jobs of ``type`` that do not run, and drain its tube; returns how many jobs."""
@@ -576,6 +602,35 @@ class KQueue:
             sweep_interval=self._sweep_interval,
             max_crashes=self._max_crashes,
         )
+
+    def checkup(self) -> list[Symptom]:
+        """What an operator should look at; empty if all is well. Raises :class:`~kqueue.StoreUnavailable`."""
+        self.open()
+        host_time = self._clock.time()
+        now = self._store.now()
+        overview = self._store.overview()
+        broker_error, warnings = None, []
+        try:
+            warnings = self._broker.warnings(sorted({standing.type for standing in overview}))
+        except BrokerError as error:
+            broker_error = str(error)
+        return diagnose(
+            Vitals(
+                now=now,
+                host_time=host_time,
+                overview=overview,
+                workers=self._store.workers(),
+                paused=self._store.paused(),
+                overdue=len(self._store.find_due(now - LATE_S, MOST_COUNTED)),
+                abandoned=len(self._store.find_abandoned(now - LATE_S, MOST_COUNTED)),
+                unput=self._unput(now),
+                broker_warnings=warnings,
+                broker_error=broker_error,
+            )
+        )
+
+    def _unput(self, now: float) -> int:
+        return len(self._store.find_unput(now - LATE_S, MOST_COUNTED)) if self._broker.carries_pointers else 0
 
     def sweep(self) -> SweepReport:
         """Repair now what lost its pointer or its worker. ``run_jobs`` does it by itself when it is due.

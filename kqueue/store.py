@@ -17,7 +17,6 @@ from typing import NamedTuple, Protocol, TypeAlias
 from kqueue.job import Row
 from kqueue.window import Limits
 
-
 #: Stands for all types where one may be paused.
 ALL_TYPES = "*"
 
@@ -25,8 +24,8 @@ ALL_TYPES = "*"
 class Throttle(NamedTuple):
     """How many jobs of a type may run, over all workers. Who claims says the numbers; the store keeps count.
 
-    A job of a type with a throttle passes two *gates*: that of its type (``running`` and ``starts``), and then, if it
-    has a ``limit_key``, that of its key (``running_per_key``). A bound that is None does not hold.
+    A job of a type with a throttle passes two *gates*: that of its type (``running`` and ``starts``), and then, if
+    it has a ``limit_key``, that of its key (``running_per_key``). A bound that is None does not hold.
     """
 
     type: str
@@ -71,7 +70,7 @@ class Delete(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """Settle: the job is finished, and its row is kept as done until ``keep_until``. Clears crashes and suspicion."""
+    """Settle: the job is finished, its row is kept as done until ``keep_until``. Clears crashes and suspicion."""
 
     id: str
     fence: int
@@ -179,8 +178,8 @@ class Admission(NamedTuple):
 
     #: Ready now, with the ``put_at`` that was given; they want their pointers.
     dues: list[Due]
-    #: When a place may be free although no run ends (a lease runs out, a period is over), by the store's clock; None
-    #: if nothing is held.
+    #: When a place may be free although no run ends (a lease runs out, a period is over), by the store's clock.
+    #: None if nothing is held, or if all the places are those of rows that were admitted and are not claimed yet.
     next_at: float | None
 
 
@@ -242,18 +241,18 @@ class JobStore(Protocol):
         """
 
     def add_unique(self, row: Row, until: float, now: float) -> str:
-        """Add ``row`` unless its type and ``unique_key`` are taken, in one transaction; returns the id of the job that
-        has them then: ``row.id`` if it was added.
+        """Add ``row`` unless its type and ``unique_key`` are taken, in one transaction; returns the id of the job
+        that has them then: ``row.id`` if it was added.
 
-        They are taken while the job that took them is delayed, ready, held or running, and until ``until`` as its own
-        add said (seconds since 1970) whatever became of it; :meth:`delete` and :meth:`purge` free them. An index of
-        the store holds it: of many that add at once one is added. Raises as :meth:`add` does.
+        They are taken while the job that took them is delayed, ready, held or running, and until ``until`` as its
+        own add said (seconds since 1970) whatever became of it; :meth:`delete` and :meth:`purge` free them. An
+        index of the store holds it: of many that add at once one is added. Raises as :meth:`add` does.
         """
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
-        """Add ``rows`` and write the schedule's last tick, in one transaction: a compare-and-set. False, and nothing
-        is changed, if its last tick is not ``tick.before`` any more. Raises as :meth:`add` does; where it names jobs
-        as unknown, the tick is as unknown as they are.
+        """Add ``rows`` and write the schedule's last tick, in one transaction: a compare-and-set. False, and
+        nothing is changed, if its last tick is not ``tick.before`` any more. Raises as :meth:`add` does; where it
+        names jobs as unknown, the tick is as unknown as they are.
         """
 
     def last_ticks(self) -> dict[str, float]:
@@ -269,25 +268,26 @@ class JobStore(Protocol):
 
         A claim without ids sees ready rows only; :meth:`promote` makes delayed ones ready.
 
-        A row of a type with a throttle is taken only if there is a place for it: at the gate of its type, fewer than
-        ``running`` rows of the type run under a lease that is not over, and fewer than ``starts`` were claimed in the
-        last ``period`` seconds; then at the gate of its ``limit_key``, fewer than ``running_per_key`` of the type and
-        key run so. It is held at the first gate that has no place (``state`` held, ``gate`` its name, ``put_at``
-        None), and also where another row that comes before it by (priority, order added) waits at that gate or was
-        admitted by it and not claimed yet, unless this gate has admitted it: so nobody is overtaken. A held row is
-        passed over, and does not cut the window; a claim without ids may end after it has held 1,000. While it runs,
-        ``gate`` is the type.
+        A row of a type with a throttle is taken only if there is a place for it: at the gate of its type, fewer
+        than ``running`` rows of the type run under a lease that is not over, and fewer than ``starts`` were claimed
+        in the last ``period`` seconds; then at the gate of its ``limit_key``, fewer than ``running_per_key`` of the
+        type and key run so. It is held at the first gate that has no place (``state`` held, ``gate`` its name,
+        ``put_at`` None), and also where another row that comes before it by (priority, order added) waits at that
+        gate or was admitted by it and not claimed yet, unless this gate has admitted it: so nobody is overtaken. A
+        held row is passed over, and does not cut the window; a claim without ids may end after it has held 1,000.
+        While it runs, ``gate`` is the type. So what runs is counted if it was claimed under a throttle, or was
+        renewed after it was recovered.
         """
 
     def admit(
         self, throttle: Throttle, keys: Collection[str] | None, now: float, put_at: float | None, limit: int
     ) -> Admission:
-        """Make held rows of the throttle's type ready, up to ``limit``, as many at each gate as it has places that no
-        row has which it admitted before, the best priority first, then the first added. They keep their ``gate`` until
-        they are claimed, and get ``put_at``.
+        """Make held rows of the throttle's type ready, up to ``limit``, as many at each gate as it has places that
+        no row has which it admitted before, the best priority first, then the first added. They keep their
+        ``gate`` until they are claimed, and get ``put_at``.
 
-        Looks at the gate of the type, and at those of ``keys``, or of all keys if None. A bound that is None lets all
-        through. Of many that admit at once, no place is given twice.
+        Looks at the gate of the type, and at those of ``keys``, or of all keys if None. A bound that is None lets
+        all through. Of many that admit at once, no place is given twice.
         """
 
     def held_types(self) -> list[str]:
@@ -306,7 +306,8 @@ class JobStore(Protocol):
         """End runs where id and fence match and the run is not settled yet (``lease_owner`` is there), in one
         transaction where the store has them. So a run is settled once, however often it is asked for.
 
-        Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, and the reason (None for Finish).
+        Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, and the reason (None for
+        Finish).
 
         A row may also have become ready by :meth:`recover` since: its fence still matches, so its late
         holder may settle it. A dead row's holder may too. Rows that come back are ``delayed`` if
@@ -348,16 +349,16 @@ class JobStore(Protocol):
         """How many ready rows of its type come before ``row`` by (priority, order added); ``limit`` at most."""
 
     def purge(self, type: str, limit: int) -> int:
-        """Delete up to ``limit`` rows of the type that do not run, and free the type's unique keys that no job has any
-        more; returns how many rows.
+        """Delete up to ``limit`` rows of the type that do not run, and free the type's unique keys that no job has
+        any more; returns how many rows.
         """
 
     def pause(self, type: str, now: float) -> bool:
         """Remember that ``type`` (or :data:`ALL_TYPES`) is paused since ``now``; False if it was already."""
 
     def resume(self, type: str) -> bool:
-        """End the pause of ``type`` (or of :data:`ALL_TYPES`, which leaves those of single types); False if there was
-        none.
+        """End the pause of ``type`` (or of :data:`ALL_TYPES`, which leaves those of single types); False if there
+        was none.
         """
 
     def paused(self) -> dict[str, float]:
@@ -391,11 +392,11 @@ class JobStore(Protocol):
         """
 
     def expire(self, now: float, limit: int) -> int:
-        """Delete up to ``limit`` done rows whose ``keep_until <= now``, the earliest first; returns how many. Nothing
-        that is not done is ever deleted by its age.
+        """Delete up to ``limit`` done rows whose ``keep_until <= now``, the earliest first; returns how many.
+        Nothing that is not done is ever deleted by its age.
 
-        Also forgets, up to ``limit`` each, what nobody asks for any more: unique keys that are not taken, claims that
-        throttles counted more than a day ago, workers that were not heard of for a day.
+        Also forgets, up to ``limit`` each, what nobody asks for any more: unique keys that are not taken, claims
+        that throttles counted more than a day ago, workers that were not heard of for a day.
         """
 
     def find_due(self, now: float, limit: int) -> list[Due]:

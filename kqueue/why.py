@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kqueue.findings import holder
+from kqueue.ids import maker
 from kqueue.job import Row, State
 from kqueue.moments import moment, span
 from kqueue.presence import is_alive
@@ -108,7 +108,7 @@ def _done(facts: Facts) -> Answer:
 
 def _running(facts: Facts) -> Answer:
     row, until = facts.row, facts.row.lease_until or 0.0
-    who = holder(row.lease_owner)
+    who = maker(row.lease_owner)
     if until > facts.now:
         return Answer(
             Cause.RUNNING, f"it runs, its lease held by {who} until {moment(until)} (for {span(until - facts.now)})"

@@ -18,14 +18,14 @@ ROOMS = {
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
     "engine": (
-        "batch chores crew cron doorbell ending execution findings limits pauses presence quarantine runner settling"
-        " sweep turns watchdog why",
+        "batch chores crew cron dead doctor doorbell ending execution findings limits pauses presence quarantine"
+        " runner settling sweep turns watchdog why",
         "values contracts rules",
     ),
     "queue": ("queue", "values contracts rules brokers stores engine"),
-    "public": ("__init__", "values queue"),
+    "public": ("__init__", "values engine queue"),
     "programs": ("app demo", "public"),
-    "commands": ("cli commands", "public programs"),
+    "commands": ("cli commands", "values public programs"),
     "entry": ("__main__", "commands"),
 }
 ROOM_OF = {module: room for room, (modules, _) in ROOMS.items() for module in modules.split()}

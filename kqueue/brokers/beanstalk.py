@@ -30,6 +30,20 @@ NOT_PUT = {
     b"DRAINING": "the server is in drain mode (SIGUSR1): restart it",
     b"JOB_TOO_BIG": "the server takes smaller entries than it said: start it with the default -z",
 }
+#: Figures of a server that somebody should look at, with what they mean. Without a binlog its index stays 0.
+WARNINGS = (
+    ("draining", "true", "the server is in drain mode (SIGUSR1) and takes no put: restart it"),
+    (
+        "binlog-current-index",
+        "0",
+        "the server has no binlog (-b): when it restarts, the sweep has to put every waiting job again",
+    ),
+)
+#: Of a tube, where they are not 0.
+TUBE_WARNINGS = (
+    ("pause-time-left", "the tube of type {type} is paused by somebody for another {number} s; KQueue never does"),
+    ("current-jobs-buried", "{number} entries that are not ours were buried in the tube of type {type}"),
+)
 #: Where beanstalkd's figures for a tube stand, by our name.
 DEPTHS = {
     "ready": "current-jobs-ready",
@@ -161,6 +175,25 @@ class BeanstalkBroker:
         types_by_tube = {self._tube(type): type for type in types}
         wire.watch_only(tuple(types_by_tube))  # refuses bad names now, not at the first reserve
         return BeanstalkSubscription(self._endpoint, types_by_tube, self._clock, self._logger)
+
+    def warnings(self, types: Sequence[str]) -> list[str]:
+        """See :meth:`kqueue.broker.Broker.warnings`."""
+        producer = self._producers.get()
+        with producer.lock:
+            connection = producer.connected()
+            server, *tubes = connection.exchange(
+                [wire.stats(), *(wire.stats_tube(self._tube(one)) for one in types)]
+            )
+        figures = wire.parse_stats(server.body)
+        found = [warning for name, value, warning in WARNINGS if figures.get(name) == value]
+        for type, reply in zip(types, tubes, strict=True):
+            of_tube = wire.parse_stats(reply.body)
+            found += [
+                warning.format(number=of_tube[name], type=type)
+                for name, warning in TUBE_WARNINGS
+                if of_tube.get(name, "0") != "0"
+            ]
+        return [f"{self.address}: {warning}" for warning in found]
 
     def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
         """See :meth:`kqueue.broker.Broker.depths`. A tube that does not exist has zeros."""

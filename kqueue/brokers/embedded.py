@@ -75,6 +75,10 @@ class EmbeddedBroker:
             raise ValueError("types: expected at least one job type")
         return EmbeddedSubscription(self, self._store, self._clock, tuple(types))
 
+    def warnings(self, types: Sequence[str]) -> list[str]:
+        """None: there is no server."""
+        return []
+
     def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
         """Empty: there are no tubes."""
         return {}

@@ -1,14 +1,12 @@
-"""``kqueue list``, ``show``, ``retry`` and ``delete``: look at jobs, and decide what becomes of them."""
+"""``kqueue list``, ``show`` and ``why``: look at jobs."""
 
 import base64
 import json
-import sys
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 import click
 
-from kqueue import Job, KQueue, State
+from kqueue import Answer, Job, State
 from kqueue.commands.terminal import (
     OK,
     SOME_FAILED,
@@ -20,15 +18,7 @@ from kqueue.commands.terminal import (
     print_json,
     queue_options,
 )
-
-_ids_argument = click.argument(
-    "ids",
-    metavar="ID...",
-    nargs=-1,
-    required=True,
-    # An id that is given twice would count as missing the second time.
-    callback=lambda context, parameter, ids: list(dict.fromkeys(ids)),
-)
+from kqueue.moments import moment
 
 
 @click.command("list")
@@ -60,7 +50,7 @@ def list_command(
     if not jobs:
         click.echo(f"no {state} jobs")
         return
-    _print_jobs(jobs)
+    print_jobs(jobs)
     if more_after:
         click.echo(f"There may be more: the same with --after {more_after}")
 
@@ -78,7 +68,7 @@ def show(store: str | None, broker: str | None, job_id: str, with_payload: bool,
         complain(f"there is no job {job_id}; it may have been deleted")
         return SOME_FAILED
     if as_json:
-        print_json(_details(job) | (_payload(job) if with_payload else {}))
+        print_json(_details(job) | {"runs": _runs(job)} | (_payload(job) if with_payload else {}))
         return OK
     details = {name: one_line(str(value)) for name, value in _details(job).items() if value is not None}
     if with_payload:
@@ -86,58 +76,38 @@ def show(store: str | None, broker: str | None, job_id: str, with_payload: bool,
     width = max(map(len, details))
     for name, text in details.items():
         click.echo(f"{name:{width}}  {text}")
+    if job.runs:
+        click.echo()
+        heads = ["begun", "ended", "by", "reason"]
+        print_columns(heads, [["" if value is None else value for value in run.values()] for run in _runs(job)])
     return OK
 
 
 @click.command()
 @queue_options
-@_ids_argument
-@click.option("--reason", required=True, metavar="TEXT", help="Why; it stays with the job.")
-def retry(store: str | None, broker: str | None, ids: Sequence[str], reason: str) -> int:
-    """Bring dead jobs back, their tries cleared, and print how many. Exit status 1 if some were not dead."""
+@click.argument("job_id", metavar="ID")
+@json_option
+def why(store: str | None, broker: str | None, job_id: str, as_json: bool) -> int:
+    """Say why a job does not run, what decides first. Exit status 1 if it is not there."""
     with find_queue(store, broker) as queue:
-        _known(queue, ids)  # for its refusal of malformed ids
-        return _for_each(ids, lambda job_id: queue.retry_job(job_id, reason), done="retried", refused="not dead")
+        answers = queue.why(job_id)
+    if not answers:
+        complain(f"there is no job {job_id}: it is finished, or was deleted, or never added to this store")
+        return SOME_FAILED
+    if as_json:
+        print_json({"id": job_id, "answers": [_answer(one) for one in answers]})
+        return OK
+    for answer in answers:
+        click.echo(one_line(answer.text))
+    return OK
 
 
-@click.command()
-@queue_options
-@_ids_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def delete(store: str | None, broker: str | None, ids: Sequence[str], yes: bool) -> int:
-    """Delete jobs, in whatever state, and print how many there were. Exit status 1 if some were not there."""
-    if not yes and not _is_terminal():
-        raise ValueError("delete: there is no terminal to ask on; give --yes to delete without being asked")
-    with find_queue(store, broker) as queue:
-        jobs = _known(queue, ids)
-        if jobs and not yes:
-            _print_jobs(jobs)
-            if not click.confirm(f"Delete {'this job' if len(jobs) == 1 else f'these {len(jobs)} jobs'}?"):
-                click.echo("deleted 0")
-                return SOME_FAILED
-        return _for_each(ids, queue.delete_job, done="deleted", refused="not there")
+def _answer(answer: Answer) -> dict[str, str]:
+    return {"cause": answer.cause.value, "text": answer.text}
 
 
-def _known(queue: KQueue, ids: Sequence[str]) -> list[Job]:
-    """Those that are there. Raises ``ValueError`` for a malformed id, before the first job is touched."""
-    found = [queue.get_job(job_id) for job_id in ids]
-    return [job for job in found if job is not None]
-
-
-def _for_each(ids: Sequence[str], do: Callable[[str], bool], *, done: str, refused: str) -> int:
-    left = [job_id for job_id in ids if not do(job_id)]
-    click.echo(f"{done} {len(ids) - len(left)}")
-    if left:
-        complain(f"{refused}: {' '.join(left)}")
-    return SOME_FAILED if left else OK
-
-
-def _is_terminal() -> bool:
-    # None where it is closed.
-    return sys.stdin is not None and sys.stdin.isatty()
-
-
-def _print_jobs(jobs: Sequence[Job]) -> None:
+def print_jobs(jobs: Sequence[Job]) -> None:
+    """A line for each."""
     rows = [list(_summary(job).values()) for job in jobs]
     print_columns(list(_summary(jobs[0])), [["" if value is None else value for value in row] for row in rows])
 
@@ -154,11 +124,26 @@ def _details(job: Job) -> dict[str, str | int | float | None]:
         "priority": job.priority,
         "tries": job.tries,
         "fence": job.fence,
-        "created_at": _local_time(job.created_at),
-        "run_at": _local_time(job.run_at),
+        "created_at": moment(job.created_at),
+        "run_at": moment(job.run_at),
         "ttr": job.ttr,
+        "unique": job.unique,
+        "limit_key": job.limit_key,
         "reason": job.reason,
     }
+
+
+def _runs(job: Job) -> list[dict[str, str | None]]:
+    """How its runs ended, the oldest first."""
+    return [
+        {
+            "begun": None if run.begun_at is None else moment(run.begun_at),
+            "ended": moment(run.ended_at),
+            "by": run.worker,
+            "reason": run.reason,
+        }
+        for run in job.runs
+    ]
 
 
 def _payload(job: Job) -> dict[str, object]:
@@ -167,11 +152,3 @@ def _payload(job: Job) -> dict[str, object]:
     if isinstance(value, bytes):
         return {"payload_base64": base64.b64encode(value).decode("ascii")}
     return {"payload": value}
-
-
-def _local_time(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        # A delay may be any finite number of seconds, and reach beyond the last year that a datetime has.
-        return f"{seconds:g} s after 1970"

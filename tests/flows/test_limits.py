@@ -1,4 +1,4 @@
-"""Limits over all workers: never more than allowed, nobody overtaken, no busy loop, and a dead worker's place is free."""
+"""Limits over all workers: never more than allowed, nobody overtaken, and no loop that is busy with nothing."""
 
 import os
 import signal

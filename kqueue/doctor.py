@@ -1,0 +1,133 @@
+"""What an operator should look at, from the state of a store and its tubes: pure."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kqueue.job import State
+from kqueue.moments import span
+from kqueue.presence import is_alive
+from kqueue.store import ALL_TYPES, Standing, WorkerRecord
+
+#: Seconds that a repair may be late before somebody should look: a few sweeps.
+LATE_S = 60.0
+#: Seconds that a ready job may wait before somebody should look.
+LONG_WAIT_S = 600.0
+#: Seconds between this host's clock and the store's.
+CLOCKS_S = 2.0
+#: Jobs that are counted of each kind of repair that is late, at most.
+MOST_COUNTED = 1000
+
+
+class Severity(StrEnum):
+    """How soon to look. Each compares equal to its name."""
+
+    #: Jobs do not run.
+    PROBLEM = "problem"
+    #: Nothing is lost and jobs run, but it is not as it should be.
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """One thing to look at."""
+
+    severity: Severity
+    #: What it is about, in a word or two.
+    about: str
+    #: What it is and what to do, on one line.
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What was read. Times by the store's clock, but for ``host_time``."""
+
+    now: float
+    host_time: float
+    overview: Sequence[Standing]
+    workers: Sequence[WorkerRecord]
+    paused: Mapping[str, float]
+    #: Jobs, counted up to :data:`MOST_COUNTED`, that a sweep should have made ready, taken back or put long ago.
+    overdue: int
+    abandoned: int
+    unput: int
+    #: What the broker says of itself and of the tubes.
+    broker_warnings: Sequence[str]
+    #: Why it does not answer.
+    broker_error: str | None
+
+
+def diagnose(vitals: Vitals) -> list[Symptom]:
+    """Problems first; empty if all is well."""
+    found = [*_servers(vitals), *_workers(vitals), *_repairs(vitals), *_jobs(vitals)]
+    return sorted(found, key=lambda symptom: symptom.severity is not Severity.PROBLEM)
+
+
+def _servers(vitals: Vitals) -> Iterator[Symptom]:
+    if vitals.broker_error is not None:
+        yield Symptom(Severity.PROBLEM, "broker", f"{vitals.broker_error}. Jobs wait in the store until it is back")
+    for warning in vitals.broker_warnings:
+        yield Symptom(Severity.WARNING, "broker", warning)
+    apart = abs(vitals.now - vitals.host_time)
+    if apart > CLOCKS_S:
+        yield Symptom(
+            Severity.WARNING,
+            "clock",
+            f"the store's clock and this host's are {span(apart)} apart: run NTP on both; leases and delays go by"
+            " the store's",
+        )
+
+
+def _workers(vitals: Vitals) -> Iterator[Symptom]:
+    alive = [worker for worker in vitals.workers if is_alive(worker, vitals.now)]
+    served = {type for worker in alive for type in worker.types}
+    waiting: defaultdict[str, int] = defaultdict(int)
+    for standing in vitals.overview:
+        if standing.state in {State.READY, State.HELD} and standing.type not in served:
+            waiting[standing.type] += standing.rows
+    for type, rows in waiting.items():
+        who = "none of the live workers has a handler for them" if alive else "no worker waits for jobs"
+        yield Symptom(
+            Severity.WARNING, "workers", f"{rows} jobs of type {type} wait, and {who}: only cron would run them"
+        )
+    for name, since in vitals.paused.items():
+        what = "the whole queue" if name == ALL_TYPES else f"type {name}"
+        command = "kqueue resume --all" if name == ALL_TYPES else f"kqueue resume {name}"
+        yield Symptom(
+            Severity.WARNING, "pause", f"{what} is paused for {span(vitals.now - since)}; {command} ends it"
+        )
+
+
+def _repairs(vitals: Vitals) -> Iterator[Symptom]:
+    for rows, what in (
+        (vitals.overdue, "are due for more than a minute and not ready"),
+        (vitals.abandoned, "have lost their worker more than a minute ago and were not taken back"),
+        (vitals.unput, "have no pointer in their tube for more than a minute"),
+    ):
+        if rows:
+            number = f"{rows} or more" if rows >= MOST_COUNTED else str(rows)
+            yield Symptom(
+                Severity.PROBLEM,
+                "sweep",
+                f"{number} jobs {what}: nobody sweeps; start a worker, or run kqueue sweep",
+            )
+
+
+def _jobs(vitals: Vitals) -> Iterator[Symptom]:
+    for standing in vitals.overview:
+        waits = vitals.now - standing.oldest_run_at
+        if standing.state == State.READY and waits > LONG_WAIT_S:
+            yield Symptom(
+                Severity.WARNING,
+                "waiting",
+                f"the oldest of {standing.rows} ready jobs of type {standing.type} waits for {span(waits)}:"
+                " more workers, or kqueue why",
+            )
+        elif standing.state == State.DEAD:
+            yield Symptom(
+                Severity.WARNING,
+                "dead",
+                f"{standing.rows} jobs of type {standing.type} are dead: kqueue list --type {standing.type}",
+            )

@@ -1,0 +1,114 @@
+"""Dead jobs: their history, and bringing many of them back or deleting them by a filter."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kqueue import Filter, JobInHand, KQueue
+from kqueue.dead import LOT
+from tests.flows.conftest import MakeQueue
+
+
+@pytest.fixture
+def queue(make_queue: MakeQueue) -> Iterator[KQueue]:
+    with make_queue(max_tries=1) as queue:
+        yield queue
+
+
+def die(queue: KQueue, type: str, payloads: list[Any]) -> list[str]:
+    """Add jobs whose handler raises what they carry, and run them to their end."""
+
+    def fail(job: JobInHand) -> None:
+        raise ValueError(job.payload)
+
+    queue.add_handler(type, fail)
+    ids = queue.add_jobs(type, payloads)
+    assert queue.run_jobs().dead == len(payloads)
+    queue.remove_handler(type)
+    return ids
+
+
+def ids_of(lots: Iterator[list[Any]]) -> list[str]:
+    return [job.id for lot in lots for job in lot]
+
+
+def test_a_filter_leaves_those_of_which_all_of_it_holds(queue: KQueue) -> None:
+    a = die(queue, "a", ["disk full", "no route"])
+    b = die(queue, "b", ["Disk full"])
+    assert ids_of(queue.dead_jobs()) == [*a, *b]
+    assert ids_of(queue.dead_jobs(Filter(type="a"))) == a
+    assert ids_of(queue.dead_jobs(Filter(containing="disk FULL"))) == [a[0], *b]
+    assert ids_of(queue.dead_jobs(Filter(type="b", containing="route"))) == []
+    [job] = [queue.get_job(b[0])]
+    assert job is not None
+    assert ids_of(queue.dead_jobs(Filter(added_since=job.created_at))) == b
+    assert ids_of(queue.dead_jobs(Filter(added_before=job.created_at))) == a
+    assert ids_of(queue.dead_jobs(limit=2)) == a
+
+
+def test_many_are_brought_back_in_lots_and_run(queue: KQueue) -> None:
+    ids = die(queue, "a", ["x"] * (2 * LOT + 50))
+    die(queue, "b", ["x"])
+    lots = queue.retry_dead("mended", Filter(type="a"))
+    assert next(lots) == LOT
+    assert queue.counts("a") == queue.counts("a") | {"ready": LOT, "dead": LOT + 50}  # nothing is done ahead
+    assert list(lots) == [LOT, 50]
+    assert queue.counts("b")["dead"] == 1
+    seen: list[str] = []
+    queue.add_handler("a", lambda job: (seen.append(job.id), job.delete()))
+    assert queue.run_jobs().deleted == len(ids)
+    assert sorted(seen) == ids
+
+
+def test_a_limit_holds_over_the_lots(queue: KQueue) -> None:
+    die(queue, "a", ["x"] * (LOT + 50))
+    assert list(queue.retry_dead("mended", limit=LOT + 20)) == [LOT, 20]
+    assert queue.counts("a")["dead"] == 30
+    assert sum(queue.delete_dead(limit=10)) == 10
+    assert queue.counts("a") == queue.counts("a") | {"dead": 20, "ready": LOT + 20}
+
+
+def test_only_the_dead_are_deleted(queue: KQueue) -> None:
+    die(queue, "a", ["x", "y"])
+    waiting = queue.add_job("a", "z")
+    assert list(queue.delete_dead(Filter(type="a"))) == [2]
+    assert list(queue.delete_dead()) == []
+    assert queue.get_job(waiting) is not None
+
+
+def test_a_job_tells_who_ran_it_when_and_how_that_ended(make_queue: MakeQueue) -> None:
+    queue = make_queue(max_tries=3, retry_delay=0)
+    job_id = queue.add_job("t")
+    reasons = iter(["first", "second", "third"])
+
+    def fail(job: JobInHand) -> None:
+        raise ValueError(next(reasons))
+
+    queue.add_handler("t", fail)
+    before = queue.store.now()
+    queue.run_jobs()
+    job = queue.get_job(job_id)
+    assert job is not None
+    assert [run.reason.partition(" (")[0] for run in job.runs if run.reason] == [
+        "ValueError: first",
+        "ValueError: second",
+        "ValueError: third",
+    ]
+    for run in job.runs:
+        assert run.worker.endswith("on this host")
+        assert run.begun_at is not None
+        assert before - 1 < run.begun_at < run.ended_at + 1
+    assert queue.retry_job(job_id, "once more")
+    revived = queue.get_job(job_id)
+    assert revived is not None
+    assert len(revived.runs) == 3
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5])
+def test_a_limit_that_is_none_is_refused(limit: Any) -> None:
+    queue = KQueue(store="memory:")
+    with pytest.raises((ValueError, TypeError), match="limit: "):
+        queue.retry_dead("mended", limit=limit)
+    with pytest.raises((ValueError, TypeError), match="limit: "):
+        queue.delete_dead(limit=limit)

@@ -1,0 +1,126 @@
+"""What the doctor says of each thing that is not as it should be, and that it is silent of what is."""
+
+from pathlib import Path
+from typing import Any
+
+import greenstalk
+import pytest
+
+from kqueue import KQueue
+from kqueue.brokers.embedded import EmbeddedBroker
+from kqueue.doctor import LONG_WAIT_S, MOST_COUNTED, Severity, Symptom, Vitals, diagnose
+from kqueue.presence import ALIVE_S
+from kqueue.store import ALL_TYPES, Standing, WorkerRecord
+from kqueue.stores.memory import MemoryStore
+from tests.beanstalkd import Beanstalkd
+
+NOW = 1_700_000_000.0
+
+
+def worker(*types: str, seen: float = 1.0) -> WorkerRecord:
+    return WorkerRecord("1" * 28, "here", 1, types, NOW - 100, NOW - seen)
+
+
+def symptoms(**vitals: Any) -> list[Symptom]:
+    well: dict[str, Any] = {
+        "now": NOW,
+        "host_time": NOW,
+        "overview": [Standing("mail", "ready", 5, NOW - 10), Standing("mail", "running", 1, NOW - 10)],
+        "workers": [worker("mail")],
+        "paused": {},
+        "overdue": 0,
+        "abandoned": 0,
+        "unput": 0,
+        "broker_warnings": [],
+        "broker_error": None,
+    }
+    return diagnose(Vitals(**{**well, **vitals}))
+
+
+def test_all_is_well() -> None:
+    assert symptoms() == []
+
+
+@pytest.mark.parametrize(
+    ("vitals", "severity", "about", "said"),
+    [
+        ({"broker_error": "no route"}, "problem", "broker", "no route. Jobs wait in the store until it is back"),
+        ({"broker_warnings": ["no binlog"]}, "warning", "broker", "no binlog"),
+        ({"host_time": NOW + 3}, "warning", "clock", "are 3 s apart"),
+        ({"workers": []}, "warning", "workers", "5 jobs of type mail wait, and no worker waits for jobs"),
+        ({"workers": [worker("other")]}, "warning", "workers", "none of the live workers has a handler"),
+        ({"workers": [worker("mail", seen=ALIVE_S + 1)]}, "warning", "workers", "no worker waits for jobs"),
+        ({"paused": {"mail": NOW - 60}}, "warning", "pause", "type mail is paused for 60 s; kqueue resume mail"),
+        ({"paused": {ALL_TYPES: NOW - 60}}, "warning", "pause", "the whole queue is paused for 60 s"),
+        ({"overdue": 3}, "problem", "sweep", "3 jobs are due for more than a minute"),
+        ({"abandoned": MOST_COUNTED}, "problem", "sweep", "1000 or more jobs have lost their worker"),
+        ({"unput": 1}, "problem", "sweep", "1 jobs have no pointer"),
+        (
+            {"overview": [Standing("mail", "ready", 9, NOW - LONG_WAIT_S - 1)]},
+            "warning",
+            "waiting",
+            "the oldest of 9 ready jobs of type mail waits for 10 min",
+        ),
+        (
+            {"overview": [Standing("mail", "dead", 2, NOW)]},
+            "warning",
+            "dead",
+            "2 jobs of type mail are dead: kqueue list --type mail",
+        ),
+    ],
+)
+def test_each_symptom(vitals: dict[str, Any], severity: str, about: str, said: str) -> None:
+    [found] = symptoms(**vitals)
+    assert (found.severity, found.about) == (severity, about)
+    assert said in found.text
+    assert "\n" not in found.text
+
+
+def test_problems_come_first() -> None:
+    found = symptoms(paused={"mail": NOW}, overdue=1)
+    assert [symptom.severity for symptom in found] == [Severity.PROBLEM, Severity.WARNING]
+
+
+def test_an_embedded_queue_that_is_new_is_well() -> None:
+    assert KQueue(store="memory:").checkup() == []
+
+
+def test_without_a_server_there_is_nothing_to_warn_of() -> None:
+    assert EmbeddedBroker(MemoryStore()).warnings(["mail"]) == []
+
+
+def test_a_beanstalkd_says_what_is_wrong_with_it(start_beanstalkd: Any) -> None:
+    plain, with_binlog = start_beanstalkd(), start_beanstalkd(binlog=True)
+
+    def said(server: Beanstalkd) -> str:
+        queue = KQueue(store="memory:", broker=server.url)
+        queue.add_job("mail")
+        return " ".join(symptom.text for symptom in queue.checkup())
+
+    assert "no binlog (-b)" in said(plain)
+    assert "no binlog" not in said(with_binlog)
+    with_binlog.drain_mode()
+    assert "drain mode" in said(with_binlog)
+
+
+def test_what_strangers_did_to_a_tube(beanstalkd: Beanstalkd) -> None:
+    queue = KQueue(store="memory:", broker=beanstalkd.url)
+    queue.add_job("mail")
+    with greenstalk.Client(("127.0.0.1", beanstalkd.port), use=f"{queue.prefix}mail") as stranger:
+        stranger.put("not ours", priority=0)
+        stranger.pause_tube(f"{queue.prefix}mail", 3600)
+    queue.sweep()  # which buries it
+    said = " ".join(symptom.text for symptom in queue.checkup())
+    assert "the tube of type mail is paused by somebody for another 3" in said
+    assert "1 entries that are not ours were buried in the tube of type mail" in said
+
+
+def test_a_beanstalkd_that_is_down_is_a_problem_and_the_rest_is_told(
+    beanstalkd: Beanstalkd, tmp_path: Path
+) -> None:
+    queue = KQueue(store="memory:", broker=beanstalkd.url)
+    queue.add_job("mail")
+    beanstalkd.kill()
+    found = queue.checkup()
+    assert [symptom.about for symptom in found] == ["broker", "workers"]
+    assert "cannot connect" in found[0].text or "closed the connection" in found[0].text

@@ -305,7 +305,7 @@ def test_no_more_of_a_key_run_than_may(store, by_id):
     assert gates(store, given) == ["t", "t a", "t", "t", "t a", "t"]
 
 
-@pytest.mark.parametrize("key", ["", " ", "a b", "a!", "☃", "x" * 200, "'", '"', "%", "\x01"])
+@pytest.mark.parametrize("key", ["", " ", "a b", "a!", "☃", "x" * 200, "'", '"', "%", "\x01", "a\0b", "\0"])
 def test_a_key_may_be_any_text(store, other, key):
     first, second, another = add(store, *keyed(key, key, key + "x"))
     taken = claim(store, throttles=ONE_A_KEY)

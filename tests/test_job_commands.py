@@ -89,7 +89,8 @@ def test_list_for_programs(shop: Shop, dead: list[str]):
 def test_show_says_all_but_the_payload(shop: Shop, queue: KQueue, dead: list[str]):
     done = shop.kqueue("show", dead[0])
     assert (done.returncode, done.stderr) == (0, "")
-    shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    details, _ = done.stdout.split("\n\n")  # what follows are its runs
+    shown = dict(line.split(maxsplit=1) for line in details.splitlines())
     assert (shown["id"], shown["type"], shown["state"], shown["tries"]) == (dead[0], "greet", "dead", "1")
     assert (shown["priority"], shown["fence"], shown["ttr"]) == ("65536", "1", "60.0")
     assert shown["reason"] == "RuntimeError: two lines ?[2J"

@@ -9,17 +9,24 @@ member takes over before it was copied, with ``journal=false`` when the server d
 whatever the URL prefers.
 
 A window costs a small constant number of commands, since each write waits for the journal: its claim two (a
-read and a write; one more read if a payload is over 16 KiB), its deletes one, a renewal one, an add one.
+read and a write; one more read if a payload is over 16 KiB), its deletes one, a renewal one, an add one. A claim of
+a type that has limits costs four reads more, and some more for limit keys.
+
+What adds a job *and* something else (a unique key, the tick of a schedule) is a transaction. A process that is
+killed within one, in the few milliseconds before its end, keeps that key or schedule shut until the server ends the
+transaction: a minute and a half by default, see ``transactionLifetimeLimitSeconds`` of the server.
 """
 
 import secrets
+from collections.abc import Collection as Many
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pymongo import DeleteOne, MongoClient, ReturnDocument
 from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from kqueue.clock import Clock
@@ -28,6 +35,7 @@ from kqueue.forks import PerProcess
 from kqueue.job import Row, State
 from kqueue.store import (
     Abandoned,
+    Admission,
     Claim,
     Delete,
     Due,
@@ -37,15 +45,24 @@ from kqueue.store import (
     Selection,
     Settled,
     Settlement,
+    Standing,
+    Throttle,
+    Tick,
+    WorkerRecord,
 )
 from kqueue.stores import mongo_commands as commands
+from kqueue.stores import mongo_endings as endings
+from kqueue.stores import mongo_meta as metas
+from kqueue.stores import mongo_notes as notes
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
 from kqueue.stores.mongo_claim import candidates, take
 from kqueue.stores.mongo_errors import named_errors
-from kqueue.stores.mongo_insert import insert
+from kqueue.stores.mongo_insert import all_or_none, insert
+from kqueue.stores.mongo_limits import LimitedJobs
 from kqueue.stores.mongo_link import Link, read_url
 from kqueue.stores.mongo_schema import Document
+from kqueue.stores.mongo_transaction import in_transaction, may_be_done
 from kqueue.window import MAX_JOBS, Limits
 
 #: A projection that the index of :data:`~kqueue.stores.mongo_schema.ORDER` answers without a look at the row.
@@ -111,24 +128,78 @@ class MongoStore:
         After a lost reply the rows that are found are taken. One that is not found is unknown: it may have
         been run and deleted since.
         """
-        try:
-            with self._jobs() as jobs:
-                places = self._links.get().places(len(rows))
-        except StoreError as error:
-            raise AddFailed(f"no job was added: {error}", not_taken=[row.id for row in rows]) from error
-        insert(jobs, rows, places, self._address)
+        database, places = self._ready_to_add(rows)
+        insert(database[schema.JOBS], rows, places, self._address)
+
+    def add_unique(self, row: Row, until: float, now: float) -> str:
+        """See :meth:`kqueue.store.JobStore.add_unique`. After a lost reply the job is looked for."""
+        if row.unique_key is None:
+            raise AddFailed(f"{self._address}: the job has no unique key", not_taken=[row.id])
+        database, places = self._ready_to_add([row])
+        document = schema.to_document(row, places[0])
+        with all_or_none([row], self._address):
+            try:
+                return in_transaction(
+                    database, lambda session: notes.add_unique(database, session, document, until, now)
+                )
+            except PyMongoError as error:
+                if may_be_done(error):
+                    with suppress(PyMongoError):
+                        if matching(database[schema.JOBS], [row.id], {}):
+                            return row.id
+                raise
+
+    def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
+        """See :meth:`kqueue.store.JobStore.add_tick`. After a lost reply the tick is looked for."""
+        database, places = self._ready_to_add(rows)
+        documents = [schema.to_document(*both) for both in zip(rows, places, strict=True)]
+        once = metas.TickOnce(database, tick, documents)
+        with all_or_none(rows, self._address):
+            try:
+                return in_transaction(database, once.add)
+            except PyMongoError as error:
+                if may_be_done(error):
+                    with suppress(PyMongoError):
+                        if once.was_added():
+                            return True
+                raise
+
+    def last_ticks(self) -> dict[str, float]:
+        """See :meth:`kqueue.store.JobStore.last_ticks`."""
+        with self._meta() as meta:
+            return metas.last_ticks(meta)
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """See :meth:`kqueue.store.JobStore.claim`.
 
         When it raises, rows may have been claimed all the same: see :meth:`held_by`.
         """
+        throttles = tuple(one for one in selection.throttles if one.type in selection.types)
+        if throttles:
+            selection = selection._replace(throttles=throttles)
+            with self._jobs() as jobs:
+                return LimitedJobs(jobs, self._address).claim(selection, limits, owner, now, alone)
         later: dict[str, float] = {}
         with self._jobs() as jobs:
             rows, cut = limits.fit(candidates(jobs, selection, limits, now, later))
             if rows:
                 rows = take(jobs, rows, owner, now, alone and len(rows) == 1)
         return Claim(rows, cut, later)
+
+    def admit(
+        self, throttle: Throttle, keys: Many[str] | None, now: float, put_at: float | None, limit: int
+    ) -> Admission:
+        """See :meth:`kqueue.store.JobStore.admit`. With no ``keys`` it reads the names of all gates that hold rows.
+
+        When it raises, rows may have been admitted all the same: they are then found lost, and put.
+        """
+        with self._jobs() as jobs:
+            return LimitedJobs(jobs, self._address).admit(throttle, keys, now, put_at, limit)
+
+    def held_types(self) -> list[str]:
+        """See :meth:`kqueue.store.JobStore.held_types`."""
+        with self._jobs() as jobs:
+            return sorted(jobs.distinct("type", {"state": State.HELD.value}))
 
     def held_by(self, owner: str) -> list[Row]:
         """See :meth:`kqueue.store.JobStore.held_by`. Walks the index of what runs.
@@ -138,7 +209,8 @@ class MongoStore:
         held = {"state": State.RUNNING.value, "lease_owner": owner}
         with self._jobs() as jobs:
             here = jobs.with_options(read_concern=ReadConcern("local"))
-            return [schema.whole_row(found) for found in read(here, held, None, MAX_JOBS, index=schema.LEASES)]
+            found = read(here, held, {"history": False}, MAX_JOBS, index=schema.LEASES)
+            return [schema.whole_row(document) for document in found]
 
     def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
         """See :meth:`kqueue.store.JobStore.renew`."""
@@ -165,7 +237,7 @@ class MongoStore:
         deletes = [one for one in settlements if isinstance(one, Delete)]
         others = [one for one in settlements if not isinstance(one, Delete)]
         with self._jobs() as jobs:
-            written = write(jobs, commands.settlements(settlements, token, now))
+            written = write(jobs, endings.settlements(settlements, token, now))
             lost: set[str] = set()
             if written.matched < len(others):
                 ids = {one.id for one in others}
@@ -182,11 +254,20 @@ class MongoStore:
     # -- the operator's ----------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str]) -> int:
-        """See :meth:`kqueue.store.JobStore.delete`. One by one in one command, so that the driver retries."""
+        """See :meth:`kqueue.store.JobStore.delete`. One by one in one command, so that the driver retries.
+
+        Rows with a unique key, and those that are gone, cost two commands more. When it raises, some rows may be
+        deleted whose keys are still taken, for the time that their adds asked for.
+        """
         if not ids:
             return 0
         with self._jobs() as jobs:
-            return jobs.bulk_write([DeleteOne({"_id": id}) for id in ids], ordered=False).deleted_count
+            plain = [DeleteOne({"_id": id, "unique_key": None}) for id in ids]
+            deleted = jobs.bulk_write(plain, ordered=False).deleted_count
+            if deleted < len(ids):
+                deleted += jobs.bulk_write([DeleteOne({"_id": id}) for id in ids], ordered=False).deleted_count
+                notes.free_keys(jobs.database, ids)
+        return deleted
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """See :meth:`kqueue.store.JobStore.revive`."""
@@ -209,12 +290,12 @@ class MongoStore:
     def find(self, type: str | None, state: str, after: str | None, limit: int) -> list[Row]:
         """See :meth:`kqueue.store.JobStore.find`.
 
-        The dead have an index in the order of their ids. Those in another state are all read and sorted.
+        Dead and done rows have an index in the order of their ids. Those in another state are all read and sorted.
         """
         where: Document = {"state": str(state)} | ({} if type is None else {"type": type})
         if after is not None:
             where["_id"] = {"$gt": after}
-        index = schema.DEAD if state == State.DEAD else schema.ORDER
+        index = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}.get(str(state), schema.ORDER)
         with self._jobs() as jobs:
             found = read(jobs, where, None, limit, sort=[("_id", 1)], index=index)
         return [schema.whole_row(document) for document in found]
@@ -232,16 +313,76 @@ class MongoStore:
         with self._jobs() as jobs:
             return sorted({type for state in State for type in jobs.distinct("type", {"state": state.value})})
 
+    def overview(self) -> list[Standing]:
+        """See :meth:`kqueue.store.JobStore.overview`. Reads every row."""
+        place = {"type": "$type", "state": "$state"}
+        stages: list[Document] = [
+            {"$match": {"state": {"$in": [state.value for state in State]}}},
+            {"$group": {"_id": place, "rows": {"$sum": 1}, "oldest_run_at": {"$min": "$run_at"}}},
+        ]
+        with self._jobs() as jobs:
+            return sorted(Standing(**found.pop("_id"), **found) for found in jobs.aggregate(stages))
+
+    def ahead(self, row: Row, limit: int) -> int:
+        """See :meth:`kqueue.store.JobStore.ahead`. Three reads, of an index but for the row itself."""
+        with self._jobs() as jobs:
+            stored = jobs.find_one({"_id": row.id}, {"place": True})
+            if stored is None:
+                return 0
+            ahead = 0
+            for where in commands.ahead(row, stored["place"]):
+                if ahead < limit:
+                    ahead += len(read(jobs, where, _COVERED, limit - ahead, index=schema.ORDER))
+        return ahead
+
     def purge(self, type: str, limit: int) -> int:
-        """See :meth:`kqueue.store.JobStore.purge`."""
+        """See :meth:`kqueue.store.JobStore.purge`.
+
+        Keys of jobs that had ended before are freed once nothing more is left to be deleted.
+        """
         idle = {"$in": [state.value for state in State if state is not State.RUNNING]}
+        fields = {"unique_key": True}
         with self._jobs() as jobs:
             # Others may claim all that was found; 0 must mean that nothing is left.
-            while found := read(jobs, {"state": idle, "type": type}, {"_id": True}, limit, index=schema.ORDER):
+            while found := read(jobs, {"state": idle, "type": type}, fields, limit, index=schema.ORDER):
                 deleted = write(jobs, commands.purges([row["_id"] for row in found])).deleted
+                keyed = [row["_id"] for row in found if "unique_key" in row]
+                if keyed:
+                    notes.free_orphans_among(jobs.database, keyed)
                 if deleted:
                     return deleted
+            notes.free_orphans(jobs.database, type)
         return 0
+
+    def pause(self, type: str, now: float) -> bool:
+        """See :meth:`kqueue.store.JobStore.pause`."""
+        with self._meta() as meta:
+            return metas.pause(meta, type, now)
+
+    def resume(self, type: str) -> bool:
+        """See :meth:`kqueue.store.JobStore.resume`."""
+        with self._meta() as meta:
+            return metas.resume(meta, type)
+
+    def paused(self) -> dict[str, float]:
+        """See :meth:`kqueue.store.JobStore.paused`."""
+        with self._meta() as meta:
+            return metas.paused(meta)
+
+    def see_worker(self, worker: WorkerRecord) -> None:
+        """See :meth:`kqueue.store.JobStore.see_worker`."""
+        with self._jobs() as jobs:
+            notes.see_worker(jobs.database[schema.NOTES], worker)
+
+    def forget_worker(self, id: str) -> None:
+        """See :meth:`kqueue.store.JobStore.forget_worker`."""
+        with self._jobs() as jobs:
+            notes.forget_worker(jobs.database[schema.NOTES], id)
+
+    def workers(self) -> list[WorkerRecord]:
+        """See :meth:`kqueue.store.JobStore.workers`."""
+        with self._jobs() as jobs:
+            return notes.workers(jobs.database[schema.NOTES])
 
     # -- the sweep's -------------------------------------------------------------------------------------
 
@@ -268,12 +409,28 @@ class MongoStore:
         """See :meth:`kqueue.store.JobStore.recover`. One write for the ready, one for the dead."""
         with self._jobs() as jobs:
             while found := _abandoned(jobs, now, limit):
-                recovery = commands.recoveries(found, now, max_crashes)
+                recovery = endings.recoveries(found, now, max_crashes)
                 ready = write(jobs, recovery.ready).matched
                 dead = write(jobs, recovery.dead).matched
                 if ready or dead:
                     return Recovered(ready, dead)
         return Recovered(0, 0)
+
+    def expire(self, now: float, limit: int) -> int:
+        """See :meth:`kqueue.store.JobStore.expire`.
+
+        Claims that throttles counted are not forgotten here: they stand in one document for each type, a few
+        hundred at most, and each claim drops what is not counted any more.
+        """
+        deleted = 0
+        with self._jobs() as jobs:
+            earliest = [("keep_until", 1)]
+            while not deleted and (
+                found := read(jobs, commands.kept(now), {"_id": True}, limit, sort=earliest, index=schema.KEPT)
+            ):
+                deleted = write(jobs, commands.expiries([row["_id"] for row in found])).deleted
+            notes.forget(jobs.database, now, limit)
+        return deleted
 
     def find_due(self, now: float, limit: int) -> list[Due]:
         """See :meth:`kqueue.store.JobStore.find_due`."""
@@ -338,6 +495,14 @@ class MongoStore:
     def pulse(self) -> object:
         """None: MongoDB has no such token that would be cheaper than to look."""
         return None
+
+    def _ready_to_add(self, rows: Sequence[Row]) -> tuple[Database[Document], range]:
+        """The database, opened, and the places of new rows. Raises ``AddFailed``."""
+        try:
+            with self._jobs() as jobs:
+                return jobs.database, self._links.get().places(len(rows))
+        except StoreError as error:
+            raise AddFailed(f"no job was added: {error}", not_taken=[row.id for row in rows]) from error
 
     @contextmanager
     def _jobs(self) -> Iterator[Collection[Document]]:

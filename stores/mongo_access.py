@@ -1,7 +1,7 @@
 """Reading and writing rows of a MongoDB, each with one command; and finding out which rows a write got."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
@@ -9,8 +9,12 @@ from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeo
 from kqueue.stores.mongo_commands import Write
 from kqueue.stores.mongo_schema import Document, make_indexes
 
+T = TypeVar("T")
+
 #: What the server says, with no code of its own (2, BadValue).
 _NO_SUCH_INDEX = "hint provided does not correspond to an existing index"
+#: In one reply.
+_GROUPS = 10_000
 
 
 def read(
@@ -28,16 +32,26 @@ def read(
     If it is gone (somebody dropped the collection while we use it), all are made again.
     """
     # Without a batch size the first reply ends after 101 rows.
-    found = jobs.find(where, fields, limit=limit, batch_size=limit, sort=sort)
+    how: dict[str, Any] = {"limit": limit, "batch_size": limit, "sort": sort}
     if index is None:
-        return list(found)
+        return list(jobs.find(where, fields, **how))
+    return _with_index(jobs, lambda: list(jobs.find(where, fields, **how).hint(index)))
+
+
+def group(jobs: Collection[Document], where: Document, groups: Mapping[str, Any], index: str) -> list[Document]:
+    """The groups of the rows that match, by the named index."""
+    stages: list[Document] = [{"$match": where}, {"$group": groups}]
+    return _with_index(jobs, lambda: list(jobs.aggregate(stages, hint=index, batchSize=_GROUPS)))
+
+
+def _with_index(jobs: Collection[Document], call: Callable[[], T]) -> T:
     try:
-        return list(found.hint(index))
+        return call()
     except OperationFailure as error:
         if _NO_SUCH_INDEX not in str(error):
             raise
         make_indexes(jobs.database)
-        return list(found.rewind())
+        return call()
 
 
 class Written(NamedTuple):
@@ -45,12 +59,14 @@ class Written(NamedTuple):
 
     matched: int = 0
     deleted: int = 0
+    #: By an update that found nothing to change.
+    inserted: int = 0
     #: Sent twice, so the counts may miss what the first sending did.
     repeated: bool = False
 
 
-def write(jobs: Collection[Document], writes: Sequence[Write]) -> Written:
-    """Send ``writes``: one command for all updates, one for all deletes.
+def write(jobs: Collection[Document], writes: Sequence[Write], *, ordered: bool = False) -> Written:
+    """Send ``writes``: one command for all updates, one for all deletes. ``ordered``: the first that fails ends it.
 
     If the connection breaks they are sent once more, which their filters make safe.
     """
@@ -58,16 +74,18 @@ def write(jobs: Collection[Document], writes: Sequence[Write]) -> Written:
         return Written()
     repeated = False
     try:
-        result = jobs.bulk_write(writes, ordered=False)
+        result = jobs.bulk_write(writes, ordered=ordered)
     except ServerSelectionTimeoutError:
         raise  # no server was found in time: nothing was sent, and a second wait would find none either
     except AutoReconnect:
         repeated = True
-        result = jobs.bulk_write(writes, ordered=False)
-    return Written(result.matched_count, result.deleted_count, repeated)
+        result = jobs.bulk_write(writes, ordered=ordered)
+    return Written(result.matched_count, result.deleted_count, result.upserted_count, repeated)
 
 
 def matching(jobs: Collection[Document], ids: Iterable[str], where: Document) -> set[str]:
     """Those of ``ids`` whose rows match."""
     ids = list(ids)
+    if not ids:
+        return set()
     return {row["_id"] for row in read(jobs, {"_id": {"$in": ids}} | where, {"_id": True}, len(ids))}

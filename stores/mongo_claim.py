@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from pymongo import WriteConcern
 from pymongo.collection import Collection
@@ -24,16 +25,40 @@ _TYPES_IN_QUERY = 100
 _FIRST_PAGE = 64
 
 
+#: A claim without ids reads so many more rows at once, at most, after those that were held back.
+_LARGEST_PAGE = 1000
+
+
+class Door(Protocol):
+    """Where candidates pass, or are held back."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has held back so many that a claim without ids may end."""
+
+    def expect(self, rows: Sequence[Document]) -> None:
+        """These may come."""
+
+    def passes(self, row: Document) -> bool:
+        """False if it is held back."""
+
+
 def candidates(
-    jobs: Collection[Document], selection: Selection, limits: Limits, now: float, later: dict[str, float]
+    jobs: Collection[Document],
+    selection: Selection,
+    limits: Limits,
+    now: float,
+    later: dict[str, float],
+    *,
+    door: Door | None = None,
 ) -> Iterator[Row]:
     """What may be claimed, in the selection's order, read as it is asked for.
 
     Rows chosen by id that are not due yet go into ``later`` with their ``run_at``.
     """
     if selection.ids is None:
-        found = _by_priority(jobs, selection.types, limits.jobs + 1)
-        yield from _with_payloads(jobs, found, limits.payload_bytes)
+        for found in _by_priority_on(jobs, selection.types, limits.jobs + 1, door):
+            yield from _with_payloads(jobs, found, limits.payload_bytes, door)
         return
     for ids in commands.pages(selection.ids, max(_FIRST_PAGE, limits.jobs + 1)):
         due = []
@@ -42,7 +67,7 @@ def candidates(
                 later[row["_id"]] = row["run_at"]
             else:
                 due.append(row)
-        yield from _with_payloads(jobs, due, limits.payload_bytes)
+        yield from _with_payloads(jobs, due, limits.payload_bytes, door)
 
 
 def take(jobs: Collection[Document], rows: Sequence[Row], owner: str, now: float, alone: bool) -> list[Row]:
@@ -59,16 +84,32 @@ def take(jobs: Collection[Document], rows: Sequence[Row], owner: str, now: float
         got = matching(jobs, [row.id for row in rows], {"lease_owner": owner})
     except PyMongoError:
         if alone:
-            _deny_solitude(jobs, owner, rows[0].id)
+            deny_solitude(jobs, owner, rows[0].id)
         raise
     return [row for row in ours if row.id in got]
 
 
-def _deny_solitude(jobs: Collection[Document], owner: str, id: str) -> None:
+def deny_solitude(jobs: Collection[Document], owner: str, id: str) -> None:
+    """After a claim that failed: if it was done all the same, the job did not run alone."""
     # Waits for no majority: that one is missing may be why the claim failed.
     here = jobs.with_options(write_concern=WriteConcern(w=1))
     with suppress(PyMongoError):
         here.update_one({"_id": id, "lease_owner": owner}, {"$set": {"alone": False}})
+
+
+def _by_priority_on(
+    jobs: Collection[Document], types: Sequence[str], size: int, door: Door | None
+) -> Iterator[list[Document]]:
+    """The first ``size`` rows; and where a door may have held them back, page after page of those behind them."""
+    found = _by_priority(jobs, types, size)
+    yield found
+    seen: set[str] = set()
+    while door is not None and not door.is_full and len(found) >= size:
+        # Read again from the first: no position can be named that an index would find for several types.
+        seen |= {row["_id"] for row in found}
+        size += min(3 * size, _LARGEST_PAGE)
+        found = _by_priority(jobs, types, size)
+        yield [row for row in found if row["_id"] not in seen]
 
 
 def _by_priority(jobs: Collection[Document], types: Sequence[str], limit: int) -> list[Document]:
@@ -93,11 +134,17 @@ def _by_id(jobs: Collection[Document], ids: Sequence[str], types: Sequence[str])
     return [by_id[id] for id in ids if id in by_id]
 
 
-def _with_payloads(jobs: Collection[Document], rows: Sequence[Document], room: int) -> Iterator[Row]:
-    """The rows, in order. Long payloads are read ahead, as many bytes as fit a window at once."""
+def _with_payloads(
+    jobs: Collection[Document], rows: Sequence[Document], room: int, door: Door | None
+) -> Iterator[Row]:
+    """The rows that pass, in order. Long payloads are read ahead, as many bytes as fit a window at once."""
     read: dict[str, bytes] = {}
     asked: set[str] = set()
+    if door is not None:
+        door.expect(rows)
     for at, row in enumerate(rows):
+        if door is not None and not door.passes(row):
+            continue
         payload = schema.payload_of(row)
         if payload is None:
             id = row["_id"]

@@ -13,27 +13,24 @@ never walks a backlog that happens to begin with the same rows.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
-from pymongo import DeleteMany, UpdateMany
+from pymongo import DeleteMany, DeleteOne, UpdateMany, UpdateOne
 
 from kqueue.job import Row, State
-from kqueue.rules import recovery
-from kqueue.store import Abandoned, Delete, Die, Due, Head, Held, Retry, Settlement, Unget
+from kqueue.store import Abandoned, Due, Head, Held
 from kqueue.stores.mongo_schema import LEFT_OUT, Document
-from kqueue.stores.transitions import waiting
 
-Write: TypeAlias = UpdateMany | DeleteMany
+Write: TypeAlias = UpdateMany | UpdateOne | DeleteMany | DeleteOne
 
-READY, DELAYED, RUNNING, DEAD = (str(s) for s in (State.READY, State.DELAYED, State.RUNNING, State.DEAD))
+READY, DELAYED, RUNNING = (str(state) for state in (State.READY, State.DELAYED, State.RUNNING))
+HELD, DEAD, DONE = (str(state) for state in (State.HELD, State.DEAD, State.DONE))
 
-_NO_DEATHS: Document = {"crashes": 0, "suspicion": 0}
-#: No field says 0 as well.
-_NONE: Document = {"$in": [0, None]}
+#: No death is held against a job any more.
+NO_DEATHS: Document = {"crashes": 0, "suspicion": 0}
 #: A run that is settled has no holder any more.
-_SETTLED: Document = {"lease_owner": None}
+SETTLED: Document = {"lease_owner": None}
 _DUE_FIELDS = ("_id", "type", "priority", "run_at", "put_at")
 #: A projection: what a ``Due`` needs.
 DUE = dict.fromkeys(_DUE_FIELDS, True)
@@ -55,28 +52,46 @@ def to_abandoned(document: Document) -> Abandoned:
 
 def claimable(ids: Sequence[str], types: Sequence[str]) -> Document:
     """Ready and delayed rows among ``ids``, the delayed ones due or not."""
-    return _among(ids, {"state": _not(READY, DELAYED)}) | {"type": {"$in": list(types)}}
+    return among(ids, {"state": none_of(READY, DELAYED)}) | {"type": {"$in": list(types)}}
 
 
-def claims(rows: Sequence[Row], owner: str, now: float, alone: bool) -> list[Write]:
-    """Claim ``rows``: one write for all that were read alike.
+def claims(rows: Sequence[Row], owner: str, now: float, alone: bool, limited: Collection[str] = ()) -> list[Write]:
+    """Claim ``rows``: one write for all that were read alike. Those of ``limited`` types are counted.
 
     A late holder may settle a row between our read and this write, at the same fence; ``lease_owner`` is then
     taken off, so it is compared too.
     """
-    groups: defaultdict[tuple[int, float, str | None], list[str]] = defaultdict(list)
+    groups: defaultdict[tuple[int, float, str | None, str | None], list[str]] = defaultdict(list)
     for row in rows:
-        groups[row.fence, row.ttr, row.lease_owner].append(row.id)
+        groups[row.fence, row.ttr, row.lease_owner, row.type if row.type in limited else None].append(row.id)
     return [
         UpdateMany(
-            _among(ids, {"state": _not(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder},
+            among(ids, {"state": none_of(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder},
             {
-                "$set": {"state": RUNNING, "lease_owner": owner, "lease_until": now + ttr, "alone": alone},
+                "$set": {"state": RUNNING, "lease_owner": owner, "lease_until": now + ttr, "alone": alone}
+                | ({} if gate is None else {"gate": gate}),
                 "$inc": {"fence": 1, "tries": 1},
             },
         )
-        for (fence, ttr, late_holder), ids in groups.items()
+        for (fence, ttr, late_holder, gate), ids in groups.items()
     ]
+
+
+def holds(held: Mapping[str, Sequence[str]], now: float) -> list[Write]:
+    """Hold rows, given by the gates that hold them."""
+    return [
+        UpdateMany(
+            among(ids, {"state": none_of(READY, DELAYED)}, {"state": DELAYED, "run_at": {"$gt": now}}),
+            {"$set": {"state": HELD, "gate": gate, "put_at": None}},
+        )
+        for gate, ids in held.items()
+    ]
+
+
+def admissions(ids: Sequence[str], token: str, put_at: float | None) -> list[Write]:
+    """Make held rows ready. They keep their gate."""
+    ready = {"state": READY, "put_at": put_at, "written_by": token}
+    return [UpdateMany(among(ids, {"state": none_of(HELD)}), {"$set": ready})] if ids else []
 
 
 def renewals(held: Sequence[Held], now: float, alone: bool | None) -> list[Write]:
@@ -86,71 +101,36 @@ def renewals(held: Sequence[Held], now: float, alone: bool | None) -> list[Write
         groups[job.fence, job.ttr].append(job.id)
     return [
         UpdateMany(
-            _among(ids, {"state": _not(RUNNING, READY)}, _SETTLED) | {"fence": fence},
+            among(ids, {"state": none_of(RUNNING, READY)}, SETTLED) | {"fence": fence},
             {"$set": {"state": RUNNING, "lease_until": now + ttr} | ({} if alone is None else {"alone": alone})},
         )
         for (fence, ttr), ids in groups.items()
     ]
 
 
-def settlements(many: Sequence[Settlement], token: str, now: float) -> list[Write]:
-    """Deletes, one write for each fence; then the others, one write for all that say the same."""
-    deletes: defaultdict[int, list[str]] = defaultdict(list)
-    updates: defaultdict[tuple[type, Any], list[str]] = defaultdict(list)
-    for one in many:
-        if isinstance(one, Delete):
-            deletes[one.fence].append(one.id)
-        else:
-            updates[type(one), one._replace(id="")].append(one.id)
-    return [
-        *(DeleteMany(_among(ids, _SETTLED) | {"fence": fence}) for fence, ids in deletes.items()),
-        *chain.from_iterable(_endings(alike, ids, token, now) for (_, alike), ids in updates.items()),
-    ]
-
-
 def revivals(ids: Sequence[str], token: str, reason: str, now: float, put_at: float | None) -> list[Write]:
     """Make the dead among ``ids`` ready."""
-    fresh = {"state": READY, "run_at": now, "put_at": put_at, "reason": _text(reason), "written_by": token}
-    fresh |= {"tries": 0, "failures": 0} | _NO_DEATHS | _SETTLED
-    return [UpdateMany(_among(ids, {"state": _not(DEAD)}), {"$set": fresh})]
+    fresh = {"state": READY, "run_at": now, "put_at": put_at, "reason": text(reason), "written_by": token}
+    fresh |= {"tries": 0, "failures": 0} | NO_DEATHS | SETTLED
+    return [UpdateMany(among(ids, {"state": none_of(DEAD)}), {"$set": fresh})]
 
 
 def promotions(ids: Sequence[str], now: float) -> list[Write]:
     """Make the delayed among ``ids`` ready that are due."""
     if not ids:
         return []
-    due = _among(ids, {"state": _not(DELAYED)}, {"run_at": {"$gt": now}})
+    due = among(ids, {"state": none_of(DELAYED)}, {"run_at": {"$gt": now}})
     return [UpdateMany(due, {"$set": {"state": READY}})]
-
-
-class Recovery(NamedTuple):
-    """What becomes of abandoned rows."""
-
-    ready: list[Write]
-    dead: list[Write]
-
-
-def recoveries(found: Sequence[Abandoned], now: float, max_crashes: int) -> Recovery:
-    """Take abandoned rows from their holder."""
-    groups: defaultdict[tuple[bool, int], list[str]] = defaultdict(list)
-    for row in found:
-        groups[row.alone, row.crashes if row.alone else 0].append(row.id)
-    recovered = Recovery([], [])
-    for (alone, crashes), ids in groups.items():
-        state, reason = recovery(alone, crashes, max_crashes)
-        still = _among(ids, {"state": _not(RUNNING)}, {"lease_until": {"$gt": now}})
-        as_read: Document = {"alone": True, "crashes": crashes or _NONE} if alone else {"alone": False}
-        fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
-        death = "crashes" if alone else "suspicion"
-        (recovered.dead if state == State.DEAD else recovered.ready).append(
-            UpdateMany(still | as_read, {"$set": fields, "$inc": {death: 1}})
-        )
-    return recovered
 
 
 def purges(ids: Sequence[str]) -> list[Write]:
     """Delete those of ``ids`` that do not run."""
-    return [DeleteMany(_among(ids, {"state": RUNNING}))] if ids else []
+    return [DeleteMany(among(ids, {"state": RUNNING}))] if ids else []
+
+
+def expiries(ids: Sequence[str]) -> list[Write]:
+    """Delete those of ``ids`` that are done."""
+    return [DeleteMany(among(ids, {"state": none_of(DONE)}))] if ids else []
 
 
 def marks(dues: Sequence[Due], token: str, put_at: float) -> list[Write]:
@@ -160,7 +140,7 @@ def marks(dues: Sequence[Due], token: str, put_at: float) -> list[Write]:
         groups[due.put_at].append(due.id)
     return [
         UpdateMany(
-            _among(ids, {"state": _not(READY, DELAYED)}) | {"put_at": as_read},
+            among(ids, {"state": none_of(READY, DELAYED)}) | {"put_at": as_read},
             {"$set": {"put_at": put_at, "written_by": token}},
         )
         for as_read, ids in groups.items()
@@ -175,6 +155,18 @@ def due(now: float) -> Document:
 def abandoned(now: float) -> Document:
     """Running rows whose lease has run out."""
     return {"state": RUNNING, "lease_until": {"$lte": now}}
+
+
+def kept(now: float) -> Document:
+    """Done rows that need not be kept any more."""
+    return {"state": DONE, "keep_until": {"$lte": now}}
+
+
+def ahead(row: Row, place: int) -> list[Document]:
+    """Ready rows of its type that come before a row; each is a range of the index."""
+    ready: Document = {"state": READY, "type": row.type}
+    best = ready | {"priority": {"$lt": int(row.priority)}}
+    return [best, ready | {"priority": int(row.priority), "place": {"$lt": place}}]
 
 
 def unput(until: float) -> Document:
@@ -204,32 +196,16 @@ def pages(ids: Iterable[str], size: int) -> Iterator[list[str]]:
         size *= 2
 
 
-def _endings(alike: Retry | Unget | Die, ids: list[str], token: str, now: float) -> list[Write]:
-    where = _among(ids, _SETTLED) | {"fence": alike.fence}
-    fields: Document = _SETTLED | {"lease_until": None, "alone": False, "written_by": token}
-    if isinstance(alike, Die):
-        fields |= {"state": DEAD, "reason": _text(alike.reason), "put_at": None} | _NO_DEATHS
-        return [UpdateMany(where, {"$set": fields, "$inc": {"failures": 1}})]
-    fields |= {"state": str(waiting(alike.run_at, now)), "run_at": alike.run_at, "put_at": alike.put_at}
-    if isinstance(alike, Retry):
-        fields |= {"reason": _text(alike.reason)} | _NO_DEATHS
-        return [UpdateMany(where, {"$set": fields, "$inc": {"failures": 1}})]
-    if alike.priority is not None:
-        fields["priority"] = int(alike.priority)
-    if alike.started:
-        fields |= _NO_DEATHS
-    return [UpdateMany(where, {"$set": fields, "$inc": {"tries": -1}})]
-
-
-def _among(ids: Sequence[str], *refused: Document) -> Document:
+def among(ids: Sequence[str], *refused: Document) -> Document:
     """Rows among ``ids`` that none of ``refused`` matches."""
     return {"_id": {"$in": list(ids)}, "$nor": list(refused)}
 
 
-def _not(*states: str) -> Document:
+def none_of(*states: str) -> Document:
+    """Any state but these."""
     return {"$nin": list(states)}
 
 
-def _text(reason: str) -> str:
+def text(reason: str) -> str:
     """BSON holds no lone surrogates, and a reason may quote a file's name with some."""
     return reason.encode("utf-8", "backslashreplace").decode("utf-8")

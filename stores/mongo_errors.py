@@ -8,6 +8,8 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, 
 
 from kqueue.errors import StoreError, StoreUnavailable
 
+#: The server undid a transaction since others were faster, or since it has a new primary.
+TRANSIENT = "TransientTransactionError"
 #: Where the driver's text goes on with its settings, its view of all servers, or the whole reply.
 _REST = re.compile(r" \(configured timeouts|, Timeout: |, Topology Description|, full error|[\r\n]")
 #: Characters of it in ours at most; the rest is in the chained one.
@@ -17,14 +19,16 @@ _MOST_CHARS = 240
 def named(error: PyMongoError, address: str) -> StoreError:
     """``error`` as ours, which it is chained to."""
     said = _REST.split(_said(error), maxsplit=1)[0][:_MOST_CHARS]
-    ours = (
-        StoreUnavailable(
+    ours: StoreError
+    if _may_pass(error):
+        ours = StoreUnavailable(
             f"{address}: MongoDB does not answer ({said}); check that it runs, has a primary and a majority,"
             " and can be reached from here"
         )
-        if _may_pass(error)
-        else StoreError(f"{address}: MongoDB refuses ({said}); check the user, its rights and the URL's options")
-    )
+    elif error.has_error_label(TRANSIENT):
+        ours = StoreUnavailable(f"{address}: others change the same for too long ({said}); try again")
+    else:
+        ours = StoreError(f"{address}: MongoDB refuses ({said}); check the user, its rights and the URL's options")
     ours.__cause__ = error
     return ours
 

@@ -1,7 +1,7 @@
 """Adding rows to a MongoDB, and what became of each when something fails."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from pymongo.collection import Collection
@@ -18,6 +18,7 @@ from kqueue.job import Row
 from kqueue.stores.mongo_access import matching
 from kqueue.stores.mongo_errors import named
 from kqueue.stores.mongo_schema import MAX_PAYLOAD_BYTES, Document, to_document
+from kqueue.stores.mongo_transaction import may_be_done
 
 #: Bytes of payload in one command at most, so that the driver never splits it (it does at 48 MB).
 _COMMAND_BYTES = 32 * 2**20
@@ -58,6 +59,23 @@ def insert(jobs: Collection[Document], rows: Sequence[Row], places: Sequence[int
             not_taken=outcome.not_taken,
             unknown=outcome.unknown,
         ) from error
+
+
+@contextmanager
+def all_or_none(rows: Sequence[Row], address: str) -> Iterator[None]:
+    """Around a transaction that adds ``rows``: what is raised is raised as ``AddFailed``, naming ``address``.
+
+    The rows are unknown where nobody can tell what became of it.
+    """
+    _refuse_too_long(rows, address)
+    ids = [row.id for row in rows]
+    try:
+        yield
+    except PyMongoError as error:
+        ours = named(error, address)
+        if may_be_done(error):
+            raise AddFailed(f"{len(rows)} jobs are unknown: {ours}", unknown=ids) from ours
+        raise AddFailed(f"no job was added: {ours}", not_taken=ids) from ours
 
 
 def _insert_part(jobs: Collection[Document], documents: list[Document], outcome: _Outcome) -> None:

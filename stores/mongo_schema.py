@@ -1,15 +1,19 @@
 """What the MongoDB store keeps: a row as a document, the indexes, and the version of both.
 
-``kqueue_jobs`` holds a document for each job, ``_id`` being the job's id; ``kqueue_meta`` holds the schema's
-version, the time of the last sweep and the settings.
+``kqueue_jobs`` holds a document for each job, ``_id`` being the job's id, and one for each type that has limits
+(see :mod:`kqueue.stores.mongo_turns`). ``kqueue_notes`` holds what is remembered for a time: unique keys and
+workers. ``kqueue_meta`` holds the little that stays: the schema's version, the time of the last sweep, the
+settings, the last ticks of schedules, and what is paused.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from pymongo import IndexModel
 from pymongo.database import Database
 
+from kqueue import history
 from kqueue.errors import StoreError
 from kqueue.job import Row, State
 
@@ -17,6 +21,7 @@ Document: TypeAlias = dict[str, Any]
 
 JOBS = "kqueue_jobs"
 META = "kqueue_meta"
+NOTES = "kqueue_notes"
 
 #: Bytes. A longer payload stands in a field of its own, so that candidates can be read without it. A full
 #: window of payloads of this length is as much as a window may hold (8 MB), and fits one reply (16 MB).
@@ -24,8 +29,9 @@ INLINE_BYTES = 16 * 1024
 #: Bytes of payload at most: MongoDB's 16 MiB for a document, less what stands beside the payload.
 #: https://www.mongodb.com/docs/manual/reference/limits/
 MAX_PAYLOAD_BYTES = 16 * 2**20 - 64 * 1024
-#: A projection: everything but a long payload.
-WITHOUT_LARGE = {"large_payload": False}
+#: A projection: what a claim reads of a candidate. No long payload, which may be too much for one reply, and no
+#: history.
+WITHOUT_LARGE = {"large_payload": False, "history": False}
 
 #: By (priority, order added) within a state and type.
 ORDER = "order"
@@ -39,8 +45,21 @@ DELAYED = "delayed"
 LEASES = "leases"
 #: Dead rows by id.
 DEAD = "dead"
+#: Done rows by id.
+DONE = "done"
+#: Done rows by the end of their keeping.
+KEPT = "kept"
+#: Rows that stand at a gate, by (priority, order added) within a state and gate.
+GATES = "gates"
+#: Running rows with a limit key.
+LIMIT_KEYS = "limit_keys"
+#: Notes by the time when they are to be looked at.
+LOOK_AT = "look_at"
+#: Unique keys by the job that has them.
+JOB = "job"
 
-# Each index is paid for at each change of a row; the partial ones only by the rows of one state.
+# Each index is paid for at each change of a row; the partial ones only by the rows of one state, or by those of
+# which a feature is used.
 _INDEXES = (
     IndexModel({"state": 1, "type": 1, "priority": 1, "place": 1}, name=ORDER),
     IndexModel(
@@ -52,6 +71,22 @@ _INDEXES = (
     IndexModel({"run_at": 1}, name=DELAYED, partialFilterExpression={"state": str(State.DELAYED)}),
     IndexModel({"lease_until": 1}, name=LEASES, partialFilterExpression={"state": str(State.RUNNING)}),
     IndexModel({"_id": 1, "type": 1}, name=DEAD, partialFilterExpression={"state": str(State.DEAD)}),
+    IndexModel({"_id": 1, "type": 1}, name=DONE, partialFilterExpression={"state": str(State.DONE)}),
+    IndexModel({"keep_until": 1}, name=KEPT, partialFilterExpression={"state": str(State.DONE)}),
+    IndexModel(
+        {"type": 1, "state": 1, "gate": 1, "priority": 1, "place": 1},
+        name=GATES,
+        partialFilterExpression={"gate": {"$exists": True}},
+    ),
+    IndexModel(
+        {"type": 1, "limit_key": 1, "lease_until": 1},
+        name=LIMIT_KEYS,
+        partialFilterExpression={"state": str(State.RUNNING), "limit_key": {"$exists": True}},
+    ),
+)
+_NOTE_INDEXES = (
+    IndexModel({"look_at": 1}, name=LOOK_AT),
+    IndexModel({"job": 1}, name=JOB, partialFilterExpression={"job": {"$exists": True}}),
 )
 
 #: Fields that a document lacks while they have these values, as nearly all rows do. To a filter None is the same as
@@ -64,6 +99,11 @@ LEFT_OUT: Document = {
     "lease_owner": None,
     "lease_until": None,
     "reason": None,
+    "gate": None,
+    "keep_until": None,
+    "history": None,
+    "unique_key": None,
+    "limit_key": None,
 }
 
 
@@ -93,6 +133,8 @@ def to_document(row: Row, place: int) -> Document:
         value = getattr(row, name)
         if value != nothing:
             document[name] = value
+    if row.history is not None:  # as an array, so that the server can add to it
+        document["history"] = [list(run) for run in history.read(row.history)]
     if len(row.payload) <= INLINE_BYTES:
         document["payload"] = row.payload
     else:
@@ -127,8 +169,13 @@ def to_row(document: Document, payload: bytes) -> Row:
         document.get("lease_owner"),
         document.get("lease_until"),
         document.get("reason"),
+        document.get("gate"),
+        document.get("keep_until"),
+        _history(document.get("history")),
         document["created_at"],
         document["put_at"],
+        document.get("unique_key"),
+        document.get("limit_key"),
     )
 
 
@@ -136,6 +183,10 @@ def payload_of(document: Document) -> bytes | None:
     """The payload, or None if it is long and was not read."""
     payload: bytes | None = document.get("payload")
     return document.get("large_payload") if payload is None else payload
+
+
+def _history(runs: list[list[Any]] | None) -> str | None:
+    return None if runs is None else json.dumps(runs, separators=(",", ":"))
 
 
 def prepare(database: Database[Document], address: str) -> None:
@@ -152,7 +203,7 @@ def prepare(database: Database[Document], address: str) -> None:
             f"{address}: its schema is version {version} and this KQueue knows {len(_MIGRATIONS)};"
             " upgrade kqueue here, or use another database"
         )
-    for migrate in _MIGRATIONS[version:]:
+    for migrate in dict.fromkeys(_MIGRATIONS[version:]):
         migrate(database)
     meta.update_one({"_id": "schema"}, {"$max": {"version": len(_MIGRATIONS)}}, upsert=True)
 
@@ -160,7 +211,9 @@ def prepare(database: Database[Document], address: str) -> None:
 def make_indexes(database: Database[Document]) -> None:
     """Make those that are missing."""
     database[JOBS].create_indexes(list(_INDEXES))
+    database[NOTES].create_indexes(list(_NOTE_INDEXES))
 
 
-#: From each version to the next; a new database starts at 0.
-_MIGRATIONS: tuple[Callable[[Database[Document]], None], ...] = (make_indexes,)
+#: From each version to the next; a new database starts at 0. What stands twice is done once: version 2 has more
+#: indexes.
+_MIGRATIONS: tuple[Callable[[Database[Document]], None], ...] = (make_indexes, make_indexes)

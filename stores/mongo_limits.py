@@ -1,0 +1,187 @@
+"""Claims of limited types in a MongoDB, and admission: who passes the gates is decided and written in one turn."""
+
+import secrets
+from collections.abc import Collection as Many
+from collections.abc import Sequence
+
+from pymongo.collection import Collection
+from pymongo.errors import PyMongoError
+
+from kqueue.job import Row
+from kqueue.store import Admission, Claim, Due, Selection, Throttle
+from kqueue.stores import mongo_commands as commands
+from kqueue.stores import mongo_schema as schema
+from kqueue.stores.gates import MOST_HELD, Candidate, Gates, bounded, free, free_at, gate_of, key_of
+from kqueue.stores.mongo_access import matching, read
+from kqueue.stores.mongo_claim import candidates, deny_solitude, take
+from kqueue.stores.mongo_commands import HELD
+from kqueue.stores.mongo_counts import MongoCounts
+from kqueue.stores.mongo_schema import Document
+from kqueue.stores.mongo_turns import Change, Turns, in_turn
+from kqueue.stores.transitions import claimed
+from kqueue.window import Limits
+
+_BEST_FIRST = [("priority", 1), ("place", 1)]
+
+
+class LimitedJobs:
+    """The jobs of types with limits, for one call. It raises ``StoreUnavailable``, naming ``address``, where others
+    have their turn all the time.
+    """
+
+    def __init__(self, jobs: Collection[Document], address: str) -> None:
+        self._jobs, self._address = jobs, address
+
+    def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
+        """See :meth:`kqueue.store.JobStore.claim`. Leases run from when its turn came."""
+
+        def attempt(turns: Turns, waited: float) -> Claim:
+            claim = _LimitedClaim(self._jobs, turns, selection.throttles, owner, now + waited)
+            return claim.attempt(selection, limits, now, alone)
+
+        return in_turn(self._jobs, [one.type for one in selection.throttles], self._address, attempt)
+
+    def admit(
+        self, throttle: Throttle, keys: Many[str] | None, now: float, put_at: float | None, limit: int
+    ) -> Admission:
+        """See :meth:`kqueue.store.JobStore.admit`."""
+
+        def attempt(turns: Turns, waited: float) -> Admission:
+            turns.check(throttle.type)
+            return _Admitting(turns, throttle, now).attempt(keys, put_at, limit)
+
+        return in_turn(self._jobs, [throttle.type], self._address, attempt)
+
+
+class _LimitedClaim:
+    """One attempt to claim, and the door of its candidates."""
+
+    def __init__(
+        self, jobs: Collection[Document], turns: Turns, throttles: Sequence[Throttle], owner: str, start: float
+    ) -> None:
+        """``start``: from when the leases run."""
+        self._jobs, self._turns = jobs, turns
+        self._owner, self._start = owner, start
+        self._throttles = {throttle.type: throttle for throttle in throttles}
+        self._counts = MongoCounts(turns, start)
+        self._gates = Gates(throttles, self._counts)
+        #: Ids of those that are held, by gate; and their types.
+        self._held: dict[str, list[str]] = {}
+        self._held_types: set[str] = set()
+
+    def attempt(self, selection: Selection, limits: Limits, now: float, alone: bool) -> Claim:
+        """Raises ``NotOurTurn`` if another was faster."""
+        later: dict[str, float] = {}
+        rows, cut = limits.fit(candidates(self._turns.jobs, selection, limits, now, later, door=self))
+        blame, held = alone and len(rows) == 1, 0
+        types = sorted(self._held_types.union(row.type for row in rows if row.type in self._throttles))
+        if types:
+            rows, held = self._take(rows, types, blame)
+        elif rows:
+            rows = take(self._jobs, rows, self._owner, self._start, blame)
+        return Claim(rows, cut, later, held)
+
+    @property
+    def is_full(self) -> bool:
+        """See :class:`kqueue.stores.mongo_claim.Door`."""
+        return sum(map(len, self._held.values())) >= MOST_HELD
+
+    def expect(self, rows: Sequence[Document]) -> None:
+        """Look for all of their keys at once."""
+        keys: dict[str, set[str]] = {}
+        for row in rows:
+            throttle, key = self._throttles.get(row["type"]), row.get("limit_key")
+            if throttle is not None and key is not None and bounded(throttle, key):
+                keys.setdefault(throttle.type, set()).add(key)
+        for type, wanted in keys.items():
+            self._counts.look_ahead(type, wanted)
+
+    def passes(self, row: Document) -> bool:
+        """Whether no gate holds it back."""
+        type = row["type"]
+        if type not in self._throttles:
+            return True
+        self._turns.check(type)
+        # Two rows have the same place if two processes added them in the same microsecond. Neither is then before
+        # the other.
+        gate = self._gates.stop(
+            Candidate(row["priority"], row["place"], type, row.get("gate"), row.get("limit_key"))
+        )
+        if gate is not None:
+            self._held.setdefault(gate, []).append(row["_id"])
+            self._held_types.add(type)
+        return gate is None
+
+    def _take(self, rows: list[Row], types: Sequence[str], alone: bool) -> tuple[list[Row], int]:
+        """(those claimed, as they are now, and how many were held)."""
+        ids, held = [row.id for row in rows], [id for at_gate in self._held.values() for id in at_gate]
+        claims = commands.claims(rows, self._owner, self._start, alone, self._throttles)
+        writes = [*claims, *commands.holds(self._held, self._start)]
+        change = Change(writes, ids, {"lease_owner": self._owner})
+        try:
+            done = self._turns.take(types, change, self._started(rows), self._start)
+            if done < len(ids) + len(held):  # others have changed some since they were read
+                got = matching(self._turns.jobs, ids, change.mark)
+                rows = [row for row in rows if row.id in got]
+                held = list(matching(self._turns.jobs, held, {"state": HELD}))
+        except PyMongoError:
+            if alone:
+                deny_solitude(self._jobs, self._owner, ids[0])
+            raise
+        limited = self._gates.throttled
+        return [claimed(row, self._owner, self._start, alone, limited(row.type)) for row in rows], len(held)
+
+    def _started(self, rows: Sequence[Row]) -> dict[Throttle, int]:
+        counted = [throttle for throttle in self._throttles.values() if throttle.starts is not None]
+        started = {throttle: sum(row.type == throttle.type for row in rows) for throttle in counted}
+        return {throttle: number for throttle, number in started.items() if number}
+
+
+class _Admitting:
+    """One attempt to admit."""
+
+    def __init__(self, turns: Turns, throttle: Throttle, now: float) -> None:
+        self._turns, self._throttle, self._now = turns, throttle, now
+        self._counts = MongoCounts(turns, now)
+
+    def attempt(self, keys: Many[str] | None, put_at: float | None, limit: int) -> Admission:
+        """Raises ``NotOurTurn`` if another was faster."""
+        type = self._throttle.type
+        gates = self._gates_with_held(keys)
+        self._counts.look_at_leases(type, [key for key in map(key_of, gates) if key is not None])
+        self._counts.look_at_admitted(type, gates)
+        dues: list[Due] = []
+        times: list[float | None] = []
+        for gate in gates:
+            key = key_of(gate)
+            free_places = free(self._throttle, key, self._counts) - self._counts.admitted(gate)
+            places = int(max(0, min(free_places, limit - len(dues))))
+            waiting = self._held_at(gate, places + 1) if places else []
+            dues += [commands.to_due(row)._replace(put_at=put_at) for row in waiting[:places]]
+            self._counts.admit(gate, len(waiting[:places]))
+            if not places or len(waiting) > places:  # some wait on
+                times.append(free_at(self._throttle, key, self._counts))
+        done = self._write([due.id for due in dues], put_at)
+        next_at = min((time for time in times if time is not None), default=None)
+        return Admission([due for due in dues if due.id in done], next_at)
+
+    def _gates_with_held(self, keys: Many[str] | None) -> list[str]:
+        """Their names, sorted: that of the type is the first."""
+        type = self._throttle.type
+        asked: Document = {"$gt": ""}
+        if keys is not None:
+            asked = {"$in": [type, *(gate_of(type, key) for key in set(keys))]}
+        return sorted(self._turns.jobs.distinct("gate", {"type": type, "state": HELD, "gate": asked}))
+
+    def _held_at(self, gate: str, limit: int) -> list[Document]:
+        where = {"type": self._throttle.type, "state": HELD, "gate": gate}
+        return read(self._turns.jobs, where, commands.DUE, limit, sort=_BEST_FIRST, index=schema.GATES)
+
+    def _write(self, ids: list[str], put_at: float | None) -> Many[str]:
+        """Those that are admitted. Without any it takes the turn all the same: a claim that has read what there was
+        before a place was free, and is about to hold a row, has to look again.
+        """
+        token = secrets.token_hex(8)
+        change = Change(commands.admissions(ids, token, put_at), ids, {"written_by": token})
+        done = self._turns.take([self._throttle.type], change, {}, self._now)
+        return ids if done == len(ids) else matching(self._turns.jobs, ids, change.mark)

@@ -1,0 +1,134 @@
+"""What a MongoDB store remembers for a time: unique keys, each with the job that has it, and workers.
+
+A note says when it is to be looked at (``look_at``): at what time a key or a worker may be forgotten. A key whose
+job still has a row then is looked at again after a while, so that a look at what is to be forgotten never walks
+past those of all waiting jobs.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pymongo import DeleteMany, UpdateMany
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from kqueue.store import WorkerRecord
+from kqueue.stores import mongo_schema as schema
+from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_schema import Document
+from kqueue.stores.transitions import FORGET_AFTER_S, UNFINISHED
+
+#: Seconds until a key whose job has a row is looked at again.
+_LOOK_AGAIN_S = 600.0
+#: Keys that a purge reads at once.
+_PAGE = 1000
+_UNFINISHED = frozenset(str(state) for state in UNFINISHED)
+
+
+def within(kind: str) -> Document:
+    """The range of the ids ``"kind ..."``. A type holds no space, so the ids of one type stand together too."""
+    return {"$gte": f"{kind} ", "$lt": f"{kind}!"}  # '!' follows the space
+
+
+# -- unique keys -----------------------------------------------------------------------------------------
+
+
+def add_unique(
+    database: Database[Document], session: ClientSession, document: Document, until: float, now: float
+) -> str:
+    """In a transaction: add the document of a row unless its key is taken; returns the id of the job that has it
+    then.
+    """
+    jobs, notes = database[schema.JOBS], database[schema.NOTES]
+    key: Document = {"_id": f"unique {document['type']} {document['unique_key']}"}
+    note = notes.find_one(key, session=session)
+    if note is not None:
+        id: str = note["job"]
+        if note["until"] > now:
+            return id
+        holder = jobs.find_one({"_id": id}, {"state": True}, session=session)
+        if holder is not None and holder["state"] in _UNFINISHED:
+            return id
+    jobs.insert_one(document, session=session)
+    # Last, since others may want to change it too.
+    fields = {"job": document["_id"], "until": until, "look_at": max(until, now)}
+    notes.update_one(key, {"$set": fields}, upsert=True, session=session)
+    added: str = document["_id"]
+    return added
+
+
+def free_keys(database: Database[Document], ids: Sequence[str]) -> None:
+    """Forget the unique keys that jobs of these ids have."""
+    write(database[schema.NOTES], [DeleteMany({"job": {"$in": list(ids)}})])
+
+
+def free_orphans(database: Database[Document], type: str) -> None:
+    """Forget the unique keys of a type whose job has no row any more. Reads all keys of the type."""
+    notes, after = database[schema.NOTES], within(f"unique {type}")
+    while page := read(notes, {"_id": after}, {"job": True}, _PAGE, sort=[("_id", 1)]):
+        gone = _without_row(database, page)
+        if gone:
+            free_keys(database, gone)
+        if len(page) < _PAGE:
+            return
+        after = after | {"$gt": page[-1]["_id"]}
+
+
+def free_orphans_among(database: Database[Document], ids: Sequence[str]) -> None:
+    """Forget the unique keys of those of ``ids`` that have no row."""
+    there = matching(database[schema.JOBS], ids, {})
+    free_keys(database, [id for id in ids if id not in there])
+
+
+def _without_row(database: Database[Document], notes: Iterable[Document]) -> list[str]:
+    """The jobs of these keys that have no row. A key and its row come at once, so a row that is read later is there
+    if it ever was.
+    """
+    ids = [note["job"] for note in notes]
+    there = matching(database[schema.JOBS], ids, {}) if ids else set()
+    return [id for id in ids if id not in there]
+
+
+# -- workers ---------------------------------------------------------------------------------------------
+
+
+def see_worker(notes: Collection[Document], worker: WorkerRecord) -> None:
+    """Write it in the place of what was there."""
+    fields: dict[str, Any] = worker._asdict() | {"types": list(worker.types)}
+    fields["look_at"] = worker.seen_at + FORGET_AFTER_S
+    notes.replace_one({"_id": f"worker {worker.id}"}, fields, upsert=True)
+
+
+def forget_worker(notes: Collection[Document], id: str) -> None:
+    """It has left."""
+    notes.delete_one({"_id": f"worker {id}"})
+
+
+def workers(notes: Collection[Document]) -> list[WorkerRecord]:
+    """By id."""
+    found = notes.find({"_id": within("worker")}, {"_id": False, "look_at": False}, sort=[("_id", 1)])
+    return [WorkerRecord(**note | {"types": tuple(note["types"])}) for note in found]
+
+
+# -- forgetting ------------------------------------------------------------------------------------------
+
+
+def forget(database: Database[Document], now: float, limit: int) -> None:
+    """Look at up to ``limit`` notes whose time has come, and forget those that nobody asks for any more."""
+    notes = database[schema.NOTES]
+    found = read(notes, {"look_at": {"$lte": now}}, None, limit, sort=[("look_at", 1)], index=schema.LOOK_AT)
+    if not found:
+        return
+    keys = [note for note in found if "job" in note]
+    gone = _without_row(database, keys)
+    kept = {note["job"] for note in keys}.difference(gone)
+    due = {"_id": {"$in": [note["_id"] for note in found]}, "look_at": {"$lte": now}}
+    write(
+        notes,
+        [
+            # A key that another job took meanwhile is that job's.
+            DeleteMany(due | {"job": {"$in": [None, *gone]}}),
+            UpdateMany(due | {"job": {"$in": list(kept)}}, {"$set": {"look_at": now + _LOOK_AGAIN_S}}),
+        ],
+    )

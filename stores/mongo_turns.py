@@ -1,0 +1,157 @@
+"""Turns: of those that claim jobs of a limited type, or admit some, one at a time, and no lock that the dead hold.
+
+Theory of operation. Each limited type has a document among the jobs that holds the number of its turn: even between
+two turns, odd within one. Who wants to change what the limits count reads the number, then all that is to be
+counted, and decides. Then it sends one command. Its first write makes the number odd *if it still is as it was
+read*; then come the changes; the last write makes it even again. The server does the writes of a command in order
+and stops at the first that fails [1]_, and the first fails if another was faster: it would insert an ``_id`` that
+is there. So nothing that was counted has changed when the changes are made; and who reads an even number, and the
+rows after it, sees all that was done in the turns before.
+
+A client that dies holds nothing: its command was not sent, or is done to its end by the server. Only a server that
+dies within a command leaves an odd number. Who has seen the same one for :data:`UNFINISHED_S` takes the turn over.
+
+What else is changed meanwhile (a settle, a lease that runs out) only frees places. A transaction would do the same,
+but one whose client has died keeps all others out for a minute or more (:mod:`kqueue.stores.mongo_transaction`).
+
+The starts that limits count stand in the same document, so they are read with the turn and written with it.
+
+.. [1] https://www.mongodb.com/docs/manual/reference/command/update/ (``ordered``)
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from pymongo import UpdateOne
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
+
+from kqueue.errors import StoreUnavailable
+from kqueue.store import Throttle
+from kqueue.stores.gates import counted_starts
+from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_commands import Write
+from kqueue.stores.mongo_patience import Patience
+from kqueue.stores.mongo_schema import Document
+
+T = TypeVar("T")
+
+#: Seconds for which an odd number is somebody's turn.
+UNFINISHED_S = 2.0
+#: Starts that are remembered apart. Of more, neighbours are counted as one at the later time.
+MOST_STARTS = 500
+
+_DUPLICATE = 11000
+
+#: (time, rows claimed)
+Starts = list[list[float]]
+
+
+class Change(NamedTuple):
+    """What is to be written in a turn."""
+
+    writes: Sequence[Write]
+    #: Rows in which it leaves ``mark``.
+    ids: Sequence[str]
+    mark: Document
+
+
+class NotOurTurn(Exception):
+    """Another has it, or was faster."""
+
+
+class Turns:
+    """Those of some types, as one caller sees them."""
+
+    def __init__(self, jobs: Collection[Document], types: Sequence[str]) -> None:
+        #: For reads: what the primary has, and so whatever the last turn did. The write that follows waits for the
+        #: majority, and so for all that was read.
+        self.jobs = jobs.with_options(read_concern=ReadConcern("local"))
+        self._ids = {f"throttle {type}": type for type in types}
+        self._documents: dict[str, Document] = {}
+        #: Odd numbers by type, and since when each has been seen, by the monotonic clock.
+        self._unfinished: dict[str, tuple[int, float]] = {}
+
+    def look(self) -> None:
+        """Read all anew. Before all that is to be counted."""
+        found = read(self.jobs, {"_id": {"$in": list(self._ids)}}, None, len(self._ids))
+        self._documents = {self._ids[document["_id"]]: document for document in found}
+        odd = {type: document["turn"] for type, document in self._documents.items() if document["turn"] % 2}
+        now = time.monotonic()
+        before = self._unfinished
+        self._unfinished = {
+            type: before[type] if before.get(type, (0, 0))[0] == number else (number, now)
+            for type, number in odd.items()
+        }
+
+    def check(self, type: str) -> None:
+        """Raises :class:`NotOurTurn` while another has that of the type."""
+        if type in self._unfinished and time.monotonic() - self._unfinished[type][1] < UNFINISHED_S:
+            raise NotOurTurn
+
+    def starts(self, throttle: Throttle, now: float) -> Starts:
+        """Those in the throttle's period, the oldest first."""
+        since, until = counted_starts(throttle, now)
+        return [start for start in self._starts(throttle.type) if since < start[0] <= until]
+
+    def take(self, types: Sequence[str], change: Change, started: Mapping[Throttle, int], now: float) -> int:
+        """Make a change in the turns of ``types``; returns how many documents its writes matched, or 0 if that is
+        not known.
+
+        ``started``: so many rows are claimed under these throttles. Raises :class:`NotOurTurn` if another was
+        faster; then nothing was changed.
+        """
+        begins, ends = [], []
+        grown = {throttle.type: self._with_start(throttle, now, rows) for throttle, rows in started.items()}
+        for type in types:
+            id, before = f"throttle {type}", self._documents.get(type, {}).get("turn", 0)
+            number = before + 1 + before % 2
+            fields = {"turn": number} | ({"starts": grown[type]} if type in grown else {})
+            begins.append(UpdateOne({"_id": id, "turn": before}, {"$set": fields}, upsert=True))
+            ends.append(UpdateOne({"_id": id, "turn": number}, {"$set": {"turn": number + 1}}))
+        try:
+            written = write(self.jobs, [*begins, *change.writes, *ends], ordered=True)
+        except BulkWriteError as error:
+            failed = ((error.details or {}).get("writeErrors") or [{}])[0]
+            if failed.get("code") != _DUPLICATE:
+                raise
+            if matching(self.jobs, change.ids, change.mark):
+                return 0  # its reply was lost, so it was sent twice
+            # It may have begun the turns of other types before.
+            write(self.jobs, ends[: failed["index"]])
+            raise NotOurTurn from error
+        return written.matched + written.inserted - len(begins) - len(ends)
+
+    def _starts(self, type: str) -> Starts:
+        starts: Starts = self._documents.get(type, {}).get("starts", [])
+        return starts
+
+    def _with_start(self, throttle: Throttle, now: float, rows: int) -> Starts:
+        """Also without those that the throttle does not count any more."""
+        kept = [start for start in self._starts(throttle.type) if start[0] > now - throttle.period]
+        starts = sorted([*kept, [now, rows]])
+        while len(starts) > MOST_STARTS:
+            pairs = [starts[at : at + 2] for at in range(0, len(starts), 2)]
+            starts = [[pair[-1][0], sum(rows for _, rows in pair)] for pair in pairs]
+        return starts
+
+
+def in_turn(
+    jobs: Collection[Document], types: Sequence[str], address: str, attempt: Callable[[Turns, float], T]
+) -> T:
+    """What ``attempt`` gives, called again after :class:`NotOurTurn`: with the turns, looked at, and the seconds
+    that passed since the call if it had to wait. Raises ``StoreUnavailable`` if there is no end of it.
+    """
+    patience = Patience()
+    turns = Turns(jobs, types)
+    while True:
+        turns.look()
+        try:
+            return attempt(turns, patience.waited)
+        except NotOurTurn:
+            if not patience.wait():
+                raise StoreUnavailable(
+                    f"{address}: others claim jobs of limited types all the time ({', '.join(types)}); try again"
+                ) from None

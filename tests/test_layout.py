@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
     "values": (
-        "arguments bell clock errors forks handlers ids job options payload reasons reports results retry window",
+        "arguments bell clock errors forks handlers history ids job options payload reasons reports results retry"
+        " window",
         "",
     ),
     "contracts": ("broker store", "values"),

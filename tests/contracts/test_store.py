@@ -12,7 +12,7 @@ import pytest
 
 from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
-from kqueue.store import Abandoned, Delete, Die, Due, Head, Held, Recovered, Retry, Selection, Settled, Unget
+from kqueue.store import Abandoned, Claim, Delete, Die, Due, Head, Held, Recovered, Retry, Selection, Settled, Unget
 from kqueue.window import MAX_JOBS, Limits, suspect_jobs
 from tests.contracts.stores import STORES
 
@@ -27,6 +27,8 @@ def window(jobs=1000, **bounds):
 
 
 WIDE = window()
+#: What a claim gets that finds nothing.
+NOTHING = Claim([], False, {})
 
 
 @pytest.fixture(params=STORES)
@@ -126,12 +128,12 @@ def test_its_clock_is_the_time_of_day(store):
 
 def test_an_empty_store_answers_every_question(store):
     assert store.get(["0" * 28]) == []
-    assert store.counts() == {"delayed": 0, "ready": 0, "running": 0, "dead": 0, "done": 0}
-    assert store.counts("t") == {"delayed": 0, "ready": 0, "running": 0, "dead": 0, "done": 0}
+    assert store.counts() == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
+    assert store.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
     assert store.types() == store.ready_types() == []
     assert store.next_run_at() is None
     assert not store.has_ready(["t"])
-    assert claim(store) == claim(store, "0" * 28) == ([], False, {})
+    assert claim(store) == claim(store, "0" * 28) == NOTHING
     assert store.recover(NOW, 3, 10) == Recovered(0, 0)
     assert store.promote(NOW, 10) == store.purge("t", 10) == store.delete(["0" * 28]) == 0
     assert store.find_due(NOW, 10) == store.find_abandoned(NOW, 10) == []
@@ -146,8 +148,8 @@ def test_empty_lists_are_fine(store):
     assert store.get([]) == store.mark([], NOW) == store.revive([], "x", NOW, None) == []
     assert store.delete([]) == 0
     assert not store.has_ready([])
-    assert store.claim(Selection(("t",), ()), WIDE, "w", NOW, False) == ([], False, {})
-    assert store.claim(Selection((), None), WIDE, "w", NOW, False) == ([], False, {})
+    assert store.claim(Selection(("t",), ()), WIDE, "w", NOW, False) == NOTHING
+    assert store.claim(Selection((), None), WIDE, "w", NOW, False) == NOTHING
 
 
 def test_the_first_writer_of_a_setting_wins(store, other):
@@ -250,7 +252,7 @@ def test_two_handles_do_not_claim_the_same_row(store, other, by_id):
     given = add(store, row())
     wanted = given if by_id else []
     assert ids(claim(store, *wanted).rows) == given
-    assert claim(other, *wanted) == ([], False, {})
+    assert claim(other, *wanted) == NOTHING
 
 
 def test_fence_and_tries_grow_with_each_claim_but_a_given_back_try_does_not_count(store):
@@ -330,7 +332,7 @@ def test_what_cannot_be_claimed_is_passed_over(store):
 
 def test_without_ids_other_types_are_left_alone(store):
     add(store, row(type="other"))
-    assert claim(store) == ([], False, {})
+    assert claim(store) == NOTHING
 
 
 def test_by_id_a_delayed_row_is_claimed_once_it_is_due_and_told_before(store):
@@ -350,7 +352,7 @@ def test_a_due_row_that_the_window_cut_off_is_not_called_later(store):
 
 def test_without_ids_a_delayed_row_is_not_seen_before_it_is_promoted(store):
     given = add(store, delayed(NOW - 5))
-    assert claim(store) == ([], False, {})
+    assert claim(store) == NOTHING
     store.promote(NOW, 10)
     assert ids(claim(store).rows) == given
 
@@ -504,7 +506,7 @@ def test_retry_adds_a_failure_and_says_why_and_when(store, other):
     assert store.settle([Retry(held.id, 1, NOW + 9, "broken", NOW + 8)], NOW) == Settled()
     assert read(other, held.id) == held._replace(
         state=State.DELAYED, run_at=NOW + 9, reason="broken", put_at=NOW + 8, failures=1, crashes=0, suspicion=0,
-        alone=False, lease_owner=None, lease_until=None,
+        alone=False, lease_owner=None, lease_until=None, history=read(other, held.id).history,
     )  # fmt: skip
 
 
@@ -580,15 +582,16 @@ def test_a_delete_counts_once(store, other):
 def test_a_settle_of_a_row_that_is_gone_is_lost(store, settlement):
     result = store.settle([settlement("0" * 28, 1)], NOW)
     assert len(result.lost) + result.unnamed == 1
-    assert store.counts() == {"delayed": 0, "ready": 0, "running": 0, "dead": 0, "done": 0}
+    assert store.counts() == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
 
 
 def test_the_newer_holder_is_never_touched_by_the_older(store, other, settlement):
     held = claimed_row(store)
     other.recover(NOW + 31, 3, 10)
     (newer,) = claim(other, held.id, now=NOW + 32).rows
+    before = read(other, held.id)
     store.settle([settlement(held.id, 1)], NOW + 33)
-    assert read(other, held.id) == newer
+    assert (read(other, held.id), before.fence) == (before, newer.fence)
     assert other.settle([settlement(held.id, 2)], NOW + 34) == Settled()
 
 
@@ -733,9 +736,9 @@ def test_counts_are_by_state_and_type(store, other):
     claimed_row(store, type="other")
     dead = claimed_row(store)
     store.settle([Die(dead.id, 1, "enough")], NOW)
-    assert other.counts("t") == {"delayed": 1, "ready": 2, "running": 1, "dead": 1, "done": 0}
-    assert other.counts("other") == {"delayed": 0, "ready": 2, "running": 1, "dead": 0, "done": 0}
-    assert other.counts() == {"delayed": 1, "ready": 4, "running": 2, "dead": 1, "done": 0}
+    assert other.counts("t") == {"delayed": 1, "ready": 2, "held": 0, "running": 1, "dead": 1, "done": 0}
+    assert other.counts("other") == {"delayed": 0, "ready": 2, "held": 0, "running": 1, "dead": 0, "done": 0}
+    assert other.counts() == {"delayed": 1, "ready": 4, "held": 0, "running": 2, "dead": 1, "done": 0}
     assert set(other.counts()) == set(State)
 
 
@@ -752,7 +755,7 @@ def test_purge_deletes_what_does_not_run_in_bounded_steps(store, other):
     add(store, row(), row(), delayed(NOW + 9))
     (neighbour,) = add(store, row(type="other"))
     assert [other.purge("t", 3), other.purge("t", 3), other.purge("t", 3)] == [3, 1, 0]
-    assert store.counts("t") == {"delayed": 0, "ready": 0, "running": 1, "dead": 0, "done": 0}
+    assert store.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 1, "dead": 0, "done": 0}
     assert read(store, running.id) == running
     assert store.get([neighbour])
 

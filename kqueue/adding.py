@@ -27,6 +27,11 @@ class Order(NamedTuple):
     delay: float
     #: Seconds.
     ttr: float
+    limit_key: str | None
+    #: The key that no other job of the type is to have; then there is one payload.
+    unique: str | None
+    #: Seconds that the key is taken at least.
+    unique_for: float
 
 
 class Adding:
@@ -54,19 +59,28 @@ class Adding:
         self,
         type: object,
         payloads: Iterable[object],
+        *,
         priority: Priority | str | int | None,
         delay: float | None,
         ttr: float | None,
+        limit_key: str | None = None,
+        unique: str | None = None,
+        unique_for: float | None = None,
     ) -> Order:
         """What is None is as the type's options say. Raises ``ValueError`` or ``TypeError``."""
         job_type = arguments.job_type(type)
         options = self._options.of(job_type)
+        if unique is None and unique_for is not None:
+            raise ValueError(f"unique_for: only together with unique, got {unique_for!r} alone")
         return Order(
             job_type,
             [payload.encode(one, self._max_payload) for one in arguments.payloads(payloads)],
             options.priority if priority is None else arguments.priority(priority),
             options.delay if delay is None else arguments.number("delay", delay, 0),
             options.ttr if ttr is None else arguments.number("ttr", ttr, 1),
+            None if limit_key is None else arguments.key("limit_key", limit_key),
+            None if unique is None else arguments.key("unique", unique),
+            options.unique_for if unique_for is None else arguments.number("unique_for", unique_for, 0),
         )
 
     def rows(self, order: Order, now: float) -> list[Row]:
@@ -87,25 +101,34 @@ class Adding:
                 order.ttr,
                 created_at=now,
                 put_at=put_at,
+                unique_key=order.unique,
+                limit_key=order.limit_key,
             )
             for id, (data, encoding) in zip(self._mint.make(len(order.payloads)), order.payloads, strict=True)
         ]
 
     def add(self, order: Order) -> list[str]:
-        """Their ids, in the order of the payloads, once they are durable. Raises :class:`~kqueue.AddFailed`."""
+        """Their ids, in the order of the payloads, once they are durable. Where the unique key is taken nothing is
+        added, and the id is that of the job that has it. Raises :class:`~kqueue.AddFailed`.
+        """
         if not order.payloads:
             return []
         self._open()
         now = self._store.now()
         rows = self.rows(order, now)
+        ids = [row.id for row in rows]
         try:
-            self._store.add(rows)
+            if order.unique is None:
+                self._store.add(rows)
+            else:
+                ids = [self._store.add_unique(rows[0], now + order.unique_for, now)]
         except AddFailed as error:
             there = {*error.taken, *error.unknown}
             self.ring([row for row in rows if row.id in there], now)
             raise
-        self.ring(rows, now)
-        return [row.id for row in rows]
+        if ids[0] == rows[0].id:  # else the key is another job's, and nothing was added
+            self.ring(rows, now)
+        return ids
 
     def ring(self, rows: Iterable[Row], now: float) -> None:
         """Put the pointers of new rows that are in the store. Never raises for a broker that is down."""

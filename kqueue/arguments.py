@@ -19,6 +19,8 @@ from kqueue.job import JobInHand, Priority, State
 TYPE_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{1,190}", re.ASCII)
 PREFIX_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{0,10}", re.ASCII)
 MAX_PRIORITY = 2**32 - 1
+#: Characters of a unique key and of a limit key.
+MAX_KEY = 200
 
 T = TypeVar("T")
 
@@ -83,6 +85,13 @@ def job_id(value: object) -> str:
     if not is_job_id(value):
         raise ValueError(f"id: a job id is 28 characters of 0-9 and a-v, got {_shown(value)}")
     return value
+
+
+def key(name: str, value: object) -> str:
+    """A str of 1 to 200 printable characters: they are shown to operators."""
+    if not 1 <= len(text(name, value)) <= MAX_KEY or not str(value).isprintable():
+        raise ValueError(f"{name}: 1 to {MAX_KEY} printable characters, got {_shown(value)}")
+    return str(value)
 
 
 def text(name: str, value: object) -> str:

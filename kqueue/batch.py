@@ -22,7 +22,7 @@ from kqueue.execution import Outcome, Wish, outcome
 from kqueue.job import JobInHand, Priority, Row
 from kqueue.retry import RetryPolicy
 from kqueue.settling import Desk, Settling
-from kqueue.store import Delete, Held, Settlement, Unget
+from kqueue.store import Held, Settlement, Unget
 
 #: Seconds from a window's start after which its unstarted jobs are given back: twice the work it should hold.
 BOUND_S = 0.100
@@ -177,10 +177,11 @@ class Batch:
     def _end(self, row: Row, settlement: Settlement) -> None:
         self._check_process()
         with self._lock:
-            if self._running is row and self._settlement is None:
+            before = self._settlement
+            if self._running is row and before is None:
                 self._settling.add(row, settlement)
                 self._settlement = settlement
-            elif self._running is not row or type(self._settlement) is not Delete or type(settlement) is not Delete:
+            elif self._running is not row or not _is_deleted(before) or not _is_deleted(settlement):
                 raise self._refusal(row)
             is_last = not self._unstarted
         if is_last:
@@ -221,7 +222,7 @@ class Batch:
             ended = self._settling.find(job_id)
         if ended is not None:
             self.settle()
-            return isinstance(ended, Delete) and job_id not in self._settling.lost
+            return _is_deleted(ended) and job_id not in self._settling.lost
         if row is None or row.id != job_id:
             return False
         try:
@@ -297,3 +298,7 @@ class Batch:
     def _fails_to_renew(self, row: Row, alone: bool | None) -> bool:
         store = self._desk.store
         return bool(store.renew([Held(row.id, row.fence, row.ttr)], store.now(), alone))
+
+
+def _is_deleted(settlement: Settlement | None) -> bool:
+    return settlement is not None and outcome(settlement) is Outcome.DELETED

@@ -28,7 +28,7 @@ from kqueue.job import Holder, JobInHand, Row, row_of
 from kqueue.reasons import describe
 from kqueue.results import Result, Snooze
 from kqueue.retry import RetryPolicy, Rule
-from kqueue.store import Delete, Die, Settlement, Unget
+from kqueue.store import Delete, Die, Finish, Settlement, Unget
 
 
 class Outcome(StrEnum):
@@ -137,7 +137,7 @@ def wish_of_snooze(snooze: Snooze) -> Wish:
 
 def outcome(settlement: Settlement) -> Outcome:
     """The outcome that ``settlement`` makes where the lease still holds."""
-    if isinstance(settlement, Delete):
+    if isinstance(settlement, Delete | Finish):
         return Outcome.DELETED
     if isinstance(settlement, Unget):
         return Outcome.UNGOT

@@ -75,13 +75,15 @@ RIVALS = {"retry": tuple(POLICY_PARTS), **dict.fromkeys(POLICY_PARTS, ("retry",)
 class Options:
     """The options of all types of a queue.
 
-    The mapping is replaced, never changed, so that loops of other threads may read it meanwhile.
+    Its mappings are replaced, never changed, so that loops of other threads may read them meanwhile.
     """
 
     def __init__(self, default: TypeOptions) -> None:
         """``default``: of a type that nothing is set for."""
         self.default = default
         self._by_type: Mapping[str, TypeOptions] = MappingProxyType({})
+        #: The seconds that finished jobs are kept, of the types that keep them: looked at for each delete.
+        self.kept: Mapping[str, float] = {}
         #: What was given for each type, by name.
         self._given: dict[str, frozenset[str]] = {}
 
@@ -106,6 +108,7 @@ class Options:
             checked["retry"] = replace(options.retry, **parts)
         self._given[type] = before | given.keys()
         self._by_type = MappingProxyType({**self._by_type, type: replace(options, **checked)})
+        self.kept = {name: one.keep_done for name, one in self._by_type.items() if one.keep_done}
         return self.of(type)
 
 

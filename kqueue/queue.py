@@ -186,6 +186,9 @@ class KQueue:
         priority: Priority | str | int | None = None,
         delay: float | None = None,
         ttr: float | None = None,
+        unique: str | None = None,
+        unique_for: float | None = None,
+        limit_key: str | None = None,
     ) -> str:
         """Add one job; when this returns its id, the job is durable: it is never lost, and runs until its handler
         deletes it or it is dead.
@@ -195,11 +198,25 @@ class KQueue:
         ``delay``: 0; seconds until it may run. ``ttr``: 60; seconds that it may run before others may take it, at
         least 1.
 
+        ``unique``: a key of 1 to 200 characters. While a job of this type with this key waits or runs, and for its
+        ``unique_for`` seconds (0) from its add whatever becomes of it, nothing is added, and its id is returned.
+        ``limit_key``: jobs of one type and key count together where the type has limits.
+
         A beanstalkd that is down does not matter: the job is in the store, and the sweep puts it. Raises
         :class:`~kqueue.AddFailed` when the store does not take it. A job that this calls ``unknown`` may be there:
         to add it again without a look may make two jobs.
         """
-        return self._adding.add(self._adding.check(type, [payload], priority, delay, ttr))[0]
+        order = self._adding.check(
+            type,
+            [payload],
+            priority=priority,
+            delay=delay,
+            ttr=ttr,
+            limit_key=limit_key,
+            unique=unique,
+            unique_for=unique_for,
+        )
+        return self._adding.add(order)[0]
 
     def add_jobs(
         self,
@@ -209,13 +226,15 @@ class KQueue:
         priority: Priority | str | int | None = None,
         delay: float | None = None,
         ttr: float | None = None,
+        limit_key: str | None = None,
     ) -> list[str]:
         """Add one job for each payload, in one write; returns their ids in the same order.
 
-        Arguments as for :meth:`add_job`. Raises :class:`~kqueue.AddFailed`, which says which were taken,
-        which not, and which may have been.
+        Arguments as for :meth:`add_job`; a unique key is for a single job. Raises :class:`~kqueue.AddFailed`, which
+        says which were taken, which not, and which may have been.
         """
-        return self._adding.add(self._adding.check(type, payloads, priority, delay, ttr))
+        order = self._adding.check(type, payloads, priority=priority, delay=delay, ttr=ttr, limit_key=limit_key)
+        return self._adding.add(order)
 
     # -- handlers ----------------------------------------------------------------------------------------
 

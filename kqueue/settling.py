@@ -18,7 +18,7 @@ from kqueue.job import Row
 from kqueue.options import Options
 from kqueue.reasons import describe, reason_text
 from kqueue.retry import backoff, jittered
-from kqueue.store import Delete, Die, Due, JobStore, Retry, Settled, Settlement, Unget
+from kqueue.store import Delete, Die, Due, Finish, JobStore, Retry, Settled, Settlement, Unget
 
 #: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
 RING_S = 5.0
@@ -40,9 +40,10 @@ class Desk:
     #: Where jitter comes from. One for each loop, so that forked children do not all draw the same.
     random: Random = field(default_factory=Random)
 
-    def delete(self, row: Row) -> Delete:
-        """The settlement that finishes the job."""
-        return Delete(row.id, row.fence)
+    def delete(self, row: Row) -> Delete | Finish:
+        """The settlement that finishes the job: its row goes, or is kept for a while if its type says so."""
+        keep = self.options.kept.get(row.type)
+        return Delete(row.id, row.fence) if keep is None else Finish(row.id, row.fence, self.store.now() + keep)
 
     def settlement(self, row: Row, wish: Wish) -> Settlement:
         """What is to be written so that the run of ``row`` ends as it is wished. Reads the clock, and no more."""

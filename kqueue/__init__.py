@@ -14,9 +14,12 @@ from kqueue.errors import (
 )
 from kqueue.history import Run
 from kqueue.job import Job, JobInHand, Priority, State
+from kqueue.options import TypeOptions
 from kqueue.presence import Worker
 from kqueue.queue import KQueue
 from kqueue.reports import Finding, Repair, RunReport, SweepReport
+from kqueue.results import Result, Snooze
+from kqueue.retry import RetryPolicy, exponential, fixed
 from kqueue.schedule import Missed
 from kqueue.why import Answer, Cause
 
@@ -39,13 +42,19 @@ __all__ = [
     "Missed",
     "Priority",
     "Repair",
+    "Result",
+    "RetryPolicy",
     "Run",
     "RunReport",
     "Severity",
+    "Snooze",
     "State",
     "StoreError",
     "StoreUnavailable",
     "SweepReport",
     "Symptom",
+    "TypeOptions",
     "Worker",
+    "exponential",
+    "fixed",
 ]

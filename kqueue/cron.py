@@ -8,11 +8,11 @@ added nothing, and the tick outlives its job. A schedule that the store has neve
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
-from kqueue.ids import IdMint
-from kqueue.job import Row, State
+from kqueue.adding import Adding, Order
+from kqueue.job import Row
 from kqueue.schedule import Schedule
 from kqueue.store import JobStore, Tick
 
@@ -20,56 +20,24 @@ from kqueue.store import JobStore, Tick
 LONGEST_LOOK_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class CronJob:
+class CronJob(NamedTuple):
     """What a schedule adds at each of its ticks."""
 
     #: Its last tick is kept under this name.
     name: str
     schedule: Schedule
-    type: str
-    #: The payload, as :mod:`kqueue.payload` encoded it.
-    data: bytes
-    encoding: str
-    priority: int
-    #: Seconds.
-    ttr: float
-
-    def row(self, id: str, tick: float, now: float, put_at: float | None) -> Row:
-        """The job of one tick: its ``run_at`` is the tick's time."""
-        return Row(
-            id,
-            self.type,
-            self.data,
-            self.encoding,
-            self.priority,
-            State.READY,
-            0.0,
-            tick,
-            self.ttr,
-            created_at=now,
-            put_at=put_at,
-        )
+    #: One job.
+    order: Order
 
 
 class Cron:
     """The schedules of a queue. Shared by the threads of a process, one of which looks at a time."""
 
     def __init__(
-        self,
-        *,
-        store: JobStore,
-        mint: IdMint,
-        put_at: Callable[[float, float], float | None],
-        announce: Callable[[Sequence[Row], float], None],
-        monotonic: Callable[[], float],
-        logger: logging.Logger,
+        self, store: JobStore, adding: Adding, monotonic: Callable[[], float], logger: logging.Logger
     ) -> None:
-        """``put_at(run_at, now)``: what a row says of its pointer; ``announce(rows, now)`` puts these."""
         self._store = store
-        self._mint = mint
-        self._put_at = put_at
-        self._announce = announce
+        self._adding = adding
         self._monotonic = monotonic
         self._logger = logger
         #: Replaced, never changed: another thread may be walking through it.
@@ -120,12 +88,15 @@ class Cron:
         """(how many jobs were added, the last tick that was dealt with)."""
         added = 0
         while ticks := job.schedule.due(last, now):
-            put_at = self._put_at(now, now)
-            ids = self._mint.make(len(ticks))
-            rows = [job.row(id, tick, now, put_at) for id, tick in zip(ids, ticks, strict=True)]
+            rows = self._rows(job, ticks, now)
             if not self._store.add_tick(Tick(job.name, last, ticks[-1]), rows):
                 break  # another worker was first
-            self._announce(rows, now)
-            self._logger.debug("cron: %s: %d jobs of type %s added", job.name, len(rows), job.type)
+            self._adding.ring(rows, now)
+            self._logger.debug("cron: %s: %d jobs of type %s added", job.name, len(rows), job.order.type)
             added, last = added + len(rows), ticks[-1]
         return added, last
+
+    def _rows(self, job: CronJob, ticks: Sequence[float], now: float) -> list[Row]:
+        """A job for each tick, whose time is its ``run_at``."""
+        rows = self._adding.rows(job.order._replace(payloads=job.order.payloads * len(ticks)), now)
+        return [row._replace(run_at=tick) for row, tick in zip(rows, ticks, strict=True)]

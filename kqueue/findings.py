@@ -2,8 +2,9 @@
 
 It reads what a sweep reads, by the same rules, and reckons with what the sweep would have changed by then: a
 lease that is taken back leaves a job without a pointer, a delay that is over makes one ready. So its findings are
-what a sweep at the same moment counts, job for job, up to a limit. The one thing that it cannot tell is what stands
-behind an entry that is not ours: to see that, the sweep buries it.
+what a sweep at the same moment counts, job for job, up to a limit; but not the finished jobs that it deletes since
+they need not be kept any more, which is no repair. The one thing that it cannot tell is what stands behind an entry
+that is not ours: to see that, the sweep buries it.
 """
 
 from collections.abc import Iterable, Iterator

@@ -41,6 +41,8 @@ class SweepReport:
     put: int = 0
     #: Tube entries buried because they are not ours or malformed.
     foreign_pointers: int = 0
+    #: Finished jobs that were kept, and need not be any more: deleted.
+    expired: int = 0
     seconds: float = 0.0
 
 

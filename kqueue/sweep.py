@@ -137,7 +137,7 @@ class Sweep:
         self._horizon = horizon
         self._logger = logger
         self._started = time.monotonic()
-        self._promoted = self._recovered = self._dead = self._put = self._foreign = 0
+        self._promoted = self._recovered = self._dead = self._put = self._foreign = self._expired = 0
         self._looks: dict[str, tuple[Head | None, float]] = {}
         self._steps = self._all_steps()
 
@@ -153,6 +153,7 @@ class Sweep:
             dead=self._dead,
             put=self._put,
             foreign_pointers=self._foreign,
+            expired=self._expired,
             seconds=time.monotonic() - self._started,
         )
 
@@ -160,11 +161,15 @@ class Sweep:
         """Each value: rows found in one batch."""
         yield from _until_nothing_is_found(self._promote)
         yield from _until_nothing_is_found(self._recover)
+        expired = self._expire()  # one batch first, which a broker that is down does not hold up
+        yield expired
         if self._broker.carries_pointers:
             yield from self._put_unput()
             for type in _from_anywhere(self._store.ready_types(), self._store.now()):
                 yield from self._put_lost(type)
                 yield 0
+        if expired:
+            yield from _until_nothing_is_found(self._expire)
         if self._recovered or self._dead or self._put:
             self._logger.info(
                 "sweep: %d leases had run out, %d jobs are dead by it, %d pointers put again",
@@ -183,6 +188,11 @@ class Sweep:
         self._recovered += ready
         self._dead += dead
         return ready + dead
+
+    def _expire(self) -> int:
+        expired = self._store.expire(self._store.now(), BATCH)
+        self._expired += expired
+        return expired
 
     def _put_unput(self) -> Iterator[int]:
         """Those known to have no pointer, near their time: the tube's own delay then wakes a worker."""

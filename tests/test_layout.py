@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
     "values": (
-        "arguments bell clock errors forks handlers history ids job moments payload reports retry schedule window",
+        "arguments bell clock errors forks handlers history ids job moments options payload reasons reports results"
+        " retry schedule window",
         "",
     ),
     "contracts": ("broker store", "values"),
@@ -18,8 +19,8 @@ ROOMS = {
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
     "engine": (
-        "batch chores crew cron dead doctor doorbell ending execution findings limits pauses presence quarantine"
-        " runner settling sweep turns watchdog why",
+        "adding batch chores crew cron dead doctor doorbell ending execution findings limits pauses presence"
+        " quarantine runner settling sweep turns watchdog why",
         "values contracts rules",
     ),
     "queue": ("queue", "values contracts rules brokers stores engine"),

@@ -50,6 +50,17 @@ def test_add(untouched: KQueue, tmp_path: Path, argument: str, arguments: Any, o
 @pytest.mark.parametrize(
     ("call", "match"),
     [
+        (lambda queue: queue.add_job("t", unique=""), "unique: 1 to 200 printable characters, got ''"),
+        (lambda queue: queue.add_job("t", unique="x" * 201), "unique: 1 to 200"),
+        (lambda queue: queue.add_job("t", unique="a\0"), "unique: 1 to 200"),
+        (lambda queue: queue.add_job("t", unique=42), "unique: expected a str, got 42"),
+        (lambda queue: queue.add_job("t", unique_for=5), "unique_for: only together with unique"),
+        (lambda queue: queue.add_job("t", unique="k", unique_for=-1), "unique_for: a finite number, at least 0"),
+        (lambda queue: queue.add_job("t", limit_key="\ud800"), "limit_key: 1 to 200"),
+        (lambda queue: queue.add_jobs("t", [1], limit_key=7), "limit_key: expected a str"),
+        (lambda queue: queue.options("t", ttr=0), "ttr: "),
+        (lambda queue: queue.options("t", tttr=5), "options: no 'tttr'; did you mean 'ttr'"),
+        (lambda queue: queue.add_handler("t", print, retry=3), "retry: expected a RetryPolicy"),
         (lambda queue: queue.add_jobs("t", "abc"), "payloads: expected a list"),
         (lambda queue: queue.run_jobs(count_limit=-1), "count_limit: at least 0"),
         (lambda queue: queue.run_jobs(count_limit=1.5), "count_limit: expected an integer"),

@@ -42,6 +42,9 @@ class Hand(Holder, Protocol):
     def is_settled(self) -> bool:
         """Whether the run of the job in hand has an outcome."""
 
+    def raised(self, error: BaseException) -> None:
+        """The handler of the job in hand raised ``error``; the job has its outcome, or gets it now."""
+
 
 def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
     """Run ``job``; when it returns the job has its outcome. Returns what is to end the loop, if anything.
@@ -63,6 +66,7 @@ def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | Non
     except SystemExit as error:
         interrupt, settle = error, partial(job.retry, describe(error))
     except BaseException as error:
+        hand.raised(error)
         settle = partial(job.retry, describe(error))
     if not hand.is_settled():
         try:

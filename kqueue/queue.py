@@ -15,18 +15,22 @@ from kqueue.crew import Crew
 from kqueue.doorbell import Doorbell
 from kqueue.ending import RunLimits
 from kqueue.errors import AddFailed, BrokerError
+from kqueue.events import Event
 from kqueue.execution import reason_text
 from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
-from kqueue.reports import Finding, RunReport, SweepReport
+from kqueue.observers import Observers
+from kqueue.outages import Outages
+from kqueue.reports import Finding, RunReport, Stats, SweepReport
 from kqueue.retry import RetryPolicy
 from kqueue.runner import Runner
 from kqueue.settling import Desk
 from kqueue.store import Due, JobStore
 from kqueue.stores import open_store
 from kqueue.sweep import Sweeper
+from kqueue.telling import Telling
 
 #: Seconds that a job may run before others may take it, unless its add says otherwise.
 DEFAULT_TTR = 60.0
@@ -69,6 +73,7 @@ class KQueue:
         max_payload: int = 15 * 2**20,
         prefix: str | None = None,
         logger: logging.Logger | None = None,
+        log_payloads: bool = False,
     ) -> None:
         """Make a queue; nothing is opened or connected yet.
 
@@ -81,6 +86,7 @@ class KQueue:
         ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long an ended job of a window may
         wait to be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10
         characters; the store keeps the first that it was given, by default a random one.
+        ``logger``: by default the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
         """
         self._retry = RetryPolicy(
             delay=arguments.number("retry_delay", retry_delay, 0),
@@ -95,7 +101,16 @@ class KQueue:
         self._clock = SystemClock()
         self._store = open_store(store) if isinstance(store, str) else arguments.instance("store", store, "claim")
         self._broker = self._make_broker(broker)
-        self._doorbell = Doorbell(self._broker, self._clock, self._logger)
+        self._observers = Observers(self._logger)
+        self._telling = Telling(
+            self._observers,
+            self._clock,
+            self._store.now,
+            self._logger,
+            log_payloads=arguments.flag("log_payloads", log_payloads),
+        )
+        self._outages = Outages(self._telling, self._clock)
+        self._doorbell = Doorbell(self._broker, self._clock, self._logger, self._outages)
         self._sweeper = Sweeper(
             self._store,
             self._broker,
@@ -104,6 +119,8 @@ class KQueue:
             max_crashes=max_crashes,
             clock=self._clock,
             logger=self._logger,
+            telling=self._telling,
+            outages=self._outages,
         )
         self._mint = IdMint()
         self._crew = PerProcess(Crew)
@@ -222,6 +239,7 @@ class KQueue:
             for id, (data, encoding) in zip(ids, encoded, strict=True)
         ]
         self._add(rows, now)
+        self._telling.added(job_type, ids, now)
         return ids
 
     def _add(self, rows: list[Row], now: float) -> None:
@@ -230,6 +248,7 @@ class KQueue:
         except AddFailed as error:
             there = {*error.taken, *error.unknown}
             self._doorbell.ring([_due(row) for row in rows if row.id in there], now)
+            self._telling.added(rows[0].type, error.taken, now)
             raise
         self._doorbell.ring([_due(row) for row in rows], now)
 
@@ -298,7 +317,16 @@ class KQueue:
             None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
             arguments.flag("wait", wait),
         )
-        desk = Desk(self._store, self._doorbell, self._retry, self._settle_s, self._clock, self._logger)
+        desk = Desk(
+            self._store,
+            self._doorbell,
+            self._retry,
+            self._settle_s,
+            self._clock,
+            self._logger,
+            self._telling,
+            self._outages,
+        )
         return Runner(
             open=self.open,
             desk=desk,
@@ -371,6 +399,26 @@ class KQueue:
         self._doorbell.ring(revived, now)
         return bool(revived)
 
+    # -- listening ---------------------------------------------------------------------------------------
+
+    def subscribe(self, function: Callable[[Event], object]) -> Callable[[], None]:
+        """Call ``function`` with every :class:`~kqueue.Event` of this queue in this process; returns what ends it.
+
+        It is called in the thread in which it happened, once the fact is durable; of the jobs of a loop, from the
+        next window on. It has to be quick: the loop waits for it, and leases run meanwhile. It may use the queue.
+
+        What it raises is logged, once for each kind of error, and harms no job. But a ``KeyboardInterrupt`` or
+        ``SystemExit`` in the main thread goes on to whoever called this queue there, as if it had come in the
+        queue's own code: a loop gives back what has not ended, and ends. Raises ``ValueError`` if ``function`` is
+        subscribed already.
+        """
+        arguments.plain_function("function", function)
+        return self._observers.subscribe(function)
+
+    def unsubscribe(self, function: Callable[[Event], object]) -> bool:
+        """Call ``function`` no more. False if it was not subscribed."""
+        return self._observers.unsubscribe(function)
+
     # -- looking and cleaning ----------------------------------------------------------------------------
 
     def get_job(self, job_id: str) -> Job | None:
@@ -399,6 +447,13 @@ class KQueue:
         job_type = None if type is None else arguments.job_type(type)
         self.open()
         return self._store.counts(job_type)
+
+    def stats(self) -> Stats:
+        """How each type does, in one snapshot: what this process counted, and what waits in the store.
+
+        Counts are those of this process since its queue was made; after a fork the child's begin at 0.
+        """
+        return Stats(self._store.now(), self._telling.counters.seconds(), self._telling.counters.all())
 
     def purge_jobs(self, type: str) -> int:
         """Delete all jobs of ``type`` that do not run, and drain its tube; returns how many jobs."""

@@ -8,14 +8,18 @@ import logging
 import math
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
+from kqueue.errors import StoreError
 from kqueue.execution import Outcome, outcome
 from kqueue.job import Row
+from kqueue.outages import Outages
 from kqueue.retry import RetryPolicy, backoff
 from kqueue.store import Delete, Due, JobStore, Retry, Settled, Settlement, Unget
+from kqueue.telling import Ended, Telling, Written, has_run
 
 #: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
 RING_S = 5.0
@@ -32,6 +36,8 @@ class Desk:
     settle_s: float
     clock: Clock
     logger: logging.Logger
+    telling: Telling
+    outages: Outages
     #: How runs ended; written by one settle at a time.
     tally: Counter[Outcome] = field(default_factory=Counter)
 
@@ -39,11 +45,14 @@ class Desk:
 class Settling:
     """The settlements of one batch. :meth:`add` and :meth:`find` are called under the batch's lock."""
 
-    def __init__(self, desk: Desk, lock: threading.Lock) -> None:
-        """``lock``: the batch's, which is never held over I/O."""
+    def __init__(self, desk: Desk, lock: threading.Lock, seconds: Mapping[str, float] | None) -> None:
+        """``lock``: the batch's, which is never held over I/O. ``seconds`` that each run took, by its id, where
+        somebody wants to know.
+        """
         self._desk = desk
         self._lock = lock
-        self._pending: list[tuple[Row, Settlement]] = []
+        self._seconds = seconds
+        self._pending: list[Ended] = []
         self._failures = 0
         #: Writes whose jobs that came back may still lack their pointers.
         self._ringing = 0
@@ -83,7 +92,8 @@ class Settling:
                     self.due_at = self._desk.clock.monotonic() + self._desk.settle_s if self._pending else math.inf
                     self._ringing += 1
                     ringing = True
-                dues = self._account(pending, settled)
+                written = self._account(pending, settled, now)
+            dues = [_due(row, one) for row, one in written.others if isinstance(one, Retry | Unget)]
             if dues:  # out of the lock: a broker that is silent must not hold up a renew
                 self._desk.doorbell.ring(dues, now)
         finally:
@@ -91,6 +101,8 @@ class Settling:
                 with self._rung:
                     self._ringing -= 1
                     self._rung.notify_all()
+        self._desk.outages.is_over(self._desk.store.address)
+        self._desk.telling.settled(written, self._seconds)
 
     def await_rings(self) -> None:
         """Wait until what another thread has written is in the tubes too: else a loop that drains would find these
@@ -99,7 +111,7 @@ class Settling:
         with self._rung:
             self._rung.wait_for(lambda: not self._ringing, RING_S)
 
-    def _store(self, pending: list[tuple[Row, Settlement]]) -> tuple[Settled, float]:
+    def _store(self, pending: list[Ended]) -> tuple[Settled, float]:
         try:
             now = self._desk.store.now()
             settled = self._desk.store.settle([settlement for _, settlement in pending], now)
@@ -108,36 +120,34 @@ class Settling:
             self.due_at = self._desk.clock.monotonic() + backoff(self._failures)
             raise
         self._failures = 0
-        return settled, now
+        return (self._named(pending, settled) if settled.unnamed else settled), now
 
-    def _account(self, pending: list[tuple[Row, Settlement]], settled: Settled) -> list[Due]:
-        """Count what was written; returns what came back and wants pointers."""
+    def _named(self, pending: list[Ended], settled: Settled) -> Settled:
+        """Look which deletes found no job, where the store did not tell: those whose rows are there. Where another
+        has deleted the job, it stays unnamed.
+        """
+        try:
+            there = self._desk.store.get([one.id for _, one in pending if type(one) is Delete])
+        except StoreError:
+            return settled
+        lost = {row.id for row in there} - settled.lost
+        return Settled(settled.lost | lost, max(0, settled.unnamed - len(lost)))
+
+    def _account(self, pending: list[Ended], settled: Settled, now: float) -> Written:
+        """Count what was written."""
         lost, unnamed = settled
         self.lost |= lost
-        tally, logger = self._desk.tally, self._desk.logger
-        for row, settlement in pending if lost else ():
-            if settlement.id in lost and _has_run(settlement):
-                tally[Outcome.LOST_LEASE] += 1
-                logger.warning(
-                    "job %s (%s): the lease with fence %d was lost, so that it was %s changed nothing",
-                    row.id,
-                    row.type,
-                    row.fence,
-                    outcome(settlement),
-                )
+        tally = self._desk.tally
+        tally[Outcome.LOST_LEASE] += sum(one.id in lost and has_run(one) for _, one in pending) if lost else 0
         kept = [one for one in pending if one[1].id not in lost] if lost else pending
         others = [one for one in kept if type(one[1]) is not Delete]
         tally[Outcome.DELETED] += len(kept) - len(others)
-        tally.update(outcome(settlement) for _, settlement in others if _has_run(settlement))
+        tally.update(outcome(settlement) for _, settlement in others if has_run(settlement))
         if unnamed:
             tally[Outcome.DELETED] -= unnamed
             tally[Outcome.LOST_LEASE] += unnamed
-            logger.warning("%d deletes of a window found no job: their leases were lost", unnamed)
-        return [_due(row, one) for row, one in others if isinstance(one, Retry | Unget)]
-
-
-def _has_run(settlement: Settlement) -> bool:
-    return not isinstance(settlement, Unget) or settlement.started
+            self._desk.logger.warning("%d deletes of a window found no job: their leases were lost", unnamed)
+        return Written(now, pending, lost, others)
 
 
 def _due(row: Row, settlement: Retry | Unget) -> Due:

@@ -18,10 +18,14 @@ class Hand:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.asked: list[Any] = []
+        self.errors: list[BaseException] = []
         self.error = error
 
     def is_settled(self) -> bool:
         return bool(self.asked)
+
+    def raised(self, error: BaseException) -> None:
+        self.errors.append(error)
 
     def _ask(self, *what: Any) -> None:
         self.asked.append(what)

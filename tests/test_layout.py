@@ -9,13 +9,17 @@ ROOT = Path(__file__).parents[1]
 
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
-    "values": ("arguments bell clock errors forks handlers ids job payload reports retry window", ""),
+    "values": (
+        "arguments bell clock errors events forks handlers ids job observers payload reports retry window",
+        "",
+    ),
     "contracts": ("broker store", "values"),
     "rules": ("pointers rules", "values contracts"),
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
     "engine": (
-        "batch crew doorbell ending execution findings quarantine runner settling sweep turns watchdog",
+        "batch counters crew doorbell ending execution findings outages quarantine runner settling sweep telling"
+        " turns watchdog",
         "values contracts rules",
     ),
     "queue": ("queue", "values contracts rules brokers stores engine"),

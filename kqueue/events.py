@@ -39,7 +39,10 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The job was deleted by its run: it is done. In a window of several, another may have deleted it before."""
+    """The job was deleted by its run: it is done.
+
+    On MongoDB, of several in a window some may have been deleted before by another, and nobody can tell which.
+    """
 
     job_id: str
     type: str

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
-from kqueue.errors import StoreError
 from kqueue.execution import Outcome, outcome
 from kqueue.job import Row
 from kqueue.outages import Outages
@@ -120,18 +119,7 @@ class Settling:
             self.due_at = self._desk.clock.monotonic() + backoff(self._failures)
             raise
         self._failures = 0
-        return (self._named(pending, settled) if settled.unnamed else settled), now
-
-    def _named(self, pending: list[Ended], settled: Settled) -> Settled:
-        """Look which deletes found no job, where the store did not tell: those whose rows are there. Where another
-        has deleted the job, it stays unnamed.
-        """
-        try:
-            there = self._desk.store.get([one.id for _, one in pending if type(one) is Delete])
-        except StoreError:
-            return settled
-        lost = {row.id for row in there} - settled.lost
-        return Settled(settled.lost | lost, max(0, settled.unnamed - len(lost)))
+        return settled, now
 
     def _account(self, pending: list[Ended], settled: Settled, now: float) -> Written:
         """Count what was written."""

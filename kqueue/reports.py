@@ -85,7 +85,7 @@ class TypeStats:
     added: int = 0
     #: Handlers that were called here and have ended. Counted when their window ends.
     run: int = 0
-    #: Deleted by their run.
+    #: Deleted by their run; see :class:`kqueue.Finished`.
     finished: int = 0
     #: Runs that failed, also those for the last time.
     failed: int = 0

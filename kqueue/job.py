@@ -27,6 +27,8 @@ class State(StrEnum):
     DELAYED = "delayed"
     #: May be claimed now; compared with no clock.
     READY = "ready"
+    #: Ready but for a limit of its type: it waits at its ``gate``, without a pointer, until it is admitted.
+    HELD = "held"
     #: Claimed under a lease. With its lease past it is abandoned, until the sweep makes it ready again.
     RUNNING = "running"
     #: Ended without success; kept until deleted or brought back.
@@ -71,9 +73,20 @@ class Row(NamedTuple):
     lease_until: float | None = None
     #: Why it was last retried, given up or recovered.
     reason: str | None = None
+    #: What it waits for while it is held; once it is ready, what it was admitted by; while it runs, the type if
+    #: that has limits. None otherwise.
+    gate: str | None = None
+    #: Until when it is kept, once it is done.
+    keep_until: float | None = None
+    #: How its runs ended before, as :mod:`kqueue.history` writes it. Not read by a claim.
+    history: str | None = None
     created_at: float = 0.0
     #: When a pointer to it was last put, or None if it is known to have none.
     put_at: float | None = None
+    #: No second job of this type and key is added while this one waits or runs, or for the time it asked for.
+    unique_key: str | None = None
+    #: Jobs of one type and limit key count together.
+    limit_key: str | None = None
 
 
 class Job:

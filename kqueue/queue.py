@@ -443,7 +443,7 @@ class KQueue:
         return [Job(row) for row in self._store.find(job_type, job_state, after, limit)]
 
     def counts(self, type: str | None = None) -> dict[str, int]:
-        """Jobs by state (``delayed ready running dead done``, always all), of one type or of all."""
+        """Jobs by state (``delayed ready held running dead done``, always all), of one type or of all."""
         job_type = None if type is None else arguments.job_type(type)
         self.open()
         return self._store.counts(job_type)

@@ -11,11 +11,32 @@ not there, does not answer, or is locked for too long; then nothing was changed,
 A store may be shared by threads, and be used after a fork: the child opens handles of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from kqueue.job import Row
 from kqueue.window import Limits
+
+#: Stands for all types where one may be paused.
+ALL_TYPES = "*"
+
+
+class Throttle(NamedTuple):
+    """How many jobs of a type may run, over all workers. Who claims says the numbers; the store keeps count.
+
+    A job of a type with a throttle passes two *gates*: that of its type (``running`` and ``starts``), and then, if
+    it has a ``limit_key``, that of its key (``running_per_key``). A bound that is None does not hold.
+    """
+
+    type: str
+    #: At once.
+    running: int | None = None
+    #: At once, of those with the same ``limit_key``.
+    running_per_key: int | None = None
+    #: Claims in ``period`` seconds. One that is given back unrun has counted.
+    starts: int | None = None
+    #: Seconds.
+    period: float = 1.0
 
 
 class Selection(NamedTuple):
@@ -24,6 +45,8 @@ class Selection(NamedTuple):
     types: tuple[str, ...]
     #: Candidates in this order; None for all ready rows by (priority, order added).
     ids: tuple[str, ...] | None = None
+    #: Of those types that have limits, at most one each.
+    throttles: tuple[Throttle, ...] = ()
 
 
 class Claim(NamedTuple):
@@ -35,6 +58,8 @@ class Claim(NamedTuple):
     cut: bool
     #: Those looked at, by id, that are not due yet, with their ``run_at``. Empty for a claim without ids.
     later: Mapping[str, float]
+    #: How many it held back, since their gates were full.
+    held: int = 0
 
 
 class Delete(NamedTuple):
@@ -42,6 +67,14 @@ class Delete(NamedTuple):
 
     id: str
     fence: int
+
+
+class Finish(NamedTuple):
+    """Settle: the job is finished, its row is kept as done until ``keep_until``. Clears crashes and suspicion."""
+
+    id: str
+    fence: int
+    keep_until: float
 
 
 class Retry(NamedTuple):
@@ -74,7 +107,7 @@ class Die(NamedTuple):
     reason: str
 
 
-Settlement: TypeAlias = Delete | Retry | Unget | Die
+Settlement: TypeAlias = Delete | Finish | Retry | Unget | Die
 
 
 class Settled(NamedTuple):
@@ -131,6 +164,51 @@ class Recovered(NamedTuple):
     dead: int
 
 
+class Tick(NamedTuple):
+    """A schedule goes on from one tick to a later one. Times in seconds since 1970."""
+
+    schedule: str
+    #: Its last tick as it was read; None if it never had one.
+    before: float | None
+    after: float
+
+
+class Admission(NamedTuple):
+    """What was let through the gates of a type."""
+
+    #: Ready now, with the ``put_at`` that was given; they want their pointers.
+    dues: list[Due]
+    #: When a place may be free although no run ends (a lease runs out, a period is over), by the store's clock.
+    #: None if nothing is held, or if all the places are those of rows that were admitted and are not claimed yet.
+    next_at: float | None
+
+
+class Standing(NamedTuple):
+    """Rows of one type in one state."""
+
+    type: str
+    state: str
+    rows: int
+    #: The earliest ``run_at`` among them: since when the longest waiting one waits, where they wait.
+    oldest_run_at: float
+
+
+class WorkerRecord(NamedTuple):
+    """A process that runs jobs, as it told the store."""
+
+    #: Made as job ids are, so it names its host and process.
+    id: str
+    host: str
+    pid: int
+    #: Those that have a handler there, sorted.
+    types: tuple[str, ...]
+    started_at: float
+    #: When it was last heard of. All times by the store's clock.
+    seen_at: float
+    #: What else it tells, as a JSON object.
+    note: str = "{}"
+
+
 class JobStore(Protocol):
     """Keeps rows. See the module's text for what holds for every method."""
 
@@ -162,6 +240,24 @@ class JobStore(Protocol):
         with the cause chained. It tells taken, not taken and unknown ids apart.
         """
 
+    def add_unique(self, row: Row, until: float, now: float) -> str:
+        """Add ``row`` unless its type and ``unique_key`` are taken, in one transaction; returns the id of the job
+        that has them then: ``row.id`` if it was added.
+
+        They are taken while the job that took them is delayed, ready, held or running, and until ``until`` as its
+        own add said (seconds since 1970) whatever became of it; :meth:`delete` and :meth:`purge` free them. An
+        index of the store holds it: of many that add at once one is added. Raises as :meth:`add` does.
+        """
+
+    def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
+        """Add ``rows`` and write the schedule's last tick, in one transaction: a compare-and-set. False, and
+        nothing is changed, if its last tick is not ``tick.before`` any more. Raises as :meth:`add` does; where it
+        names jobs as unknown, the tick is as unknown as they are.
+        """
+
+    def last_ticks(self) -> dict[str, float]:
+        """The last tick of every schedule, by its name. They outlive every job."""
+
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """Take ready rows, or delayed ones that are due, for one window: a compare-and-set.
 
@@ -171,7 +267,31 @@ class JobStore(Protocol):
         leased, dead, or of another type are passed over. Durable when it returns.
 
         A claim without ids sees ready rows only; :meth:`promote` makes delayed ones ready.
+
+        A row of a type with a throttle is taken only if there is a place for it: at the gate of its type, fewer
+        than ``running`` rows of the type run under a lease that is not over, and fewer than ``starts`` were claimed
+        in the last ``period`` seconds; then at the gate of its ``limit_key``, fewer than ``running_per_key`` of the
+        type and key run so. It is held at the first gate that has no place (``state`` held, ``gate`` its name,
+        ``put_at`` None), and also where another row that comes before it by (priority, order added) waits at that
+        gate or was admitted by it and not claimed yet, unless this gate has admitted it: so nobody is overtaken. A
+        held row is passed over, and does not cut the window; a claim without ids may end after it has held 1,000.
+        While it runs, ``gate`` is the type. So what runs is counted if it was claimed under a throttle, or was
+        renewed after it was recovered.
         """
+
+    def admit(
+        self, throttle: Throttle, keys: Collection[str] | None, now: float, put_at: float | None, limit: int
+    ) -> Admission:
+        """Make held rows of the throttle's type ready, up to ``limit``, as many at each gate as it has places that
+        no row has which it admitted before, the best priority first, then the first added. They keep their
+        ``gate`` until they are claimed, and get ``put_at``.
+
+        Looks at the gate of the type, and at those of ``keys``, or of all keys if None. A bound that is None lets
+        all through. Of many that admit at once, no place is given twice.
+        """
+
+    def held_types(self) -> list[str]:
+        """The types that have a held row, sorted. Index probes only."""
 
     def held_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``: what a caller holds whose claim was interrupted."""
@@ -186,6 +306,9 @@ class JobStore(Protocol):
         """End runs where id and fence match and the run is not settled yet (``lease_owner`` is there), in one
         transaction where the store has them. So a run is settled once, however often it is asked for.
 
+        Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, and the reason (None for
+        Finish).
+
         A row may also have become ready by :meth:`recover` since: its fence still matches, so its late
         holder may settle it. A dead row's holder may too. Rows that come back are ``delayed`` if
         ``run_at > now``, else ``ready``. Durable when it returns. When it raises, a store without transactions
@@ -195,7 +318,7 @@ class JobStore(Protocol):
     # -- the operator's ----------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete rows whatever their state and fence; returns how many there were."""
+        """Delete rows whatever their state and fence, and free their unique keys; returns how many there were."""
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """Make dead rows ready: tries, failures, crashes and suspicion 0, the fence kept; a holder that there
@@ -219,8 +342,36 @@ class JobStore(Protocol):
     def types(self) -> list[str]:
         """All job types that have a row, sorted. May read every row."""
 
+    def overview(self) -> list[Standing]:
+        """How many rows stand where, by type and state, sorted. May read every row."""
+
+    def ahead(self, row: Row, limit: int) -> int:
+        """How many ready rows of its type come before ``row`` by (priority, order added); ``limit`` at most."""
+
     def purge(self, type: str, limit: int) -> int:
-        """Delete up to ``limit`` rows of the type that do not run; returns how many."""
+        """Delete up to ``limit`` rows of the type that do not run, and free the type's unique keys that no job has
+        any more; returns how many rows.
+        """
+
+    def pause(self, type: str, now: float) -> bool:
+        """Remember that ``type`` (or :data:`ALL_TYPES`) is paused since ``now``; False if it was already."""
+
+    def resume(self, type: str) -> bool:
+        """End the pause of ``type`` (or of :data:`ALL_TYPES`, which leaves those of single types); False if there
+        was none.
+        """
+
+    def paused(self) -> dict[str, float]:
+        """What is paused, and since when. One small read. The store only remembers it: a claim does not look."""
+
+    def see_worker(self, worker: WorkerRecord) -> None:
+        """Remember ``worker``, in the place of what was remembered of its id."""
+
+    def forget_worker(self, id: str) -> None:
+        """It has left."""
+
+    def workers(self) -> list[WorkerRecord]:
+        """All that are remembered, by id (the order started)."""
 
     # -- the sweep's -------------------------------------------------------------------------------------
 
@@ -236,8 +387,16 @@ class JobStore(Protocol):
         """Take up to ``limit`` running rows whose ``lease_until <= now`` from their holder.
 
         A row that was ``alone`` gets a crash, and is dead at ``max_crashes``; any other gets a suspicion.
-        Those not dead are ready, with ``put_at`` None. The fence and ``lease_owner`` stay, so a late holder
-        that comes before the next claim may still settle.
+        Those not dead are ready, with ``put_at`` and ``gate`` None. The fence and ``lease_owner`` stay, so a late
+        holder that comes before the next claim may still settle. It adds to their history.
+        """
+
+    def expire(self, now: float, limit: int) -> int:
+        """Delete up to ``limit`` done rows whose ``keep_until <= now``, the earliest first; returns how many.
+        Nothing that is not done is ever deleted by its age.
+
+        Also forgets, up to ``limit`` each, what nobody asks for any more: unique keys that are not taken, claims
+        that throttles counted more than a day ago, workers that were not heard of for a day.
         """
 
     def find_due(self, now: float, limit: int) -> list[Due]:

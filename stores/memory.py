@@ -6,22 +6,46 @@ It lives in one process and ends with it, so it is for tests and for jobs that m
 import heapq
 import os
 import threading
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
-from typing import TypeAlias
 
 from kqueue.clock import Clock, SystemClock
 from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
 from kqueue.rules import is_lost
-from kqueue.store import Abandoned, Claim, Due, Head, Held, Recovered, Selection, Settled, Settlement
-from kqueue.stores.transitions import abandoned, claimed, due, recovered, revived, settled
+from kqueue.store import (
+    Abandoned,
+    Admission,
+    Claim,
+    Due,
+    Head,
+    Held,
+    Recovered,
+    Selection,
+    Settled,
+    Settlement,
+    Standing,
+    Throttle,
+    Tick,
+    WorkerRecord,
+)
+from kqueue.stores.gates import MOST_HELD, Gates, free, free_at, gate_of
+from kqueue.stores.memory_gates import MemoryCounts, Starts
+from kqueue.stores.memory_rows import MemoryRows
+from kqueue.stores.transitions import (
+    FORGET_AFTER_S,
+    UNFINISHED,
+    abandoned,
+    admitted,
+    claimed,
+    due,
+    held,
+    recovered,
+    renewed,
+    revived,
+    settled,
+)
 from kqueue.window import Limits
-
-#: (priority, order added, id)
-_Place: TypeAlias = tuple[int, int, str]
 
 
 class MemoryStore:
@@ -31,17 +55,15 @@ class MemoryStore:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._rows: dict[str, Row] = {}
-        #: When each row was added, as a number.
-        self._order: dict[str, int] = {}
-        self._next_order = count()
-        #: The places of the ready rows of each type, sorted.
-        self._ready: dict[str, list[_Place]] = {}
-        #: A heap of (run_at, id). An entry whose row is not delayed until then any more is passed over.
-        self._delayed: list[tuple[float, str]] = []
+        self._rows = MemoryRows()
+        self._starts = Starts()
         self._settings: dict[str, str] = {}
         self._last_sweep: float | None = None
-        self._changes = 0
+        #: By (type, unique key): the id of the job that has them, and until when they are taken without it.
+        self._unique: dict[tuple[str, str], tuple[str, float]] = {}
+        self._ticks: dict[str, float] = {}
+        self._paused: dict[str, float] = {}
+        self._workers: dict[str, WorkerRecord] = {}
 
     @property
     def address(self) -> str:
@@ -67,46 +89,108 @@ class MemoryStore:
 
     def add(self, rows: Sequence[Row]) -> None:
         """All of them, or none."""
-        ids = [row.id for row in rows]
-        try:
-            with self._locked():
-                if len(set(ids)) < len(ids) or any(id in self._rows for id in ids):
-                    raise StoreError("memory: holds a job of this id already")
-                for row in rows:
-                    self._order[row.id] = next(self._next_order)
-                    self._write(row)
-        except StoreError as error:
-            raise AddFailed(f"no job was added: {error}", not_taken=ids) from error
+        with self._adding(rows):
+            self._insert(rows)
+
+    def add_unique(self, row: Row, until: float, now: float) -> str:
+        """The id of the job that has the row's type and unique key then."""
+        with self._adding([row]):
+            if row.unique_key is None:
+                raise StoreError("memory: the job has no unique key")
+            place = row.type, row.unique_key
+            if self._is_taken(place, now):
+                return self._unique[place][0]
+            self._insert([row])
+            self._unique[place] = row.id, until
+        return row.id
+
+    def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
+        """All of them and the tick, or nothing."""
+        with self._adding(rows):
+            if self._ticks.get(tick.schedule) != tick.before:
+                return False
+            self._insert(rows)
+            self._ticks[tick.schedule] = tick.after
+        return True
+
+    def last_ticks(self) -> dict[str, float]:
+        """The last tick of every schedule, by its name."""
+        with self._locked():
+            return dict(self._ticks)
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """Candidates are looked at lazily, in order, until the window is full."""
+        stopped: list[Row] = []
         with self._locked():
             wanted = None if selection.ids is None else self._wanted(selection.ids, selection.types)
-            candidates = self._in_order(selection.types) if wanted is None else _claimable(wanted, now)
+            candidates = self._rows.ready(selection.types) if wanted is None else _claimable(wanted, now)
+            gates = Gates(selection.throttles, MemoryCounts(self._rows, self._starts, now))
+            if selection.throttles:
+                candidates = self._passing(candidates, gates, stopped, None if selection.ids else MOST_HELD)
             found, cut = limits.fit(candidates)
             blame = alone and len(found) == 1
-            rows = [claimed(row, owner, now, blame) for row in found]
-            for row in rows:
-                self._write(row)
+            rows = [claimed(row, owner, now, blame, gates.throttled(row.type)) for row in found]
+            for row in (*rows, *stopped):
+                self._rows.write(row)
+            for throttle in selection.throttles:
+                starts = sum(row.type == throttle.type for row in rows)
+                if throttle.starts is not None and starts:
+                    self._starts.add(throttle, now, starts)
             later = {row.id: row.run_at for row in wanted or () if row.state == State.DELAYED and row.run_at > now}
-            return Claim(rows, cut, later)
+        return Claim([row._replace(history=None) for row in rows], cut, later, len(stopped))
+
+    def _passing(
+        self, candidates: Iterable[Row], gates: Gates, stopped: list[Row], most: int | None
+    ) -> Iterator[Row]:
+        """Those that no gate stops. The others go into ``stopped``, held; after ``most`` of them it ends."""
+        for row in candidates:
+            gate = gates.stop(self._rows.candidate(row))
+            if gate is None:
+                yield row
+                continue
+            stopped.append(held(row, gate))
+            if len(stopped) == most:
+                return
+
+    def admit(
+        self, throttle: Throttle, keys: Collection[str] | None, now: float, put_at: float | None, limit: int
+    ) -> Admission:
+        """The gate of the type first."""
+        dues: list[Due] = []
+        times: list[float | None] = []
+        with self._locked():
+            counts = MemoryCounts(self._rows, self._starts, now)
+            for key in (None, *sorted(self._rows.held_keys(throttle.type) if keys is None else set(keys))):
+                gate = gate_of(throttle.type, key)
+                waiting = self._rows.held(gate)
+                places = min(free(throttle, key, counts) - counts.admitted(gate), limit - len(dues))
+                for row in waiting[: max(0, int(places))]:
+                    self._rows.write(admitted(row, put_at))
+                    dues.append(due(self._rows.by_id[row.id]))
+                if self._rows.held(gate):
+                    times.append(free_at(throttle, key, counts))
+        return Admission(dues, min((time for time in times if time is not None), default=None))
+
+    def held_types(self) -> list[str]:
+        """The types that have a held row, sorted."""
+        with self._locked():
+            return self._rows.held_types()
 
     def held_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``."""
         with self._locked():
-            return [row for row in self._rows.values() if row.lease_owner == owner and row.state == State.RUNNING]
+            return [row for row in self._rows.all() if row.lease_owner == owner and row.state == State.RUNNING]
 
     def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
         """Returns the ids lost."""
         lost = set()
         with self._locked():
             for job in held:
-                row = self._held(job.id, job.fence)
+                row = self._rows.in_hand(job.id, job.fence)
                 if row is None or row.state not in {State.RUNNING, State.READY}:
                     lost.add(job.id)
                 else:
-                    blame = row.alone if alone is None else alone
-                    self._write(row._replace(state=State.RUNNING, lease_until=now + job.ttr, alone=blame))
+                    self._rows.write(renewed(row, now + job.ttr, row.alone if alone is None else alone))
         return frozenset(lost)
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
@@ -114,15 +198,15 @@ class MemoryStore:
         lost = set()
         with self._locked():
             for settlement in settlements:
-                row = self._held(settlement.id, settlement.fence)
+                row = self._rows.in_hand(settlement.id, settlement.fence)
                 if row is None:
                     lost.add(settlement.id)
                     continue
                 after = settled(row, settlement, now)
                 if after is None:
-                    self._drop(row)
+                    self._rows.drop([row])
                 else:
-                    self._write(after)
+                    self._rows.write(after)
         return Settled(frozenset(lost))
 
     # -- the operator's ----------------------------------------------------------------------------------
@@ -130,33 +214,34 @@ class MemoryStore:
     def delete(self, ids: Sequence[str]) -> int:
         """Delete rows whatever their state and fence; returns how many there were."""
         with self._locked():
-            return self._drop_all(self._existing(ids))
+            self._free(set(ids))
+            return self._rows.drop(self._rows.existing(ids))
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """Make dead rows ready; returns those made."""
         with self._locked():
-            dead = [row for row in self._existing(ids) if row.state == State.DEAD]
+            dead = [row for row in self._rows.existing(ids) if row.state == State.DEAD]
             made = [revived(row, reason, now, put_at) for row in dead]
             for row in made:
-                self._write(row)
+                self._rows.write(row)
             return [due(row) for row in made]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows that there are, in the order of ``ids``."""
         with self._locked():
-            return [self._rows[id] for id in ids if id in self._rows]
+            return [self._rows.by_id[id] for id in ids if id in self._rows.by_id]
 
     def find(self, type: str | None, state: str, after: str | None, limit: int) -> list[Row]:
         """Rows in one state, in the order of their ids, after the id ``after``."""
         with self._locked():
-            found = [row for row in self._rows.values() if row.state == state and type in {None, row.type}]
+            found = [row for row in self._rows.all() if row.state == state and type in {None, row.type}]
         return heapq.nsmallest(limit, (row for row in found if after is None or row.id > after))
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Rows by state, all states named."""
         found = {state.value: 0 for state in State}
         with self._locked():
-            for row in self._rows.values():
+            for row in self._rows.all():
                 if type in {None, row.type}:
                     found[row.state] += 1
         return found
@@ -164,13 +249,61 @@ class MemoryStore:
     def types(self) -> list[str]:
         """All job types that have a row, sorted."""
         with self._locked():
-            return sorted({row.type for row in self._rows.values()})
+            return sorted({row.type for row in self._rows.all()})
+
+    def overview(self) -> list[Standing]:
+        """How many rows stand where."""
+        found: dict[tuple[str, str], list[float]] = {}
+        with self._locked():
+            for row in self._rows.all():
+                found.setdefault((row.type, str(row.state)), []).append(row.run_at)
+        return [Standing(type, state, len(times), min(times)) for (type, state), times in sorted(found.items())]
+
+    def ahead(self, row: Row, limit: int) -> int:
+        """How many ready rows of its type come before ``row``."""
+        with self._locked():
+            return min(limit, self._rows.ahead(row.id, row.priority))
 
     def purge(self, type: str, limit: int) -> int:
         """Delete up to ``limit`` rows of the type that do not run; returns how many."""
         with self._locked():
-            idle = [row for row in self._rows.values() if row.type == type and row.state != State.RUNNING]
-            return self._drop_all(idle[:limit])
+            idle = [row for row in self._rows.all() if row.type == type and row.state != State.RUNNING]
+            gone = self._rows.drop(idle[:limit])
+            self._free({id for (of, _), (id, _) in self._unique.items() if of == type} - self._rows.by_id.keys())
+        return gone
+
+    def pause(self, type: str, now: float) -> bool:
+        """False if it was paused already."""
+        with self._locked():
+            if type in self._paused:
+                return False
+            self._paused[type] = now
+            return True
+
+    def resume(self, type: str) -> bool:
+        """False if it was not paused."""
+        with self._locked():
+            return self._paused.pop(type, None) is not None
+
+    def paused(self) -> dict[str, float]:
+        """What is paused, and since when."""
+        with self._locked():
+            return dict(self._paused)
+
+    def see_worker(self, worker: WorkerRecord) -> None:
+        """Remember ``worker``."""
+        with self._locked():
+            self._workers[worker.id] = worker
+
+    def forget_worker(self, id: str) -> None:
+        """It has left."""
+        with self._locked():
+            self._workers.pop(id, None)
+
+    def workers(self) -> list[WorkerRecord]:
+        """By id."""
+        with self._locked():
+            return sorted(self._workers.values())
 
     # -- the sweep's -------------------------------------------------------------------------------------
 
@@ -186,35 +319,49 @@ class MemoryStore:
         """Make up to ``limit`` due rows ready, the earliest first; how many."""
         made = 0
         with self._locked():
-            while made < limit and (row := self._earliest()) is not None and row.run_at <= now:
-                self._write(row._replace(state=State.READY))
+            while made < limit and (row := self._rows.earliest()) is not None and row.run_at <= now:
+                self._rows.write(row._replace(state=State.READY))
                 made += 1
         return made
 
     def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
         """Take up to ``limit`` abandoned rows from their holder, the longest abandoned first."""
         with self._locked():
-            after = [recovered(row, max_crashes) for row in self._abandoned(now, limit)]
+            after = [recovered(row, max_crashes, now) for row in self._rows.abandoned(now, limit)]
             for row in after:
-                self._write(row)
+                self._rows.write(row)
         dead = sum(row.state == State.DEAD for row in after)
         return Recovered(len(after) - dead, dead)
+
+    def expire(self, now: float, limit: int) -> int:
+        """Delete done rows that need not be kept any more; returns how many."""
+        old = now - FORGET_AFTER_S
+        with self._locked():
+            kept = [(row.keep_until, row) for row in self._rows.all() if row.state == State.DONE]
+            over = [(until, row) for until, row in kept if until is not None and until <= now]
+            gone = self._rows.drop([row for _, row in heapq.nsmallest(limit, over)])
+            for place in [place for place in self._unique if not self._is_taken(place, now)][:limit]:
+                del self._unique[place]
+            for worker in [worker for worker in self._workers.values() if worker.seen_at <= old][:limit]:
+                del self._workers[worker.id]
+            self._starts.forget(old, limit)
+        return gone
 
     def find_due(self, now: float, limit: int) -> list[Due]:
         """What :meth:`promote` would make ready."""
         with self._locked():
-            found = [row for row in self._rows.values() if row.state == State.DELAYED and row.run_at <= now]
+            found = [row for row in self._rows.all() if row.state == State.DELAYED and row.run_at <= now]
         return [due(row) for row in heapq.nsmallest(limit, found, key=lambda row: row.run_at)]
 
     def find_abandoned(self, now: float, limit: int) -> list[Abandoned]:
         """What :meth:`recover` would take."""
         with self._locked():
-            return [abandoned(row) for row in self._abandoned(now, limit)]
+            return [abandoned(row) for row in self._rows.abandoned(now, limit)]
 
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """Up to ``limit`` rows known to have no pointer that are ready, or due by ``until``."""
         with self._locked():
-            unput = [row for row in self._rows.values() if row.put_at is None]
+            unput = [row for row in self._rows.all() if row.put_at is None]
         return [
             due(row)
             for row in unput
@@ -224,12 +371,12 @@ class MemoryStore:
     def ready_types(self) -> list[str]:
         """The types that have a ready row, sorted."""
         with self._locked():
-            return sorted(type for type, places in self._ready.items() if places)
+            return self._rows.ready_types()
 
     def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
         """Up to ``limit`` rows that have lost their pointer by the head rule, best priority first."""
         with self._locked():
-            ready = [self._rows[id] for _, _, id in self._ready.get(type, ())]
+            ready = list(self._rows.ready([type]))
         return [due(row) for row in ready if is_lost(row, head, now, grace)][:limit]
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
@@ -237,9 +384,9 @@ class MemoryStore:
         marked = []
         with self._locked():
             for due in dues:
-                row = self._rows.get(due.id)
+                row = self._rows.by_id.get(due.id)
                 if row is not None and row.state in {State.READY, State.DELAYED} and row.put_at == due.put_at:
-                    self._write(row._replace(put_at=put_at))
+                    self._rows.write(row._replace(put_at=put_at))
                     marked.append(due)
         return marked
 
@@ -248,20 +395,20 @@ class MemoryStore:
     def has_ready(self, types: Sequence[str]) -> bool:
         """Whether any row of these types is ready."""
         with self._locked():
-            return any(self._ready.get(type) for type in types)
+            return next(self._rows.ready(types), None) is not None
 
     def next_run_at(self) -> float | None:
         """The earliest ``run_at`` of a delayed row, or None."""
         with self._locked():
-            row = self._earliest()
+            row = self._rows.earliest()
             return None if row is None else row.run_at
 
     def pulse(self) -> object:
-        """The number of changes so far."""
+        """The number of changes of rows so far."""
         with self._locked():
-            return self._changes
+            return self._rows.changes
 
-    # -- the rows and their places; under the lock -------------------------------------------------------
+    # -- under the lock ----------------------------------------------------------------------------------
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -271,73 +418,38 @@ class MemoryStore:
         with self._lock:
             yield
 
-    def _write(self, row: Row) -> None:
-        """The one way to add or change a row."""
-        before = self._rows.get(row.id)
-        self._leave_place(row.id)
-        self._rows[row.id] = row
-        self._changes += 1
-        if row.state == State.READY:
-            insort(self._ready.setdefault(row.type, []), self._place(row))
-        elif row.state == State.DELAYED and not (before is not None and _same_delay(before, row)):
-            heapq.heappush(self._delayed, (row.run_at, row.id))
+    @contextmanager
+    def _adding(self, rows: Sequence[Row]) -> Iterator[None]:
+        """The lock; an error says that no job was added."""
+        try:
+            with self._locked():
+                yield
+        except StoreError as error:
+            raise AddFailed(f"no job was added: {error}", not_taken=[row.id for row in rows]) from error
 
-    def _drop(self, row: Row) -> None:
-        self._leave_place(row.id)
-        del self._rows[row.id], self._order[row.id]
-        self._changes += 1
-
-    def _drop_all(self, rows: Sequence[Row]) -> int:
+    def _insert(self, rows: Sequence[Row]) -> None:
+        ids = [row.id for row in rows]
+        if len(set(ids)) < len(ids) or any(id in self._rows.by_id for id in ids):
+            raise StoreError("memory: holds a job of this id already")
         for row in rows:
-            self._drop(row)
-        return len(rows)
+            self._rows.add(row)
 
-    def _leave_place(self, id: str) -> None:
-        row = self._rows.get(id)
-        if row is not None and row.state == State.READY:
-            places = self._ready[row.type]
-            del places[bisect_left(places, self._place(row))]
+    def _is_taken(self, place: tuple[str, str], now: float) -> bool:
+        """Whether a type and unique key are."""
+        if place not in self._unique:
+            return False
+        id, until = self._unique[place]
+        row = self._rows.by_id.get(id)
+        return until > now or (row is not None and row.state in UNFINISHED)
 
-    def _place(self, row: Row) -> _Place:
-        return row.priority, self._order[row.id], row.id
-
-    def _in_order(self, types: Sequence[str]) -> Iterator[Row]:
-        places = heapq.merge(*(self._ready.get(type, ()) for type in dict.fromkeys(types)))
-        return (self._rows[id] for _, _, id in places)
-
-    def _existing(self, ids: Iterable[str]) -> list[Row]:
-        """Each row once: two pointers may name the same job."""
-        return [self._rows[id] for id in dict.fromkeys(ids) if id in self._rows]
+    def _free(self, ids: Collection[str]) -> None:
+        """Their unique keys."""
+        for place in [place for place, (id, _) in self._unique.items() if id in ids]:
+            del self._unique[place]
 
     def _wanted(self, ids: Iterable[str], types: Sequence[str]) -> list[Row]:
-        return [row for row in self._existing(ids) if row.type in types]
-
-    def _held(self, id: str, fence: int) -> Row | None:
-        row = self._rows.get(id)
-        return row if row is not None and row.fence == fence and row.lease_owner is not None else None
-
-    def _abandoned(self, now: float, limit: int) -> list[Row]:
-        leases = (
-            (row.lease_until, row)
-            for row in self._rows.values()
-            if row.state == State.RUNNING and row.lease_until is not None and row.lease_until <= now
-        )
-        return [row for _, row in heapq.nsmallest(limit, leases)]
-
-    def _earliest(self) -> Row | None:
-        """The delayed row that is due first."""
-        while self._delayed:
-            run_at, id = self._delayed[0]
-            row = self._rows.get(id)
-            if row is not None and row.state == State.DELAYED and row.run_at == run_at:
-                return row
-            heapq.heappop(self._delayed)
-        return None
+        return [row for row in self._rows.existing(ids) if row.type in types]
 
 
 def _claimable(rows: Iterable[Row], now: float) -> Iterator[Row]:
     return (row for row in rows if row.state == State.READY or (row.state == State.DELAYED and row.run_at <= now))
-
-
-def _same_delay(before: Row, after: Row) -> bool:
-    return before.state == State.DELAYED and before.run_at == after.run_at

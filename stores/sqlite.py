@@ -4,34 +4,38 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeAlias
 
 from kqueue.clock import Clock, SystemClock
-from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
 from kqueue.rules import recovery
 from kqueue.store import (
     Abandoned,
+    Admission,
     Claim,
-    Delete,
-    Die,
     Due,
     Head,
     Held,
     Recovered,
-    Retry,
     Selection,
     Settled,
     Settlement,
-    Unget,
+    Standing,
+    Throttle,
+    Tick,
+    WorkerRecord,
 )
+from kqueue.stores import sqlite_insert as inserts
+from kqueue.stores import sqlite_records as records
 from kqueue.stores import sqlite_statements as sql
+from kqueue.stores.sqlite_admit import admit, held_types
 from kqueue.stores.sqlite_claim import Lease, candidates, json_set, later
+from kqueue.stores.sqlite_expire import expire
 from kqueue.stores.sqlite_file import SqliteFile
-from kqueue.stores.sqlite_insert import insert
-from kqueue.stores.transitions import waiting
+from kqueue.stores.sqlite_settle import run_of, settle, text_of
+from kqueue.stores.sqlite_throttle import claim_throttled
 from kqueue.window import Limits
 
 #: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
@@ -41,8 +45,6 @@ SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
 MAX_BUSY_TIMEOUT_S: Final = 86_400
 #: Larger than any priority.
 _AFTER_ALL: Final = 2**63 - 1
-#: The states in the order of ``COUNT_ALL`` and ``COUNT_TYPE``.
-_COUNTED: Final = ("delayed", "ready", "running", "dead", "done")
 
 _Values: TypeAlias = tuple[Any, ...]
 
@@ -106,35 +108,28 @@ class SqliteStore:
 
     def add(self, rows: Sequence[Row]) -> None:
         """All of them in one transaction, or none."""
-        committing = False
-        try:
-            with self._file.write() as connection:
-                insert(connection, rows)
-                committing = True
-        except StoreError as error:
-            ids = [row.id for row in rows]
-            if not committing:
-                raise AddFailed(f"no job was added: {error}", not_taken=ids) from error
-            self._check_commit(ids, error)
+        inserts.add(self._file, rows)
 
-    def _check_commit(self, ids: list[str], error: StoreError) -> None:
-        """A commit that failed has been rolled back, says SQLite; believe what can be read."""
-        try:
-            there = {record[0] for record in self._read(sql.THERE, {"ids": json.dumps(ids)})}
-        except StoreError:
-            raise AddFailed(f"the jobs may have been added or not: {error}", unknown=ids) from error
-        if len(there) < len(ids):
-            taken = [id for id in ids if id in there]
-            missing = [id for id in ids if id not in there]
-            raise AddFailed(
-                f"{len(missing)} jobs were not added: {error}", taken=taken, not_taken=missing
-            ) from error
+    def add_unique(self, row: Row, until: float, now: float) -> str:
+        """One transaction; the primary key of the keys decides."""
+        return inserts.add_unique(self._file, row, until, now)
+
+    def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
+        """All of them and the tick in one transaction, or nothing."""
+        return inserts.add_tick(self._file, tick, rows)
+
+    def last_ticks(self) -> dict[str, float]:
+        """The last tick of every schedule, by its name."""
+        with self._file.read() as connection:
+            return records.last_ticks(connection)
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """One transaction: candidates are read lazily, in order, until the window is full."""
         keys: list[int] = []
         with self._write_lease(now) as (connection, start):
             lease = Lease(owner, start, now)
+            if selection.throttles:
+                return claim_throttled(connection, selection, limits, lease, alone)
             with ExitStack() as cursors:
                 rows, cut = limits.fit(candidates(connection, selection, lease, cursors, keys))
             alone = alone and len(rows) == 1
@@ -146,6 +141,17 @@ class SqliteStore:
             if not rows:
                 connection.execute("ROLLBACK")
         return Claim(rows, cut, delayed)
+
+    def admit(
+        self, throttle: Throttle, keys: Collection[str] | None, now: float, put_at: float | None, limit: int
+    ) -> Admission:
+        """One transaction, if any gate has a place for a row that it holds."""
+        return admit(self._file, throttle, keys, now, put_at=put_at, limit=limit)
+
+    def held_types(self) -> list[str]:
+        """The types that have a held row, sorted: one index probe for each."""
+        with self._file.read() as connection:
+            return held_types(connection)
 
     def held_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``."""
@@ -163,31 +169,28 @@ class SqliteStore:
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
         """One transaction. Only if some are lost, a second one finds out which."""
         with self._file.write() as connection:
-            matched = sum(_write(connection, *batch) for batch in _batches(settlements, now))
-            if matched == len(settlements):
+            if settle(connection, settlements, now) == len(settlements):
                 return Settled()
             connection.execute("ROLLBACK")
         with self._file.write() as connection:
-            return Settled(
-                frozenset(
-                    settlement.id
-                    for settlement in settlements
-                    if not sum(_write(connection, *batch) for batch in _batches([settlement], now))
-                )
-            )
+            lost = [one.id for one in settlements if not settle(connection, [one], now)]
+            return Settled(frozenset(lost))
 
     # -- the operator's ----------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete rows whatever their state and fence; returns how many there were."""
+        if not ids:
+            return 0
         with self._file.write() as connection:
-            return connection.executemany(sql.DELETE, [(id,) for id in ids]).rowcount if ids else 0
+            records.free_keys(connection, ids)
+            return connection.executemany(sql.DELETE, [(id,) for id in ids]).rowcount
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """Make dead rows ready; returns those made."""
         with self._file.write() as connection:
             dead = connection.execute(sql.FIND_DEAD, {"ids": json_set(ids)}).fetchall()
-            connection.executemany(sql.REVIVE, [(now, put_at, _text(reason), record[0]) for record in dead])
+            connection.executemany(sql.REVIVE, [(now, put_at, text_of(reason), record[0]) for record in dead])
         return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
@@ -202,19 +205,62 @@ class SqliteStore:
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Rows by state, each counted in an index."""
         (found,) = self._read(sql.COUNT_ALL) if type is None else self._read(sql.COUNT_TYPE, {"type": type})
-        return dict(zip(_COUNTED, found, strict=True))
+        return dict(zip(map(str, State), found, strict=True))
 
     def types(self) -> list[str]:
         """All job types that have a row, sorted."""
         return [record[0] for record in self._read(sql.TYPES)]
 
+    def overview(self) -> list[Standing]:
+        """How many rows stand where: reads every row."""
+        return [Standing._make(record) for record in self._read(sql.OVERVIEW)]
+
+    def ahead(self, row: Row, limit: int) -> int:
+        """How many ready rows of its type come before ``row``: up to ``limit`` of two index ranges."""
+        for (key,) in self._read(sql.KEY_OF, (row.id,)):
+            values = {"type": row.type, "priority": row.priority, "key": key, "limit": limit}
+            return int(self._read(sql.AHEAD, values)[0][0])
+        return 0
+
     def purge(self, type: str, limit: int) -> int:
-        """Delete up to ``limit`` rows of the type that do not run; returns how many."""
-        gone = 0
+        """One transaction; once no row is left, more of them if there are many unique keys to free."""
         with self._file.write() as connection:
+            gone: list[str | None] = []
             for statement in sql.PURGES:
-                gone += connection.execute(statement, (type, limit - gone)).rowcount
-        return gone
+                values = {"type": type, "limit": limit - len(gone)}
+                gone += [id for (id,) in connection.execute(statement, values).fetchall()]
+            records.free_keys(connection, [id for id in gone if id is not None])
+        freed = limit if len(gone) < limit else 0
+        while freed and freed == limit:
+            with self._file.write() as connection:
+                freed = records.free_keys_without_job(connection, type, limit)
+        return len(gone)
+
+    def pause(self, type: str, now: float) -> bool:
+        """False if it was paused already."""
+        return self._write(records.PAUSE, (type, now)) == 1
+
+    def resume(self, type: str) -> bool:
+        """False if it was not paused."""
+        return self._write(records.RESUME, (type,)) == 1
+
+    def paused(self) -> dict[str, float]:
+        """What is paused, and since when: one small table."""
+        return dict(self._read(records.PAUSED))
+
+    def see_worker(self, worker: WorkerRecord) -> None:
+        """Remember ``worker``."""
+        with self._file.write() as connection:
+            records.see_worker(connection, worker)
+
+    def forget_worker(self, id: str) -> None:
+        """It has left."""
+        self._write(records.FORGET_WORKER, (id,))
+
+    def workers(self) -> list[WorkerRecord]:
+        """By id."""
+        with self._file.read() as connection:
+            return records.workers(connection)
 
     # -- the sweep's -------------------------------------------------------------------------------------
 
@@ -241,9 +287,14 @@ class SqliteStore:
         with self._file.write() as connection:
             found = map(_abandoned, connection.execute(sql.FIND_ABANDONED, (now, limit)).fetchall())
             verdicts = [(*recovery(row.alone, row.crashes, max_crashes), row.id) for row in found]
-            connection.executemany(sql.RECOVER, verdicts)
+            values = [(state, reason, run_of(now, reason), id) for state, reason, id in verdicts]
+            connection.executemany(sql.RECOVER, values)
         dead = sum(state == State.DEAD for state, _, _ in verdicts)
         return Recovered(len(verdicts) - dead, dead)
+
+    def expire(self, now: float, limit: int) -> int:
+        """One transaction, if there is anything to forget."""
+        return expire(self._file, now, limit)
 
     def find_due(self, now: float, limit: int) -> list[Due]:
         """What :meth:`promote` would make ready: one index range."""
@@ -299,6 +350,10 @@ class SqliteStore:
         with self._file.write() as connection:
             yield connection, now + (self._clock.monotonic() - asked)
 
+    def _write(self, statement: str, values: Sequence[Any]) -> int:
+        with self._file.write() as connection:
+            return connection.execute(statement, values).rowcount
+
     def _read(self, statement: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[_Values]:
         with self._file.read() as connection:
             return connection.execute(statement, values).fetchall()
@@ -312,38 +367,3 @@ def _abandoned(record: _Values) -> Abandoned:
 def _row(record: _Values) -> Row:
     row = Row._make(record)
     return row._replace(alone=bool(row.alone))
-
-
-def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[str, list[_Values]]]:
-    """Each statement that writes some of ``settlements``, with the values of each time that it is to run."""
-    deleted: dict[int, list[str]] = {}
-    others: dict[str, list[_Values]] = {}
-    for settlement in settlements:
-        match settlement:
-            case Delete(id, fence):
-                deleted.setdefault(fence, []).append(id)
-            case Retry(id, fence, run_at, reason, put_at):
-                retry = (waiting(run_at, now), run_at, put_at, _text(reason), id, fence)
-                others.setdefault(sql.SETTLE_RETRY, []).append(retry)
-            case Unget(id, fence, run_at, priority, put_at, started):
-                keep = 0 if started else 1
-                unget = (waiting(run_at, now), run_at, put_at, priority, keep, keep, id, fence)
-                others.setdefault(sql.SETTLE_UNGET, []).append(unget)
-            case Die(id, fence, reason):
-                others.setdefault(sql.SETTLE_DIE, []).append((_text(reason), id, fence))
-    for fence, ids in deleted.items():
-        if len(ids) > 1:
-            yield sql.SETTLE_DELETES, [(json.dumps(ids), fence)]
-        else:
-            others.setdefault(sql.SETTLE_DELETE, []).append((ids[0], fence))
-    yield from others.items()
-
-
-def _write(connection: sqlite3.Connection, statement: str, values: list[_Values]) -> int:
-    """How many rows were changed."""
-    return connection.executemany(statement, values).rowcount
-
-
-def _text(reason: str) -> str:
-    """A reason often quotes an exception, which may hold what UTF-8 cannot: a lone surrogate of a file name."""
-    return reason.encode("utf-8", "backslashreplace").decode()

@@ -45,7 +45,7 @@ def later(
         ids = ids[: ids.index(taken[-1].id) + 1]
     if len(ids) <= len(taken):
         return {}
-    return dict(connection.execute(sql.LATER, {**_wanted(selection._replace(ids=ids)), "now": now}))
+    return dict(connection.execute(sql.LATER, {**wanted(selection._replace(ids=ids)), "now": now}))
 
 
 def json_set(ids: Iterable[str]) -> str:
@@ -60,7 +60,7 @@ def _records(
         return cursors.enter_context(closing(connection.execute(statement, {**values, **lease._asdict()})))
 
     if selection.ids is not None:
-        return read(sql.CANDIDATES_BY_ID, _wanted(selection))
+        return read(sql.CANDIDATES_BY_ID, wanted(selection))
     types = tuple(dict.fromkeys(selection.types))
     if len(types) == 1:
         return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
@@ -70,5 +70,6 @@ def _records(
     return (connection.execute(sql.CANDIDATE_AT, values | {"key": key}).fetchone() for _, key in places)
 
 
-def _wanted(selection: Selection) -> dict[str, str]:
+def wanted(selection: Selection) -> dict[str, str]:
+    """The values of a statement that looks at the selection's ids alone."""
     return {"ids": json_set(selection.ids or ()), "types": json.dumps(selection.types)}

@@ -1,16 +1,28 @@
-"""How rows get in. To bind a value costs SQLite's module as much as half an index, so what every new row has alike
-stands in the statement.
+"""How rows get in: alone, if a unique key is free, or with the tick of a schedule. Each in one transaction.
+
+To bind a value costs SQLite's module as much as half an index, so what every new row has alike stands in the
+statement.
 """
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
+from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row
+from kqueue.store import Tick
+from kqueue.stores import sqlite_records as records
+from kqueue.stores import sqlite_statements as sql
+from kqueue.stores.sqlite_file import SqliteFile
 
 #: Fields that have the same value in every row that never ran. They stand side by side.
 _UNUSED: Final = slice(Row._fields.index("fence"), Row._fields.index("created_at"))
 _UNUSED_VALUES: Final = tuple(Row._field_defaults[name] for name in Row._fields[_UNUSED])
+#: Fields that are None in most rows. They stand last.
+_KEYS: Final = slice(Row._fields.index("unique_key"), None)
+_NO_KEYS: Final = (None,) * len(Row._fields[_KEYS])
 _STATE: Final = Row._fields.index("state")
 _ALONE: Final = Row._fields.index("alone")
 
@@ -21,29 +33,94 @@ def _statement(values: Sequence[str]) -> str:
 
 #: Any row.
 INSERT: Final = _statement(["?"] * len(Row._fields))
-#: A row that never ran: without what is the same in all of them.
+#: A row that never ran and has no keys: without what is the same in all of them.
 INSERT_NEW: Final = _statement(
     ["?"] * _UNUSED.start
     + ["NULL" if value is None else str(int(value)) for value in _UNUSED_VALUES]
-    + ["?"] * (len(Row._fields) - _UNUSED.stop)
+    + ["?"] * (_KEYS.start - _UNUSED.stop)
+    + ["NULL"] * len(_NO_KEYS)
 )
 
 
-def insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """In their order, inside a transaction of the caller's."""
-    new = [_of_new(row) for row in rows if _used(row) == _UNUSED_VALUES]
+def add(file: SqliteFile, rows: Sequence[Row]) -> None:
+    """All of them, or none. Raises as the contract's ``add`` does."""
+    with _adding(file, rows) as connection:
+        _insert(connection, rows)
+
+
+def add_unique(file: SqliteFile, row: Row, until: float, now: float) -> str:
+    """The id of the job that has the row's type and unique key then."""
+    holder = row.id
+    with _adding(file, [row]) as connection:
+        if records.take_key(connection, row, until, now):
+            _insert(connection, [row])
+        else:
+            holder = records.holder_of_key(connection, row)
+            connection.execute("ROLLBACK")
+    return holder
+
+
+def add_tick(file: SqliteFile, tick: Tick, rows: Sequence[Row]) -> bool:
+    """All of them and the tick, or nothing."""
+
+    def is_there() -> bool:
+        with file.read() as connection:
+            return records.last_ticks(connection).get(tick.schedule) == tick.after
+
+    with _adding(file, rows, is_there) as connection:
+        done = records.advance(connection, tick)
+        if done:
+            _insert(connection, rows)
+        else:
+            connection.execute("ROLLBACK")
+    return done
+
+
+@contextmanager
+def _adding(
+    file: SqliteFile, rows: Sequence[Row], is_there: Callable[[], bool] = lambda: True
+) -> Iterator[sqlite3.Connection]:
+    """A transaction, whose errors say what became of ``rows``; ``is_there`` tells whether the rest of it is."""
+    committing = False
+    try:
+        with file.write() as connection:
+            yield connection
+            committing = True
+    except StoreError as error:
+        ids = [row.id for row in rows]
+        if not committing:
+            raise AddFailed(f"no job was added: {error}", not_taken=ids) from error
+        _check_commit(file, ids, is_there, error)
+
+
+def _check_commit(file: SqliteFile, ids: list[str], is_there: Callable[[], bool], error: StoreError) -> None:
+    """A commit that failed has been rolled back, says SQLite; believe what can be read."""
+    try:
+        with file.read() as connection:
+            there = {record[0] for record in connection.execute(sql.THERE, {"ids": json.dumps(ids)})}
+        complete = len(there) == len(ids) and is_there()
+    except StoreError:
+        raise AddFailed(f"the jobs may have been added or not: {error}", unknown=ids) from error
+    if not complete:
+        taken = [id for id in ids if id in there]
+        missing = [id for id in ids if id not in there]
+        raise AddFailed(f"{len(missing)} jobs were not added: {error}", taken=taken, not_taken=missing) from error
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    new = [_of_new(row) for row in rows if _is_plain(row)]
     if len(new) == len(rows):
         connection.executemany(INSERT_NEW, new)
     else:
         connection.executemany(INSERT, map(_of_any, rows))
 
 
-def _used(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return row[_UNUSED]
+def _is_plain(row: tuple[Any, ...]) -> bool:
+    return row[_UNUSED] == _UNUSED_VALUES and row[_KEYS] == _NO_KEYS
 
 
 def _of_new(row: Row) -> tuple[Any, ...]:
-    return (*row[:_STATE], str(row.state), *row[_STATE + 1 : _UNUSED.start], *row[_UNUSED.stop :])
+    return (*row[:_STATE], str(row.state), *row[_STATE + 1 : _UNUSED.start], *row[_UNUSED.stop : _KEYS.start])
 
 
 def _of_any(row: Row) -> list[Any]:

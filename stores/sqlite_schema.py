@@ -4,7 +4,8 @@ The version stands in ``kqueue_meta``, not in ``PRAGMA user_version``, since a u
 own tables, and its own version, in the same file.
 
 ``key`` is the store's own row key and the order in which jobs were added; the public id is text. The payload
-stands last, so that to read any other column SQLite never has to walk through a large one.
+stands behind what every job has, so that to read that SQLite never has to walk through a large one. What came
+with version 2 stands behind it. A job that uses none of that has NULL there, which the record's header tells.
 
 Indexes cost time in every add, claim and settle, so each is partial, and each serves what is named here:
 
@@ -17,7 +18,14 @@ kqueue_jobs_unput     find_unput: rows known to have no pointer; empty with a br
 kqueue_jobs_lease     recover, held_by
 kqueue_jobs_delayed   promote, next_run_at; ``type`` in it lets counts and purge read the index alone
 kqueue_jobs_ended     find, already in its order; ``type`` in it lets counts and purge read the index alone
+kqueue_jobs_gate      admit, held_types, counts of the held, and whom a throttled claim may not overtake
+kqueue_jobs_limited   throttled claims and admit: what runs of a type and key, and until when, in the index alone
+kqueue_jobs_kept      expire
 ====================  =================================================================================
+
+The last three hold no row of a job that uses neither limits nor a retention. Other tables: ``kqueue_unique`` (who
+has which key; of two that add the same at once its primary key lets one in), ``kqueue_starts`` (how many a
+throttled claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``, ``kqueue_workers``.
 """
 
 import sqlite3
@@ -77,6 +85,56 @@ STEPS: Final[Steps] = (
         """
         CREATE INDEX kqueue_jobs_ended ON kqueue_jobs (state, id, type)
         WHERE state = 'dead' OR state = 'done'
+        """,
+    ),
+    (
+        "ALTER TABLE kqueue_jobs ADD COLUMN gate TEXT",
+        "ALTER TABLE kqueue_jobs ADD COLUMN keep_until REAL",
+        "ALTER TABLE kqueue_jobs ADD COLUMN history TEXT",
+        "ALTER TABLE kqueue_jobs ADD COLUMN unique_key TEXT",
+        "ALTER TABLE kqueue_jobs ADD COLUMN limit_key TEXT",
+        """
+        CREATE INDEX kqueue_jobs_gate ON kqueue_jobs (state, gate, priority)
+        WHERE gate IS NOT NULL AND (state = 'held' OR state = 'ready')
+        """,
+        """
+        CREATE INDEX kqueue_jobs_limited ON kqueue_jobs (type, limit_key, lease_until, state, gate)
+        WHERE gate IS NOT NULL AND state = 'running'
+        """,
+        """
+        CREATE INDEX kqueue_jobs_kept ON kqueue_jobs (keep_until)
+        WHERE state = 'done'
+        """,
+        """
+        CREATE TABLE kqueue_unique (
+            type         TEXT    NOT NULL,
+            key          TEXT    NOT NULL,
+            job_id       TEXT    NOT NULL,
+            until        REAL    NOT NULL,
+            PRIMARY KEY (type, key)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX kqueue_unique_job ON kqueue_unique (job_id)",
+        """
+        CREATE TABLE kqueue_starts (
+            type         TEXT    NOT NULL,
+            at           REAL    NOT NULL,
+            jobs         INTEGER NOT NULL,
+            PRIMARY KEY (type, at)
+        ) WITHOUT ROWID
+        """,
+        "CREATE TABLE kqueue_ticks (schedule TEXT PRIMARY KEY, last REAL NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE kqueue_paused (type TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID",
+        """
+        CREATE TABLE kqueue_workers (
+            id           TEXT    PRIMARY KEY,
+            host         TEXT    NOT NULL,
+            pid          INTEGER NOT NULL,
+            types        TEXT    NOT NULL,
+            started_at   REAL    NOT NULL,
+            seen_at      REAL    NOT NULL,
+            note         TEXT    NOT NULL
+        ) WITHOUT ROWID
         """,
     ),
 )

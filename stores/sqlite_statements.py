@@ -1,4 +1,4 @@
-"""Every statement that the SQLite store runs, but for the schema's.
+"""Every statement about jobs that the SQLite store runs, but for those of gates, which stand with their code.
 
 States stand in the text, never as parameters: only so can SQLite see that a partial index applies. A list of
 ids or types is one JSON parameter, read in its order: CROSS JOIN keeps the left table outside
@@ -9,6 +9,7 @@ ANALYZE has left in the file, could make SQLite read the whole table (https://ww
 
 from typing import Final
 
+from kqueue.history import MOST
 from kqueue.job import Row, State
 
 _COLUMNS: Final = ", ".join(f"job.{name}" for name in Row._fields)
@@ -27,13 +28,17 @@ _CLAIMED: Final = {
     "alone": "0",
     "lease_owner": ":owner",
     "lease_until": ":start + job.ttr",
+    "history": "NULL",
 }
 _CLAIM_COLUMNS: Final = ", ".join(_CLAIMED.get(name, f"job.{name}") for name in Row._fields)
 
-CANDIDATES_BY_ID: Final = f"""
-    SELECT job.key, {_CLAIM_COLUMNS} {_BY_ID}
+#: A claim that names ids looks at these alone.
+WANTED: Final = f"""
+    {_BY_ID}
     WHERE (job.state = 'ready' OR (job.state = 'delayed' AND job.run_at <= :now)) AND {_OF_TYPES}
 """
+
+CANDIDATES_BY_ID: Final = f"SELECT job.key, {_CLAIM_COLUMNS} {WANTED}"
 
 #: One index range, already in order.
 CANDIDATES_OF_TYPE: Final = f"""
@@ -63,14 +68,24 @@ CLAIM: Final = """
     WHERE key IN (SELECT value FROM json_each(:keys))
 """
 
+#: Adds a run to the history. The parameter is the run as JSON, without its owner.
+_WITH_RUN: Final = f"""
+    history = json_remove(
+        json_insert(coalesce(history, '[]'), '$[#]', json_set(?, '$[0]', lease_owner)),
+        iif(json_array_length(history) >= {MOST}, '$[0]', '$[{MOST}]')
+    )
+"""
+
 #: Those that run are few, and their own index names them.
 HELD_BY: Final = f"""
     SELECT {_COLUMNS} FROM kqueue_jobs AS job INDEXED BY kqueue_jobs_lease
     WHERE job.state = 'running' AND job.lease_owner = ?
 """
 
+#: One that was taken from its holder has lost its place at its type's gate: it is counted again.
 RENEW: Final = """
-    UPDATE kqueue_jobs SET state = 'running', lease_until = ?, alone = coalesce(?, alone)
+    UPDATE kqueue_jobs SET
+        state = 'running', lease_until = ?, alone = coalesce(?, alone), gate = iif(state = 'ready', type, gate)
     WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL AND state IN ('running', 'ready')
 """
 
@@ -82,25 +97,35 @@ SETTLE_DELETES: Final = """
     WHERE id IN (SELECT value FROM json_each(?)) AND fence = ? AND lease_owner IS NOT NULL
 """
 
-SETTLE_RETRY: Final = """
+#: What every run leaves behind that ends and leaves its row.
+_IDLE: Final = "alone = 0, lease_owner = NULL, lease_until = NULL, gate = NULL"
+_IN_HAND: Final = "id = ? AND fence = ? AND lease_owner IS NOT NULL"
+
+SETTLE_RETRY: Final = f"""
     UPDATE kqueue_jobs SET
-        state = ?, run_at = ?, put_at = ?, reason = ?,
-        failures = failures + 1, crashes = 0, suspicion = 0, alone = 0, lease_owner = NULL, lease_until = NULL
-    WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL
+        state = ?, run_at = ?, put_at = ?, reason = ?, {_WITH_RUN},
+        failures = failures + 1, crashes = 0, suspicion = 0, {_IDLE}
+    WHERE {_IN_HAND}
 """
 
-SETTLE_UNGET: Final = """
+SETTLE_FINISH: Final = f"""
+    UPDATE kqueue_jobs SET
+        state = 'done', keep_until = ?, put_at = NULL, {_WITH_RUN}, crashes = 0, suspicion = 0, {_IDLE}
+    WHERE {_IN_HAND}
+"""
+
+SETTLE_UNGET: Final = f"""
     UPDATE kqueue_jobs SET
         state = ?, run_at = ?, put_at = ?, priority = coalesce(?, priority), tries = tries - 1,
-        crashes = crashes * ?, suspicion = suspicion * ?, alone = 0, lease_owner = NULL, lease_until = NULL
-    WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL
+        crashes = crashes * ?, suspicion = suspicion * ?, {_IDLE}
+    WHERE {_IN_HAND}
 """
 
-SETTLE_DIE: Final = """
+SETTLE_DIE: Final = f"""
     UPDATE kqueue_jobs SET
-        state = 'dead', put_at = NULL, reason = ?,
-        failures = failures + 1, crashes = 0, suspicion = 0, alone = 0, lease_owner = NULL, lease_until = NULL
-    WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL
+        state = 'dead', put_at = NULL, reason = ?, {_WITH_RUN},
+        failures = failures + 1, crashes = 0, suspicion = 0, {_IDLE}
+    WHERE {_IN_HAND}
 """
 
 # -- the operator's --------------------------------------------------------------------------------------
@@ -129,31 +154,51 @@ FINDS: Final = {state: _FIND.format(state, id="+job.id" if state == State.RUNNIN
 
 THERE: Final = f"SELECT job.id {_BY_ID}"
 
-COUNT_ALL: Final = """
-    SELECT
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'delayed') AS delayed,
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'ready') AS ready,
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'running') AS running,
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'dead') AS dead,
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'done') AS done
-"""
+#: The gates of a type stand together, and begin with its own (see :mod:`kqueue.stores.gates`).
+OF_TYPES_GATES: Final = "gate >= :type AND gate < :type || '!'"
+_HELD: Final = "gate IS NOT NULL AND state = 'held'"
 
-COUNT_TYPE: Final = """
-    SELECT
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'delayed' AND type = :type) AS delayed,
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'ready' AND type = :type) AS ready,
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'running' AND type = :type) AS running,
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'dead' AND type = :type) AS dead,
-        (SELECT count(*) FROM kqueue_jobs WHERE state = 'done' AND type = :type) AS done
-"""
+
+def _counts(among: str, held_among: str) -> str:
+    """One row: how many there are in each state, each counted in an index of its own."""
+    where = {state: f"state = '{state}'{among}" for state in State} | {State.HELD: _HELD + held_among}
+    return "SELECT " + ", ".join(f"(SELECT count(*) FROM kqueue_jobs WHERE {term})" for term in where.values())
+
+
+COUNT_ALL: Final = _counts("", "")
+COUNT_TYPE: Final = _counts(" AND type = :type", f" AND {OF_TYPES_GATES}")
 
 TYPES: Final = "SELECT DISTINCT type FROM kqueue_jobs ORDER BY type"
 
-_PURGE: Final = (
-    "DELETE FROM kqueue_jobs WHERE key IN (SELECT key FROM kqueue_jobs WHERE state = '{}' AND type = ? LIMIT ?)"
-)
+#: May read every row.
+OVERVIEW: Final = """
+    SELECT type, state, count(*), min(run_at) FROM kqueue_jobs GROUP BY type, state ORDER BY type, state
+"""
+
+KEY_OF: Final = "SELECT key FROM kqueue_jobs WHERE id = ?"
+
+#: Two ranges: of all better priorities, and of what was added before at the same.
+AHEAD: Final = """
+    SELECT count(*) FROM (
+        SELECT 1 FROM kqueue_jobs INDEXED BY kqueue_jobs_ready
+        WHERE state = 'ready' AND type = :type AND priority < :priority
+        UNION ALL
+        SELECT 1 FROM kqueue_jobs INDEXED BY kqueue_jobs_ready
+        WHERE state = 'ready' AND type = :type AND priority = :priority AND key < :key
+        LIMIT :limit
+    )
+"""
+
+#: Gives back the ids of those that may have a unique key.
+_PURGE: Final = """
+    DELETE FROM kqueue_jobs WHERE key IN (SELECT key FROM kqueue_jobs WHERE {} LIMIT :limit)
+    RETURNING iif(unique_key IS NULL, NULL, id)
+"""
 #: One for each state but ``running``, since each has an index of its own.
-PURGES: Final = tuple(_PURGE.format(state) for state in ("ready", "delayed", "dead", "done"))
+PURGES: Final = (
+    *(_PURGE.format(f"state = '{state}' AND type = :type") for state in ("ready", "delayed", "dead", "done")),
+    _PURGE.format(f"{_HELD} AND {OF_TYPES_GATES}"),
+)
 
 # -- the sweep's -----------------------------------------------------------------------------------------
 
@@ -182,10 +227,10 @@ FIND_ABANDONED: Final = """
 """
 
 #: ``lease_owner`` and ``alone`` stay, for a late holder that settles or renews.
-RECOVER: Final = """
+RECOVER: Final = f"""
     UPDATE kqueue_jobs SET
-        state = ?, crashes = crashes + alone, suspicion = suspicion + (1 - alone), reason = ?,
-        put_at = NULL, lease_until = NULL
+        state = ?, crashes = crashes + alone, suspicion = suspicion + (1 - alone), reason = ?, {_WITH_RUN},
+        put_at = NULL, lease_until = NULL, gate = NULL
     WHERE id = ?
 """
 

@@ -4,14 +4,23 @@
 its own language.
 """
 
+from typing import Final
+
+from kqueue import history
 from kqueue.job import Row, State
 from kqueue.rules import recovery
-from kqueue.store import Abandoned, Delete, Die, Due, Retry, Settlement, Unget
+from kqueue.store import Abandoned, Delete, Die, Due, Finish, Retry, Settlement, Unget
+
+#: In these states a job keeps its unique key.
+UNFINISHED: Final = frozenset({State.DELAYED, State.READY, State.HELD, State.RUNNING})
+#: Seconds after which a store forgets counted starts, and workers that were not heard of.
+FORGET_AFTER_S: Final = 86_400.0
 
 
-def claimed(row: Row, owner: str, now: float, alone: bool) -> Row:
-    """The row under a new lease."""
+def claimed(row: Row, owner: str, now: float, alone: bool, throttled: bool = False) -> Row:
+    """The row under a new lease. ``throttled``: its type has limits, so it is counted."""
     return row._replace(
+        gate=row.type if throttled else row.gate,
         state=State.RUNNING,
         fence=row.fence + 1,
         tries=row.tries + 1,
@@ -21,16 +30,38 @@ def claimed(row: Row, owner: str, now: float, alone: bool) -> Row:
     )
 
 
+def held(row: Row, gate: str) -> Row:
+    """The row waits at a gate, and has no pointer."""
+    return row._replace(state=State.HELD, gate=gate, put_at=None)
+
+
+def admitted(row: Row, put_at: float | None) -> Row:
+    """A held row that its gate lets through. The gate stays: its place there is its own."""
+    return row._replace(state=State.READY, put_at=put_at)
+
+
+def renewed(row: Row, until: float, alone: bool) -> Row:
+    """The row under its holder's lease again. One that was taken from him had lost its place at its type's gate:
+    it is counted again. Where its type has no limits nobody looks.
+    """
+    gate = row.gate if row.state == State.RUNNING else row.type
+    return row._replace(state=State.RUNNING, lease_until=until, alone=alone, gate=gate)
+
+
 def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
     """The row after its run; None if it goes."""
-    idle = row._replace(alone=False, lease_owner=None, lease_until=None)
+    idle = row._replace(alone=False, lease_owner=None, lease_until=None, gate=None)
     match settlement:
         case Delete():
             return None
+        case Finish(keep_until=keep_until):
+            done = _cleared(idle)._replace(state=State.DONE, keep_until=keep_until, put_at=None)
+            return done._replace(history=_with_run(row, now, None))
         case Retry(run_at=run_at, reason=reason, put_at=put_at):
-            return _failed(idle)._replace(state=waiting(run_at, now), run_at=run_at, reason=reason, put_at=put_at)
+            back = _failed(row, idle, now, reason)
+            return back._replace(state=waiting(run_at, now), run_at=run_at, put_at=put_at)
         case Die(reason=reason):
-            return _failed(idle)._replace(state=State.DEAD, reason=reason, put_at=None)
+            return _failed(row, idle, now, reason)._replace(state=State.DEAD, put_at=None)
         case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started):
             back = _cleared(idle) if started else idle
             return back._replace(
@@ -48,7 +79,7 @@ def revived(row: Row, reason: str, now: float, put_at: float | None) -> Row:
     return fresh._replace(state=State.READY, run_at=now, put_at=put_at, reason=reason)
 
 
-def recovered(row: Row, max_crashes: int) -> Row:
+def recovered(row: Row, max_crashes: int, now: float) -> Row:
     """An abandoned row. ``lease_owner`` and ``alone`` stay, for a late holder that settles or renews."""
     state, reason = recovery(row.alone, row.crashes, max_crashes)
     return row._replace(
@@ -58,6 +89,8 @@ def recovered(row: Row, max_crashes: int) -> Row:
         suspicion=row.suspicion + (not row.alone),
         lease_until=None,
         put_at=None,
+        gate=None,
+        history=_with_run(row, now, reason),
     )
 
 
@@ -76,8 +109,14 @@ def abandoned(row: Row) -> Abandoned:
     return Abandoned(row.id, row.type, row.alone, row.crashes, row.lease_owner, row.lease_until or 0.0)
 
 
-def _failed(row: Row) -> Row:
-    return _cleared(row)._replace(failures=row.failures + 1)
+def _failed(row: Row, idle: Row, now: float, reason: str) -> Row:
+    """``idle`` is ``row`` without its lease."""
+    failed = _cleared(idle)._replace(failures=row.failures + 1, reason=reason)
+    return failed._replace(history=_with_run(row, now, reason))
+
+
+def _with_run(row: Row, now: float, reason: str | None) -> str:
+    return history.extended(row.history, history.Run(row.lease_owner, now, reason))
 
 
 def _cleared(row: Row) -> Row:

@@ -189,8 +189,8 @@ def test_status_counts_by_type_and_state(shop: Shop, queue: KQueue):
     assert status["store"] == queue.store.address
     assert status["broker"] is None
     assert {type: one["jobs"] for type, one in status["types"].items()} == {
-        "greet": {"delayed": 0, "ready": 2, "running": 0, "dead": 0, "done": 0},
-        "part": {"delayed": 1, "ready": 0, "running": 0, "dead": 0, "done": 0},
+        "greet": {"delayed": 0, "ready": 2, "held": 0, "running": 0, "dead": 0, "done": 0},
+        "part": {"delayed": 1, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0},
     }
     plain = shop.kqueue("status").stdout.splitlines()
     assert plain[0].split() == ["store", queue.store.address]

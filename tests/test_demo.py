@@ -60,7 +60,14 @@ def test_a_store_of_ones_own_keeps_the_dead(files: list[Path], tmp_path: Path):
     store = f"sqlite:///{tmp_path}/demo.db"
     run(files, store)
     with KQueue(store=store) as queue:
-        assert queue.counts(demo.JOB_TYPE) == {"delayed": 0, "ready": 0, "running": 0, "dead": 2, "done": 0}
+        assert queue.counts(demo.JOB_TYPE) == {
+            "delayed": 0,
+            "ready": 0,
+            "held": 0,
+            "running": 0,
+            "dead": 2,
+            "done": 0,
+        }
     assert table(run(files, store))["dead"] == 2
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
     "values": (
-        "arguments bell clock errors events forks handlers ids job observers payload reports retry window",
+        "arguments bell clock errors events forks handlers history ids job observers payload reports retry window",
         "",
     ),
     "contracts": ("broker store", "values"),

@@ -864,7 +864,7 @@ def test_acknowledged_rows_survive_a_kill_and_the_store_goes_on(start_mongod: Ca
         store.add(rows)
         assert len(claim(store, rows[:50]).rows) == 50
         mongod.restart()
-        assert store.counts() == {"delayed": 0, "ready": 50, "running": 50, "dead": 0, "done": 0}
+        assert store.counts() == {"delayed": 0, "ready": 50, "held": 0, "running": 50, "dead": 0, "done": 0}
         assert store.settle([Delete(row.id, 1) for row in rows[:50]], NOW) == Settled()
     mongod.stop()
 

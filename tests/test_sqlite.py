@@ -19,7 +19,15 @@ from kqueue.clock import ManualClock
 from kqueue.errors import AddFailed, StoreError, StoreUnavailable
 from kqueue.job import Row, State
 from kqueue.store import Delete, Die, Head, Held, Selection
-from kqueue.stores import open_store, sqlite_schema
+from kqueue.stores import (
+    open_store,
+    sqlite_admit,
+    sqlite_counts,
+    sqlite_expire,
+    sqlite_records,
+    sqlite_schema,
+    sqlite_throttle,
+)
 from kqueue.stores import sqlite_statements as sql
 from kqueue.stores.sqlite import SqliteStore
 from kqueue.window import Limits
@@ -68,6 +76,9 @@ LEASE = {"owner": "w", "start": NOW, "now": NOW}
 IDS_AND_TYPES = {"ids": '["a"]', "types": '["t"]', **LEASE}
 LOST = {"type": "t", "priority": 1, "until": NOW, "beside": NOW, "limit": 9}
 PAGE = {"type": None, "after": "", "limit": 9}
+OF_TYPE = {"type": "t", "limit": 9}
+OF_KEY = {"type": "t", "limit_key": "k", "now": NOW}
+UNIQUE = {"type": "t", "key": "k", "job_id": "a", "until": NOW, "now": NOW}
 
 #: Statement, values, and the indexes that it must use, in any order.
 PLANS = {
@@ -82,13 +93,14 @@ PLANS = {
     "renew": (sql.RENEW, (NOW, None, "a", 1), {"id"}),
     "settle: delete": (sql.SETTLE_DELETE, ("a", 1), {"id"}),
     "settle: deletes": (sql.SETTLE_DELETES, ('["a"]', 1), {"id"}),
-    "settle: retry": (sql.SETTLE_RETRY, ("ready", NOW, NOW, "r", "a", 1), {"id"}),
+    "settle: retry": (sql.SETTLE_RETRY, ("ready", NOW, NOW, "r", "[null, 1, 2]", "a", 1), {"id"}),
+    "settle: finish": (sql.SETTLE_FINISH, (NOW, "[null, 1, 2]", "a", 1), {"id"}),
     "settle: unget": (sql.SETTLE_UNGET, ("ready", NOW, NOW, None, 1, 1, "a", 1), {"id"}),
-    "settle: die": (sql.SETTLE_DIE, ("r", "a", 1), {"id"}),
+    "settle: die": (sql.SETTLE_DIE, ("r", "[null, 1, 2]", "a", 1), {"id"}),
     "next_run_at": (sql.NEXT_RUN_AT, (), {"delayed"}),
     "promote": (sql.PROMOTE, (NOW, 9), {"delayed", "key"}),
     "recover": (sql.FIND_ABANDONED, (NOW, 9), {"lease"}),
-    "recover: write": (sql.RECOVER, ("ready", "r", "a"), {"id"}),
+    "recover: write": (sql.RECOVER, ("ready", "r", "[null, 1, 2]", "a"), {"id"}),
     "find_unput": (sql.FIND_UNPUT, {"until": NOW, "limit": 9}, {"unput"}),
     "ready_types": (sql.READY_TYPES, (), {"ready"}),
     "find_lost": (sql.FIND_LOST, LOST, {"put"}),
@@ -98,18 +110,47 @@ PLANS = {
     "revive": (sql.FIND_DEAD, {"ids": '["a"]'}, {"ended"}),
     "find dead": (sql.FINDS["dead"], PAGE, {"ended"}),
     "find done": (sql.FINDS["done"], PAGE | {"type": "t"}, {"ended"}),
-    "counts": (sql.COUNT_ALL, (), {"ready", "delayed", "lease", "ended"}),
-    "counts of a type": (sql.COUNT_TYPE, {"type": "t"}, {"ready", "delayed", "lease", "ended"}),
-    "purge ready": (sql.PURGES[0], ("t", 9), {"ready", "key"}),
-    "purge delayed": (sql.PURGES[1], ("t", 9), {"delayed", "key"}),
-    "purge dead": (sql.PURGES[2], ("t", 9), {"ended", "key"}),
-    "purge done": (sql.PURGES[3], ("t", 9), {"ended", "key"}),
+    "counts": (sql.COUNT_ALL, (), {"ready", "delayed", "gate", "lease", "ended"}),
+    "counts of a type": (sql.COUNT_TYPE, {"type": "t"}, {"ready", "delayed", "gate", "lease", "ended"}),
+    "ahead": (sql.AHEAD, {"type": "t", "priority": 1, "key": 1, "limit": 9}, {"ready"}),
+    "purge ready": (sql.PURGES[0], OF_TYPE, {"ready", "key"}),
+    "purge delayed": (sql.PURGES[1], OF_TYPE, {"delayed", "key"}),
+    "purge dead": (sql.PURGES[2], OF_TYPE, {"ended", "key"}),
+    "purge done": (sql.PURGES[3], OF_TYPE, {"ended", "key"}),
+    "purge held": (sql.PURGES[4], OF_TYPE, {"gate", "key"}),
+    "throttled claim by ids": (sqlite_throttle.PLACES_BY_ID, IDS_AND_TYPES, {"id"}),
+    "throttled claim": (sqlite_throttle.PLACES_OF_TYPE, {"type": "t"}, {"ready"}),
+    "throttled claim: hold": (sqlite_throttle.HOLD, ("t", 1), {"key"}),
+    "throttled claim: write": (
+        sqlite_throttle.CLAIM,
+        {"keys": "[1]", "alone": 0, "limited": "[]", **LEASE},
+        {"key"},
+    ),
+    "gates: what runs of a type": (sqlite_counts.RUNNING_OF_TYPE, OF_KEY, {"limited"}),
+    "gates: what runs of a key": (sqlite_counts.RUNNING_OF_KEY, OF_KEY, {"limited"}),
+    "gates: the admitted": (sqlite_counts.ADMITTED, ("t",), {"gate"}),
+    "gates: who is held": (sqlite_counts.HELD_PLACES, ("t",), {"gate"}),
+    "gates: who is admitted": (sqlite_counts.ADMITTED_PLACES, ("t",), {"gate"}),
+    "admit": (sqlite_admit.FIND_HELD, {"gate": "t", "limit": 9}, {"gate"}),
+    "admit: write": (sqlite_admit.ADMIT, (NOW, "[1]"), {"key"}),
+    "admit: is any held": (sqlite_admit.HOLDS, ("t",), {"gate"}),
+    "admit: gates of a type": (sqlite_admit.HELD_GATES, {"first": "t", "last": "t!"}, {"gate"}),
+    "held_types": (sqlite_admit.HELD_TYPES, (), {"gate"}),
+    "expire": (sqlite_expire.EXPIRE, {"now": NOW, "limit": 9}, {"kept", "key"}),
+    "expire: is there any": (sqlite_expire.FIND_KEPT, {"now": NOW}, {"kept"}),
+    "expire: look at keys": (sqlite_expire.LOOK_AT_KEYS, {"now": NOW, "after": "", "limit": 9}, {"id"}),
+    "expire: forget keys": (sqlite_expire.FORGET_KEYS, {"now": NOW, "ids": "[]"}, {"id"}),
+    "unique: take": (sqlite_records.TAKE_KEY, UNIQUE, {"id"}),
+    "purge: free keys": (sqlite_records.FREE_KEYS_WITHOUT_JOB, {"type": "t", "limit": 9}, {"id"}),
 }
 #: How a plan names each index.
 INDEXES = {
     "key": "USING INTEGER PRIMARY KEY",
     "id": "sqlite_autoindex_kqueue_jobs_1 (id=?)",
-    **{name: f"INDEX kqueue_jobs_{name}" for name in ("ready", "put", "unput", "lease", "delayed", "ended")},
+    **{
+        name: f"INDEX kqueue_jobs_{name}"
+        for name in ("ready", "put", "unput", "lease", "delayed", "ended", "gate", "limited", "kept")
+    },
 }
 
 
@@ -142,6 +183,21 @@ def test_a_query_uses_its_index_and_sorts_nothing(store, outsider, name, analyze
         ("find_lost", "(type=? AND priority>?)"),
         ("find_lost", "(type=? AND priority=? AND put_at<?)"),
         ("find dead", "(state=? AND id>?)"),
+        ("ahead", "(type=? AND priority<?)"),
+        ("ahead", "(type=? AND priority=? AND rowid<?)"),
+        ("counts of a type", "kqueue_jobs_gate (state=? AND gate>? AND gate<?)"),
+        ("purge held", "(state=? AND gate>? AND gate<?)"),
+        ("gates: what runs of a type", "COVERING INDEX kqueue_jobs_limited (type=?)"),
+        (
+            "gates: what runs of a key",
+            "COVERING INDEX kqueue_jobs_limited (type=? AND limit_key=? AND lease_until>?)",
+        ),
+        ("gates: who is held", "COVERING INDEX kqueue_jobs_gate (state=? AND gate=?)"),
+        ("held_types", "(state=? AND gate>?)"),
+        ("expire", "(keep_until<?)"),
+        ("expire: look at keys", "SEARCH kqueue_unique USING INDEX kqueue_unique_job (job_id>?)"),
+        ("expire: forget keys", "SEARCH kqueue_unique USING INDEX kqueue_unique_job (job_id=?)"),
+        ("purge: free keys", "SEARCH taken USING PRIMARY KEY (type=?)"),
     ],
 )
 def test_a_query_reads_a_range_of_its_index(outsider, name, terms):
@@ -603,7 +659,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(store, outsider, path):
     sqlite_schema.migrate(outsider, NEXT)
     newer = SqliteStore(path)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 2.*up to 1; upgrade kqueue"):
+        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 3.*up to 2; upgrade kqueue"):
             newer.open()
     assert sqlite_schema.version(outsider) == len(NEXT)
 

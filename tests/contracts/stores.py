@@ -26,6 +26,8 @@ class Kind(NamedTuple):
     shared: bool
     #: Whether calls that threads make at once are kept apart. mongomock lets them see each other half done.
     atomic: bool = True
+    #: Whether it has transactions, as unique keys, ticks and limits need them. mongomock has none.
+    transactions: bool = True
     #: One that is not there: every call fails. None if it cannot be away.
     absent: Callable[[pytest.FixtureRequest], JobStore] | None = None
 
@@ -99,6 +101,6 @@ def absent_mongodb(request: pytest.FixtureRequest) -> JobStore:
 STORES = {
     "memory": Kind(memory, shared=False),
     "sqlite": Kind(sqlite, shared=True, absent=absent_sqlite),
-    "mongomock": Kind(mongomocked, shared=False, atomic=False),
+    "mongomock": Kind(mongomocked, shared=False, atomic=False, transactions=False),
     "mongod": Kind(mongodb, shared=True, absent=absent_mongodb),
 }

@@ -1,114 +1,48 @@
-"""The contract of kqueue/store.py in running code, in its order, and so in one long file. Every store passes it."""
+"""The contract of kqueue/store.py in running code, in its order, and so in one long file. Every store passes it.
+
+What it says of limits, unique keys, ticks, pauses, workers, done rows and histories stands in the files beside it.
+"""
 
 import os
-import sys
 import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 
 import pytest
 
 from kqueue.errors import AddFailed, StoreError
-from kqueue.job import Row, State
-from kqueue.store import Abandoned, Delete, Die, Due, Head, Held, Recovered, Retry, Selection, Settled, Unget
+from kqueue.job import State
+from kqueue.store import (
+    Abandoned,
+    Delete,
+    Die,
+    Due,
+    Finish,
+    Head,
+    Held,
+    Recovered,
+    Retry,
+    Selection,
+    Settled,
+    Unget,
+)
 from kqueue.window import MAX_JOBS, Limits, suspect_jobs
-from tests.contracts.stores import STORES
-
-#: The tests' own time: every call is told what time it is.
-NOW = 1_700_000_000.0
-NUMBERS = count(1)
-
-
-def window(jobs=1000, **bounds):
-    """Limits under which every job of the tests' types is expected to take no time."""
-    return Limits(jobs=jobs, job_s=dict.fromkeys(["t", "x", "y", "z"], 0.0), **bounds)
-
-
-WIDE = window()
-
-
-@pytest.fixture(params=STORES)
-def make_store(request):
-    return STORES[request.param].make(request)
-
-
-@pytest.fixture(params=[name for name, kind in STORES.items() if kind.shared])
-def make_shared_store(request):
-    return STORES[request.param].make(request)
-
-
-@pytest.fixture(params=[name for name, kind in STORES.items() if kind.atomic])
-def make_atomic_store(request):
-    """For threads at once: they take turns as often as they can, so that a missing lock shows."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield STORES[request.param].make(request)
-    sys.setswitchinterval(interval)
-
-
-@pytest.fixture(params=[name for name, kind in STORES.items() if kind.absent])
-def absent_store(request):
-    return STORES[request.param].absent(request)
-
-
-@pytest.fixture
-def store(make_store):
-    return make_store()
-
-
-@pytest.fixture
-def other(store, make_store):
-    return make_store()
-
-
-def row(**fields):
-    """A new ready row of type ``t``; what is not named does not matter to the test."""
-    id = f"{next(NUMBERS):028d}"
-    defaults = Row(
-        id=id, type="t", payload=b"{}", encoding="json", priority=100, state=State.READY, delay=0.0, run_at=NOW,
-        ttr=30.0, created_at=NOW, put_at=NOW,
-    )  # fmt: skip
-    return defaults._replace(**fields)
-
-
-def delayed(run_at, **fields):
-    return row(state=State.DELAYED, run_at=run_at, **fields)
-
-
-def add(store, *rows):
-    store.add(rows)
-    return [row.id for row in rows]
-
-
-def read(store, id):
-    (found,) = store.get([id])
-    return found
-
-
-def claim(store, *ids, types=("t",), limits=WIDE, now=NOW, alone=False, owner=None):
-    """By ids, or whatever is ready if there are none."""
-    return store.claim(Selection(types, ids or None), limits, owner or f"window-{next(NUMBERS)}", now, alone)
-
-
-def claimed_row(store, alone=False, **fields):
-    """A new row in the hand of a holder, with fence 1."""
-    (id,) = add(store, row(**fields))
-    (held,) = claim(store, id, types=(fields.get("type", "t"),), alone=alone).rows
-    return held
-
-
-def abandon(store, *rows, alone=False, now=NOW, max_crashes=3):
-    """Claim the rows together and let their lease run out."""
-    taken = claim(store, *(row.id for row in rows), alone=alone, now=now).rows
-    assert len(taken) == len(rows)
-    return store.recover(now + 31, max_crashes, 100)
-
-
-def ids(rows):
-    return [row.id for row in rows]
-
+from tests.contracts.rows import (
+    NOTHING,
+    NOW,
+    NUMBERS,
+    WIDE,
+    abandon,
+    add,
+    claim,
+    claimed_row,
+    delayed,
+    ids,
+    read,
+    row,
+    window,
+)
 
 # -- a new store -----------------------------------------------------------------------------------------
 
@@ -126,12 +60,12 @@ def test_its_clock_is_the_time_of_day(store):
 
 def test_an_empty_store_answers_every_question(store):
     assert store.get(["0" * 28]) == []
-    assert store.counts() == {"delayed": 0, "ready": 0, "running": 0, "dead": 0, "done": 0}
-    assert store.counts("t") == {"delayed": 0, "ready": 0, "running": 0, "dead": 0, "done": 0}
+    assert store.counts() == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
+    assert store.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
     assert store.types() == store.ready_types() == []
     assert store.next_run_at() is None
     assert not store.has_ready(["t"])
-    assert claim(store) == claim(store, "0" * 28) == ([], False, {})
+    assert claim(store) == claim(store, "0" * 28) == NOTHING
     assert store.recover(NOW, 3, 10) == Recovered(0, 0)
     assert store.promote(NOW, 10) == store.purge("t", 10) == store.delete(["0" * 28]) == 0
     assert store.find_due(NOW, 10) == store.find_abandoned(NOW, 10) == []
@@ -146,8 +80,8 @@ def test_empty_lists_are_fine(store):
     assert store.get([]) == store.mark([], NOW) == store.revive([], "x", NOW, None) == []
     assert store.delete([]) == 0
     assert not store.has_ready([])
-    assert store.claim(Selection(("t",), ()), WIDE, "w", NOW, False) == ([], False, {})
-    assert store.claim(Selection((), None), WIDE, "w", NOW, False) == ([], False, {})
+    assert store.claim(Selection(("t",), ()), WIDE, "w", NOW, False) == NOTHING
+    assert store.claim(Selection((), None), WIDE, "w", NOW, False) == NOTHING
 
 
 def test_the_first_writer_of_a_setting_wins(store, other):
@@ -170,10 +104,16 @@ def test_every_field_comes_back(store, other):
     full = row(
         type="a.b/c-d_e", payload=b"\x01", encoding="bytes", priority=2**32 - 1, state=State.DELAYED, delay=1.25,
         run_at=NOW + 0.123456, ttr=7.5, created_at=NOW + 0.1, put_at=NOW + 0.000001,
+        unique_key="a ☃", limit_key="",
     )  # fmt: skip
     plain = row(put_at=None, priority=0)
+    used = row(
+        state=State.DEAD, fence=3, tries=2, failures=1, crashes=1, suspicion=2, alone=True, lease_owner="w",
+        lease_until=NOW + 0.3, reason="x", gate="t k", keep_until=NOW + 0.7, history="[]", limit_key="k",
+    )  # fmt: skip
     add(store, full, plain)
-    assert other.get([full.id, plain.id]) == [full, plain]
+    add(store, used)
+    assert other.get([full.id, plain.id, used.id]) == [full, plain, used]
     assert type(read(other, plain.id).alone) is bool
 
 
@@ -250,7 +190,7 @@ def test_two_handles_do_not_claim_the_same_row(store, other, by_id):
     given = add(store, row())
     wanted = given if by_id else []
     assert ids(claim(store, *wanted).rows) == given
-    assert claim(other, *wanted) == ([], False, {})
+    assert claim(other, *wanted) == NOTHING
 
 
 def test_fence_and_tries_grow_with_each_claim_but_a_given_back_try_does_not_count(store):
@@ -330,7 +270,7 @@ def test_what_cannot_be_claimed_is_passed_over(store):
 
 def test_without_ids_other_types_are_left_alone(store):
     add(store, row(type="other"))
-    assert claim(store) == ([], False, {})
+    assert claim(store) == NOTHING
 
 
 def test_by_id_a_delayed_row_is_claimed_once_it_is_due_and_told_before(store):
@@ -350,7 +290,7 @@ def test_a_due_row_that_the_window_cut_off_is_not_called_later(store):
 
 def test_without_ids_a_delayed_row_is_not_seen_before_it_is_promoted(store):
     given = add(store, delayed(NOW - 5))
-    assert claim(store) == ([], False, {})
+    assert claim(store) == NOTHING
     store.promote(NOW, 10)
     assert ids(claim(store).rows) == given
 
@@ -484,6 +424,7 @@ SETTLEMENTS = {
     "retry": lambda id, fence: Retry(id, fence, NOW + 9, "broken", NOW),
     "unget": lambda id, fence: Unget(id, fence, NOW + 9, 7, NOW, started=True),
     "die": lambda id, fence: Die(id, fence, "enough"),
+    "finish": lambda id, fence: Finish(id, fence, NOW + 99),
 }
 
 
@@ -504,7 +445,7 @@ def test_retry_adds_a_failure_and_says_why_and_when(store, other):
     assert store.settle([Retry(held.id, 1, NOW + 9, "broken", NOW + 8)], NOW) == Settled()
     assert read(other, held.id) == held._replace(
         state=State.DELAYED, run_at=NOW + 9, reason="broken", put_at=NOW + 8, failures=1, crashes=0, suspicion=0,
-        alone=False, lease_owner=None, lease_until=None,
+        alone=False, lease_owner=None, lease_until=None, history=read(other, held.id).history,
     )  # fmt: skip
 
 
@@ -554,16 +495,19 @@ def test_a_settle_with_a_wrong_fence_changes_nothing(store, settlement, wrong):
 
 
 @pytest.mark.parametrize("second", SETTLEMENTS)
-@pytest.mark.parametrize("first", ["retry", "unget", "die"])
+@pytest.mark.parametrize("first", ["retry", "unget", "die", "finish"])
 @pytest.mark.parametrize("run_at", [NOW, NOW + 9], ids=["ready again", "delayed"])
 def test_a_run_is_settled_once(store, other, first, second, run_at):
     (id,) = add(store, row())
     store.settle([Retry(id, claim(store, id).rows[0].fence, NOW, "broken", NOW)], NOW)
     (held,) = claim(store, id, owner="me").rows
     ending = SETTLEMENTS[first](id, held.fence)
-    assert store.settle([ending if first == "die" else ending._replace(run_at=run_at)], NOW) == Settled()
+    ending = ending._replace(run_at=run_at) if first in {"retry", "unget"} else ending
+    assert store.settle([ending], NOW) == Settled()
     before = read(store, id)
-    assert (before.tries, before.failures) == {"retry": (2, 2), "unget": (1, 1), "die": (2, 2)}[first]
+    assert (before.tries, before.failures) == {"retry": (2, 2), "unget": (1, 1), "die": (2, 2), "finish": (2, 1)}[
+        first
+    ]
     result = other.settle([SETTLEMENTS[second](id, held.fence)], NOW + 1)
     assert len(result.lost) + result.unnamed == 1
     assert read(store, id) == before
@@ -580,15 +524,16 @@ def test_a_delete_counts_once(store, other):
 def test_a_settle_of_a_row_that_is_gone_is_lost(store, settlement):
     result = store.settle([settlement("0" * 28, 1)], NOW)
     assert len(result.lost) + result.unnamed == 1
-    assert store.counts() == {"delayed": 0, "ready": 0, "running": 0, "dead": 0, "done": 0}
+    assert store.counts() == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
 
 
 def test_the_newer_holder_is_never_touched_by_the_older(store, other, settlement):
     held = claimed_row(store)
     other.recover(NOW + 31, 3, 10)
     (newer,) = claim(other, held.id, now=NOW + 32).rows
+    before = read(other, held.id)
     store.settle([settlement(held.id, 1)], NOW + 33)
-    assert read(other, held.id) == newer
+    assert (read(other, held.id), before.fence) == (before, newer.fence)
     assert other.settle([settlement(held.id, 2)], NOW + 34) == Settled()
 
 
@@ -626,7 +571,7 @@ def test_the_holder_of_a_row_that_died_meanwhile_may_settle_it(store, other, set
     assert store.settle([settlement(held.id, 1)], NOW + 32) == Settled()
     verb = settlement(held.id, 1)
     after = [job.state for job in other.get([held.id])]
-    assert after == ([] if isinstance(verb, Delete) else ["dead" if isinstance(verb, Die) else "ready"])
+    assert after == {Delete: [], Die: ["dead"], Finish: ["done"]}.get(type(verb), ["ready"])
 
 
 def test_a_late_holder_has_lost_a_row_that_was_revived(store, settlement):
@@ -733,9 +678,9 @@ def test_counts_are_by_state_and_type(store, other):
     claimed_row(store, type="other")
     dead = claimed_row(store)
     store.settle([Die(dead.id, 1, "enough")], NOW)
-    assert other.counts("t") == {"delayed": 1, "ready": 2, "running": 1, "dead": 1, "done": 0}
-    assert other.counts("other") == {"delayed": 0, "ready": 2, "running": 1, "dead": 0, "done": 0}
-    assert other.counts() == {"delayed": 1, "ready": 4, "running": 2, "dead": 1, "done": 0}
+    assert other.counts("t") == {"delayed": 1, "ready": 2, "held": 0, "running": 1, "dead": 1, "done": 0}
+    assert other.counts("other") == {"delayed": 0, "ready": 2, "held": 0, "running": 1, "dead": 0, "done": 0}
+    assert other.counts() == {"delayed": 1, "ready": 4, "held": 0, "running": 2, "dead": 1, "done": 0}
     assert set(other.counts()) == set(State)
 
 
@@ -752,7 +697,7 @@ def test_purge_deletes_what_does_not_run_in_bounded_steps(store, other):
     add(store, row(), row(), delayed(NOW + 9))
     (neighbour,) = add(store, row(type="other"))
     assert [other.purge("t", 3), other.purge("t", 3), other.purge("t", 3)] == [3, 1, 0]
-    assert store.counts("t") == {"delayed": 0, "ready": 0, "running": 1, "dead": 0, "done": 0}
+    assert store.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 1, "dead": 0, "done": 0}
     assert read(store, running.id) == running
     assert store.get([neighbour])
 

@@ -288,7 +288,7 @@ def test_a_binlog_on_a_full_disk(
     house.clock.advance(GRACE_S)
     with pytest.raises(BrokerUnavailable, match="OUT_OF_MEMORY"):
         house.queue.sweep()
-    assert house.queue.counts() == {"delayed": 40, "ready": 20, "running": 0, "dead": 0, "done": 0}
+    assert house.queue.counts() == {"delayed": 40, "ready": 20, "held": 0, "running": 0, "dead": 0, "done": 0}
 
     binlog.make_room()
     house.clock.advance(GRACE_S)

@@ -203,7 +203,7 @@ def test_a_poison_job_among_200_innocent_dies_alone_and_no_innocent_does(
     job = house.queue.get_job(poison)
     assert job is not None
     assert (job.state, job.crashes) == ("dead", 3)
-    assert house.queue.counts("t") == {"delayed": 0, "ready": 0, "running": 0, "dead": 1, "done": 0}
+    assert house.queue.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 1, "done": 0}
     assert 1 + job.crashes <= len(left) <= 3 + job.crashes
     assert house.queue.delete_job(poison)
     assert_over(house, more_runs=at_risk)

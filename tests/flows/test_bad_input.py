@@ -69,7 +69,7 @@ def test_add(untouched: KQueue, tmp_path: Path, argument: str, arguments: Any, o
         (lambda queue: queue.counts("a b"), "type: "),
         (lambda queue: queue.run_jobs(wait="no"), "wait: expected True or False"),
         (lambda queue: queue.add_handler("t", print, delete_on_success=1), "delete_on_success: expected True"),
-        (lambda queue: queue.jobs(state="gone"), "state: one of delayed, ready, running, dead, done"),
+        (lambda queue: queue.jobs(state="gone"), "state: one of delayed, ready, held, running, dead, done"),
         (lambda queue: queue.jobs(limit=0), "limit: at least 1"),
         (lambda queue: queue.jobs(after="x"), "id: "),
         (lambda queue: queue.purge_jobs(""), "type: "),

@@ -34,7 +34,7 @@ def test_a_job_is_added_run_and_deleted(queue: KQueue) -> None:
     seen: list[Any] = []
     queue.add_handler("resize", deleting(seen))
     job_id = queue.add_job("resize", {"path": "a.png"})
-    assert queue.counts("resize") == {"delayed": 0, "ready": 1, "running": 0, "dead": 0, "done": 0}
+    assert queue.counts("resize") == {"delayed": 0, "ready": 1, "held": 0, "running": 0, "dead": 0, "done": 0}
     report = queue.run_jobs()
     assert isinstance(report, RunReport)
     assert (report.count, report.deleted, report.retried, report.ungot, report.dead, report.lost_lease) == (
@@ -148,7 +148,7 @@ def test_stop_from_a_handler_ends_the_loop_after_the_current_job(queue: KQueue) 
 
     queue.add_jobs("t", range(200))
     assert queue.run_jobs().count == 151
-    assert queue.counts("t") == {"delayed": 0, "ready": 49, "running": 0, "dead": 0, "done": 0}
+    assert queue.counts("t") == {"delayed": 0, "ready": 49, "held": 0, "running": 0, "dead": 0, "done": 0}
     assert queue.run_jobs().count == 49
 
 
@@ -538,7 +538,7 @@ def test_purge_deletes_all_of_a_type_that_do_not_run(queue: KQueue) -> None:
     purged: list[int] = []
     queue.run_jobs(count_limit=1)
     assert purged == [2504]
-    assert left == [{"delayed": 0, "ready": 0, "running": 1, "dead": 0, "done": 0}]
+    assert left == [{"delayed": 0, "ready": 0, "held": 0, "running": 1, "dead": 0, "done": 0}]
     assert queue.counts("u")["ready"] == 1
     assert queue.purge_jobs("t") == 0
     assert queue.broker.depths(["t"]) in ({}, {"t": {"ready": 0, "delayed": 0, "reserved": 0, "buried": 0}})
@@ -571,7 +571,7 @@ def test_open_and_close_are_idempotent_and_use_opens(queue: KQueue) -> None:
 def test_states_compare_equal_to_their_names(queue: KQueue) -> None:
     queue.add_job("t")
     assert queue.counts()[State.READY] == queue.counts()["ready"] == 1
-    assert list(queue.counts()) == ["delayed", "ready", "running", "dead", "done"]
+    assert list(queue.counts()) == ["delayed", "ready", "held", "running", "dead", "done"]
 
 
 def test_no_pointer_stays_behind(queue: KQueue) -> None:

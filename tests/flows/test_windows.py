@@ -71,7 +71,7 @@ def test_a_handler_that_overruns_has_what_is_finished_settled_and_the_rest_given
     ids = queue.add_jobs("t", range(30))
     given_back = ids[11:]
     queue.run_jobs(count_limit=111)
-    assert seen == [{"delayed": 0, "ready": 19, "running": 1, "dead": 0, "done": 0}]
+    assert seen == [{"delayed": 0, "ready": 19, "held": 0, "running": 1, "dead": 0, "done": 0}]
     rows = queue.store.get(given_back)
     assert [row.tries for row in rows] == [0] * 19
     assert queue.run_jobs().deleted == 19
@@ -287,7 +287,7 @@ def test_a_poison_job_among_many_dies_and_no_innocent_does(ward: Ward) -> None:
     job = ward.queue.get_job(ids[120])
     assert job is not None
     assert (job.state, job.crashes) == ("dead", 3)
-    assert ward.queue.counts("t") == {"delayed": 0, "ready": 0, "running": 0, "dead": 1, "done": 0}
+    assert ward.queue.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 1, "done": 0}
 
 
 def test_a_settle_clears_crashes_and_suspicion(tmp_path: Path) -> None:

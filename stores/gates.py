@@ -1,0 +1,194 @@
+"""The gates of limited types: who may pass, and what is free. Pure but for the counts that it asks for.
+
+Memory and SQLite share it; each counts in its own way. A gate is named by its type alone, or by the type, a space
+and the limit key. A type holds no space, so as text a type's gates stand together, its own first.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from kqueue.store import Throttle
+
+#: After so many that it held, a claim without ids may end.
+MOST_HELD = 1000
+
+#: (priority, order added): who comes before whom at a gate.
+Place: TypeAlias = tuple[int, int]
+
+
+class Candidate(NamedTuple):
+    """What the gates must know of a row that a claim looks at."""
+
+    priority: int
+    #: Grows with each row added. No two rows have the same.
+    order: int
+    type: str
+    #: The gate that has admitted it, if any.
+    gate: str | None
+    limit_key: str | None
+
+
+class Counts(Protocol):
+    """What a store counts at one time for gates. Each is asked for only when a decision needs it."""
+
+    def running(self, type: str, limit_key: str | None) -> int:
+        """Rows that run under a lease that is not over, of the type, and of the key unless it is None."""
+
+    def lease_end(self, type: str, limit_key: str | None) -> float | None:
+        """When the first of those leases ends."""
+
+    def starts(self, throttle: Throttle) -> int:
+        """Claims in the throttle's last period."""
+
+    def first_start(self, throttle: Throttle) -> float | None:
+        """When the first of those was."""
+
+    def admitted(self, gate: str) -> int:
+        """Ready rows that the gate has admitted."""
+
+    def waiting(self, gate: str) -> Iterator[Place]:
+        """The rows that are held at the gate and those that it has admitted, in order, lazily."""
+
+
+def gate_of(type: str, limit_key: str | None) -> str:
+    """The gate's name."""
+    return type if limit_key is None else f"{type} {limit_key}"
+
+
+def key_of(gate: str) -> str | None:
+    """The limit key of a gate; None for the gate of a type."""
+    _, space, key = gate.partition(" ")
+    return key if space else None
+
+
+def type_of(gate: str) -> str:
+    """The type that a gate is of."""
+    return gate.partition(" ")[0]
+
+
+def after_gates(type: str) -> str:
+    """Greater than each gate of the type, as text, and no greater than those of any later type."""
+    return f"{type}!"  # '!' follows the space
+
+
+def bounded(throttle: Throttle, limit_key: str | None) -> bool:
+    """Whether the gate holds anybody."""
+    if limit_key is None:
+        return throttle.running is not None or throttle.starts is not None
+    return throttle.running_per_key is not None
+
+
+def free(throttle: Throttle, limit_key: str | None, counts: Counts) -> float:
+    """Places at the gate, those of the admitted too. Infinite without a bound, and below 0 if too many run."""
+    places = math.inf
+    most = throttle.running if limit_key is None else throttle.running_per_key
+    if most is not None:
+        places = most - counts.running(throttle.type, limit_key)
+    if limit_key is None and throttle.starts is not None:
+        places = min(places, throttle.starts - counts.starts(throttle))
+    return places
+
+
+def free_at(throttle: Throttle, limit_key: str | None, counts: Counts) -> float | None:
+    """When there may be one place more at the gate although no run ends: once a lease is over, or a period. None if
+    time alone brings none: those have the places that were admitted.
+    """
+    type, times = throttle.type, []
+    most = throttle.running if limit_key is None else throttle.running_per_key
+    if most is not None and counts.running(type, limit_key) + counts.admitted(gate_of(type, limit_key)) >= most:
+        times.append(counts.lease_end(type, limit_key))
+    if limit_key is None and throttle.starts is not None:
+        first = counts.first_start(throttle)
+        if first is not None and counts.starts(throttle) + counts.admitted(type) >= throttle.starts:
+            times.append(first + throttle.period)
+    return max((time for time in times if time is not None), default=None)
+
+
+def counted_starts(throttle: Throttle, now: float) -> tuple[float, float]:
+    """(since, until): starts count after the one, and up to the other. Those further ahead were counted before the
+    clock went back, and would else shut the gate until it has caught up.
+    """
+    return now - throttle.period, now + throttle.period
+
+
+class Gates:
+    """One claim's look at the gates. It counts the places that it gives."""
+
+    def __init__(self, throttles: Sequence[Throttle], counts: Counts) -> None:
+        self._throttles = {throttle.type: throttle for throttle in throttles}
+        self._counts = counts
+        self._free: dict[str, float] = {}
+        self._lines: dict[str, _Line] = {}
+
+    def throttled(self, type: str) -> bool:
+        """Whether the type has a throttle."""
+        return type in self._throttles
+
+    def stop(self, candidate: Candidate) -> str | None:
+        """The first gate that holds the row, which waits there from now on. None if it passes all of them, and then
+        it has a place at each.
+        """
+        throttle = self._throttles.get(candidate.type)
+        if throttle is None:
+            return None
+        keys = [None] if candidate.limit_key is None else [None, candidate.limit_key]
+        passed = []
+        for key in keys:
+            if not bounded(throttle, key):
+                continue
+            gate = gate_of(candidate.type, key)
+            if self._is_shut(throttle, key, gate, candidate):
+                self._leave(candidate, gate)
+                self._line(gate).join(candidate)
+                return gate
+            passed.append(gate)
+        self._leave(candidate, None)
+        for gate in passed:
+            self._free[gate] -= 1
+        return None
+
+    def _is_shut(self, throttle: Throttle, limit_key: str | None, gate: str, candidate: Candidate) -> bool:
+        if gate not in self._free:
+            self._free[gate] = free(throttle, limit_key, self._counts)
+        if self._free[gate] < 1:
+            return True
+        return candidate.gate != gate and self._line(gate).has_before(candidate)
+
+    def _leave(self, candidate: Candidate, gate: str | None) -> None:
+        """It goes on from the gate that has admitted it, to wait at ``gate`` or to run."""
+        if candidate.gate is not None and candidate.gate != gate:
+            self._line(candidate.gate).leave(candidate)
+
+    def _line(self, gate: str) -> "_Line":
+        if gate not in self._lines:
+            self._lines[gate] = _Line(self._counts.waiting(gate))
+        return self._lines[gate]
+
+
+class _Line:
+    """Who stands at one gate: the stored rows, as far as they are read, and what this claim has changed."""
+
+    def __init__(self, stored: Iterator[Place]) -> None:
+        self._stored = stored
+        self._next = next(stored, None)
+        self._left: set[int] = set()
+        self._joined: Place | None = None
+
+    def has_before(self, candidate: Candidate) -> bool:
+        """Whether one stands there that comes before the candidate, which does not."""
+        while self._next is not None and self._next[1] in self._left:
+            self._next = next(self._stored, None)
+        place = candidate[:2]
+        return (self._next is not None and self._next < place) or (
+            self._joined is not None and self._joined < place
+        )
+
+    def join(self, candidate: Candidate) -> None:
+        """It waits there from now on."""
+        place = candidate[:2]
+        self._joined = place if self._joined is None else min(self._joined, place)
+
+    def leave(self, candidate: Candidate) -> None:
+        """It stood there."""
+        self._left.add(candidate.order)

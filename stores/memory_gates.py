@@ -1,0 +1,68 @@
+"""What the memory store counts at its gates."""
+
+from collections.abc import Iterator
+
+from kqueue.job import Row
+from kqueue.store import Throttle
+from kqueue.stores.gates import Place, counted_starts
+from kqueue.stores.memory_rows import MemoryRows
+
+
+class Starts:
+    """When throttled claims were, by type: as (time, rows claimed), the oldest first."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[tuple[float, int]]] = {}
+
+    def add(self, throttle: Throttle, now: float, rows: int) -> None:
+        """Also forgets what the throttle does not count any more."""
+        kept = [start for start in self._of.get(throttle.type, []) if start[0] > now - throttle.period]
+        self._of[throttle.type] = sorted([*kept, (now, rows)])
+
+    def of(self, throttle: Throttle, now: float) -> list[tuple[float, int]]:
+        """Those in the throttle's period."""
+        since, until = counted_starts(throttle, now)
+        return [start for start in self._of.get(throttle.type, []) if since < start[0] <= until]
+
+    def forget(self, until: float, limit: int) -> None:
+        """Up to ``limit`` of those that were before."""
+        old = [(type, start) for type, starts in self._of.items() for start in starts if start[0] <= until]
+        for type, start in old[:limit]:
+            self._of[type].remove(start)
+
+
+class MemoryCounts:
+    """As :class:`kqueue.stores.gates.Counts` says."""
+
+    def __init__(self, rows: MemoryRows, starts: Starts, now: float) -> None:
+        self._rows, self._starts, self._now = rows, starts, now
+
+    def running(self, type: str, limit_key: str | None) -> int:
+        """Under a lease that is not over."""
+        return len(self._leases(type, limit_key))
+
+    def lease_end(self, type: str, limit_key: str | None) -> float | None:
+        """The first of those."""
+        return min(self._leases(type, limit_key), default=None)
+
+    def starts(self, throttle: Throttle) -> int:
+        """In its last period."""
+        return sum(rows for _, rows in self._starts.of(throttle, self._now))
+
+    def first_start(self, throttle: Throttle) -> float | None:
+        """Of those."""
+        return next((at for at, _ in self._starts.of(throttle, self._now)), None)
+
+    def admitted(self, gate: str) -> int:
+        """Ready ones."""
+        return self._rows.admitted(gate)
+
+    def waiting(self, gate: str) -> Iterator[Place]:
+        """Held and admitted ones."""
+        return self._rows.at_gate(gate)
+
+    def _leases(self, type: str, limit_key: str | None) -> list[float]:
+        return [row.lease_until or 0.0 for row in self._rows.limited(type) if self._counts(row, limit_key)]
+
+    def _counts(self, row: Row, limit_key: str | None) -> bool:
+        return (row.lease_until or 0.0) > self._now and limit_key in {None, row.limit_key}

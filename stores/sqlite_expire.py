@@ -1,0 +1,98 @@
+"""What the SQLite store forgets with time: done rows, and what nobody asks for any more.
+
+All is looked for first, so that a call with nothing to do takes no write lock.
+"""
+# ruff: noqa: S608 (only constants are joined into the text)
+
+import json
+import sqlite3
+from typing import Any, Final, NamedTuple
+
+from kqueue.stores.sqlite_file import SqliteFile
+from kqueue.stores.sqlite_records import IS_FREE
+from kqueue.stores.transitions import FORGET_AFTER_S
+
+FIND_KEPT: Final = """
+    SELECT 1 FROM kqueue_jobs INDEXED BY kqueue_jobs_kept WHERE state = 'done' AND keep_until <= :now LIMIT 1
+"""
+EXPIRE: Final = """
+    DELETE FROM kqueue_jobs WHERE key IN (
+        SELECT key FROM kqueue_jobs INDEXED BY kqueue_jobs_kept
+        WHERE state = 'done' AND keep_until <= :now ORDER BY keep_until LIMIT :limit
+    )
+"""
+
+#: Any number of keys may be taken, so each look goes on where the last one ended, and reads ``limit`` of them.
+LOOK_AT_KEYS: Final = f"""
+    SELECT job_id, {IS_FREE} FROM kqueue_unique WHERE job_id > :after ORDER BY job_id LIMIT :limit
+"""
+FORGET_KEYS: Final = f"""
+    DELETE FROM kqueue_unique WHERE job_id IN (SELECT value FROM json_each(:ids)) AND {IS_FREE}
+"""
+LAST_LOOK: Final = "SELECT value FROM kqueue_meta WHERE name = 'last_unique_key'"
+SET_LAST_LOOK: Final = "INSERT OR REPLACE INTO kqueue_meta (name, value) VALUES ('last_unique_key', ?)"
+
+#: Type by type, each found by a probe from the one before.
+OLD_STARTS: Final = """
+    WITH RECURSIVE found (type) AS (
+        SELECT min(type) FROM kqueue_starts
+        UNION ALL
+        SELECT (SELECT min(type) FROM kqueue_starts WHERE type > found.type)
+        FROM found WHERE found.type IS NOT NULL
+    )
+    SELECT starts.type, starts.at FROM found CROSS JOIN kqueue_starts AS starts
+    WHERE starts.type = found.type AND starts.at <= :old LIMIT :limit
+"""
+FORGET_START: Final = "DELETE FROM kqueue_starts WHERE type = ? AND at = ?"
+
+#: Workers are few.
+OLD_WORKERS: Final = "SELECT id FROM kqueue_workers WHERE seen_at <= :old LIMIT :limit"
+FORGET_WORKER: Final = "DELETE FROM kqueue_workers WHERE id = ? AND seen_at <= ?"
+
+
+class _Stale(NamedTuple):
+    """What there is to forget."""
+
+    jobs: bool
+    keys: list[str]
+    #: Where the next look at keys begins, and whether this one began elsewhere.
+    look_after: str
+    has_moved: bool
+    starts: list[tuple[str, float]]
+    workers: list[str]
+
+    def is_nothing(self) -> bool:
+        return not (self.jobs or self.keys or self.has_moved or self.starts or self.workers)
+
+
+def expire(file: SqliteFile, now: float, limit: int) -> int:
+    """As the contract says; how many done rows were deleted."""
+    values = {"now": now, "old": now - FORGET_AFTER_S, "limit": limit}
+    with file.read() as connection:
+        stale = _look(connection, values)
+    if stale.is_nothing():
+        return 0
+    with file.write() as connection:
+        if stale.has_moved:
+            connection.execute(SET_LAST_LOOK, (stale.look_after,))
+        connection.execute(FORGET_KEYS, {"ids": json.dumps(stale.keys), "now": now})
+        connection.executemany(FORGET_START, stale.starts)
+        connection.executemany(FORGET_WORKER, [(id, values["old"]) for id in stale.workers])
+        return connection.execute(EXPIRE, values).rowcount
+
+
+def _look(connection: sqlite3.Connection, values: dict[str, Any]) -> _Stale:
+    def read(statement: str, **more: Any) -> list[Any]:
+        return connection.execute(statement, values | more).fetchall()
+
+    after = next((str(value) for (value,) in read(LAST_LOOK)), "")
+    keys = read(LOOK_AT_KEYS, after=after)
+    look_after = keys[-1][0] if len(keys) == values["limit"] else ""
+    return _Stale(
+        jobs=bool(read(FIND_KEPT)),
+        keys=[id for id, is_free in keys if is_free],
+        look_after=look_after,
+        has_moved=look_after != after,
+        starts=read(OLD_STARTS),
+        workers=[id for (id,) in read(OLD_WORKERS)],
+    )

@@ -1,12 +1,19 @@
-"""What became of jobs in this process since it began to count, by type."""
+"""What became of jobs in this process since it began to count, and what waits in the store: by type."""
 
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from kqueue.clock import Clock
 from kqueue.execution import Outcome
-from kqueue.reports import TypeStats
+from kqueue.job import State
+from kqueue.reports import Stats, TypeStats
+from kqueue.store import Standing
+
+#: The states of jobs that wait for nothing but a worker, or a place under a limit.
+WAITING = frozenset({State.READY, State.HELD})
 
 
 class Counters:
@@ -41,15 +48,19 @@ class Counters:
                 self._ended[type, Outcome.DELETED] += jobs
             self._ended.update(others)
 
-    def seconds(self) -> float:
-        """Since this process began to count."""
-        return self._clock.monotonic() - self._began
-
-    def all(self) -> dict[str, TypeStats]:
-        """What was counted, by type; sorted, and without what only the store can tell."""
+    def stats(self, overview: Sequence[Standing], now: float) -> Stats:
+        """The counts beside what the store had at ``now``, by its clock."""
+        standings = _by_type(overview)
         with self._lock:
-            types = sorted({*self._added, *self._run, *(type for type, _ in self._ended)})
-            return {type: self._of(type) for type in types}
+            types = sorted({*standings, *self._added, *self._run, *(type for type, _ in self._ended)})
+            counted = {type: self._of(type) for type in types}
+        return Stats(
+            at=now,
+            seconds=self._clock.monotonic() - self._began,
+            types=MappingProxyType(
+                {type: _beside(count, standings.get(type, ()), now) for type, count in counted.items()}
+            ),
+        )
 
     def _of(self, type: str) -> TypeStats:
         """Under the lock."""
@@ -62,5 +73,20 @@ class Counters:
             died=ended[Outcome.DEAD],
             given_back=ended[Outcome.UNGOT],
             lost_lease=ended[Outcome.LOST_LEASE],
-            seconds=self._seconds[type],
+            seconds=self._seconds.get(type, 0.0),
         )
+
+
+def _by_type(overview: Sequence[Standing]) -> dict[str, list[Standing]]:
+    found: dict[str, list[Standing]] = {}
+    for standing in overview:
+        found.setdefault(standing.type, []).append(standing)
+    return found
+
+
+def _beside(count: TypeStats, standings: Sequence[Standing], now: float) -> TypeStats:
+    """A delayed job that is due waits too. How many of a type are due is not told, so they show in the age only."""
+    waiting = [one for one in standings if one.state in WAITING]
+    due = [one for one in standings if one.state == State.DELAYED and one.oldest_run_at <= now]
+    ages = [max(0.0, now - one.oldest_run_at) for one in waiting + due]
+    return replace(count, waiting=sum(one.rows for one in waiting), oldest_age=max(ages, default=None))

@@ -18,7 +18,7 @@ from typing import Protocol
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.handlers import Handler
 from kqueue.job import Holder, JobInHand
-from kqueue.store import Delete, Die, Settlement, Unget
+from kqueue.store import Delete, Die, Finish, Settlement, Unget
 
 #: Characters of a reason that are kept.
 MAX_REASON = 1000
@@ -81,7 +81,7 @@ def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | Non
 
 def outcome(settlement: Settlement) -> Outcome:
     """The outcome that ``settlement`` makes where the lease still holds."""
-    if isinstance(settlement, Delete):
+    if isinstance(settlement, Delete | Finish):
         return Outcome.DELETED
     if isinstance(settlement, Unget):
         return Outcome.UNGOT

@@ -97,9 +97,9 @@ class TypeStats:
     lost_lease: int = 0
     #: That all of ``run`` took.
     seconds: float = 0.0
-    #: Jobs in the store that could run now, or are held back by a limit: of all processes.
+    #: Jobs in the store that are ready, or held back by a limit, whoever added them.
     waiting: int = 0
-    #: Seconds since the longest waiting one could have run; None if none waits.
+    #: Seconds since the longest waiting one fell due, also one that is delayed until then; None if none waits.
     oldest_age: float | None = None
 
 

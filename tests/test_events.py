@@ -19,7 +19,7 @@ from kqueue.job import Row
 from kqueue.observers import Observers, name_of
 from kqueue.outages import Outages
 from kqueue.reports import SweepReport, TypeStats
-from kqueue.store import Delete, Die, Retry, Settlement, Unget
+from kqueue.store import Delete, Die, Finish, Retry, Settlement, Standing, Unget
 from kqueue.telling import Telling, Written
 
 NOW = 1_700_000_000.0
@@ -263,13 +263,24 @@ def test_each_end_is_one_event_in_the_order_of_the_ends(observers: Observers, se
     assert seen == [event for _, event in SETTLED]
 
 
+def test_a_job_that_is_kept_is_finished_too(
+    observers: Observers, seen: list[Event], caplog: pytest.LogCaptureFixture
+) -> None:
+    observers.subscribe(seen.append)
+    telling = make_telling(observers)
+    telling.settled(written(Finish(FIRST, 3, NOW + 60), Delete(SECOND, 3)), {FIRST: 0.5, SECOND: 0.5})
+    assert seen == [Finished(NOW, FIRST, "t", 2, 3, 0.5), Finished(NOW, SECOND, "t", 2, 3, 0.5)]
+    assert telling.counters.stats([], NOW).types["t"].finished == 2
+    assert caplog.records == []
+
+
 def test_what_was_given_back_unstarted_is_no_event_and_no_end(observers: Observers, seen: list[Event]) -> None:
     observers.subscribe(seen.append)
     telling = make_telling(observers)
     telling.settled(written(Unget(FIRST, 3, NOW, None, None, started=False)), {})
     telling.settled(written(Unget(FIRST, 3, NOW, None, None, started=False), lost=FIRST), {})
     assert seen == []
-    assert telling.counters.all() == {}
+    assert dict(telling.counters.stats([], NOW).types) == {}
 
 
 def test_without_the_seconds_nothing_is_published(observers: Observers, seen: list[Event]) -> None:
@@ -286,7 +297,7 @@ def test_ends_are_counted_by_type(observers: Observers) -> None:
     telling.ran({"t": [0.25, 0.5], "u": [1.0]})
     telling.settled(all_written(), None)
     telling.settled(written(Delete(FIRST, 3), Delete(SECOND, 3)), None)
-    assert telling.counters.all() == {
+    assert dict(telling.counters.stats([], NOW).types) == {
         "t": TypeStats(
             added=2, run=2, finished=3, failed=2, died=1, given_back=1, lost_lease=1, seconds=0.75, waiting=0
         ),
@@ -363,4 +374,35 @@ def test_many_threads_count_together() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert counters.all() == {"t": TypeStats(added=4000, run=2000, finished=2000, failed=2000, seconds=1000.0)}
+    assert dict(counters.stats([], NOW).types) == {
+        "t": TypeStats(added=4000, run=2000, finished=2000, failed=2000, seconds=1000.0)
+    }
+
+
+def test_what_waits_stands_beside_the_counts() -> None:
+    clock = ManualClock()
+    counters = Counters(clock)
+    counters.added("t", 3)
+    clock.advance(60)
+    overview = [
+        Standing("a", "dead", 9, NOW - 900),
+        Standing("b", "delayed", 2, NOW + 10),
+        Standing("c", "delayed", 2, NOW - 10),
+        Standing("t", "delayed", 4, NOW - 20),
+        Standing("t", "done", 9, NOW - 900),
+        Standing("t", "held", 2, NOW - 30),
+        Standing("t", "ready", 5, NOW - 25),
+        Standing("t", "running", 1, NOW - 900),
+        Standing("u", "ready", 1, NOW + 0.5),
+    ]
+    stats = counters.stats(overview, NOW)
+    assert (stats.at, stats.seconds) == (NOW, 60)
+    assert {type: (one.added, one.waiting, one.oldest_age) for type, one in stats.types.items()} == {
+        "a": (0, 0, None),
+        "b": (0, 0, None),
+        "c": (0, 0, 10),
+        "t": (3, 7, 30),
+        "u": (0, 1, 0),  # added by a clock that is ahead
+    }
+    with pytest.raises(TypeError):
+        stats.types["t"] = TypeStats()  # type: ignore[index]

@@ -75,6 +75,27 @@ def test_a_run_that_was_interrupted_counts(queue: KQueue) -> None:
     assert counted(queue.stats().types["t"]) == (50, 31, 30, 0, 0, 1, 0)
 
 
+def test_what_waits_and_for_how_long(make_queue: MakeQueue) -> None:
+    queue, another = make_queue(), make_queue()
+    now = queue.store.now()
+    ids = another.add_jobs("t", range(5))
+    another.add_jobs("t", range(3), delay=600)
+    another.add_job("later", delay=600)
+    queue.add_handler("t", JobInHand.delete)
+    queue.run_jobs(count_limit=2)
+    stats = queue.stats()
+    assert {type: one.waiting for type, one in stats.types.items()} == {"later": 0, "t": 3}
+    assert (stats.types["t"].added, stats.types["t"].finished) == (0, 2)
+    assert another.stats().types["t"].added == 8
+    oldest = queue.get_job(ids[2])
+    assert oldest is not None
+    assert stats.types["t"].oldest_age == pytest.approx(stats.at - oldest.created_at, abs=0.001)
+    assert 0 <= stats.at - now < 60
+    assert stats.types["later"].oldest_age is None
+    queue.run_jobs()
+    assert queue.stats().types["t"].oldest_age is None
+
+
 def test_a_snapshot_stays_as_it_is(queue: KQueue) -> None:
     queue.add_job("t")
     before = queue.stats()
@@ -125,6 +146,6 @@ def test_a_child_that_comes_back_into_the_loop_counts_nothing_of_its_parents_win
         queue.run_jobs()
     finally:
         if os.getpid() != parent:
-            os._exit(len(queue.stats().types))
+            os._exit(sum(sum(counted(one)) for one in queue.stats().types.values()))
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
     assert counted(queue.stats().types["t"]) == (1, 1, 1, 0, 0, 0, 0)

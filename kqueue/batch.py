@@ -43,9 +43,9 @@ class Batch:
         #: Monotonic seconds; runs from the first start, so that a slow claim does not use it up.
         self._bound_at = math.inf
         self._lock = threading.Lock()
-        #: Seconds that each run took, by its id, if somebody wants to know.
-        self._seconds: dict[str, float] | None = {} if desk.telling.is_heard() else None
-        self._settling = Settling(desk, self._lock, self._seconds)
+        self._settling = Settling(desk, self._lock)
+        #: Whether each start and end is to be told.
+        self.is_heard = desk.telling.is_heard()
         self._unstarted = deque(rows)
         #: The job that was started last, until the next one is or the batch is closed; and how it ended, if it has.
         self._running: Row | None = None
@@ -74,11 +74,6 @@ class Batch:
         with self._lock:
             return self._next(now)
 
-    @property
-    def is_heard(self) -> bool:
-        """Whether somebody wants to know of each start: decided when the window began."""
-        return self._seconds is not None
-
     def tell_start(self) -> float:
         """Tell that the handler of the running job is about to be called; returns when, in monotonic seconds: its
         time does not begin before all have listened. Raises an interrupt that comes meanwhile.
@@ -104,8 +99,8 @@ class Batch:
             return
         with self._lock:
             if self._running is not None and self._settlement is None:
-                if self._seconds is not None:
-                    self._seconds[self._running.id] = self._ran_for()
+                if self.is_heard:
+                    self._settling.seconds[self._running.id] = self._ran_for()
                 self._unstarted.appendleft(self._running)
             self._running = self._settlement = None
         self.give_back()
@@ -205,8 +200,8 @@ class Batch:
         self._check_process()
         with self._lock:
             if self._running is row and self._settlement is None:
-                if self._seconds is not None:
-                    self._seconds[row.id] = self._ran_for()
+                if self.is_heard:
+                    self._settling.seconds[row.id] = self._ran_for()
                 self._settling.add(row, settlement)
                 self._settlement = settlement
             elif self._running is not row or type(self._settlement) is not Delete or type(settlement) is not Delete:

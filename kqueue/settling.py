@@ -8,7 +8,6 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kqueue.clock import Clock
@@ -44,13 +43,10 @@ class Desk:
 class Settling:
     """The settlements of one batch. :meth:`add` and :meth:`find` are called under the batch's lock."""
 
-    def __init__(self, desk: Desk, lock: threading.Lock, seconds: Mapping[str, float] | None) -> None:
-        """``lock``: the batch's, which is never held over I/O. ``seconds`` that each run took, by its id, where
-        somebody wants to know.
-        """
+    def __init__(self, desk: Desk, lock: threading.Lock) -> None:
+        """``lock``: the batch's, which is never held over I/O."""
         self._desk = desk
         self._lock = lock
-        self._seconds = seconds
         self._pending: list[Ended] = []
         self._failures = 0
         #: Writes whose jobs that came back may still lack their pointers.
@@ -62,6 +58,8 @@ class Settling:
         self.due_at = math.inf
         #: The ids whose lease was lost.
         self.lost: set[str] = set()
+        #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
+        self.seconds: dict[str, float] = {}
 
     def add(self, row: Row, settlement: Settlement) -> None:
         """To be written ``settle_ms`` after the first that waits."""
@@ -101,7 +99,7 @@ class Settling:
                     self._ringing -= 1
                     self._rung.notify_all()
         self._desk.outages.is_over(self._desk.store.address)
-        self._desk.telling.settled(written, self._seconds)
+        self._desk.telling.settled(written, self.seconds)
 
     def await_rings(self) -> None:
         """Wait until what another thread has written is in the tubes too: else a loop that drains would find these

@@ -107,21 +107,20 @@ class Telling:
         """The handlers of a window have ended: by type, the seconds of each."""
         self._counters.get().ran(spent)
 
-    def settled(self, written: Written, seconds: Mapping[str, float] | None) -> None:
-        """Runs have ended. ``seconds`` of each by its id, where it :meth:`is_heard`; else None. Those that were
-        given back unstarted have none.
-        """
+    def settled(self, written: Written, seconds: dict[str, float]) -> None:
+        """Runs have ended. ``seconds`` of each whose start was told, by its id, are taken out of there."""
         self._count(written)
         if written.lost:
             self._log_lost(written)
         if written.others and self._logger.isEnabledFor(logging.ERROR):
             self._log_failed(written)
-        if seconds is None:
+        if not seconds:
             return
+        told = {row.id: seconds.pop(row.id) for row, _ in written.ended if row.id in seconds}
         if self._logger.isEnabledFor(logging.DEBUG):
-            self._log_ended(written, seconds)
+            self._log_ended(written, told)
         if self._observers.are_any():
-            self._observers.publish(_events(written, seconds))
+            self._observers.publish(_events(written, told))
 
     def swept(self, report: SweepReport) -> None:
         """A sweep has ended."""

@@ -283,11 +283,14 @@ def test_what_was_given_back_unstarted_is_no_event_and_no_end(observers: Observe
     assert dict(telling.counters.stats([], NOW).types) == {}
 
 
-def test_without_the_seconds_nothing_is_published(observers: Observers, seen: list[Event]) -> None:
-    """Somebody subscribed while the window ran: he would learn of ends whose starts he was not told."""
+def test_an_end_is_told_where_the_start_was_and_once(observers: Observers, seen: list[Event]) -> None:
+    """Who subscribes while a window runs would learn of ends whose starts he was not told."""
     observers.subscribe(seen.append)
-    make_telling(observers).settled(all_written(), None)
-    assert seen == []
+    telling, seconds = make_telling(observers), {SECOND: 0.5, "of a later write": 1.0}
+    telling.settled(all_written(), seconds)
+    telling.settled(all_written(), seconds)
+    assert seen == [SETTLED[1][1]]
+    assert seconds == {"of a later write": 1.0}
 
 
 def test_ends_are_counted_by_type(observers: Observers) -> None:
@@ -295,8 +298,8 @@ def test_ends_are_counted_by_type(observers: Observers) -> None:
     telling.added("t", [FIRST, SECOND], NOW)
     telling.added("t", [FIRST], NOW, is_new=False)
     telling.ran({"t": [0.25, 0.5], "u": [1.0]})
-    telling.settled(all_written(), None)
-    telling.settled(written(Delete(FIRST, 3), Delete(SECOND, 3)), None)
+    telling.settled(all_written(), {})
+    telling.settled(written(Delete(FIRST, 3), Delete(SECOND, 3)), {})
     assert dict(telling.counters.stats([], NOW).types) == {
         "t": TypeStats(
             added=2, run=2, finished=3, failed=2, died=1, given_back=1, lost_lease=1, seconds=0.75, waiting=0

@@ -4,7 +4,7 @@ What can be checked is checked first, with nothing read or written: :meth:`Addin
 stored in one write, and their doorbell is rung.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from kqueue import arguments, payload
@@ -14,6 +14,7 @@ from kqueue.ids import IdMint
 from kqueue.job import Priority, Row, State
 from kqueue.options import Options
 from kqueue.store import Due, JobStore
+from kqueue.telling import Telling
 
 
 class Order(NamedTuple):
@@ -46,6 +47,7 @@ class Adding:
         options: Options,
         max_payload: int,
         mint: IdMint,
+        telling: Telling,
     ) -> None:
         """``open()`` opens what is not open. ``max_payload``: bytes once encoded."""
         self._open = open
@@ -54,6 +56,7 @@ class Adding:
         self._options = options
         self._max_payload = max_payload
         self._mint = mint
+        self._telling = telling
 
     def check(
         self,
@@ -124,12 +127,19 @@ class Adding:
                 ids = [self._store.add_unique(rows[0], now + order.unique_for, now)]
         except AddFailed as error:
             there = {*error.taken, *error.unknown}
-            self.ring([row for row in rows if row.id in there], now)
+            self._ring([row for row in rows if row.id in there], now)
+            self._telling.added(order.type, error.taken, now)
             raise
-        if ids[0] == rows[0].id:  # else the key is another job's, and nothing was added
-            self.ring(rows, now)
+        if ids[0] == rows[0].id:
+            self.announce(rows, now)
+        else:  # the key is another job's, and nothing was added
+            self._telling.added(order.type, ids, now, is_new=False)
         return ids
 
-    def ring(self, rows: Iterable[Row], now: float) -> None:
-        """Put the pointers of new rows that are in the store. Never raises for a broker that is down."""
+    def announce(self, rows: Sequence[Row], now: float) -> None:
+        """Rows of one type are in the store. Never raises for a broker that is down."""
+        self._ring(rows, now)
+        self._telling.added(rows[0].type, [row.id for row in rows], now)
+
+    def _ring(self, rows: Iterable[Row], now: float) -> None:
         self._doorbell.ring([Due(row.id, row.type, row.priority, row.run_at, row.put_at) for row in rows], now)

@@ -45,10 +45,14 @@ class Batch:
         self._bound_at = math.inf
         self._lock = threading.Lock()
         self._settling = Settling(desk, self._lock)
+        #: Whether each start and end is to be told.
+        self.is_heard = desk.telling.is_heard()
         self._unstarted = deque(rows)
         #: The job that was started last, until the next one is or the batch is closed; and how it ended, if it has.
         self._running: Row | None = None
         self._settlement: Settlement | None = None
+        #: When it was started, in monotonic seconds.
+        self._started_at = 0.0
         #: Seconds of handlers' runs that went into settles, which are the store's and not the handlers'.
         self.seconds_settling = 0.0
 
@@ -71,6 +75,15 @@ class Batch:
         with self._lock:
             return self._next(now)
 
+    def tell_start(self) -> float:
+        """Tell that the handler of the running job is about to be called; returns when, in monotonic seconds: its
+        time does not begin before all have listened. Raises an interrupt that comes meanwhile.
+        """
+        if self._running is not None:
+            self._desk.telling.started(self._running)
+        self._started_at = self._desk.clock.monotonic()
+        return self._started_at
+
     def settle_if_due(self, now: float) -> bool:
         """Settle if a job has waited for it long enough; whether it did. ``now`` in monotonic seconds."""
         due = now >= self._settling.due_at and os.getpid() == self._pid
@@ -87,6 +100,8 @@ class Batch:
             return
         with self._lock:
             if self._running is not None and self._settlement is None:
+                if self.is_heard:
+                    self._settling.seconds[self._running.id] = self._ran_for()
                 self._unstarted.appendleft(self._running)
             self._running = self._settlement = None
         self.give_back()
@@ -141,6 +156,12 @@ class Batch:
         """Whether the running job has its outcome, or none is to be had here: the process is a forked child."""
         return self._settlement is not None or os.getpid() != self._pid or self._running is None
 
+    def raised(self, error: BaseException) -> None:
+        """The handler of the running job raised ``error``."""
+        row = self._running
+        if row is not None and os.getpid() == self._pid:
+            self._desk.telling.raised(row, error)
+
     def delete(self, row: Row) -> None:
         """The job is finished. Asked again after it could not be stored, it is tried again."""
         self._end(row, self._desk.delete(row))
@@ -179,6 +200,8 @@ class Batch:
         with self._lock:
             before = self._settlement
             if self._running is row and before is None:
+                if self.is_heard:
+                    self._settling.seconds[row.id] = self._ran_for()
                 self._settling.add(row, settlement)
                 self._settlement = settlement
             elif self._running is not row or not _is_deleted(before) or not _is_deleted(settlement):
@@ -283,7 +306,12 @@ class Batch:
         if self._bound_at == math.inf:
             self._bound_at = now + BOUND_S
         row = self._running = self._unstarted.popleft()
+        self._started_at = now
         return JobInHand(row, self)
+
+    def _ran_for(self) -> float:
+        """Seconds since the running job was started."""
+        return self._desk.clock.monotonic() - self._started_at
 
     def _renew_all(self) -> None:
         store = self._desk.store

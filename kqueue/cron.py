@@ -91,7 +91,7 @@ class Cron:
             rows = self._rows(job, ticks, now)
             if not self._store.add_tick(Tick(job.name, last, ticks[-1]), rows):
                 break  # another worker was first
-            self._adding.ring(rows, now)
+            self._adding.announce(rows, now)
             self._logger.debug("cron: %s: %d jobs of type %s added", job.name, len(rows), job.order.type)
             added, last = added + len(rows), ticks[-1]
         return added, last

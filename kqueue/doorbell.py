@@ -12,6 +12,7 @@ from kqueue.broker import Broker
 from kqueue.clock import Clock
 from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.forks import PerProcess
+from kqueue.outages import Outages
 from kqueue.pointers import MAX_TUBE_DELAY_S, group
 from kqueue.retry import backoff
 from kqueue.store import Due
@@ -20,8 +21,9 @@ from kqueue.store import Due
 class Doorbell:
     """Puts pointers. Shared by threads."""
 
-    def __init__(self, broker: Broker, clock: Clock, logger: logging.Logger) -> None:
+    def __init__(self, broker: Broker, clock: Clock, logger: logging.Logger, outages: Outages) -> None:
         self._broker = broker
+        self._outages = outages
         self._clock = clock
         self._logger = logger
         self._turn = PerProcess(threading.Lock)
@@ -46,13 +48,19 @@ class Doorbell:
             if self._is_silent():
                 return
             try:
-                self.put(dues, now)
+                self._put(dues, now)
             except BrokerError as error:
                 if self._failures <= 1:
                     self._logger.warning("jobs stay in the store until the broker is back: %s", error)
+                return
+        self._tell(dues)  # out of the lock: an observer may add a job
 
     def put(self, dues: list[Due], now: float) -> None:
         """Put a pointer with its ``put_at`` to each of ``dues``, back-off or not. Raises ``BrokerError``."""
+        self._put(dues, now)
+        self._tell(dues)
+
+    def _put(self, dues: list[Due], now: float) -> None:
         if not dues:
             return
         try:
@@ -60,13 +68,13 @@ class Doorbell:
         except BrokerUnavailable:
             self._failures += 1
             self._silent_until = self._clock.monotonic() + backoff(self._failures)
+            self._outages.has_begun(self._broker.address)
             raise
-        self._heard()
-
-    def _heard(self) -> None:
-        if self._failures:
-            self._logger.info("the broker at %s is back", self._broker.address)
         self._failures, self._silent_until = 0, -1.0
+
+    def _tell(self, put: list[Due]) -> None:
+        if put and self._broker.carries_pointers:
+            self._outages.is_over(self._broker.address)
 
     def _is_silent(self) -> bool:
         return self._failures > 0 and self._clock.monotonic() < self._silent_until

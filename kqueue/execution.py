@@ -80,6 +80,9 @@ class Hand(Holder, Protocol):
     def end(self, row: Row, wish: Wish) -> None:
         """End the run as it is wished."""
 
+    def raised(self, error: BaseException) -> None:
+        """The handler of the job in hand raised ``error``; the job has its outcome, or gets it now."""
+
 
 def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
     """Run ``job``; when it returns the job has its outcome. Returns what is to end the loop, if anything.
@@ -97,6 +100,7 @@ def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | Non
     except SystemExit as error:
         interrupt, wish = error, Wish(Outcome.RETRIED, describe(error), error=error)
     except BaseException as error:
+        hand.raised(error)
         wish = wish_of_raised(error, hand.policy(row_of(job)))
     if not hand.is_settled():
         try:

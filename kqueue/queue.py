@@ -20,22 +20,26 @@ from kqueue.doctor import LATE_S, MOST_COUNTED, Symptom, Vitals, diagnose
 from kqueue.doorbell import Doorbell
 from kqueue.ending import RunLimits
 from kqueue.errors import BrokerError
+from kqueue.events import Event
 from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
 from kqueue.limits import Gatekeeper
+from kqueue.observers import Observers
 from kqueue.options import GivenOptions, Options, TypeOptions
+from kqueue.outages import Outages
 from kqueue.pauses import Pauses
 from kqueue.presence import Presence, Worker, worker_of
 from kqueue.reasons import reason_text
-from kqueue.reports import Finding, RunReport, SweepReport
+from kqueue.reports import Finding, RunReport, Stats, SweepReport
 from kqueue.retry import RetryPolicy
 from kqueue.runner import Runner
 from kqueue.settling import Desk
 from kqueue.store import ALL_TYPES, JobStore, Throttle
 from kqueue.stores import open_store
 from kqueue.sweep import GRACE_S, Sweeper
+from kqueue.telling import Telling
 from kqueue.why import MOST_AHEAD, Answer, Facts, why
 
 #: The store's setting that keeps a prefix of its own, so that two stores on one beanstalkd never meet.
@@ -77,6 +81,7 @@ class KQueue:
         max_payload: int = 15 * 2**20,
         prefix: str | None = None,
         logger: logging.Logger | None = None,
+        log_payloads: bool = False,
     ) -> None:
         """Make a queue; nothing is opened or connected yet.
 
@@ -90,6 +95,7 @@ class KQueue:
         ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long an ended job of a window may
         wait to be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10
         characters; the store keeps the first that it was given, by default a random one.
+        ``logger``: by default the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
         """
         retry = RetryPolicy(max_tries=max_tries, delay=arguments.number("retry_delay", retry_delay, 0))
         self._options = Options(TypeOptions(retry=retry))
@@ -102,7 +108,16 @@ class KQueue:
         self._clock = SystemClock()
         self._store = open_store(store) if isinstance(store, str) else arguments.instance("store", store, "claim")
         self._broker = self._make_broker(broker)
-        self._doorbell = Doorbell(self._broker, self._clock, self._logger)
+        self._observers = Observers(self._logger)
+        self._telling = Telling(
+            self._observers,
+            self._clock,
+            self._store.now,
+            self._logger,
+            log_payloads=arguments.flag("log_payloads", log_payloads),
+        )
+        self._outages = Outages(self._telling, self._clock)
+        self._doorbell = Doorbell(self._broker, self._clock, self._logger, self._outages)
         self._sweeper = Sweeper(
             self._store,
             self._broker,
@@ -111,6 +126,8 @@ class KQueue:
             max_crashes=self._max_crashes,
             clock=self._clock,
             logger=self._logger,
+            telling=self._telling,
+            outages=self._outages,
         )
         self._mint = IdMint()
         self._adding = Adding(
@@ -120,6 +137,7 @@ class KQueue:
             options=self._options,
             max_payload=max_payload,
             mint=self._mint,
+            telling=self._telling,
         )
         self._gatekeeper = Gatekeeper(self._store, self._doorbell, self._clock.monotonic, self._logger)
         self._graveyard = Graveyard(self._store, self._doorbell)
@@ -397,6 +415,8 @@ class KQueue:
             self._settle_s,
             self._clock,
             self._logger,
+            self._telling,
+            self._outages,
         )
         return Runner(
             open=self.open,
@@ -471,6 +491,26 @@ class KQueue:
         self._doorbell.ring(revived, now)
         return bool(revived)
 
+    # -- listening ---------------------------------------------------------------------------------------
+
+    def subscribe(self, function: Callable[[Event], object]) -> Callable[[], None]:
+        """Call ``function`` with every :class:`~kqueue.Event` of this queue in this process; returns what ends it.
+
+        It is called in the thread in which it happened, once the fact is durable; of the jobs of a loop, from the
+        next window on. It has to be quick: the loop waits for it, and leases run meanwhile. It may use the queue.
+
+        What it raises is logged, once for each kind of error, and harms no job. But a ``KeyboardInterrupt`` or
+        ``SystemExit`` in the main thread goes on to whoever called this queue there, as if it had come in the
+        queue's own code: a loop gives back what has not ended, and ends. Raises ``ValueError`` if ``function`` is
+        subscribed already.
+        """
+        arguments.plain_function("function", function)
+        return self._observers.subscribe(function)
+
+    def unsubscribe(self, function: Callable[[Event], object]) -> bool:
+        """Call ``function`` no more. False if it was not subscribed."""
+        return self._observers.unsubscribe(function)
+
     # -- looking and cleaning ----------------------------------------------------------------------------
 
     def get_job(self, job_id: str) -> Job | None:
@@ -499,6 +539,15 @@ class KQueue:
         job_type = None if type is None else arguments.job_type(type)
         self.open()
         return self._store.counts(job_type)
+
+    def stats(self) -> Stats:
+        """How each type does, in one snapshot: what this process counted, and what waits in the store.
+
+        Counts are those of this process since its queue was made; after a fork the child's begin at 0. It may read
+        every row of the store, so ask it each quarter of a minute rather than each second.
+        """
+        self.open()
+        return self._telling.counters.stats(self._store.overview(), self._store.now())
 
     def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[int]:
         """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared.

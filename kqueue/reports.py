@@ -1,5 +1,6 @@
-"""What a run and a sweep did, and what a sweep would do: frozen values."""
+"""What a run and a sweep did, what a sweep would do, and how a queue does: frozen values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -72,3 +73,45 @@ class Finding:
     type: str | None = None
     #: None where it is not about one job.
     job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TypeStats:
+    """How one job type does: what this process counted since it began, and what waits in the store now.
+
+    A job that is not settled yet (at most ``settle_ms`` after its end) is in ``run`` or nowhere, and in none of
+    ``finished failed given_back lost_lease``.
+    """
+
+    #: By this process.
+    added: int = 0
+    #: Handlers that were called here and have ended. Counted when their window ends.
+    run: int = 0
+    #: Deleted by their run; see :class:`kqueue.Finished`.
+    finished: int = 0
+    #: Runs that failed, also those for the last time.
+    failed: int = 0
+    #: Of ``failed``: those after which the job was dead.
+    died: int = 0
+    #: By their handler or an interrupt, at no cost of a try.
+    given_back: int = 0
+    #: Runs that ended after the lease was lost: what they settled changed nothing.
+    lost_lease: int = 0
+    #: That all of ``run`` took.
+    seconds: float = 0.0
+    #: Jobs in the store that are ready, or held back by a limit, whoever added them.
+    waiting: int = 0
+    #: Seconds since the longest waiting one fell due, also one that is delayed until then; None if none waits.
+    oldest_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How a queue does: one snapshot."""
+
+    #: When: seconds since 1970, by the store's clock.
+    at: float
+    #: Since this process began to count: since its queue was made, or first used after a fork.
+    seconds: float
+    #: By job type, sorted: those that were used here or have a job in the store.
+    types: Mapping[str, TypeStats]

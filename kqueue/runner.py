@@ -54,6 +54,8 @@ class Runner:
         self._open = open
         self._logger = desk.logger
         self._tally = desk.tally
+        self._store = desk.store
+        self._outages = desk.outages
         self._monotonic = desk.clock.monotonic
         self._broker = broker
         self._sweeper = sweeper
@@ -114,6 +116,7 @@ class Runner:
                     return
                 self._failures = 0
             except (StoreError, BrokerError) as error:
+                self._outages.has_begun((self._store if isinstance(error, StoreError) else self._broker).address)
                 self._unsubscribe()
                 stopped = self._ending.is_stopped()
                 if not self._waits or (stopped and self._turns.has_leftovers()):
@@ -135,6 +138,8 @@ class Runner:
         limits = self._turns.limits()
         reservation = subscription.reserve(limits.jobs, self._patience())
         self._foreign += reservation.foreign
+        if self._broker.carries_pointers:
+            self._outages.is_over(self._broker.address)
         if reservation.selection is None:
             return self._waits or self._sweep is not None
         self._turns.take(subscription, reservation, limits)

@@ -17,9 +17,11 @@ from kqueue.execution import Outcome, Wish, outcome
 from kqueue.job import Row
 from kqueue.limits import Gatekeeper
 from kqueue.options import Options
+from kqueue.outages import Outages
 from kqueue.reasons import describe, reason_text
 from kqueue.retry import backoff, jittered
 from kqueue.store import Delete, Die, Due, Finish, JobStore, Retry, Settled, Settlement, Unget
+from kqueue.telling import Ended, Telling, Written, has_run
 
 #: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
 RING_S = 5.0
@@ -37,6 +39,8 @@ class Desk:
     settle_s: float
     clock: Clock
     logger: logging.Logger
+    telling: Telling
+    outages: Outages
     #: How runs ended; written by one settle at a time.
     tally: Counter[Outcome] = field(default_factory=Counter)
     #: Where jitter comes from. One for each loop, so that forked children do not all draw the same.
@@ -55,7 +59,7 @@ class Desk:
         if wish.outcome is Outcome.UNGOT:
             run_at, put_at = self._again(row, wish)
             if reason:
-                self.logger.info("job %s (%s): given back: %s", row.id, row.type, reason)
+                self.telling.log(logging.INFO, row, "given back: %s", reason)
             return Unget(row.id, row.fence, run_at, wish.priority, put_at, started=True)
         if wish.outcome is Outcome.DEAD or self.options.of(row.type).retry.is_used_up(row.failures + 1):
             return Die(row.id, row.fence, reason)
@@ -77,13 +81,8 @@ class Desk:
             raise
         except BaseException as failure:
             seconds = self.options.default.retry.bare_delay(1)
-            self.logger.warning(
-                "job %s (%s): its delay function failed, so it waits for the queue's retry_delay of %g s: %s",
-                row.id,
-                row.type,
-                seconds,
-                describe(failure),
-            )
+            text = "its delay function failed, so it waits for the queue's retry_delay of %g s: %s"
+            self.telling.log(logging.WARNING, row, text, seconds, describe(failure))
             return seconds
 
 
@@ -94,7 +93,7 @@ class Settling:
         """``lock``: the batch's, which is never held over I/O."""
         self._desk = desk
         self._lock = lock
-        self._pending: list[tuple[Row, Settlement]] = []
+        self._pending: list[Ended] = []
         self._failures = 0
         #: Writes whose jobs that came back may still lack their pointers.
         self._ringing = 0
@@ -105,6 +104,8 @@ class Settling:
         self.due_at = math.inf
         #: The ids whose lease was lost.
         self.lost: set[str] = set()
+        #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
+        self.seconds: dict[str, float] = {}
 
     def add(self, row: Row, settlement: Settlement) -> None:
         """To be written ``settle_ms`` after the first that waits."""
@@ -134,7 +135,8 @@ class Settling:
                     self.due_at = self._desk.clock.monotonic() + self._desk.settle_s if self._pending else math.inf
                     self._ringing += 1
                     ringing = True
-                dues = self._account(pending, settled)
+                written = self._account(pending, settled, now)
+            dues = [_due(row, one) for row, one in written.others if isinstance(one, Retry | Unget)]
             # Out of the lock: a broker that is silent must not hold up a renew.
             if dues:
                 self._desk.doorbell.ring(dues, now)
@@ -144,6 +146,8 @@ class Settling:
                 with self._rung:
                     self._ringing -= 1
                     self._rung.notify_all()
+        self._desk.outages.is_over(self._desk.store.address)
+        self._desk.telling.settled(written, self.seconds)
 
     def await_rings(self) -> None:
         """Wait until what another thread has written is in the tubes too: else a loop that drains would find these
@@ -152,7 +156,7 @@ class Settling:
         with self._rung:
             self._rung.wait_for(lambda: not self._ringing, RING_S)
 
-    def _store(self, pending: list[tuple[Row, Settlement]]) -> tuple[Settled, float]:
+    def _store(self, pending: list[Ended]) -> tuple[Settled, float]:
         try:
             now = self._desk.store.now()
             settled = self._desk.store.settle([settlement for _, settlement in pending], now)
@@ -163,34 +167,21 @@ class Settling:
         self._failures = 0
         return settled, now
 
-    def _account(self, pending: list[tuple[Row, Settlement]], settled: Settled) -> list[Due]:
-        """Count what was written; returns what came back and wants pointers."""
+    def _account(self, pending: list[Ended], settled: Settled, now: float) -> Written:
+        """Count what was written."""
         lost, unnamed = settled
         self.lost |= lost
-        tally, logger = self._desk.tally, self._desk.logger
-        for row, settlement in pending if lost else ():
-            if settlement.id in lost and _has_run(settlement):
-                tally[Outcome.LOST_LEASE] += 1
-                logger.warning(
-                    "job %s (%s): the lease with fence %d was lost, so that it was %s changed nothing",
-                    row.id,
-                    row.type,
-                    row.fence,
-                    outcome(settlement),
-                )
+        tally = self._desk.tally
+        tally[Outcome.LOST_LEASE] += sum(one.id in lost and has_run(one) for _, one in pending) if lost else 0
         kept = [one for one in pending if one[1].id not in lost] if lost else pending
         others = [one for one in kept if type(one[1]) is not Delete]
         tally[Outcome.DELETED] += len(kept) - len(others)
-        tally.update(outcome(settlement) for _, settlement in others if _has_run(settlement))
+        tally.update(outcome(settlement) for _, settlement in others if has_run(settlement))
         if unnamed:
             tally[Outcome.DELETED] -= unnamed
             tally[Outcome.LOST_LEASE] += unnamed
-            logger.warning("%d deletes of a window found no job: their leases were lost", unnamed)
-        return [_due(row, one) for row, one in others if isinstance(one, Retry | Unget)]
-
-
-def _has_run(settlement: Settlement) -> bool:
-    return not isinstance(settlement, Unget) or settlement.started
+            self._desk.logger.warning("%d deletes of a window found no job: their leases were lost", unnamed)
+        return Written(now, pending, lost, others)
 
 
 def _due(row: Row, settlement: Retry | Unget) -> Due:

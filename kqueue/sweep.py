@@ -20,9 +20,11 @@ from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
 from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.findings import DryRun
+from kqueue.outages import Outages
 from kqueue.reports import Finding, SweepReport
 from kqueue.rules import dated
 from kqueue.store import Due, Head, JobStore
+from kqueue.telling import Telling
 
 #: Seconds that a put may take, before its row counts as one whose pointer may be lost.
 GRACE_S = 5.0
@@ -45,6 +47,8 @@ class Sweeper:
         max_crashes: int,
         clock: Clock,
         logger: logging.Logger,
+        telling: Telling,
+        outages: Outages,
     ) -> None:
         """``interval``: seconds between two sweeps of a store, whoever makes them."""
         self._store = store
@@ -55,6 +59,8 @@ class Sweeper:
         self._horizon = max(HORIZON_S, 2 * interval)
         self._clock = clock
         self._logger = logger
+        self._telling = telling
+        self._outages = outages
         self._look_at = -1.0
         self._unfinished: Sweep | None = None
 
@@ -72,6 +78,7 @@ class Sweeper:
         self._look_at = monotonic + self._interval / 4
         if not self._store.take_sweep(self._store.now(), self._interval):
             return None
+        self._outages.is_over(self._store.address)  # it was written to
         return self._begin()
 
     def give_back(self, sweep: "Sweep") -> None:
@@ -113,6 +120,7 @@ class Sweeper:
             max_crashes=self._max_crashes,
             horizon=self._horizon,
             logger=self._logger,
+            telling=self._telling,
         )
 
 
@@ -128,6 +136,7 @@ class Sweep:
         max_crashes: int,
         horizon: float,
         logger: logging.Logger,
+        telling: Telling,
     ) -> None:
         """``horizon``: seconds before its time that a delayed row is put."""
         self._store = store
@@ -136,14 +145,26 @@ class Sweep:
         self._max_crashes = max_crashes
         self._horizon = horizon
         self._logger = logger
+        self._telling = telling
+        self._is_told = False
         self._started = time.monotonic()
         self._promoted = self._recovered = self._dead = self._put = self._foreign = self._expired = 0
         self._looks: dict[str, tuple[Head | None, float]] = {}
         self._steps = self._all_steps()
 
     def step(self) -> bool:
-        """Do one batch; False once there is nothing left to do. Raises as the store and the broker do."""
-        return next(self._steps, None) is not None
+        """Do one batch; False once there is nothing left to do. Raises as the store and the broker do.
+
+        An end, and a broker that is down, are told once: see :class:`kqueue.Swept`.
+        """
+        try:
+            under_way = next(self._steps, None) is not None
+        except BrokerError:
+            self._tell()
+            raise
+        if not under_way:
+            self._tell()
+        return under_way
 
     def report(self) -> SweepReport:
         """What it did so far."""
@@ -170,6 +191,11 @@ class Sweep:
                 yield 0
         if expired:
             yield from _until_nothing_is_found(self._expire)
+
+    def _tell(self) -> None:
+        if self._is_told:
+            return
+        self._is_told = True
         if self._recovered or self._dead or self._put:
             self._logger.info(
                 "sweep: %d leases had run out, %d jobs are dead by it, %d pointers put again",
@@ -177,6 +203,7 @@ class Sweep:
                 self._dead,
                 self._put,
             )
+        self._telling.swept(self.report())
 
     def _promote(self) -> int:
         promoted = self._store.promote(self._store.now(), BATCH)

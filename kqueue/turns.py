@@ -111,6 +111,8 @@ class Turns:
             verdicts = judge(reservation.entries, claim, now)
             self.stale += stale(verdicts, claim)
             self._settle_pointers(subscription, verdicts)
+            if claim.rows:
+                self._desk.outages.is_over(self._store.address)
             if claim.held:
                 self._desk.gatekeeper.held_back(throttles)
             if batch is not None:
@@ -168,15 +170,25 @@ class Turns:
                 if not batch.is_alone:
                     batch.mark_alone()
             except LeaseLost as error:
-                self._logger.warning("%s", error)
+                self._desk.telling.warn(rows[0], error)
             else:
                 self._run_handlers(batch, alone=True)
 
     def _run_handlers(self, batch: Batch, *, alone: bool) -> None:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
         self._watchdog.watch(batch, alone=alone)
-        ending = self._ending
         spent: defaultdict[str, list[float]] = defaultdict(list)
+        try:
+            self._call_handlers(batch, spent)
+        finally:
+            if self._ending.is_here():
+                self._desk.telling.ran(spent)
+        for type, seconds in spent.items():
+            self._sizer.observe(type, len(seconds), max(0.0, sum(seconds)))
+
+    def _call_handlers(self, batch: Batch, spent: defaultdict[str, list[float]]) -> None:
+        """Adds to ``spent``, by type, the seconds of each."""
+        ending, heard = self._ending, batch.is_heard
         now = self._monotonic()
         while not ending.is_over(now):
             job = batch.start(now)
@@ -185,13 +197,15 @@ class Turns:
             handler = self._handlers().get(job.type)
             if handler is None:  # removed since the claim; the batch gives back what is left
                 break
+            if heard:
+                now = batch.tell_start()
             ending.count += 1
             settling = batch.seconds_settling
-            interrupt = execute(handler, job, batch)
+            try:
+                interrupt = execute(handler, job, batch)
+            finally:
+                ended = self._monotonic()
+                spent[job.type].append(ended - now - (batch.seconds_settling - settling))
             if interrupt is not None:
                 raise interrupt
-            ended = self._monotonic()
-            spent[job.type].append(ended - now - (batch.seconds_settling - settling))
             now = self._monotonic() if batch.settle_if_due(ended) else ended
-        for type, seconds in spent.items():
-            self._sizer.observe(type, len(seconds), max(0.0, sum(seconds)))

@@ -18,6 +18,7 @@ class Hand:
 
     def __init__(self, error: Exception | None = None, policy: RetryPolicy | None = None) -> None:
         self.asked: list[Any] = []
+        self.errors: list[BaseException] = []
         self.error = error
         self._policy = policy or RetryPolicy()
 
@@ -31,6 +32,9 @@ class Hand:
     def end(self, row: Row, wish: Wish) -> None:
         assert row is ROW
         self._ask(wish)
+
+    def raised(self, error: BaseException) -> None:
+        self.errors.append(error)
 
     def _ask(self, what: Any) -> None:
         self.asked.append(what)

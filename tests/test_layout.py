@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
     "values": (
-        "arguments bell clock errors forks handlers history ids job moments options payload reasons reports results"
-        " retry schedule window",
+        "arguments bell clock errors events forks handlers history ids job moments observers options payload"
+        " reasons reports results retry schedule window",
         "",
     ),
     "contracts": ("broker store", "values"),
@@ -19,8 +19,8 @@ ROOMS = {
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
     "engine": (
-        "adding batch chores crew cron dead doctor doorbell ending execution findings limits pauses presence"
-        " quarantine runner settling sweep turns watchdog why",
+        "adding batch chores counters crew cron dead doctor doorbell ending execution findings limits outages"
+        " pauses presence quarantine runner settling sweep telling turns watchdog why",
         "values contracts rules",
     ),
     "queue": ("queue", "values contracts rules brokers stores engine"),

@@ -1,0 +1,92 @@
+"""What became of jobs in this process since it began to count, and what waits in the store: by type."""
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from kqueue.clock import Clock
+from kqueue.execution import Outcome
+from kqueue.job import State
+from kqueue.reports import Stats, TypeStats
+from kqueue.store import Standing
+
+#: The states of jobs that wait for nothing but a worker, or a place under a limit.
+WAITING = frozenset({State.READY, State.HELD})
+
+
+class Counters:
+    """Of one process. Each call takes the lock once: for a list of adds, a window that ran, or what was written."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._added: Counter[str] = Counter()
+        self._run: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._ended: Counter[tuple[str, Outcome]] = Counter()
+
+    def added(self, type: str, jobs: int) -> None:
+        """They are in the store."""
+        with self._lock:
+            self._added[type] += jobs
+
+    def ran(self, spent: Mapping[str, Sequence[float]]) -> None:
+        """Handlers have ended: of each type the seconds of each call."""
+        with self._lock:
+            for type, seconds in spent.items():
+                self._run[type] += len(seconds)
+                self._seconds[type] += max(0.0, sum(seconds))
+
+    def settled(self, finished: Iterable[str], others: Iterable[tuple[str, Outcome]]) -> None:
+        """Runs ended: the type of each that is finished, and of each other one (type, outcome)."""
+        of_type = Counter(finished)
+        with self._lock:
+            for type, jobs in of_type.items():
+                self._ended[type, Outcome.DELETED] += jobs
+            self._ended.update(others)
+
+    def stats(self, overview: Sequence[Standing], now: float) -> Stats:
+        """The counts beside what the store had at ``now``, by its clock."""
+        standings = _by_type(overview)
+        with self._lock:
+            types = sorted({*standings, *self._added, *self._run, *(type for type, _ in self._ended)})
+            counted = {type: self._of(type) for type in types}
+        return Stats(
+            at=now,
+            seconds=self._clock.monotonic() - self._began,
+            types=MappingProxyType(
+                {type: _beside(count, standings.get(type, ()), now) for type, count in counted.items()}
+            ),
+        )
+
+    def _of(self, type: str) -> TypeStats:
+        """Under the lock."""
+        ended = {outcome: self._ended[type, outcome] for outcome in Outcome}
+        return TypeStats(
+            added=self._added[type],
+            run=self._run[type],
+            finished=ended[Outcome.DELETED],
+            failed=ended[Outcome.RETRIED] + ended[Outcome.DEAD],
+            died=ended[Outcome.DEAD],
+            given_back=ended[Outcome.UNGOT],
+            lost_lease=ended[Outcome.LOST_LEASE],
+            seconds=self._seconds.get(type, 0.0),
+        )
+
+
+def _by_type(overview: Sequence[Standing]) -> dict[str, list[Standing]]:
+    found: dict[str, list[Standing]] = {}
+    for standing in overview:
+        found.setdefault(standing.type, []).append(standing)
+    return found
+
+
+def _beside(count: TypeStats, standings: Sequence[Standing], now: float) -> TypeStats:
+    """A delayed job that is due waits too. How many of a type are due is not told, so they show in the age only."""
+    waiting = [one for one in standings if one.state in WAITING]
+    due = [one for one in standings if one.state == State.DELAYED and one.oldest_run_at <= now]
+    ages = [max(0.0, now - one.oldest_run_at) for one in waiting + due]
+    return replace(count, waiting=sum(one.rows for one in waiting), oldest_age=max(ages, default=None))

@@ -1,0 +1,57 @@
+"""What docs/events.rst shows is run as it stands there, and prints what is said."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kqueue
+from kqueue import events
+from kqueue.events import Event
+from kqueue.reports import TypeStats
+
+PAGE = (Path(__file__).parents[1] / "docs" / "events.rst").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of one language, without their indent."""
+    found = re.findall(rf"\.\. code-block:: {language}\n\n((?:(?:    .*)?\n)+)", PAGE)
+    return ["\n".join(line[4:] for line in block.rstrip().splitlines()) + "\n" for block in found]
+
+
+def section(heading: str) -> str:
+    """The text of a section."""
+    return re.split(r"\n.*\n---", PAGE.split(f"\n{heading}\n---")[1])[0]
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_each_example_prints_what_is_said(number: int) -> None:
+    example = [sys.executable, "-c", blocks("python")[number]]
+    done = subprocess.run(example, check=True, capture_output=True, text=True)
+    assert done.stdout == blocks("text")[number]
+
+
+def test_each_event_and_each_of_its_fields_is_named() -> None:
+    kinds = {name: kind for name, kind in vars(events).items() if getattr(kind, "__base__", None) is Event}
+    rows = dict(re.findall(r"^``(\w+)``  +(.*(?:\n {18}.*)*)", section("Events"), re.MULTILINE))
+    assert rows.keys() == kinds.keys()
+    named = {"job_id", "type", "try_", "fence", "seconds", "at"}
+    for name, kind in kinds.items():
+        assert kind.__doc__
+        fields = {field.name for field in dataclasses.fields(kind)}
+        assert fields - named <= set(re.findall(r"\w+", rows[name])), name
+
+
+def test_each_count_is_named() -> None:
+    rows = re.findall(r"^``([\w ]+)``  ", section("Counts"), re.MULTILINE)
+    assert " ".join(rows).split() == [field.name for field in dataclasses.fields(TypeStats)]
+
+
+def test_what_the_page_says_of_the_options_is_so() -> None:
+    options = kqueue.KQueue.__init__.__kwdefaults__
+    assert options["log_payloads"] is False
+    assert "the first 1,000 bytes" in PAGE.replace("\n", " ")
+    assert kqueue.telling.SHOWN_BYTES == 1000  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 from kqueue.ids import is_job_id
@@ -80,6 +80,13 @@ def text(name: str, value: object) -> str:
     """A str."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {_shown(value)}")
+    return value
+
+
+def one_of(name: str, value: str, allowed: Collection[str]) -> str:
+    """One of the words that are allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name}: one of {', '.join(allowed)}, got {_shown(value)}")
     return value
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from kqueue import KQueueError, demo
 from kqueue.commands.add import add
+from kqueue.commands.config import config_command
 from kqueue.commands.jobs import delete, list_command, retry, show
 from kqueue.commands.look import status
 from kqueue.commands.repair import sweep
@@ -60,7 +61,7 @@ def _drop_output() -> None:
 
 
 @click.group(
-    commands=[add, run, status, sweep, list_command, show, retry, delete],
+    commands=[add, run, status, sweep, list_command, show, retry, delete, config_command],
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -1,12 +1,14 @@
 """KQueue: what users hold. The one place that joins a store and a broker."""
 
+import inspect
 import logging
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kqueue import arguments, payload
+from kqueue import arguments, config, payload
 from kqueue.broker import Broker
 from kqueue.brokers import open_broker
 from kqueue.brokers.embedded import EmbeddedBroker
@@ -20,6 +22,7 @@ from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.keys import nearest
 from kqueue.reports import Finding, RunReport, SweepReport
 from kqueue.retry import RetryPolicy
 from kqueue.runner import Runner
@@ -109,6 +112,28 @@ class KQueue:
         self._crew = PerProcess(Crew)
         self._handlers = Handlers()
         self._is_open = False
+
+    @classmethod
+    def from_config(
+        cls, path: str | os.PathLike[str] | config.Configuration | None = None, **overrides: Any
+    ) -> Self:
+        """Make a queue of what is configured: defaults, then a TOML file, then the environment, then ``overrides``.
+
+        ``path``: the file, or what :func:`kqueue.config.load` has read. None: the file that ``KQUEUE_CONFIG``
+        names, or else ``kqueue.toml`` in the current folder, if it is there. ``overrides``: arguments of
+        ``KQueue``, by their names.
+
+        Raises ``ValueError`` that names file and key, or variable, for what is refused.
+        """
+        read = path if isinstance(path, config.Configuration) else config.load(path)
+        known = inspect.signature(cls).parameters
+        for name in overrides:
+            if name not in known:
+                raise TypeError(f"{name}: KQueue has no such argument; the nearest one is {nearest(name, known)}")
+        given = {**read.queue(), **overrides}
+        if given["store"] is None:
+            raise ValueError("store: none is configured; give store=, or set it in kqueue.toml or KQUEUE_STORE")
+        return cls(**given)
 
     # -- opening and closing -----------------------------------------------------------------------------
 

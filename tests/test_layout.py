@@ -18,10 +18,11 @@ ROOMS = {
         "batch crew doorbell ending execution findings quarantine runner settling sweep turns watchdog",
         "values contracts rules",
     ),
-    "queue": ("queue", "values contracts rules brokers stores engine"),
+    "configuration": ("config keys layers", "values brokers stores"),
+    "queue": ("queue", "values contracts rules brokers stores engine configuration"),
     "public": ("__init__", "values queue"),
     "programs": ("app demo", "public"),
-    "commands": ("cli commands", "public programs"),
+    "commands": ("cli commands", "public programs configuration"),
     "entry": ("__main__", "commands"),
 }
 ROOM_OF = {module: room for room, (modules, _) in ROOMS.items() for module in modules.split()}

@@ -1,0 +1,116 @@
+"""The configuration: defaults, then a TOML file, then the environment, then a command's options.
+
+A value of a later one wins. What may stand where is in :mod:`kqueue.keys`, how it is read in :mod:`kqueue.layers`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kqueue import layers
+from kqueue.keys import QUEUE, WORKER
+from kqueue.layers import FILE_VARIABLE, Layer, Setting
+from kqueue.stores import open_store
+
+#: The file that is read if it is in the current folder, and no other one was named.
+DEFAULT_FILE: Final = "kqueue.toml"
+#: Bytes of a file at most: what is larger is no configuration.
+MAX_FILE: Final = 2**20
+
+_TYPES: Final = "types."
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Every value with its source."""
+
+    #: The file that was read, as it was named; None if there was none.
+    file: str | None
+    layer: Layer
+
+    def settings(self) -> list[Setting]:
+        """All of them: the queue's, the worker's, and of types what was set for them."""
+        return list(self.layer.values())
+
+    def setting(self, key: str) -> Setting:
+        """The one of a full name, such as ``store`` or ``worker.threads``."""
+        return self.layer[key]
+
+    def queue(self) -> dict[str, Any]:
+        """The arguments of ``KQueue``, by their names."""
+        return {key.name: self.layer[key.name].value for key in QUEUE}
+
+    def worker(self) -> dict[str, Any]:
+        """The options of ``kqueue worker``, by their names: ``max_jobs`` for ``--max-jobs``."""
+        return {key.name: self.layer[f"worker.{key.name}"].value for key in WORKER}
+
+    def types(self) -> dict[str, dict[str, Any]]:
+        """By type, the options that were set for it."""
+        found: dict[str, dict[str, Any]] = {}
+        for key, value, _ in self.layer.values():
+            if key.startswith(_TYPES):
+                type, _, option = key.removeprefix(_TYPES).rpartition(".")
+                found.setdefault(type, {})[option] = value
+        return found
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    options: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Configuration:
+    """Read all layers and lay them over each other.
+
+    The file is ``path``, or else what ``KQUEUE_CONFIG`` names; these must be there. Or else ``kqueue.toml`` in the
+    current folder, if it is there. ``options``: what a command was given, by the names of its options; None stands
+    for what was not given. ``environment``: the process's own unless given.
+
+    Raises ``ValueError``, on one line, for a file that cannot be read or is no TOML, a key that is not known, and a
+    value that is refused; it names the file and the line, or the variable.
+    """
+    environment = os.environ if environment is None else environment
+    named = os.fspath(path) if path is not None else environment.get(FILE_VARIABLE) or None
+    name = DEFAULT_FILE if named is None else named
+    text = _read(name, must_be_there=named is not None)
+    merged = {
+        **layers.of_defaults(),
+        **({} if text is None else layers.of_file(name, text)),
+        **layers.of_environment(environment),
+        **layers.of_options(options or {}),
+    }
+    return Configuration(None if text is None else name, merged)
+
+
+def worker_settings(given: Mapping[str, object], path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """The options of ``kqueue worker``: what was ``given`` on the command line, or else configured.
+
+    Both by the names of the options (``max_jobs``); None stands for what was not given. Raises as :func:`load`.
+    """
+    return load(path, given).worker()
+
+
+def shown(setting: Setting) -> Any:
+    """The value for people to see: a URL of MongoDB without user, password and options."""
+    if setting.key == "store" and str(setting.value).startswith("mongodb"):
+        return open_store(setting.value).address
+    return setting.value
+
+
+def _read(name: str, *, must_be_there: bool) -> str | None:
+    try:
+        with Path(name).open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except FileNotFoundError as error:
+        if not must_be_there:
+            return None
+        raise ValueError(f"{name}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: cannot be read: {getattr(error, 'strerror', error)}") from None
+    if len(content) > MAX_FILE:
+        raise ValueError(f"{name}: has more than {MAX_FILE} bytes, so it is no configuration")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: is no TOML, which is UTF-8: {error}") from None

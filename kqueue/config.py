@@ -72,6 +72,8 @@ def load(
     """
     environment = os.environ if environment is None else environment
     named = os.fspath(path) if path is not None else environment.get(FILE_VARIABLE) or None
+    if named == "":
+        raise ValueError("config: expected the name of a file, got ''")
     name = DEFAULT_FILE if named is None else named
     text = _read(name, must_be_there=named is not None)
     merged = {
@@ -81,14 +83,6 @@ def load(
         **layers.of_options(options or {}),
     }
     return Configuration(None if text is None else name, merged)
-
-
-def worker_settings(given: Mapping[str, object], path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """The options of ``kqueue worker``: what was ``given`` on the command line, or else configured.
-
-    Both by the names of the options (``max_jobs``); None stands for what was not given. Raises as :func:`load`.
-    """
-    return load(path, given).worker()
 
 
 def shown(setting: Setting) -> Any:

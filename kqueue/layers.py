@@ -40,13 +40,14 @@ _Path: TypeAlias = tuple[str, ...]
 class _Table(NamedTuple):
     """A place of the file, and what may stand there."""
 
-    form: str
+    #: Where it is, for messages.
+    where: str
     keys: Mapping[str, Key]
 
 
-_TOP: Final = _Table("the top of the file", {key.name: key for key in QUEUE})
-_WORKER: Final = _Table("[worker]", {key.name: key for key in WORKER})
-_TYPE: Final = _Table("[types.NAME]", {key.name: key for key in TYPE})
+_TOP: Final = _Table("at the top of the file", {key.name: key for key in QUEUE})
+_WORKER: Final = _Table("in [worker]", {key.name: key for key in WORKER})
+_TYPE: Final = _Table("in [types.NAME]", {key.name: key for key in TYPE})
 #: By the name of the option on a command line: the full name, and the key.
 _OPTIONS: Final = {
     **{name: (name, key) for name, key in _TOP.keys.items()},
@@ -158,7 +159,7 @@ def _known(path: _Path, given: object, table: _Table) -> Key:
         )
     for home in (_TOP, _WORKER, _TYPE):
         if name in home.keys:
-            raise ValueError(f"{said}; {name} belongs into {home.form}")
+            raise ValueError(f"{said}; {name} belongs {home.where}")
     known = [*table.keys, *(["worker", "types"] if table is _TOP else [])]
     raise ValueError(f"{said}; the nearest one is {nearest(name, known)}")
 

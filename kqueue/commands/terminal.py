@@ -49,6 +49,15 @@ def configured(options: Mapping[str, object]) -> Configuration:
     return load(click.get_current_context().meta.get(_CONFIG), options)
 
 
+def worker_settings(given: Mapping[str, object]) -> dict[str, Any]:
+    """The options of ``kqueue worker``: what it was ``given``, or else what is configured.
+
+    Both by the names of the options (``max_jobs`` for ``--max-jobs``); None stands for what was not given. Raises
+    ``ValueError`` for what is refused, in any layer.
+    """
+    return configured(given).worker()
+
+
 def make_queue(store: str | None, broker: str | None) -> KQueue:
     """The queue of the options and the configuration; its store may be new.
 

@@ -11,8 +11,11 @@ from kqueue.errors import (
     StoreUnavailable,
 )
 from kqueue.job import Job, JobInHand, Priority, State
+from kqueue.options import TypeOptions
 from kqueue.queue import KQueue
 from kqueue.reports import Finding, Repair, RunReport, SweepReport
+from kqueue.results import Result, Snooze
+from kqueue.retry import RetryPolicy, exponential, fixed
 
 __version__ = "0.1.0"
 
@@ -29,9 +32,15 @@ __all__ = [
     "LeaseLost",
     "Priority",
     "Repair",
+    "Result",
+    "RetryPolicy",
     "RunReport",
+    "Snooze",
     "State",
     "StoreError",
     "StoreUnavailable",
     "SweepReport",
+    "TypeOptions",
+    "exponential",
+    "fixed",
 ]

@@ -8,7 +8,8 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import TypeVar
 
 from kqueue.ids import is_job_id
@@ -58,6 +59,14 @@ def number(name: str, value: object, at_least: float) -> float:
     return result
 
 
+def part(name: str, value: object) -> float:
+    """A number from 0 to 1."""
+    result = number(name, value, 0)
+    if result > 1:
+        raise ValueError(f"{name}: from 0 to 1, got {_shown(value)}")
+    return result
+
+
 def whole(name: str, value: object, at_least: int) -> int:
     """An integer, not below ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -80,13 +89,6 @@ def text(name: str, value: object) -> str:
     """A str."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {_shown(value)}")
-    return value
-
-
-def one_of(name: str, value: str, allowed: Collection[str]) -> str:
-    """One of the words that are allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name}: one of {', '.join(allowed)}, got {_shown(value)}")
     return value
 
 
@@ -121,6 +123,37 @@ def plain_function(name: str, value: object) -> None:
             raise TypeError(
                 f"{name}: a coroutine or generator function does nothing when it is called; give a plain function"
             )
+
+
+def takes(name: str, value: Callable[..., object], what: str, sample: tuple[object, ...]) -> None:
+    """A plain function that can be called with as many arguments as ``sample``; ``what`` says which these are."""
+    plain_function(name, value)
+    try:
+        signature = inspect.signature(value)
+    except ValueError:
+        return  # of a function that is not written in Python and does not tell
+    try:
+        signature.bind(*sample)
+    except TypeError as error:
+        raise TypeError(f"{name}: the function is called with {what}; {_shown(value)} cannot be: {error}") from None
+
+
+def error_classes(name: str, value: object) -> tuple[type[BaseException], ...]:
+    """A class of exceptions, or several, as ``except`` takes them."""
+    classes = tuple(value) if isinstance(value, tuple | list) else (value,)
+    for one in classes:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise TypeError(f"{name}: expected classes of exceptions, got {_shown(one)}")
+    return classes
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+    """One of the names that are ``allowed``; the error says which comes nearest."""
+    names = sorted(allowed)
+    if value not in names:
+        nearest = get_close_matches(value, names, n=1, cutoff=0.0)[0]
+        raise ValueError(f"{name}: no {_shown(value)}; did you mean {nearest!r}? There are {', '.join(names)}")
+    return value
 
 
 def in_hand(value: object) -> JobInHand:

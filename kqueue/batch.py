@@ -18,10 +18,11 @@ from collections.abc import Sequence
 
 from kqueue import arguments
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
-from kqueue.execution import outcome, reason_text
+from kqueue.execution import Outcome, Wish, outcome
 from kqueue.job import JobInHand, Priority, Row
+from kqueue.retry import RetryPolicy
 from kqueue.settling import Desk, Settling
-from kqueue.store import Delete, Die, Held, Retry, Settlement, Unget
+from kqueue.store import Delete, Held, Settlement, Unget
 
 #: Seconds from a window's start after which its unstarted jobs are given back: twice the work it should hold.
 BOUND_S = 0.100
@@ -142,28 +143,26 @@ class Batch:
 
     def delete(self, row: Row) -> None:
         """The job is finished. Asked again after it could not be stored, it is tried again."""
-        self._end(row, Delete(row.id, row.fence))
+        self._end(row, self._desk.delete(row))
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
         """Again later, or dead if the tries are used up. ``delay`` in seconds; None: by the retry policy."""
-        reason = reason_text(arguments.text("reason", reason))
-        delay = None if delay is None else arguments.number("delay", delay, 0)
-        after = self._desk.policy.delay_after(row.failures + 1)
-        if after is None:
-            self._end(row, Die(row.id, row.fence, reason))
-        else:
-            now = self._desk.store.now()
-            run_at = now + (after if delay is None else delay)
-            put_at = self._desk.doorbell.put_at(run_at, now)
-            self._end(row, Retry(row.id, row.fence, run_at, reason, put_at))
+        reason = arguments.text("reason", reason)
+        self.end(row, Wish(Outcome.RETRIED, reason, None if delay is None else arguments.number("delay", delay, 0)))
 
     def unget(self, row: Row, priority: Priority | str | int | None, delay: float) -> None:
         """Back unrun. ``delay`` in seconds."""
         level = None if priority is None else arguments.priority(priority)
-        delay = arguments.number("delay", delay, 0)
-        now = self._desk.store.now()
-        put_at = self._desk.doorbell.put_at(now + delay, now)
-        self._end(row, Unget(row.id, row.fence, now + delay, level, put_at, started=True))
+        seconds = arguments.number("delay", delay, 0)
+        self.end(row, Wish(Outcome.UNGOT, seconds=seconds, priority=level))
+
+    def policy(self, row: Row) -> RetryPolicy:
+        """The retry policy of the job's type."""
+        return self._desk.options.of(row.type).retry
+
+    def end(self, row: Row, wish: Wish) -> None:
+        """End the run as it is wished."""
+        self._end(row, self._desk.settlement(row, wish))
 
     def renew(self, row: Row) -> None:
         """Another TTR from now."""

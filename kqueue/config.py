@@ -3,15 +3,16 @@
 A value of a later one wins. What may stand where is in :mod:`kqueue.keys`, how it is read in :mod:`kqueue.layers`.
 """
 
+import dataclasses
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from kqueue import layers
-from kqueue.keys import QUEUE, WORKER
+from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key
 from kqueue.layers import FILE_VARIABLE, Layer, Setting
+from kqueue.retry import Delay
 from kqueue.stores import open_store
 
 #: The file that is read if it is in the current folder, and no other one was named.
@@ -22,7 +23,7 @@ MAX_FILE: Final = 2**20
 _TYPES: Final = "types."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Configuration:
     """Every value with its source."""
 
@@ -46,13 +47,21 @@ class Configuration:
         """The options of ``kqueue worker``, by their names: ``max_jobs`` for ``--max-jobs``."""
         return {key.name: self.layer[f"worker.{key.name}"].value for key in WORKER}
 
-    def types(self) -> dict[str, dict[str, Any]]:
-        """By type, the options that were set for it."""
+    def options(self) -> dict[str, dict[str, Any]]:
+        """By type, the arguments of ``KQueue.options`` that were set for it."""
+        return self._of_types(OPTIONS)
+
+    def limits(self) -> dict[str, dict[str, Any]]:
+        """By type, the arguments of ``KQueue.limit`` that were set for it."""
+        return self._of_types(LIMITS)
+
+    def _of_types(self, keys: Sequence[Key]) -> dict[str, dict[str, Any]]:
+        wanted = {key.name for key in keys}
         found: dict[str, dict[str, Any]] = {}
         for key, value, _ in self.layer.values():
-            if key.startswith(_TYPES):
-                type, _, option = key.removeprefix(_TYPES).rpartition(".")
-                found.setdefault(type, {})[option] = value
+            table, _, name = key.rpartition(".")
+            if table.startswith(_TYPES) and name in wanted:
+                found.setdefault(table.removeprefix(_TYPES), {})[name] = value
         return found
 
 
@@ -86,10 +95,14 @@ def load(
 
 
 def shown(setting: Setting) -> Any:
-    """The value for people to see: a URL of MongoDB without user, password and options."""
-    if setting.key == "store" and str(setting.value).startswith("mongodb"):
-        return open_store(setting.value).address
-    return setting.value
+    """The value as the file would have it, and as JSON takes it.
+
+    A URL of MongoDB is shown without user, password and options.
+    """
+    value = setting.value
+    if setting.key == "store" and str(value).startswith("mongodb"):
+        return open_store(value).address
+    return dataclasses.asdict(value) if isinstance(value, Delay) else value
 
 
 def _read(name: str, *, must_be_there: bool) -> str | None:

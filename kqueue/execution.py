@@ -1,29 +1,34 @@
 """One job through its handler, to one named outcome.
 
     call the handler  ->  what it settled itself wins
-                          else: returned            -> retried, "not deleted" (or deleted, if that was asked for)
-                                raised              -> retried, with the exception as its reason
-                                KeyboardInterrupt   -> given back, and the loop ends
-                                SystemExit          -> retried, and the loop ends
+                          else: returned Result.OK         -> deleted
+                                Result.FAILED              -> dead
+                                Result.RETRY or ERROR      -> retried, with the word as its reason
+                                Snooze(seconds)            -> given back for so long
+                                anything else              -> retried, "not deleted" (or deleted, if so asked)
+                                raised Snooze(seconds)     -> given back for so long
+                                what is final              -> dead, with the exception as its reason
+                                what gives back            -> given back for the retry policy's delay
+                                any other                  -> retried, with the exception as its reason
+                                KeyboardInterrupt          -> given back, and the loop ends
+                                SystemExit                 -> retried, and the loop ends
 
-"Retried" is dead instead where the tries are used up. Nothing else that a handler does can end the loop.
+What is final and what gives back is in the retry policy of the job's type. "Retried" is dead instead where the
+tries are used up; "given back" costs no try. Nothing else that a handler does can end the loop.
 """
 
 import inspect
-from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from kqueue import arguments
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.handlers import Handler
-from kqueue.job import Holder, JobInHand
+from kqueue.job import Holder, JobInHand, Row, row_of
+from kqueue.reasons import describe
+from kqueue.results import Result, Snooze
+from kqueue.retry import RetryPolicy, Rule
 from kqueue.store import Delete, Die, Settlement, Unget
-
-#: Characters of a reason that are kept.
-MAX_REASON = 1000
-#: The reason of a job whose handler returned and settled nothing.
-NOT_DELETED = "not deleted"
 
 
 class Outcome(StrEnum):
@@ -36,11 +41,44 @@ class Outcome(StrEnum):
     LOST_LEASE = "lost_lease"
 
 
+class Wish(NamedTuple):
+    """How a run is to end."""
+
+    outcome: Outcome
+    #: Of what is retried or dead. Of what is given back it is only logged.
+    reason: str | None = None
+    #: Until it runs again; None: as the retry policy says.
+    seconds: float | None = None
+    #: What the handler raised: the retry policy may ask for it.
+    error: BaseException | None = None
+    #: Of what is given back: None keeps the job's own.
+    priority: int | None = None
+
+
+DELETED = Wish(Outcome.DELETED)
+#: Of a job whose handler returned and settled nothing.
+NOT_DELETED = Wish(Outcome.RETRIED, "not deleted")
+UNRUN = Wish(Outcome.UNGOT, seconds=0.0)
+OF_WORD = {
+    Result.OK: DELETED,
+    Result.FAILED: Wish(Outcome.DEAD, "the handler returned FAILED"),
+    Result.RETRY: Wish(Outcome.RETRIED, "the handler returned RETRY"),
+    Result.ERROR: Wish(Outcome.RETRIED, "the handler returned ERROR"),
+}
+OF_RULE = {Rule.RETRY: Outcome.RETRIED, Rule.FINAL: Outcome.DEAD, Rule.GIVE_BACK: Outcome.UNGOT}
+
+
 class Hand(Holder, Protocol):
     """Who holds the job: where a run is settled."""
 
     def is_settled(self) -> bool:
         """Whether the run of the job in hand has an outcome."""
+
+    def policy(self, row: Row) -> RetryPolicy:
+        """That of the job's type."""
+
+    def end(self, row: Row, wish: Wish) -> None:
+        """End the run as it is wished."""
 
 
 def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
@@ -49,30 +87,52 @@ def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | Non
     Raises ``StoreError`` if the outcome has to be stored at once and cannot be; it is then still to be stored.
     """
     interrupt: BaseException | None = None
-    settle: Callable[[], None]
     try:
         returned = handler.function(job)
         if hand.is_settled():
             return None
-        if returned is not None and inspect.isawaitable(returned):
-            settle = partial(job.retry, _not_awaited(returned))
-        else:
-            settle = job.delete if handler.delete_on_success else partial(job.retry, NOT_DELETED)
+        wish = wish_of_returned(returned, handler)
     except KeyboardInterrupt as error:
-        interrupt, settle = error, job.unget
+        interrupt, wish = error, UNRUN
     except SystemExit as error:
-        interrupt, settle = error, partial(job.retry, describe(error))
+        interrupt, wish = error, Wish(Outcome.RETRIED, describe(error), error=error)
     except BaseException as error:
-        settle = partial(job.retry, describe(error))
+        wish = wish_of_raised(error, hand.policy(row_of(job)))
     if not hand.is_settled():
         try:
-            settle()
+            hand.end(row_of(job), wish)
         except (LeaseLost, AlreadySettled):
             pass  # counted by the hand; or another thread was first
         except KQueueError:
             if interrupt is None:
                 raise
     return interrupt
+
+
+def wish_of_returned(returned: object, handler: Handler) -> Wish:
+    """What a handler's return means, where it settled nothing itself."""
+    if isinstance(returned, Result):
+        return OF_WORD[returned]
+    if isinstance(returned, Snooze):
+        return wish_of_snooze(returned)
+    if returned is not None and inspect.isawaitable(returned):
+        return Wish(Outcome.RETRIED, _not_awaited(returned))
+    return DELETED if handler.delete_on_success else NOT_DELETED
+
+
+def wish_of_raised(error: BaseException, policy: RetryPolicy) -> Wish:
+    """What an exception of a handler means, where it settled nothing itself."""
+    if isinstance(error, Snooze):
+        return wish_of_snooze(error)
+    return Wish(OF_RULE[policy.rule_for(error)], describe(error), error=error)
+
+
+def wish_of_snooze(snooze: Snooze) -> Wish:
+    """For as long as it says. A subclass of the user's may say nothing, or nonsense: then it is retried."""
+    try:
+        return Wish(Outcome.UNGOT, seconds=arguments.number("seconds", getattr(snooze, "seconds", None), 0))
+    except (ValueError, TypeError) as error:
+        return Wish(Outcome.RETRIED, describe(error))
 
 
 def outcome(settlement: Settlement) -> Outcome:
@@ -82,21 +142,6 @@ def outcome(settlement: Settlement) -> Outcome:
     if isinstance(settlement, Unget):
         return Outcome.UNGOT
     return Outcome.DEAD if isinstance(settlement, Die) else Outcome.RETRIED
-
-
-def describe(error: BaseException) -> str:
-    """An exception as a reason: its class and what it says."""
-    try:
-        message = str(error)
-    except Exception as nested:
-        message = f"(its text cannot be had: {type(nested).__name__})"
-    name = type(error).__name__
-    return f"{name}: {message}" if message else name
-
-
-def reason_text(reason: str) -> str:
-    """``reason`` as every store can keep it: at most ``MAX_REASON`` characters, lone surrogates replaced."""
-    return reason[:MAX_REASON].encode("utf-8", "replace").decode()
 
 
 def _not_awaited(returned: object) -> str:

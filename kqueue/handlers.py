@@ -30,10 +30,14 @@ class Handlers:
         """By type, as they are now."""
         return self._by_type
 
-    def add(self, type: str, handler: Handler) -> None:
+    def refuse_second(self, type: str) -> None:
         """Raises ``ValueError`` if the type has one."""
         if type in self._by_type:
             raise ValueError(f"type: {type} has a handler already; remove_handler comes first")
+
+    def add(self, type: str, handler: Handler) -> None:
+        """Raises ``ValueError`` if the type has one."""
+        self.refuse_second(type)
         self._by_type = MappingProxyType({**self._by_type, type: handler})
 
     def remove(self, type: str) -> bool:

@@ -154,6 +154,11 @@ class Job:
         return f"<{type(self).__name__} {row.id} {row.type} {row.state} tries={row.tries} fence={row.fence}>"
 
 
+def row_of(job: Job) -> Row:
+    """The row that ``job`` shows."""
+    return job._row
+
+
 class Holder(Protocol):
     """Who answers for a job in hand. See :class:`kqueue.batch.Batch`."""
 
@@ -205,7 +210,7 @@ class JobInHand(Job):
         self._holder.unget(self._row, priority, delay)
 
     def retry(self, reason: str, delay: float | None = None) -> None:
-        """Run it again in ``delay`` seconds (by default the retry delay); dead if its tries are used up.
+        """Run it again in ``delay`` seconds (by default as its retry policy says); dead if its tries are used up.
 
         Raises as :meth:`delete` does.
         """

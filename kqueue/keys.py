@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from kqueue import arguments
 from kqueue.brokers import open_broker
+from kqueue.options import CHECKS
+from kqueue.retry import exponential
 from kqueue.stores import open_store
 
 #: What a text says for None, for which neither TOML nor an environment has a word.
@@ -18,6 +20,8 @@ NONE: Final = "none"
 SHOWN: Final = 60
 #: What a text may say for True and False.
 FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+#: What a delay that grows has in its table.
+GROWTH: Final = ("first", "factor", "most", "jitter")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -66,6 +70,11 @@ def _text(name: str, default: str | None, help: str) -> Key:
     return Key(name, default, lambda value: arguments.text(name, value), help, optional=True)
 
 
+def _option(name: str, help: str, *, optional: bool = False) -> Key:
+    """One that ``KQueue.options`` takes."""
+    return Key(name, None, CHECKS[name], help, optional=optional)
+
+
 def _read_whole(text: str) -> object:
     try:
         return int(text)
@@ -100,6 +109,17 @@ def _log_level(value: object) -> str:
     return arguments.one_of("log_level", arguments.text("log_level", value).lower(), LOG_LEVELS)
 
 
+def _retry_delay(value: Any) -> Any:
+    """Seconds, a list of them, or a table with the arguments of :func:`~kqueue.retry.exponential`."""
+    if not isinstance(value, dict):
+        return CHECKS["retry_delay"](value)
+    for name in value:
+        arguments.one_of("retry_delay", name, GROWTH)
+    if "first" not in value:
+        raise ValueError(f"retry_delay: a table with first, and perhaps factor, most and jitter, got {value!r:.80}")
+    return exponential(**value)
+
+
 #: Of the queue: at the top of the file, with the names and the defaults of ``KQueue``'s own arguments.
 QUEUE: Final = (
     Key("store", None, _store, "Where the jobs are kept: a URL.", optional=True),
@@ -123,15 +143,18 @@ WORKER: Final = (
     _text("health_file", None, "A file that is touched while the loops go on."),
     Key("log_level", "info", _log_level, f"What is logged: one of {', '.join(LOG_LEVELS)}."),
 )
-#: Of a type: in its table ``[types.NAME]``.
-TYPE: Final = (
-    Key("priority", None, arguments.priority, "URGENT, HIGH, NORMAL, LOW, BULK or a number."),
-    _number("delay", None, 0, "Seconds until a new job may run."),
-    _number("ttr", None, 1, "Seconds that a job may run before others may take it."),
-    _number("retry_delay", None, 0, "Seconds until a failed job runs again."),
-    _whole("max_tries", None, 1, "Failed runs until a job is dead.", optional=True),
-    _number("keep_done", None, 0, "Seconds that a finished job is kept."),
-    _number("unique_for", None, 0, "Seconds that a unique key is taken at least."),
+#: Of a type: in its table ``[types.NAME]``. What ``KQueue.options`` takes, and ...
+OPTIONS: Final = (
+    _option("priority", "URGENT, HIGH, NORMAL, LOW, BULK or a number."),
+    _option("delay", "Seconds until a new job may run."),
+    _option("ttr", "Seconds that a job may run before others may take it."),
+    Key("retry_delay", None, _retry_delay, "Seconds until a failed job runs again: a number, a list or a table."),
+    _option("max_tries", "Failed runs until a job is dead. None: never.", optional=True),
+    _option("keep_done", "Seconds that a finished job is kept."),
+    _option("unique_for", "Seconds that a unique key is taken at least."),
+)
+#: ... what ``KQueue.limit`` takes.
+LIMITS: Final = (
     _whole("running", None, 1, "Jobs at once, over all workers."),
     _whole("running_per_key", None, 1, "Jobs of one key at once, over all workers."),
     _whole("starts", None, 1, "Jobs that start in each period, over all workers."),

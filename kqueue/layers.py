@@ -6,12 +6,12 @@ A layer is a mapping from a key's full name (``store``, ``worker.threads``, ``ty
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from kqueue import arguments
-from kqueue.keys import QUEUE, SHOWN, TYPE, WORKER, Key, nearest
+from kqueue.keys import LIMITS, OPTIONS, QUEUE, SHOWN, WORKER, Key, nearest
 
 #: The variable that names the file.
 FILE_VARIABLE: Final = "KQUEUE_CONFIG"
@@ -47,7 +47,7 @@ class _Table(NamedTuple):
 
 _TOP: Final = _Table("at the top of the file", {key.name: key for key in QUEUE})
 _WORKER: Final = _Table("in [worker]", {key.name: key for key in WORKER})
-_TYPE: Final = _Table("in [types.NAME]", {key.name: key for key in TYPE})
+_TYPE: Final = _Table("in [types.NAME]", {key.name: key for key in (*OPTIONS, *LIMITS)})
 #: By the name of the option on a command line: the full name, and the key.
 _OPTIONS: Final = {
     **{name: (name, key) for name, key in _TOP.keys.items()},
@@ -71,12 +71,20 @@ def of_file(name: str, text: str) -> Layer:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: is no TOML: {error}") from None
     lines = _lines(text)
+
+    def source_of(path: _Path) -> str:
+        return f"{name}:{lines[path]}" if path in lines else name
+
     layer = {}
-    for path, given, table in _entries(name, document):
-        source = f"{name}:{lines[path]}" if path in lines else name
+    for path, given, table in _entries(document, source_of):
+        source = source_of(path)
         with blamed(source):
             full_name = ".".join(path)
             layer[full_name] = Setting(full_name, _known(path, given, table).value(given), source)
+    for key, _, source in layer.values():
+        its_type = key.removesuffix(".period")
+        if its_type != key and f"{its_type}.starts" not in layer:
+            raise ValueError(f"{source}: period: it is that of starts, which {its_type[:SHOWN]} does not have")
     return layer
 
 
@@ -125,24 +133,27 @@ def blamed(source: str) -> Iterator[None]:
         raise ValueError(f"{source}: {error}") from None
 
 
-def _entries(name: str, document: Mapping[str, object]) -> Iterator[tuple[_Path, object, _Table]]:
+def _entries(
+    document: Mapping[str, object], source_of: Callable[[_Path], str]
+) -> Iterator[tuple[_Path, object, _Table]]:
     """Each entry of a file: where it stands, what it says, and the table that it stands in."""
+
+    def table_at(path: _Path, value: object) -> Mapping[str, object]:
+        if not isinstance(value, dict):
+            names = ".".join(map(_shown, path))
+            raise ValueError(f"{source_of(path)}: {names}: expected a table, [{names}], got {value!r:.80}")
+        return value
+
     for first, value in document.items():
         if first == "worker":
-            for option, given in _as_table(name, "[worker]", value).items():
+            for option, given in table_at((first,), value).items():
                 yield (first, option), given, _WORKER
         elif first == "types":
-            for type, options in _as_table(name, "[types.NAME]", value).items():
-                for option, given in _as_table(name, f"[types.{_shown(type)}]", options).items():
+            for type, options in table_at((first,), value).items():
+                for option, given in table_at((first, type), options).items():
                     yield (first, type, option), given, _TYPE
         else:
             yield (first,), value, _TOP
-
-
-def _as_table(name: str, form: str, value: object) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}: {form}: expected a table, got {value!r:.80}")
-    return value
 
 
 def _known(path: _Path, given: object, table: _Table) -> Key:
@@ -170,9 +181,9 @@ def _shown(name: str) -> str:
 
 
 def _lines(text: str) -> dict[_Path, int]:
-    """The lines that entries stand on, from 1, by where they stand. Python's reader of TOML does not tell.
+    """The line that each entry and table begins on, from 1. Python's own reader of TOML does not tell.
 
-    Each line is read by itself, so an entry that goes over several has no line here.
+    Each line is read by itself, so an entry that goes over several has none here.
     """
     lines: dict[_Path, int] = {}
     table: _Path = ()
@@ -183,8 +194,11 @@ def _lines(text: str) -> dict[_Path, int]:
             continue
         if line.lstrip().startswith("["):
             (table,) = found
-        else:
-            lines |= {(*table, *path): number for path in found}
+            found = [()]
+        for path in found:
+            whole = (*table, *path)
+            for end in range(1, len(whole) + 1):
+                lines.setdefault(whole[:end], number)
     return lines
 
 

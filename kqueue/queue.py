@@ -6,9 +6,10 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
-from kqueue import arguments, config, payload
+from kqueue import arguments, config
+from kqueue.adding import Adding
 from kqueue.broker import Broker
 from kqueue.brokers import open_broker
 from kqueue.brokers.embedded import EmbeddedBroker
@@ -16,23 +17,22 @@ from kqueue.clock import SystemClock
 from kqueue.crew import Crew
 from kqueue.doorbell import Doorbell
 from kqueue.ending import RunLimits
-from kqueue.errors import AddFailed, BrokerError
-from kqueue.execution import reason_text
+from kqueue.errors import BrokerError
 from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
-from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.job import Job, JobInHand, Priority, State
 from kqueue.keys import nearest
+from kqueue.options import GivenOptions, Options, TypeOptions
+from kqueue.reasons import reason_text
 from kqueue.reports import Finding, RunReport, SweepReport
 from kqueue.retry import RetryPolicy
 from kqueue.runner import Runner
 from kqueue.settling import Desk
-from kqueue.store import Due, JobStore
+from kqueue.store import JobStore
 from kqueue.stores import open_store
 from kqueue.sweep import Sweeper
 
-#: Seconds that a job may run before others may take it, unless its add says otherwise.
-DEFAULT_TTR = 60.0
 #: The store's setting that keeps a prefix of its own, so that two stores on one beanstalkd never meet.
 PREFIX_SETTING = "prefix"
 #: Rows deleted at a time by a purge.
@@ -80,19 +80,18 @@ class KQueue:
         ``broker``: ``beanstalk://host:port``, ``beanstalk+unix:///path``, a :class:`~kqueue.broker.Broker`, or
         None: then the store itself dispatches.
         ``retry_delay``: seconds until a failed job runs again. ``max_tries``: failed runs until it is dead;
-        None: never. ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
+        None: never. Both hold for types without a retry policy of their own: see :meth:`options`.
+        ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
         ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long an ended job of a window may
         wait to be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10
         characters; the store keeps the first that it was given, by default a random one.
         """
-        self._retry = RetryPolicy(
-            delay=arguments.number("retry_delay", retry_delay, 0),
-            max_tries=None if max_tries is None else arguments.whole("max_tries", max_tries, 1),
-        )
+        retry = RetryPolicy(max_tries=max_tries, delay=arguments.number("retry_delay", retry_delay, 0))
+        self._options = Options(TypeOptions(retry=retry))
         max_crashes = arguments.whole("max_crashes", max_crashes, 1)
         sweep_interval = arguments.number("sweep_interval", sweep_interval, 0.01)
         self._settle_s = arguments.number("settle_ms", settle_ms, 0) / 1000
-        self._max_payload = arguments.whole("max_payload", max_payload, 0)
+        max_payload = arguments.whole("max_payload", max_payload, 0)
         self._prefix = None if prefix is None else arguments.prefix(prefix)
         self._logger = logging.getLogger("kqueue") if logger is None else arguments.logger(logger)
         self._clock = SystemClock()
@@ -109,6 +108,14 @@ class KQueue:
             logger=self._logger,
         )
         self._mint = IdMint()
+        self._adding = Adding(
+            open=self.open,
+            store=self._store,
+            doorbell=self._doorbell,
+            options=self._options,
+            max_payload=max_payload,
+            mint=self._mint,
+        )
         self._crew = PerProcess(Crew)
         self._handlers = Handlers()
         self._is_open = False
@@ -133,7 +140,10 @@ class KQueue:
         given = {**read.queue(), **overrides}
         if given["store"] is None:
             raise ValueError("store: none is configured; give store=, or set it in kqueue.toml or KQUEUE_STORE")
-        return cls(**given)
+        queue = cls(**given)
+        for type, options in read.options().items():
+            queue.options(type, **options)
+        return queue
 
     # -- opening and closing -----------------------------------------------------------------------------
 
@@ -179,89 +189,71 @@ class KQueue:
         self.open()
         return self._agreed_prefix()
 
-    # -- adding ------------------------------------------------------------------------------------------
+    # -- options and adding ------------------------------------------------------------------------------
+
+    def options(self, type: str, **given: Unpack[GivenOptions]) -> TypeOptions:
+        """Set what holds for all jobs of ``type`` in this queue; returns all of its options. Each is set once.
+
+        ``priority="normal"``, ``delay=0``, ``ttr=60``: of an add that gives none. ``retry``: a
+        :class:`~kqueue.RetryPolicy`, instead of the queue's ``retry_delay`` and ``max_tries``; or by themselves
+        ``retry_delay`` and ``max_tries``. ``keep_done=0``: seconds that a finished job is kept. ``unique_for=0``:
+        seconds that a unique key is taken at least. A call's own arguments win.
+
+        >>> queue.options("resize", ttr=30, priority="high", retry=RetryPolicy(max_tries=5, delay=[1, 10, 60]))
+
+        Raises ``ValueError`` for an unknown option, naming the nearest one, and for one that was set before; then
+        nothing is set.
+        """
+        return self._options.set(arguments.job_type(type), given)
 
     def add_job(
         self,
         type: str,
         payload: object = None,
         *,
-        priority: Priority | str | int = Priority.NORMAL,
-        delay: float = 0,
-        ttr: float = DEFAULT_TTR,
+        priority: Priority | str | int | None = None,
+        delay: float | None = None,
+        ttr: float | None = None,
     ) -> str:
         """Add one job; when this returns its id, the job is durable: it is never lost, and runs until its handler
         deletes it or it is dead.
 
-        ``payload``: any JSON value, or bytes. ``priority``: a :class:`~kqueue.Priority`, its name, or an
-        integer 0..2**32-1, lower first. ``delay``: seconds until it may run. ``ttr``: seconds that it may
-        run before others may take it, at least 1.
+        ``payload``: any JSON value, or bytes. What is not given is as :meth:`options` says for the type, or else:
+        ``priority``: "normal"; a :class:`~kqueue.Priority`, its name, or an integer 0..2**32-1, lower first.
+        ``delay``: 0; seconds until it may run. ``ttr``: 60; seconds that it may run before others may take it, at
+        least 1.
 
         A beanstalkd that is down does not matter: the job is in the store, and the sweep puts it. Raises
         :class:`~kqueue.AddFailed` when the store does not take it. A job that this calls ``unknown`` may be there:
         to add it again without a look may make two jobs.
         """
-        return self.add_jobs(type, [payload], priority=priority, delay=delay, ttr=ttr)[0]
+        return self._adding.add(self._adding.check(type, [payload], priority, delay, ttr))[0]
 
     def add_jobs(
         self,
         type: str,
         payloads: Iterable[object],
         *,
-        priority: Priority | str | int = Priority.NORMAL,
-        delay: float = 0,
-        ttr: float = DEFAULT_TTR,
+        priority: Priority | str | int | None = None,
+        delay: float | None = None,
+        ttr: float | None = None,
     ) -> list[str]:
         """Add one job for each payload, in one write; returns their ids in the same order.
 
         Arguments as for :meth:`add_job`. Raises :class:`~kqueue.AddFailed`, which says which were taken,
         which not, and which may have been.
         """
-        job_type = arguments.job_type(type)
-        number = arguments.priority(priority)
-        delay = arguments.number("delay", delay, 0)
-        ttr = arguments.number("ttr", ttr, 1)
-        encoded = [payload.encode(one, self._max_payload) for one in arguments.payloads(payloads)]
-        if not encoded:
-            return []
-        self.open()
-        now = self._store.now()
-        run_at = now + delay
-        put_at = self._doorbell.put_at(run_at, now)
-        state = State.DELAYED if delay > 0 else State.READY
-        ids = self._mint.make(len(encoded))
-        rows = [
-            Row(
-                id,
-                job_type,
-                data,
-                encoding,
-                number,
-                state,
-                delay,
-                run_at,
-                ttr,
-                created_at=now,
-                put_at=put_at,
-            )
-            for id, (data, encoding) in zip(ids, encoded, strict=True)
-        ]
-        self._add(rows, now)
-        return ids
-
-    def _add(self, rows: list[Row], now: float) -> None:
-        try:
-            self._store.add(rows)
-        except AddFailed as error:
-            there = {*error.taken, *error.unknown}
-            self._doorbell.ring([_due(row) for row in rows if row.id in there], now)
-            raise
-        self._doorbell.ring([_due(row) for row in rows], now)
+        return self._adding.add(self._adding.check(type, payloads, priority, delay, ttr))
 
     # -- handlers ----------------------------------------------------------------------------------------
 
     def add_handler(
-        self, type: str, function: Callable[[JobInHand], Any], *, delete_on_success: bool = False
+        self,
+        type: str,
+        function: Callable[[JobInHand], Any],
+        *,
+        delete_on_success: bool = False,
+        retry: RetryPolicy | None = None,
     ) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
@@ -269,22 +261,28 @@ class KQueue:
         ``job.id``. It deletes the job when the work is done and safe; a run longer than the TTR renews it before.
 
         ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
-        Raises ``ValueError`` if the type has a handler.
+        ``retry``: the type's retry policy, as by :meth:`options`. A handler may return a :class:`~kqueue.Result`,
+        and return or raise a :class:`~kqueue.Snooze`.
+
+        Raises ``ValueError`` if the type has a handler, or a retry policy and another is given.
         """
         job_type = arguments.job_type(type)
         arguments.plain_function(f"handler of {job_type}", function)
         handler = Handler(function, arguments.flag("delete_on_success", delete_on_success))
+        self._handlers.refuse_second(job_type)
+        if retry is not None:
+            self._options.set(job_type, {"retry": retry})
         self._handlers.add(job_type, handler)
         self._crew.get().wake()
 
     def handler(
-        self, type: str, *, delete_on_success: bool = False
+        self, type: str, *, delete_on_success: bool = False, retry: RetryPolicy | None = None
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_handler` as a decorator."""
         arguments.job_type(type)
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add_handler(type, function, delete_on_success=delete_on_success)
+            self.add_handler(type, function, delete_on_success=delete_on_success, retry=retry)
             return function
 
         return register
@@ -323,7 +321,7 @@ class KQueue:
             None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
             arguments.flag("wait", wait),
         )
-        desk = Desk(self._store, self._doorbell, self._retry, self._settle_s, self._clock, self._logger)
+        desk = Desk(self._store, self._doorbell, self._options, self._settle_s, self._clock, self._logger)
         return Runner(
             open=self.open,
             desk=desk,
@@ -380,8 +378,8 @@ class KQueue:
     def retry_job(self, job: Job | str, reason: str, delay: float | None = None) -> bool:
         """Run a job again.
 
-        The job in hand: in ``delay`` seconds (by default the retry delay), or dead if its tries are used up.
-        Any other: brought back at once if it is dead, its tries and crashes cleared; False if it is not.
+        The job in hand: in ``delay`` seconds (by default as the retry policy says), or dead if its tries are used
+        up. Any other: brought back at once if it is dead, its tries and crashes cleared; False if it is not.
         """
         if isinstance(job, JobInHand):
             job.retry(reason, delay)
@@ -475,7 +473,3 @@ class KQueue:
         if isinstance(broker, str):
             return open_broker(broker, logger=self._logger)
         return arguments.instance("broker", broker, "subscribe")
-
-
-def _due(row: Row) -> Due:
-    return Due(row.id, row.type, row.priority, row.run_at, row.put_at)

@@ -9,13 +9,16 @@ import math
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from random import Random
 
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
-from kqueue.execution import Outcome, outcome
+from kqueue.execution import Outcome, Wish, outcome
 from kqueue.job import Row
-from kqueue.retry import RetryPolicy, backoff
-from kqueue.store import Delete, Due, JobStore, Retry, Settled, Settlement, Unget
+from kqueue.options import Options
+from kqueue.reasons import describe, reason_text
+from kqueue.retry import backoff, jittered
+from kqueue.store import Delete, Die, Due, JobStore, Retry, Settled, Settlement, Unget
 
 #: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
 RING_S = 5.0
@@ -27,13 +30,58 @@ class Desk:
 
     store: JobStore
     doorbell: Doorbell
-    policy: RetryPolicy
+    options: Options
     #: Seconds that an ended job may wait to be settled.
     settle_s: float
     clock: Clock
     logger: logging.Logger
     #: How runs ended; written by one settle at a time.
     tally: Counter[Outcome] = field(default_factory=Counter)
+    #: Where jitter comes from. One for each loop, so that forked children do not all draw the same.
+    random: Random = field(default_factory=Random)
+
+    def delete(self, row: Row) -> Delete:
+        """The settlement that finishes the job."""
+        return Delete(row.id, row.fence)
+
+    def settlement(self, row: Row, wish: Wish) -> Settlement:
+        """What is to be written so that the run of ``row`` ends as it is wished. Reads the clock, and no more."""
+        if wish.outcome is Outcome.DELETED:
+            return self.delete(row)
+        reason = reason_text(wish.reason or "")
+        if wish.outcome is Outcome.UNGOT:
+            run_at, put_at = self._again(row, wish)
+            if reason:
+                self.logger.info("job %s (%s): given back: %s", row.id, row.type, reason)
+            return Unget(row.id, row.fence, run_at, wish.priority, put_at, started=True)
+        if wish.outcome is Outcome.DEAD or self.options.of(row.type).retry.is_used_up(row.failures + 1):
+            return Die(row.id, row.fence, reason)
+        run_at, put_at = self._again(row, wish)
+        return Retry(row.id, row.fence, run_at, reason, put_at)
+
+    def _again(self, row: Row, wish: Wish) -> tuple[float, float | None]:
+        """(``run_at``, ``put_at``) of a row that comes back."""
+        seconds = self._delay(row, wish.error) if wish.seconds is None else wish.seconds
+        now = self.store.now()
+        return now + seconds, self.doorbell.put_at(now + seconds, now)
+
+    def _delay(self, row: Row, error: BaseException | None) -> float:
+        """By the policy of the row's type. Whatever a delay function of the user's does, the job has its delay."""
+        policy = self.options.of(row.type).retry
+        try:
+            return jittered(policy.bare_delay(row.failures + 1, error), policy.jitter, self.random)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as failure:
+            seconds = self.options.default.retry.bare_delay(1)
+            self.logger.warning(
+                "job %s (%s): its delay function failed, so it waits for the queue's retry_delay of %g s: %s",
+                row.id,
+                row.type,
+                seconds,
+                describe(failure),
+            )
+            return seconds
 
 
 class Settling:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from kqueue import KQueue, config, layers
 from kqueue.config import Configuration, load
-from kqueue.keys import QUEUE, TYPE, WORKER, Key, nearest
+from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key, nearest
+from kqueue.options import CHECKS
+from kqueue.retry import exponential
 from kqueue.stores import MemoryStore
 
 #: Of each key of queue and worker that is a number: values that it takes.
@@ -31,6 +33,7 @@ NUMBERS = {
     "worker.max_jobs": st.integers(1, 10**6),
     "worker.max_rss": st.integers(1, 10**6),
 }
+TYPE = (*OPTIONS, *LIMITS)
 DEFAULTS = {setting.key: setting.value for setting in layers.of_defaults().values()}
 
 
@@ -55,6 +58,10 @@ def test_the_queues_keys_and_defaults_are_the_arguments_of_kqueue():
     arguments = inspect.signature(KQueue).parameters
     ours = {key.name: key.default for key in QUEUE if key.name != "store"}
     assert ours == {name: arguments[name].default for name in arguments if name not in {"store", "logger"}}
+
+
+def test_the_options_of_a_type_are_those_that_a_queue_takes():
+    assert {key.name for key in OPTIONS} == CHECKS.keys() - {"retry"}
 
 
 def test_every_default_passes_its_own_check():
@@ -131,6 +138,19 @@ def test_a_file_says_what_its_tables_hold():
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "delay"),
+    [
+        ("5", 5.0),
+        ("[1, 10.5, 60]", (1.0, 10.5, 60.0)),
+        ("{first = 1}", exponential(1)),
+        ("{first = 1, factor = 3, most = 600, jitter = 0.1}", exponential(1, 3, most=600, jitter=0.1)),
+    ],
+)
+def test_a_types_retry_delay_is_a_number_a_list_or_a_table(text: str, delay: object):
+    assert of_file(f"[types.resize]\nretry_delay = {text}") == {"types.resize.retry_delay": delay}
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_source_names_the_line(end: str):
     layer = layers.of_file("kqueue.toml", EXAMPLE.replace("\n", end))
@@ -147,6 +167,8 @@ def test_a_source_names_the_line(end: str):
         ("worker = {threads = 2}", "worker.threads", "kqueue.toml:1"),
         ("# x\nworker.threads = 2", "worker.threads", "kqueue.toml:2"),
         ("[types]\nresize.ttr = 30", "types.resize.ttr", "kqueue.toml:2"),
+        ("[types.resize]\nretry_delay = {first = 1}", "types.resize.retry_delay", "kqueue.toml:2"),
+        ("[types.resize]\n[types.resize.retry_delay]\nfirst = 1", "types.resize.retry_delay", "kqueue.toml:2"),
         ("[ types . 'resize' ] # x\n\n  ttr = 30", "types.resize.ttr", "kqueue.toml:3"),
         # What goes over several lines has none.
         ('prefix = """\nmine"""', "prefix", "kqueue.toml"),
@@ -175,7 +197,7 @@ def test_a_source_names_the_line_in_any_order(keys: list[str], between: list[str
         ("\nretry_dely = 1", "kqueue.toml:2: retry_dely: there is no such key; the nearest one is retry_delay"),
         ("RETRY_DELAY = 1", "kqueue.toml:1: RETRY_DELAY: there is no such key; the nearest one is retry_delay"),
         ("[worker]\nthread = 1", "kqueue.toml:2: worker.thread: there is no such key; the nearest one is threads"),
-        ("[workers]\nthreads = 1", "kqueue.toml: workers: there is no such key; the nearest one is worker"),
+        ("[workers]\nthreads = 1", "kqueue.toml:1: workers: there is no such key; the nearest one is worker"),
         (
             "[types.resize]\ntrr = 1",
             "kqueue.toml:2: types.resize.trr: there is no such key; the nearest one is ttr",
@@ -188,14 +210,14 @@ def test_a_source_names_the_line_in_any_order(keys: list[str], between: list[str
         ),
         (
             "[types.mail.send]\nttr = 4",
-            "kqueue.toml: types.mail.send: there is no such key; a type with a dot in its",
+            "kqueue.toml:1: types.mail.send: there is no such key; a type with a dot in its",
         ),
         ("[types.mail.send]\nttr = 4", 'as in [types."mail.send"]'),
         ('"\\u001b[2J" = 4', "kqueue.toml:1: '\\x1b[2J': there is no such key; the nearest one is"),
         ('"" = 4', "there is no such key; the nearest one is"),
-        ("worker = 3", "kqueue.toml: [worker]: expected a table, got 3"),
-        ("types = []", "kqueue.toml: [types.NAME]: expected a table, got []"),
-        ("[types]\nresize = 3", "kqueue.toml: [types.resize]: expected a table, got 3"),
+        ("worker = 3", "kqueue.toml:1: worker: expected a table, [worker], got 3"),
+        ("types = []", "kqueue.toml:1: types: expected a table, [types], got []"),
+        ("[types]\nresize = 3", "kqueue.toml:2: types.resize: expected a table, [types.resize], got 3"),
         ("[types.'a b']\nttr = 3", "kqueue.toml:2: type: 1 to 190 characters of A-Z"),
         ("retry_delay = 'soon'", "kqueue.toml:1: retry_delay: expected a number, at least 0, got 'soon'"),
         ("retry_delay = '5'", "kqueue.toml:1: retry_delay: expected a number, at least 0, got '5'"),
@@ -209,7 +231,7 @@ def test_a_source_names_the_line_in_any_order(keys: list[str], between: list[str
         ("prefix = 'much too long'", "kqueue.toml:1: prefix: at most 10 characters"),
         ("store = 'redis://:secret@here'", "kqueue.toml:1: store: expected one of memory:, sqlite:"),
         ("store = 3", "kqueue.toml:1: store: expected a URL"),
-        ("[store]\nurl = 'x'", "kqueue.toml: store: expected a URL"),
+        ("[store]\nurl = 'x'", "kqueue.toml:1: store: expected a URL"),
         ("store = 'mongodb://me:secret@here'", "kqueue.toml:1: store: expected mongodb://HOST:PORT/DATABASE"),
         ("broker = 'amqp://here'", "kqueue.toml:1: broker: unknown scheme 'amqp'"),
         ("[worker]\nprocesses = 0", "kqueue.toml:2: processes: at least 1, got 0"),
@@ -217,6 +239,19 @@ def test_a_source_names_the_line_in_any_order(keys: list[str], between: list[str
         ("[worker]\nhealth_file = 3", "kqueue.toml:2: health_file: expected a str"),
         ("[types.resize]\npriority = 'asap'", "kqueue.toml:2: priority: one of URGENT"),
         ("[types.resize]\nttr = 0", "kqueue.toml:2: ttr: a finite number, at least 1, got 0"),
+        ("[types.resize]\nretry_delay = []", "kqueue.toml:2: retry_delay: a list of seconds has at least one"),
+        ("[types.resize]\nretry_delay = [1, 'x']", "kqueue.toml:2: retry_delay: expected a number"),
+        (
+            "[types.resize]\nretry_delay = {frist = 1}",
+            "kqueue.toml:2: retry_delay: no 'frist'; did you mean 'first'?",
+        ),
+        (
+            "[types.resize]\nretry_delay = {most = 1}",
+            "retry_delay: a table with first, and perhaps factor, most and",
+        ),
+        ("[types.resize]\nretry_delay = {first = 2, most = 1}", "most: a finite number, at least 2, got 1"),
+        ("[types.resize.retry_delay]\nfirst = 'x'", "kqueue.toml:1: first: expected a number"),
+        ("[types.resize]\nperiod = 1", "kqueue.toml:2: period: it is that of starts, which types.resize does not"),
         ("[types.resize]\nrunning = 0", "kqueue.toml:2: running: at least 1, got 0"),
     ],
 )
@@ -420,6 +455,19 @@ def test_a_queue_of_what_is_configured(folder: Path, monkeypatch: pytest.MonkeyP
         assert queue.prefix == "of_env"
         with pytest.raises(ValueError, match="payload: "):
             queue.add_job("resize", "x" * 20)
+
+
+def test_a_queue_has_the_options_of_its_types(folder: Path):
+    (folder / "kqueue.toml").write_text(EXAMPLE + "retry_delay = [5, 10]\n")
+    with KQueue.from_config(store="memory:", broker=None) as queue:
+        resize, mail = (queue.get_job(queue.add_job(type)) for type in ("resize", "mail.send"))
+        assert resize and mail
+        assert (resize.priority, resize.ttr) == (2**14, 30)
+        assert (mail.priority, mail.ttr) == (7, 60)
+        assert queue.get_job(queue.add_job("resize", ttr=5)).ttr == 5
+        assert queue.options("mail.send").retry.delay == (5, 10)
+        with pytest.raises(ValueError, match="ttr: .* set once"):
+            queue.options("resize", ttr=5)
 
 
 def test_overrides_win_and_may_be_anything_that_kqueue_takes(folder: Path):

@@ -46,6 +46,17 @@ def test_config_for_programs(shop: Shop):
     assert said["settings"]["max_tries"] == {"value": None, "source": "default"}
 
 
+def test_config_shows_lists_and_tables(shop: Shop):
+    with (shop.folder / "kqueue.toml").open("a") as file:
+        file.write("[types.a]\nretry_delay = [1, 2.5]\n[types.b]\nretry_delay = {first = 1, jitter = 0.1}\n")
+    shown = rows(shop)
+    assert " ".join(shown["types.a.retry_delay"]) == "[1, 2.5] kqueue.toml:3"
+    assert shown["types.b.retry_delay"][:3] == ["{first", "=", "1,"]
+    settings = json.loads(shop.kqueue("config", "--json").stdout)["settings"]
+    assert settings["types.a.retry_delay"]["value"] == [1, 2.5]
+    assert settings["types.b.retry_delay"]["value"] == {"first": 1, "factor": 2, "most": 3600, "jitter": 0.1}
+
+
 def test_config_where_nothing_is_configured(shop: Shop):
     (shop.folder / "kqueue.toml").unlink()
     assert shop.kqueue("config").stdout.startswith("file  none\n")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from kqueue import AlreadySettled, JobInHand, LeaseLost, StoreUnavailable
-from kqueue.execution import Outcome, execute, outcome, reason_text
+from kqueue import AlreadySettled, JobInHand, LeaseLost, Result, RetryPolicy, Snooze, StoreUnavailable
+from kqueue.execution import Outcome, Wish, execute, outcome
 from kqueue.handlers import Handler
 from kqueue.job import Row
 from kqueue.store import Delete, Die, Retry, Unget
@@ -16,14 +16,23 @@ ROW = Row("0" * 28, "t", b"", "bytes", 5, "running", 0, 0, 10)
 class Hand:
     """Writes down what it is asked for, and raises ``error`` at it."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, policy: RetryPolicy | None = None) -> None:
         self.asked: list[Any] = []
         self.error = error
+        self._policy = policy or RetryPolicy()
 
     def is_settled(self) -> bool:
         return bool(self.asked)
 
-    def _ask(self, *what: Any) -> None:
+    def policy(self, row: Row) -> RetryPolicy:
+        assert row is ROW
+        return self._policy
+
+    def end(self, row: Row, wish: Wish) -> None:
+        assert row is ROW
+        self._ask(wish)
+
+    def _ask(self, what: Any) -> None:
         self.asked.append(what)
         if self.error is not None:
             raise self.error
@@ -35,10 +44,10 @@ class Hand:
         raise AssertionError
 
     def unget(self, row: Row, priority: Any, delay: float) -> None:
-        self._ask("unget", delay)
+        raise AssertionError
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
-        self._ask("retry", reason, delay)
+        raise AssertionError
 
 
 def run(function: Any, hand: Hand, **options: Any) -> BaseException | None:
@@ -52,28 +61,83 @@ def raising(error: BaseException) -> Any:
     return function
 
 
-@pytest.mark.parametrize(
-    ("function", "options", "asked"),
-    [
-        (lambda job: None, {}, ("retry", "not deleted", None)),
-        (lambda job: "OK", {}, ("retry", "not deleted", None)),
-        (lambda job: None, {"delete_on_success": True}, ("delete",)),
-        (raising(ValueError("no")), {"delete_on_success": True}, ("retry", "ValueError: no", None)),
-        (raising(ValueError()), {}, ("retry", "ValueError", None)),
-        (raising(KeyboardInterrupt()), {}, ("unget", 0)),
-        (raising(SystemExit(3)), {}, ("retry", "SystemExit: 3", None)),
-        (lambda job: job.delete(), {}, ("delete",)),
-    ],
-)
-def test_each_end_of_a_handler_has_one_outcome(function: Any, options: Any, asked: Any) -> None:
+def returning(value: Any) -> Any:
+    return lambda job: value
+
+
+class Unsaid(Snooze):
+    """A snooze that forgot to say for how long."""
+
+    def __init__(self) -> None:
+        pass
+
+
+POLICY = RetryPolicy(final=LookupError, give_back=ConnectionError)
+#: What a handler does, and how its run is to end: the outcome, the reason's begin, the seconds.
+ENDS: list[tuple[Any, Outcome, str | None, float | None]] = [
+    (returning(None), Outcome.RETRIED, "not deleted", None),
+    (returning("OK"), Outcome.RETRIED, "not deleted", None),
+    (returning(Result), Outcome.RETRIED, "not deleted", None),
+    (returning(Result.OK), Outcome.DELETED, None, None),
+    (returning(Result.FAILED), Outcome.DEAD, "the handler returned FAILED", None),
+    (returning(Result.RETRY), Outcome.RETRIED, "the handler returned RETRY", None),
+    (returning(Result.ERROR), Outcome.RETRIED, "the handler returned ERROR", None),
+    (returning(Snooze(5)), Outcome.UNGOT, None, 5),
+    (raising(Snooze(0.5)), Outcome.UNGOT, None, 0.5),
+    (returning(Unsaid()), Outcome.RETRIED, "TypeError: seconds: expected a number", None),
+    (raising(Unsaid()), Outcome.RETRIED, "TypeError: seconds: expected a number", None),
+    (lambda job: Snooze(-1), Outcome.RETRIED, "ValueError: seconds: a finite number, at least 0", None),
+    (raising(ValueError("no")), Outcome.RETRIED, "ValueError: no (test_execution.py:", None),
+    (raising(ValueError()), Outcome.RETRIED, "ValueError (test_execution.py:", None),
+    (raising(KeyError("k")), Outcome.DEAD, "KeyError: 'k' (test_execution.py:", None),
+    (raising(ConnectionResetError("gone")), Outcome.UNGOT, "ConnectionResetError: gone (", None),
+    (raising(GeneratorExit()), Outcome.RETRIED, "GeneratorExit (", None),
+    (raising(KeyboardInterrupt()), Outcome.UNGOT, None, 0),
+    (raising(SystemExit(3)), Outcome.RETRIED, "SystemExit: 3 (", None),
+]
+
+
+@pytest.mark.parametrize(("function", "ended", "reason", "seconds"), ENDS)
+def test_each_end_of_a_handler_has_one_outcome(
+    function: Any, ended: Outcome, reason: str | None, seconds: float | None
+) -> None:
+    hand = Hand(policy=POLICY)
+    run(function, hand)
+    (wish,) = hand.asked
+    assert (wish.outcome, wish.seconds) == (ended, seconds)
+    assert wish.reason is None if reason is None else wish.reason.startswith(reason)
+
+
+def test_delete_on_success_is_for_a_handler_that_says_nothing_else() -> None:
+    for function, ended, reason, _ in ENDS:
+        hand = Hand(policy=POLICY)
+        run(function, hand, delete_on_success=True)
+        (wish,) = hand.asked
+        assert wish.outcome is (Outcome.DELETED if reason == "not deleted" else ended)
+
+
+@pytest.mark.parametrize("ending", [returning(Result.FAILED), raising(Snooze(5)), raising(KeyError())])
+def test_what_a_handler_settled_itself_wins(ending: Any) -> None:
+    def function(job: JobInHand) -> Any:
+        job.delete()
+        return ending(job)
+
+    hand = Hand(policy=POLICY)
+    assert run(function, hand) is None
+    assert hand.asked == ["delete"]
+
+
+def test_the_policy_gets_what_was_raised() -> None:
+    error = ValueError("no")
     hand = Hand()
-    run(function, hand, **options)
-    assert hand.asked == [asked]
+    run(raising(error), hand)
+    assert hand.asked[0].error is error
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
-def test_interrupts_are_handed_on_even_if_the_store_is_down(error: BaseException) -> None:
-    assert run(raising(error), Hand()) is error
+def test_interrupts_are_handed_on_even_if_the_store_is_down_or_a_policy_names_them(error: BaseException) -> None:
+    greedy = RetryPolicy(final=BaseException)
+    assert run(raising(error), Hand(policy=greedy)) is error
     assert run(raising(error), Hand(StoreUnavailable("down"))) is error
 
 
@@ -95,8 +159,3 @@ def test_every_settlement_has_its_outcome() -> None:
         Die("a", 1, "why"),
     ]
     assert [outcome(one) for one in settlements] == [Outcome.DELETED, Outcome.RETRIED, Outcome.UNGOT, Outcome.DEAD]
-
-
-def test_a_reason_is_cut_and_cleaned() -> None:
-    assert reason_text("x" * 5000) == "x" * 1000
-    assert reason_text("a\ud800b") == "a?b"

@@ -39,6 +39,10 @@ def fail(job: Job) -> None:
     raise RuntimeError("two\nlines \x1b[2J")
 
 
+#: Where that is, as the reason says it.
+PLACE = f"(test_job_commands.py:{fail.__code__.co_firstlineno + 1})"
+
+
 def test_list_shows_the_dead_with_their_reason(shop: Shop, queue: KQueue, dead: list[str]):
     queue.add_job("greet")
     done = shop.kqueue("list")
@@ -50,7 +54,7 @@ def test_list_shows_the_dead_with_their_reason(shop: Shop, queue: KQueue, dead: 
         [dead[1], "greet", "dead", "1"],
         [dead[2], "part", "dead", "1"],
     ]
-    assert all(line.endswith("RuntimeError: two lines ?[2J") for line in lines)
+    assert all(line.endswith(f"RuntimeError: two lines ?[2J {PLACE}") for line in lines)
 
 
 def test_list_of_one_type_and_of_another_state(shop: Shop, queue: KQueue, dead: list[str]):
@@ -81,7 +85,7 @@ def test_list_for_programs(shop: Shop, dead: list[str]):
         "type": "greet",
         "state": "dead",
         "tries": 1,
-        "reason": "RuntimeError: two\nlines \x1b[2J",
+        "reason": f"RuntimeError: two\nlines \x1b[2J {PLACE}",
     }
     assert json.loads(shop.kqueue("list", "--json", "--after", dead[2]).stdout) == {"jobs": [], "more_after": None}
 
@@ -92,7 +96,7 @@ def test_show_says_all_but_the_payload(shop: Shop, queue: KQueue, dead: list[str
     shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert (shown["id"], shown["type"], shown["state"], shown["tries"]) == (dead[0], "greet", "dead", "1")
     assert (shown["priority"], shown["fence"], shown["ttr"]) == ("65536", "1", "60.0")
-    assert shown["reason"] == "RuntimeError: two lines ?[2J"
+    assert shown["reason"] == f"RuntimeError: two lines ?[2J {PLACE}"
     created = datetime.fromisoformat(shown["created_at"])
     assert created.timestamp() == int(the_job(queue, dead[0]).created_at)
     assert "payload" not in done.stdout

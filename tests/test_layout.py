@@ -9,13 +9,16 @@ ROOT = Path(__file__).parents[1]
 
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
-    "values": ("arguments bell clock errors forks handlers ids job payload reports retry window", ""),
+    "values": (
+        "arguments bell clock errors forks handlers ids job options payload reasons reports results retry window",
+        "",
+    ),
     "contracts": ("broker store", "values"),
     "rules": ("pointers rules", "values contracts"),
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
     "engine": (
-        "batch crew doorbell ending execution findings quarantine runner settling sweep turns watchdog",
+        "adding batch crew doorbell ending execution findings quarantine runner settling sweep turns watchdog",
         "values contracts rules",
     ),
     "configuration": ("config keys layers", "values brokers stores"),

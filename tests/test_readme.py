@@ -20,7 +20,7 @@ from kqueue import KQueue
 from kqueue.brokers.wire import MAX_IDS
 from kqueue.ids import ID_FORM, IdMint
 from kqueue.job import Row, State
-from kqueue.queue import DEFAULT_TTR
+from kqueue.options import DEFAULT_TTR
 from kqueue.store import Selection
 from kqueue.stores.sqlite import SqliteStore
 from kqueue.sweep import BATCH, GRACE_S

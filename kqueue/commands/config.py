@@ -38,9 +38,13 @@ def config_command(as_json: bool, **options: str | None) -> None:
 
 
 def _text(value: object) -> str:
-    """As the file and the environment have it."""
+    """As the file has it, but for the quotes of a text."""
     if value is None:
         return NONE
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {_text(one)}' for name, one in value.items())}}}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_text, value))}]"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,5 +1,6 @@
 """Add, run, delete: what a user sees, the same on every store and broker."""
 
+import re
 import threading
 from typing import Any
 
@@ -208,7 +209,8 @@ def test_a_handler_that_raises_has_its_job_retried_with_the_reason(make_queue: M
     assert (report.count, report.retried) == (1, 1)
     job = queue.get_job(job_id)
     assert job is not None
-    assert (job.state, job.reason, job.tries) == (State.DELAYED, "OSError: disk on fire", 1)
+    assert (job.state, job.tries) == (State.DELAYED, 1)
+    assert re.fullmatch(r"OSError: disk on fire \(test_run\.py:\d+\)", job.reason or "")
     assert 590 < job.run_at - queue.store.now() <= 600
 
 
@@ -311,7 +313,8 @@ def test_max_tries_ends_a_job_dead_kept_and_visible(make_queue: MakeQueue) -> No
     assert (report.count, report.retried, report.dead) == (3, 2, 1)
     job = queue.get_job(job_id)
     assert job is not None
-    assert (job.state, job.reason, job.tries) == ("dead", "ZeroDivisionError: division by zero", 3)
+    assert (job.state, job.tries) == ("dead", 3)
+    assert str(job.reason).startswith("ZeroDivisionError: division by zero (test_run.py:")
     assert queue.counts("t")["dead"] == 1
     assert queue.run_jobs().count == 0
 
@@ -518,7 +521,8 @@ def test_jobs_are_listed_by_state_and_type_page_by_page(make_queue: MakeQueue) -
     assert [job.id for job in queue.jobs("t", after=ids[1])] == ids[2:]
     assert [job.id for job in queue.jobs(state=State.READY)] == [waiting]
     assert queue.jobs("u") == []
-    assert {job.reason for job in queue.jobs()} == {"ZeroDivisionError: division by zero"}
+    (reason,) = {job.reason for job in queue.jobs()}
+    assert str(reason).startswith("ZeroDivisionError: division by zero (")
     assert all(queue.retry_job(job, "again") for job in queue.jobs())
     assert queue.jobs() == []
 

@@ -1,0 +1,57 @@
+"""Why a run failed, as a text for operators. Pure."""
+
+import os
+import sys
+import traceback
+from types import FrameType
+
+#: Characters of a reason that are kept.
+MAX_REASON = 1000
+
+
+def describe(error: BaseException) -> str:
+    """An exception as a reason: its class, what it says, and the last line of the user's own on the way to it."""
+    try:
+        message = str(error)
+    except Exception as nested:
+        message = f"(its text cannot be had: {type(nested).__name__})"
+    name = type(error).__name__
+    line = own_line(error)
+    place = f" ({line})" if line else ""
+    return reason_text(f"{name}: {message}" if message else name, MAX_REASON - len(place)) + place
+
+
+def own_line(error: BaseException) -> str | None:
+    """``file.py:12``, the last line of the user's own on the way to ``error``; None if there is none.
+
+    His own is what lies in the package of the handler, or neither in Python's library nor among what was installed.
+    Code that was not read from a file has no line to look at.
+    """
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if not _is_machinery(frame)]
+    if not frames:
+        return None
+    own = _package(frames[0][0])
+    mine = [one for one in frames if _package(one[0]) == own or not _is_installed(one[0])]
+    frame, line = mine[-1]
+    path = frame.f_code.co_filename
+    return f"{os.path.basename(path)}:{line}" if os.path.isabs(path) else None
+
+
+def reason_text(reason: str, most: int = MAX_REASON) -> str:
+    """``reason`` as every store can keep it: at most ``most`` characters, lone surrogates replaced."""
+    return reason[:most].encode("utf-8", "replace").decode()
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
+
+
+def _is_machinery(frame: FrameType) -> bool:
+    """Of KQueue, or of Python's own library."""
+    package = _package(frame)
+    return package == "kqueue" or package in sys.stdlib_module_names
+
+
+def _is_installed(frame: FrameType) -> bool:
+    path = frame.f_code.co_filename
+    return "site-packages" in path or "dist-packages" in path

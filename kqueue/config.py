@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from kqueue import layers
 from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key
-from kqueue.layers import FILE_VARIABLE, Layer, Setting
+from kqueue.layers import DEFAULT, FILE_VARIABLE, Layer, Setting
 from kqueue.retry import Delay
 from kqueue.stores import open_store
 
@@ -40,8 +40,9 @@ class Configuration:
         return self.layer[key]
 
     def queue(self) -> dict[str, Any]:
-        """The arguments of ``KQueue``, by their names."""
-        return {key.name: self.layer[key.name].value for key in QUEUE}
+        """The arguments of ``KQueue`` that were set, by their names; for the others it has the same defaults."""
+        settings = [self.layer[key.name] for key in QUEUE]
+        return {key: value for key, value, source in settings if source != DEFAULT}
 
     def worker(self) -> dict[str, Any]:
         """The options of ``kqueue worker``, by their names: ``max_jobs`` for ``--max-jobs``."""

@@ -22,7 +22,7 @@ SHOWN: Final = 60
 FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 #: What a delay that grows has in its table.
 GROWTH: Final = ("first", "factor", "most", "jitter")
-LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ QUEUE: Final = (
     _number("settle_ms", 20, 0, "Milliseconds that an ended job of a window may wait to be written."),
     _whole("max_payload", 15 * 2**20, 0, "Bytes of a payload, once encoded."),
     Key("prefix", None, arguments.prefix, "Of tube names. None: the store's own.", optional=True),
+    _flag("log_payloads", False, "Whether log records show payloads."),
 )
 #: Of ``kqueue worker``: in the table ``[worker]``, with the names of its options.
 WORKER: Final = (

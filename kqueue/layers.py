@@ -15,6 +15,8 @@ from kqueue.keys import LIMITS, OPTIONS, QUEUE, SHOWN, WORKER, Key, nearest
 
 #: The variable that names the file.
 FILE_VARIABLE: Final = "KQUEUE_CONFIG"
+#: The source of what nobody has set.
+DEFAULT: Final = "default"
 #: Before the names of all variables.
 PREFIX: Final = "KQUEUE_"
 #: Variables that begin like ours and are not. Kubernetes sets some for each service, and one may be named kqueue
@@ -29,7 +31,7 @@ class Setting(NamedTuple):
     #: Its full name.
     key: str
     value: Any
-    #: ``default``, ``kqueue.toml:3``, ``environment KQUEUE_STORE`` or ``--store``.
+    #: :data:`DEFAULT`, ``kqueue.toml:3``, ``environment KQUEUE_STORE`` or ``--store``.
     source: str
 
 
@@ -61,7 +63,7 @@ _VARIABLES: Final = {
 
 def of_defaults() -> Layer:
     """What holds where nobody says anything. It has no key of a type."""
-    return {full_name: Setting(full_name, key.default, "default") for full_name, key in _OPTIONS.values()}
+    return {full_name: Setting(full_name, key.default, DEFAULT) for full_name, key in _OPTIONS.values()}
 
 
 def of_file(name: str, text: str) -> Layer:

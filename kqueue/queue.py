@@ -138,7 +138,7 @@ class KQueue:
             if name not in known:
                 raise TypeError(f"{name}: KQueue has no such argument; the nearest one is {nearest(name, known)}")
         given = {**read.queue(), **overrides}
-        if given["store"] is None:
+        if given.get("store") is None:
             raise ValueError("store: none is configured; give store=, or set it in kqueue.toml or KQUEUE_STORE")
         queue = cls(**given)
         for type, options in read.options().items():

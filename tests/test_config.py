@@ -56,8 +56,9 @@ def of_file(text: str) -> dict[str, Any]:
 
 def test_the_queues_keys_and_defaults_are_the_arguments_of_kqueue():
     arguments = inspect.signature(KQueue).parameters
-    ours = {key.name: key.default for key in QUEUE if key.name != "store"}
-    assert ours == {name: arguments[name].default for name in arguments if name not in {"store", "logger"}}
+    ours = {key.name: key.default for key in QUEUE}
+    for name in arguments.keys() - {"store", "logger"}:
+        assert ours[name] == arguments[name].default, name
 
 
 def test_the_options_of_a_type_are_those_that_a_queue_takes():
@@ -314,6 +315,7 @@ def test_every_key_has_a_variable():
     environment = {f"KQUEUE_{key.replace('.', '_').upper()}": str(10) for key in NUMBERS}
     environment |= {"KQUEUE_STORE": "memory:", "KQUEUE_BROKER": "beanstalk://here", "KQUEUE_PREFIX": "a."}
     environment |= {
+        "KQUEUE_LOG_PAYLOADS": "true",
         "KQUEUE_WORKER_APP": "a:b",
         "KQUEUE_WORKER_HEALTH_FILE": "h",
         "KQUEUE_WORKER_LOG_LEVEL": "error",
@@ -322,6 +324,7 @@ def test_every_key_has_a_variable():
     assert layer.keys() == DEFAULTS.keys()
     assert {source for _, _, source in layer.values()} == {f"environment {name}" for name in environment}
     assert {layer[key].value for key in NUMBERS} == {10}
+    assert layer["log_payloads"].value is True
 
 
 def test_a_variable_may_say_none_and_an_empty_one_says_nothing():
@@ -352,6 +355,7 @@ def test_variables_of_others_are_left_alone():
         ("KQUEUE_RETRY_DELAY", "soon", "environment KQUEUE_RETRY_DELAY: retry_delay: expected a number"),
         ("KQUEUE_RETRY_DELAY", "nan", "environment KQUEUE_RETRY_DELAY: retry_delay: a finite number"),
         ("KQUEUE_MAX_TRIES", "1.5", "environment KQUEUE_MAX_TRIES: max_tries: expected an integer"),
+        ("KQUEUE_LOG_PAYLOADS", "maybe", "log_payloads: expected True or False, got 'maybe'"),
         ("KQUEUE_MAX_TRIES", "0", "environment KQUEUE_MAX_TRIES: max_tries: at least 1, got 0"),
         ("KQUEUE_STORE", "redis://:secret@here", "environment KQUEUE_STORE: store: expected one of memory:"),
     ],
@@ -468,6 +472,14 @@ def test_a_queue_has_the_options_of_its_types(folder: Path):
         assert queue.options("mail.send").retry.delay == (5, 10)
         with pytest.raises(ValueError, match="ttr: .* set once"):
             queue.options("resize", ttr=5)
+
+
+@pytest.mark.skipif(not hasattr(KQueue, "limit"), reason="a queue has no limits yet")
+def test_a_queue_has_the_limits_of_its_types(folder: Path):
+    (folder / "kqueue.toml").write_text("[types.resize]\nrunning = 2\nstarts = 9\nperiod = 60")
+    assert load().limits() == {"resize": {"running": 2, "starts": 9, "period": 60}}
+    with pytest.raises(ValueError, match="resize has limits already"):
+        KQueue.from_config(store="memory:").limit("resize", running=3)
 
 
 def test_overrides_win_and_may_be_anything_that_kqueue_takes(folder: Path):

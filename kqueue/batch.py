@@ -103,8 +103,8 @@ class Batch:
             self._give_back_unstarted(run_at, put_at)
 
     def give_up(self) -> None:
-        """Give back the running job too, now, although its handler goes on: this process is about to end, and others
-        are not to wait for its leases. Whatever the handler still does with its job is refused.
+        """Give back the running job too, now, although its handler goes on: this process is about to end, and
+        others are not to wait for its leases. Whatever the handler still does with its job is refused.
 
         Called by another thread than the loop's. Raises as :meth:`settle` does. Does nothing in a forked child.
         """

@@ -17,6 +17,7 @@ from rich.console import Console
 from kqueue import BrokerError, Finding, KQueue, KQueueError, RunReport, SweepReport, demo
 from kqueue.add_command import add
 from kqueue.app import load_queue
+from kqueue.commands.worker import worker
 from kqueue.job_commands import delete, list_command, retry, show
 from kqueue.terminal import (
     COULD_NOT,
@@ -72,7 +73,7 @@ def _drop_output() -> None:
 
 
 @click.group(
-    commands=[add, list_command, show, retry, delete],
+    commands=[add, list_command, show, retry, delete, worker],
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

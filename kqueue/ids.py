@@ -58,7 +58,7 @@ class IdMint:
         return self._press.get().make(count)
 
     def tail(self) -> str:
-        """How every id ends that this process makes, and none that another one does: host, process, 30 random bits."""
+        """How every id of this process ends, and none of another one's: host, process and 30 random bits."""
         return self._press.get().where
 
 

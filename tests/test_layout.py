@@ -21,7 +21,8 @@ ROOMS = {
     "queue": ("queue", "values contracts rules brokers stores engine"),
     "public": ("__init__", "values queue"),
     "programs": ("app demo", "public"),
-    "commands": ("add_command cli job_commands terminal", "public programs"),
+    "worker": ("worker", "values contracts engine public programs"),
+    "commands": ("add_command cli commands job_commands terminal", "public programs worker"),
     "entry": ("__main__", "commands"),
 }
 ROOM_OF = {module: room for room, (modules, _) in ROOMS.items() for module in modules.split()}

@@ -19,6 +19,7 @@ from kqueue.commands.look import status
 from kqueue.commands.repair import sweep
 from kqueue.commands.run import run
 from kqueue.commands.terminal import COULD_NOT, INTERRUPTED, SOME_FAILED, complain
+from kqueue.commands.worker import worker
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -61,7 +62,7 @@ def _drop_output() -> None:
 
 
 @click.group(
-    commands=[add, run, status, sweep, list_command, show, retry, delete, config_command],
+    commands=[add, run, worker, status, sweep, list_command, show, retry, delete, config_command],
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

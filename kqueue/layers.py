@@ -113,16 +113,23 @@ def of_environment(environment: Mapping[str, str]) -> Layer:
 def of_options(options: Mapping[str, object]) -> Layer:
     """What a command was given, by the names of its options: ``retry_delay`` for ``--retry-delay``.
 
-    None: it was not given. A text is read as one of the environment is. Raises ``ValueError``, as for a file.
+    None: it was not given. A text is read as one of the environment is. Raises ``ValueError`` that names the
+    option.
     """
     layer = {}
     for name, given in options.items():
         if name not in _OPTIONS:
             raise ValueError(f"{name}: there is no such key; the nearest one is {nearest(name, _OPTIONS)}")
         full_name, key = _OPTIONS[name]
-        if given is not None:
+        if given is None:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        try:
             value = key.value(key.read(given) if isinstance(given, str) else given)
-            layer[full_name] = Setting(full_name, value, f"--{name.replace('_', '-')}")
+        except (ValueError, TypeError) as error:
+            # It begins with the name of the key.
+            raise ValueError(str(error).replace(name, option, 1)) from None
+        layer[full_name] = Setting(full_name, value, option)
     return layer
 
 

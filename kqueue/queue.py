@@ -189,6 +189,16 @@ class KQueue:
         self.open()
         return self._agreed_prefix()
 
+    @property
+    def crew(self) -> Crew:
+        """The loops of this process and what they hold: for a program that looks after them."""
+        return self._crew.get()
+
+    @property
+    def owner_tail(self) -> str:
+        """How the ``lease_owner`` of every row ends that this process has claimed by this queue."""
+        return self._mint.tail()
+
     # -- options and adding ------------------------------------------------------------------------------
 
     def options(self, type: str, **given: Unpack[GivenOptions]) -> TypeOptions:

@@ -1,5 +1,6 @@
 """The configuration: what each layer may say, which one wins, and what is refused with which words."""
 
+import dataclasses
 import inspect
 import json
 import re
@@ -12,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kqueue import KQueue, config, layers
+from kqueue import KQueue, config, keys, layers
 from kqueue.config import Configuration, load
 from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key, nearest
 from kqueue.options import CHECKS
 from kqueue.retry import exponential
 from kqueue.stores import MemoryStore
+from kqueue.worker import options
+from kqueue.worker.options import WorkerOptions
 
 #: Of each key of queue and worker that is a number: values that it takes.
 NUMBERS = {
@@ -63,6 +66,14 @@ def test_the_queues_keys_and_defaults_are_the_arguments_of_kqueue():
 
 def test_the_options_of_a_type_are_those_that_a_queue_takes():
     assert {key.name for key in OPTIONS} == CHECKS.keys() - {"retry"}
+
+
+def test_the_workers_keys_and_defaults_are_those_of_its_options():
+    fields = {field.name: field.default for field in dataclasses.fields(WorkerOptions)}
+    assert fields.pop("app") is dataclasses.MISSING
+    del fields["folder"]  # it is no option of the command
+    assert {key.name: key.default for key in WORKER if key.name != "app"} == fields
+    assert keys.LOG_LEVELS == options.LOG_LEVELS
 
 
 def test_every_default_passes_its_own_check():
@@ -380,9 +391,9 @@ def test_options_are_read_as_texts_or_taken_as_they_are():
     ("options", "said"),
     [
         ({"thread": 4}, "thread: there is no such key; the nearest one is threads"),
-        ({"threads": 0}, "threads: at least 1, got 0"),
-        ({"grace": "long"}, "grace: expected a number"),
-        ({"store": ""}, "store: expected one of memory:"),
+        ({"threads": 0}, "--threads: at least 1, got 0"),
+        ({"max_jobs": "many"}, "--max-jobs: expected an integer"),
+        ({"store": ""}, "--store: expected one of memory:"),
     ],
 )
 def test_a_bad_option_is_refused(options: Mapping[str, object], said: str):

@@ -1,6 +1,7 @@
 """``kqueue config``, and the configuration below all commands, in real processes."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from kqueue import KQueue
 from kqueue.keys import WORKER
 from tests.beanstalkd import Beanstalkd
-from tests.shop import NO_JOB, Shop
+from tests.shop import NO_JOB, PATIENCE_S, Shop
 from tests.test_cli import FIND_JOBS
 
 
@@ -27,6 +28,14 @@ def rows(shop: Shop, *args: str) -> dict[str, list[str]]:
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()[3:]]
     return {key: rest for key, *rest in lines}
+
+
+def of_the_file(shop: Shop) -> None:
+    """The app's queue is what the file says."""
+    code = (shop.folder / "shop.py").read_text()
+    made = 'KQueue(store="sqlite:///jobs.db", retry_delay=600)'
+    assert made in code
+    (shop.folder / "shop.py").write_text(code.replace(made, "KQueue.from_config()"))
 
 
 def test_config_says_where_each_value_came_from(shop: Shop):
@@ -121,10 +130,7 @@ def test_an_option_can_take_the_files_broker_away(shop: Shop):
 
 
 def test_an_apps_queue_can_be_that_of_the_file(shop: Shop):
-    code = (shop.folder / "shop.py").read_text()
-    (shop.folder / "shop.py").write_text(
-        code.replace('KQueue(store="sqlite:///jobs.db", retry_delay=600)', "KQueue.from_config()")
-    )
+    of_the_file(shop)
     shop.ids("greet", '"Ada"', "--config", "kqueue.toml")
     assert "hello Ada" in shop.kqueue("run", "--app", "shop:queue").stdout
     (shop.folder / "kqueue.toml").write_text("stroe = 1")
@@ -138,6 +144,54 @@ def test_an_apps_queue_is_used_as_the_app_has_made_it(shop: Shop):
     with KQueue(store=shop.store) as queue:
         queue.add_job("greet", "Ada")
     assert "hello Ada" in shop.kqueue("run", "--app", "shop:queue").stdout
+
+
+@pytest.mark.parametrize("how", ["kqueue.toml", "--config", "KQUEUE_WORKER_APP"])
+def test_a_worker_can_be_configured_and_its_apps_queue_too(shop: Shop, how: str):
+    of_the_file(shop)
+    path = shop.folder / "kqueue.toml"
+    args = []
+    if how == "KQUEUE_WORKER_APP":
+        shop.environment[how] = "shop:queue"
+    else:
+        path.write_text(path.read_text() + '[worker]\napp = "shop:queue"\n')
+    if how == "--config":
+        path.rename(shop.folder / "other.toml")
+        args = [how, "other.toml"]
+    shop.ids("greet", '"Ada"', *args)
+    with shop.start("worker", *args) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "hello Ada\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+
+
+def test_run_hands_its_file_on_to_the_app(shop: Shop):
+    of_the_file(shop)
+    (shop.folder / "kqueue.toml").rename(shop.folder / "other.toml")
+    shop.ids("greet", '"Ada"', "--config", "other.toml")
+    assert "hello Ada" in shop.kqueue("run", "--app", "shop:queue", "--config", "other.toml").stdout
+    assert "store: none is configured" in shop.refused("run", "--app", "shop:queue")
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "said"),
+    [
+        ("", [], "--app: there is none; give it, or set KQUEUE_WORKER_APP, or app in [worker] of kqueue.toml"),
+        (
+            "[worker]\nthread = 3",
+            [],
+            "kqueue.toml:2: worker.thread: there is no such key; the nearest one is threads",
+        ),
+        ("[worker]\nthreads = 0", ["--app", "shop:queue"], "kqueue.toml:2: threads: at least 1, got 0"),
+        ("[worker]\nthreads = 3", ["--app", "shop:queue", "--threads", "0"], "--threads: at least 1, got 0"),
+        ("", ["--app", "shop:queue", "--max-jobs", "0"], "--max-jobs: at least 1, got 0"),
+    ],
+)
+def test_a_worker_that_is_configured_badly_does_not_start(shop: Shop, text: str, args: list[str], said: str):
+    (shop.folder / "kqueue.toml").write_text(text)
+    assert said in shop.refused("worker", *args)
 
 
 @pytest.mark.parametrize("command", [["config"], ["add", "greet"], *FIND_JOBS], ids=" ".join)

@@ -25,7 +25,8 @@ ROOMS = {
     "queue": ("queue", "values contracts rules brokers stores engine configuration"),
     "public": ("__init__", "values queue"),
     "programs": ("app demo", "public"),
-    "commands": ("cli commands", "public programs configuration"),
+    "worker": ("worker", "values contracts engine public programs"),
+    "commands": ("cli commands", "public programs configuration worker"),
     "entry": ("__main__", "commands"),
 }
 ROOM_OF = {module: room for room, (modules, _) in ROOMS.items() for module in modules.split()}

@@ -11,6 +11,7 @@ import click
 
 from kqueue import KQueue, RunReport, SweepReport
 from kqueue.config import Configuration, load
+from kqueue.layers import FILE_VARIABLE
 
 #: Exit statuses: done; done but for some jobs; not done at all; Ctrl-C.
 OK, SOME_FAILED, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
@@ -46,7 +47,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 def configured(options: Mapping[str, object]) -> Configuration:
     """The configuration of the command that runs. ``options``: what it was given; None for what it was not."""
-    return load(click.get_current_context().meta.get(_CONFIG), options)
+    return load(_config_file(), options)
 
 
 def worker_settings(given: Mapping[str, object]) -> dict[str, Any]:
@@ -56,6 +57,18 @@ def worker_settings(given: Mapping[str, object]) -> dict[str, Any]:
     ``ValueError`` for what is refused, in any layer.
     """
     return configured(given).worker()
+
+
+def hand_on_config() -> None:
+    """An app that reads the configuration, here or in children, is to read the file that --config names."""
+    file = _config_file()
+    if file is not None:
+        os.environ[FILE_VARIABLE] = os.path.abspath(file)
+
+
+def _config_file() -> str | None:
+    file: str | None = click.get_current_context().meta.get(_CONFIG)
+    return file
 
 
 def make_queue(store: str | None, broker: str | None) -> KQueue:

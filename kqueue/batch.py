@@ -38,7 +38,9 @@ class Batch:
     def __init__(self, rows: Sequence[Row], desk: Desk, leased_at: float, alone: bool = False) -> None:
         """``leased_at``: when leases began, in monotonic seconds. ``alone``: claimed as alone in the process."""
         self._desk = desk
-        self._pid, self._thread = os.getpid(), threading.get_ident()
+        self._pid = os.getpid()
+        #: The loop's.
+        self.thread = threading.get_ident()
         self._leased_at = leased_at
         self._alone = alone and len(rows) == 1
         #: Monotonic seconds; runs from the first start, so that a slow claim does not use it up.
@@ -53,6 +55,8 @@ class Batch:
         self._settlement: Settlement | None = None
         #: When it was started, in monotonic seconds.
         self._started_at = 0.0
+        #: The last job that was renewed by itself, and when its lease began, in monotonic seconds.
+        self._renewed: tuple[str, float] | None = None
         #: Seconds of handlers' runs that went into settles, which are the store's and not the handlers'.
         self.seconds_settling = 0.0
 
@@ -110,13 +114,26 @@ class Batch:
 
     def give_back(self, delay: float = 0.0) -> None:
         """What has not started is to go back, to run in ``delay`` seconds at the earliest, with the next settle."""
-        now = self._desk.store.now()
-        run_at = now + delay
-        put_at = self._desk.doorbell.put_at(run_at, now)
+        run_at, put_at = self._back_at(delay)
         with self._lock:
-            for row in self._unstarted:
-                self._settling.add(row, Unget(row.id, row.fence, run_at, None, put_at, started=False))
-            self._unstarted.clear()
+            self._give_back_unstarted(run_at, put_at)
+
+    def give_up(self) -> None:
+        """Give back the running job too, now, although its handler goes on: this process is about to end, and
+        others are not to wait for its leases. Whatever the handler still does with its job is refused.
+
+        Called by another thread than the loop's. Raises as :meth:`settle` does. Does nothing in a forked child.
+        """
+        if os.getpid() != self._pid:
+            return
+        run_at, put_at = self._back_at()
+        with self._lock:
+            row = self._running
+            if row is not None and self._settlement is None:
+                self._settlement = Unget(row.id, row.fence, run_at, None, put_at, started=True)
+                self._settling.add(row, self._settlement)
+            self._give_back_unstarted(run_at, put_at)
+        self.settle()
 
     def settle(self) -> None:
         """Write what has ended, now.
@@ -125,6 +142,19 @@ class Batch:
         """
         self._check_process()
         self._settling.write()
+
+    # -- the supervisor's --------------------------------------------------------------------------------
+
+    def lease_left(self, now: float) -> float | None:
+        """Seconds that the running job's lease still holds, as far as this process knows; below 0 once it is over.
+        None where no handler runs, or its job is settled. ``now`` in monotonic seconds.
+        """
+        with self._lock:
+            row, renewed = self._running, self._renewed
+            if row is None or self._settlement is not None:
+                return None
+            leased_at = self._leased_at if renewed is None or renewed[0] != row.id else renewed[1]
+            return leased_at + row.ttr - now
 
     # -- the watchdog's ----------------------------------------------------------------------------------
 
@@ -250,7 +280,7 @@ class Batch:
             return False
         try:
             self.delete(row)
-            if threading.get_ident() != self._thread:
+            if threading.get_ident() != self.thread:
                 self.settle()
         except (AlreadySettled, LeaseLost):
             return False
@@ -292,6 +322,17 @@ class Batch:
 
     # -- within ------------------------------------------------------------------------------------------
 
+    def _back_at(self, delay: float = 0.0) -> tuple[float, float | None]:
+        """(run_at, put_at) of what goes back, in ``delay`` seconds."""
+        now = self._desk.store.now()
+        return now + delay, self._desk.doorbell.put_at(now + delay, now)
+
+    def _give_back_unstarted(self, run_at: float, put_at: float | None) -> None:
+        """Under the lock."""
+        for row in self._unstarted:
+            self._settling.add(row, Unget(row.id, row.fence, run_at, None, put_at, started=False))
+        self._unstarted.clear()
+
     def _is_late(self, now: float) -> bool:
         """Under the lock."""
         if not self._unstarted:
@@ -325,7 +366,11 @@ class Batch:
 
     def _fails_to_renew(self, row: Row, alone: bool | None) -> bool:
         store = self._desk.store
-        return bool(store.renew([Held(row.id, row.fence, row.ttr)], store.now(), alone))
+        leased_at = self._desk.clock.monotonic()
+        lost = bool(store.renew([Held(row.id, row.fence, row.ttr)], store.now(), alone))
+        if not lost:
+            self._renewed = row.id, leased_at
+        return lost
 
 
 def _is_deleted(settlement: Settlement | None) -> bool:

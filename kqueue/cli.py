@@ -13,6 +13,7 @@ from rich.console import Console
 
 from kqueue import KQueueError, demo
 from kqueue.commands.add import add
+from kqueue.commands.config import config_command
 from kqueue.commands.doctor import doctor
 from kqueue.commands.fate import delete, retry
 from kqueue.commands.jobs import list_command, show, why
@@ -21,6 +22,7 @@ from kqueue.commands.pauses import pause, resume
 from kqueue.commands.repair import sweep
 from kqueue.commands.run import run
 from kqueue.commands.terminal import COULD_NOT, INTERRUPTED, SOME_FAILED, complain
+from kqueue.commands.worker import worker
 from kqueue.commands.workers import workers
 
 
@@ -67,6 +69,7 @@ def _drop_output() -> None:
     commands=[
         add,
         run,
+        worker,
         status,
         workers,
         doctor,
@@ -78,6 +81,7 @@ def _drop_output() -> None:
         delete,
         pause,
         resume,
+        config_command,
     ],
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},

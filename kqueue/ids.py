@@ -57,6 +57,10 @@ class IdMint:
         """``count`` new ids, in ascending order."""
         return self._press.get().make(count)
 
+    def tail(self) -> str:
+        """How every id of this process ends, and none of another one's: host, process and 30 random bits."""
+        return self._press.get().where
+
 
 def is_job_id(text: object) -> bool:
     """Whether ``text`` has the form of a job id."""
@@ -90,7 +94,7 @@ def host_tag(name: str | None = None) -> str:
 class _Press:
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._where = host_tag() + _base32(os.getpid() & 0x1FFFFFF, 5) + _base32(secrets.randbits(30), 6)
+        self.where = host_tag() + _base32(os.getpid() & 0x1FFFFFF, 5) + _base32(secrets.randbits(30), 6)
         self._ms = 0
         self._number = 0
 
@@ -111,7 +115,7 @@ class _Press:
         ms = self._ms
         when = _DIGITS[ms >> 40] + "".join(_PAIRS[ms >> shift & 1023] for shift in (30, 20, 10, 0))
         return [
-            when + _PAIRS[number >> 10] + _PAIRS[number & 1023] + self._where
+            when + _PAIRS[number >> 10] + _PAIRS[number & 1023] + self.where
             for number in range(first, self._number)
         ]
 

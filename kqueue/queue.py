@@ -1,12 +1,14 @@
 """KQueue: what users hold. The one place that joins a store and a broker."""
 
+import inspect
 import logging
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from kqueue import arguments, schedule
+from kqueue import arguments, config, schedule
 from kqueue.adding import Adding
 from kqueue.broker import Broker
 from kqueue.brokers import open_broker
@@ -25,6 +27,7 @@ from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.keys import nearest
 from kqueue.limits import Gatekeeper
 from kqueue.observers import Observers
 from kqueue.options import GivenOptions, Options, TypeOptions
@@ -147,6 +150,33 @@ class KQueue:
         self._chores = PerProcess(self._make_chores)
         self._is_open = False
 
+    @classmethod
+    def from_config(
+        cls, path: str | os.PathLike[str] | config.Configuration | None = None, **overrides: Any
+    ) -> Self:
+        """Make a queue of what is configured: defaults, then a TOML file, then the environment, then ``overrides``.
+
+        ``path``: the file, or what :func:`kqueue.config.load` has read. None: the file that ``KQUEUE_CONFIG``
+        names, or else ``kqueue.toml`` in the current folder, if it is there. ``overrides``: arguments of
+        ``KQueue``, by their names.
+
+        Raises ``ValueError`` that names file and key, or variable, for what is refused.
+        """
+        read = path if isinstance(path, config.Configuration) else config.load(path)
+        known = inspect.signature(cls).parameters
+        for name in overrides:
+            if name not in known:
+                raise TypeError(f"{name}: KQueue has no such argument; the nearest one is {nearest(name, known)}")
+        given = {**read.queue(), **overrides}
+        if given.get("store") is None:
+            raise ValueError("store: none is configured; give store=, or set it in kqueue.toml or KQUEUE_STORE")
+        queue = cls(**given)
+        for type, options in read.options().items():
+            queue.options(type, **options)
+        for type, bounds in read.limits().items():
+            queue.limit(type, **bounds)
+        return queue
+
     # -- opening and closing -----------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -190,6 +220,16 @@ class KQueue:
         """What the names of its tubes begin with."""
         self.open()
         return self._agreed_prefix()
+
+    @property
+    def crew(self) -> Crew:
+        """The loops of this process and what they hold: for a program that looks after them."""
+        return self._crew.get()
+
+    @property
+    def owner_tail(self) -> str:
+        """How the ``lease_owner`` of every row ends that this process has claimed by this queue."""
+        return self._mint.tail()
 
     # -- options and adding ------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ One Runner is one loop of one thread: it sweeps, reserves and waits, and each wi
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
@@ -74,6 +75,14 @@ class Runner:
         self._foreign = 0
         #: Turns in a row that failed for a store or broker that is down.
         self._failures = 0
+        #: See :class:`kqueue.crew.Loop`.
+        self.turns = 0
+        self.thread = threading.get_ident()
+
+    @property
+    def count(self) -> int:
+        """Jobs that were started."""
+        return self._ending.count
 
     def stop(self) -> None:
         """End the loop after the current job. Safe in a signal handler."""
@@ -107,12 +116,13 @@ class Runner:
 
     def _loop(self) -> None:
         while True:
+            self.turns += 1
             try:
                 self._open()
                 self._turns.settle_leftovers()
                 self._chores.do_due()
                 subscription = self._subscribe()
-                if self._ending.is_over() or not self._turn(subscription):
+                if self._ending.is_over() or self._crew.share() == 0 or not self._turn(subscription):
                     return
                 self._failures = 0
             except (StoreError, BrokerError) as error:
@@ -177,6 +187,7 @@ class Runner:
 
     def _pause(self, seconds: float) -> None:
         """Sleep, unless :meth:`stop` or :meth:`wake` comes or came."""
+        self.turns += 1
         wait_readable([self._bell], seconds)
         self._bell.answer()
 

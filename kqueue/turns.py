@@ -62,7 +62,8 @@ class Turns:
 
     def limits(self) -> Limits:
         """What the next window may hold."""
-        return self._sizer.limits(self._ending.jobs_left(), self._ending.seconds_left())
+        left = [number for number in (self._ending.jobs_left(), self._crew.share()) if number is not None]
+        return self._sizer.limits(min(left, default=None), self._ending.seconds_left())
 
     def has_leftovers(self) -> bool:
         """Whether something is still to be settled."""

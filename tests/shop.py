@@ -36,8 +36,12 @@ class Shop:
         self.store = f"sqlite:///{folder}/jobs.db"
         (folder / "shop.py").write_text(APP)
         # Unbuffered output would hide what is only seen when Python flushes it at exit.
-        unset = {"KQUEUE_STORE", "KQUEUE_BROKER", "PYTHONPATH", "PYTHONUNBUFFERED"}
-        self.environment = {name: value for name, value in os.environ.items() if name not in unset}
+        unset = {"PYTHONPATH", "PYTHONUNBUFFERED"}
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in unset and not name.startswith("KQUEUE_")
+        }
         self.environment["KQUEUE_STORE"] = self.store
 
     def start(self, *args: str, **options: object) -> "subprocess.Popen[str]":

@@ -333,7 +333,7 @@ def test_no_command_shows_help(shop: Shop):
     assert done.returncode == 0
     assert all(
         command in done.stdout
-        for command in ["add", "delete", "demo", "list", "retry", "run", "show", "status", "sweep"]
+        for command in ["add", "config", "delete", "demo", "list", "retry", "run", "show", "status", "sweep"]
     )
 
 

@@ -23,10 +23,12 @@ ROOMS = {
         " pauses presence quarantine runner settling sweep telling turns watchdog why",
         "values contracts rules",
     ),
-    "queue": ("queue", "values contracts rules brokers stores engine"),
+    "configuration": ("config keys layers", "values brokers stores"),
+    "queue": ("queue", "values contracts rules brokers stores engine configuration"),
     "public": ("__init__", "values engine queue"),
     "programs": ("app demo", "public"),
-    "commands": ("cli commands", "values public programs"),
+    "worker": ("worker", "values contracts engine public programs"),
+    "commands": ("cli commands", "values public programs configuration worker"),
     "entry": ("__main__", "commands"),
 }
 ROOM_OF = {module: room for room, (modules, _) in ROOMS.items() for module in modules.split()}

@@ -7,7 +7,15 @@ import click
 
 from kqueue import KQueue
 from kqueue.app import load_queue
-from kqueue.commands.terminal import OK, SOME_FAILED, complain, json_option, print_report
+from kqueue.commands.terminal import (
+    OK,
+    SOME_FAILED,
+    complain,
+    config_option,
+    hand_on_config,
+    json_option,
+    print_report,
+)
 
 
 @click.command()
@@ -15,12 +23,14 @@ from kqueue.commands.terminal import OK, SOME_FAILED, complain, json_option, pri
 @click.option("--count-limit", type=int, metavar="N", help="Run N jobs at most.")
 @click.option("--time-limit-ms", type=float, metavar="N", help="Take no new job after so many milliseconds.")
 @click.option("--wait", is_flag=True, help="Wait for jobs, until a limit or a signal ends it.")
+@config_option
 @json_option
 def run(app: str, count_limit: int | None, time_limit_ms: float | None, wait: bool, as_json: bool) -> int:
     """Run jobs, for cron: exit status 0 if none failed, 1 if some did, 2 if they could not be run.
 
     SIGTERM or SIGINT (Ctrl-C) ends it after the job that runs; a second SIGINT interrupts that one too.
     """
+    hand_on_config()
     queue = load_queue(app)
     with queue:
         _stop_at_signals(queue)

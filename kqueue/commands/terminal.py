@@ -3,57 +3,113 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import click
 
 from kqueue import KQueue, RunReport, SweepReport
+from kqueue.config import Configuration, load
+from kqueue.layers import FILE_VARIABLE
 
 #: Exit statuses: done; done but for some jobs; not done at all; Ctrl-C.
 OK, SOME_FAILED, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 
 _SQLITE = "sqlite:///"
+#: Where the context of a command keeps what --config was given.
+_CONFIG = "kqueue.config"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def queue_options(command: Command) -> Command:
-    """``--store`` and ``--broker``, for :func:`open_queue`."""
-    store = click.option("--store", envvar="KQUEUE_STORE", metavar="URL", help="Or set KQUEUE_STORE.")
-    broker = click.option("--broker", envvar="KQUEUE_BROKER", metavar="URL", help="Or set KQUEUE_BROKER.")
-    return store(broker(command))
+    """``--store`` and ``--broker``, for :func:`make_queue` and :func:`find_queue`; and ``--config``."""
+    store = click.option("--store", metavar="URL", help="Or set KQUEUE_STORE, or store in the file.")
+    broker = click.option("--broker", metavar="URL", help="Or set KQUEUE_BROKER, or broker in the file.")
+    return store(broker(config_option(command)))
 
 
+def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    context.meta[_CONFIG] = value
+
+
+#: For :func:`configured`, so it is no argument of the command.
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    expose_value=False,
+    callback=_keep,
+    help="The configuration. Or set KQUEUE_CONFIG; or else kqueue.toml in this folder, if it is there.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
+def configured(options: Mapping[str, object]) -> Configuration:
+    """The configuration of the command that runs. ``options``: what it was given; None for what it was not."""
+    return load(_config_file(), options)
+
+
+def worker_settings(given: Mapping[str, object]) -> dict[str, Any]:
+    """The options of ``kqueue worker``: what it was ``given``, or else what is configured.
+
+    Both by the names of the options (``max_jobs`` for ``--max-jobs``); None stands for what was not given. Raises
+    ``ValueError`` for what is refused, in any layer.
+    """
+    return configured(given).worker()
+
+
+def hand_on_config() -> None:
+    """An app that reads the configuration, here or in children, is to read the file that --config names."""
+    file = _config_file()
+    if file is not None:
+        os.environ[FILE_VARIABLE] = os.path.abspath(file)
+
+
+def _config_file() -> str | None:
+    file: str | None = click.get_current_context().meta.get(_CONFIG)
+    return file
+
+
 def make_queue(store: str | None, broker: str | None) -> KQueue:
-    """The queue of the options; its store may be new. Raises ``ValueError`` for a store that no command can use."""
-    if not store:
-        raise ValueError("no store: give --store or set KQUEUE_STORE, to sqlite:///jobs.db for one")
-    if store == "memory:":
-        raise ValueError("store: memory: ends with this command; give one that stays, such as sqlite:///jobs.db")
-    return KQueue(store=store, broker=broker or None)
+    """The queue of the options and the configuration; its store may be new.
+
+    Raises ``ValueError`` for a store that no command can use.
+    """
+    return _make_queue(configured({"store": store, "broker": broker}))
 
 
 def find_queue(store: str | None, broker: str | None) -> KQueue:
-    """The queue of the options, for commands that only make sense where jobs are.
+    """The same, for commands that only make sense where jobs are.
 
     Opening a SQLite file makes it, so a mistyped path would look like a queue with no jobs. Raises
     ``ValueError`` if the file is not there.
     """
-    queue = make_queue(store, broker)
-    if store and store.startswith(_SQLITE):
-        path = os.path.abspath(unquote(store.removeprefix(_SQLITE).partition("?")[0]))
+    configuration = configured({"store": store, "broker": broker})
+    queue = _make_queue(configuration)
+    _, url, source = configuration.setting("store")
+    if url.startswith(_SQLITE):
+        path = os.path.abspath(unquote(url.removeprefix(_SQLITE).partition("?")[0]))
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(
-                f"store: there is no file {path}; correct --store or KQUEUE_STORE (kqueue add makes a new one)"
+                f"store: there is no file {path}, which {source} names (kqueue add makes a new one)"
             ) from None
     return queue
+
+
+def _make_queue(configuration: Configuration) -> KQueue:
+    _, url, source = configuration.setting("store")
+    if url is None:
+        raise ValueError(
+            "no store: give --store, or set KQUEUE_STORE, or store in kqueue.toml; to sqlite:///jobs.db for one"
+        )
+    if url == "memory:":
+        raise ValueError(
+            f"store: memory: ({source}) ends with this command; give one that stays, such as sqlite:///jobs.db"
+        )
+    return KQueue.from_config(configuration)
 
 
 def print_json(value: object) -> None:

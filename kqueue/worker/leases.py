@@ -1,0 +1,134 @@
+"""What a dead child has held: found in the store, and ended at once instead of after its TTR.
+
+The parent has waited for the child, so nobody runs these jobs any more. Every write is fenced all the same, so what
+became of a job meanwhile stays.
+"""
+
+import logging
+import math
+import queue as queues
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from kqueue import BrokerError, KQueue, KQueueError
+from kqueue.job import Row, State
+from kqueue.retry import backoff
+from kqueue.store import Held, Unget
+
+#: Running rows of a store, of all workers, that are looked at.
+MANY = 100_000
+#: Rows in one call of the store.
+BATCH = 1000
+
+
+def held_by(queue: KQueue, tail: str) -> list[Row]:
+    """The rows that run under a claim of the process whose lease owners end with ``tail``.
+
+    All that runs stands in the index that the sweep goes by, so this does not depend on how many jobs wait.
+    """
+    store = queue.store
+    ids = [one.id for one in store.find_abandoned(math.inf, MANY) if (one.lease_owner or "").endswith(tail)]
+    rows = [row for start in range(0, len(ids), BATCH) for row in store.get(ids[start : start + BATCH])]
+    return [row for row in rows if row.state == State.RUNNING and (row.lease_owner or "").endswith(tail)]
+
+
+def end(queue: KQueue, tail: str) -> int:
+    """Let the leases of a child end now that died by itself; returns how many.
+
+    The sweep takes the jobs then as if their time had come: it blames them for the death by its own rules.
+    """
+    store = queue.store
+    rows = held_by(queue, tail)
+    now = store.now()
+    # One whose lease is over is the sweep's. Were it renewed after a sweep, the next would blame it once more.
+    held = [Held(row.id, row.fence, 0.0) for row in rows if (row.lease_until or 0.0) > now]
+    for start in range(0, len(held), BATCH):
+        store.renew(held[start : start + BATCH], now)
+    return _swept(queue, len(rows))
+
+
+def give_back(queue: KQueue, tail: str) -> int:
+    """Give back, at no cost of a try, what a child held whose time was over; returns how many."""
+    store = queue.store
+    rows = held_by(queue, tail)
+    for start in range(0, len(rows), BATCH):
+        now = store.now()
+        store.settle(
+            [Unget(row.id, row.fence, now, None, None, started=False) for row in rows[start : start + BATCH]], now
+        )
+    return _swept(queue, len(rows))
+
+
+def _swept(queue: KQueue, rows: int) -> int:
+    if rows:
+        queue.sweep()
+    return rows
+
+
+class Leases:
+    """Does this in a thread of its own, so that a slow store never keeps the parent from its signals."""
+
+    def __init__(self, queue: KQueue, logger: logging.Logger) -> None:
+        self._queue = queue
+        self._logger = logger
+        self._tasks: queues.SimpleQueue[Callable[[], None] | None] = queues.SimpleQueue()
+        self._ending = threading.Event()
+        #: When a child's lease was last seen to hold, by its tail; in monotonic seconds.
+        self._held_at: dict[str, float] = {}
+        self._asked: set[str] = set()
+        self._thread = threading.Thread(target=self._work, name="kqueue-leases", daemon=True)
+        self._thread.start()
+
+    def end(self, pid: int, tail: str) -> None:
+        """See :func:`end`. Tried again until the store takes it."""
+        self._tasks.put(lambda: self._say(pid, "ended", end(self._queue, tail)))
+
+    def give_back(self, pid: int, tail: str) -> None:
+        """See :func:`give_back`. Tried again until the store takes it."""
+        self._tasks.put(lambda: self._say(pid, "given back", give_back(self._queue, tail)))
+
+    def held_at(self, tail: str) -> float:
+        """When a lease of this child was last seen to hold, in monotonic seconds. It is looked up again, soon."""
+        if tail not in self._asked:
+            self._asked.add(tail)
+            self._tasks.put(lambda: self._look(tail))
+        return self._held_at.get(tail, -math.inf)
+
+    def finish(self, seconds: float) -> None:
+        """Try what is left once, for so many seconds at most, and end. What fails is left to run out by itself."""
+        self._ending.set()
+        self._tasks.put(None)
+        self._thread.join(seconds)
+
+    def _look(self, tail: str) -> None:
+        self._asked.discard(tail)
+        with suppress(KQueueError):  # then it is not known, and looked up again
+            now = self._queue.store.now()
+            if any((row.lease_until or 0.0) > now for row in held_by(self._queue, tail)):
+                self._held_at[tail] = time.monotonic()
+
+    def _say(self, pid: int, what: str, rows: int) -> None:
+        if rows:
+            self._logger.warning("child %d: %d of its leases are %s", pid, rows, what)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            failures = 0
+            while not self._is_done(task):
+                failures += 1
+                if self._ending.wait(backoff(failures)):
+                    break
+
+    def _is_done(self, task: Callable[[], None]) -> bool:
+        try:
+            task()
+        except BrokerError as error:
+            self._logger.warning("not in the tubes yet: %s", error)  # the next sweep of any worker puts it
+        except KQueueError as error:
+            self._logger.warning("leases of a child that is gone still hold: %s", error)
+            return False
+        except Exception:
+            self._logger.exception("leases of a child that is gone still hold")
+        return True

@@ -1,0 +1,123 @@
+"""The parent's end of a child: its process, its pipes, and what it said last."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+
+from kqueue.worker import words
+from kqueue.worker.options import WorkerOptions
+from kqueue.worker.words import Done, Ear, Failed, Leaving, Mouth, Order, Pulse, Ready
+
+_MODULE = "kqueue.worker.child"
+
+
+class ChildProcess:
+    """One child, from its start until it was waited for."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        """Start it. Raises ``OSError`` if the system cannot."""
+        control, speak = os.pipe()
+        hear, report = os.pipe()
+        try:
+            # -P: no file of the user's own stands in for one of Python's before the app is imported.
+            self._process = subprocess.Popen(  # noqa: S603 (our own module)
+                [sys.executable, "-P", "-m", _MODULE, str(control), str(report), options.to_text()],
+                cwd=options.folder,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(control, report),
+                start_new_session=True,  # so that Ctrl-C reaches the parent alone
+            )
+        except BaseException:
+            os.close(speak)
+            os.close(hear)
+            raise
+        finally:
+            os.close(control)
+            os.close(report)
+        self._mouth = Mouth(speak)
+        self.ear = Ear(hear)
+        self.started_at = time.monotonic()
+        #: How its lease owners end, once it is ready.
+        self.tail: str | None = None
+        #: Why it could not start.
+        self.failure: str | None = None
+        #: Why it wants to be replaced.
+        self.leaving: str | None = None
+        #: What it said at its end.
+        self.done: Done | None = None
+        #: Whether it may take jobs.
+        self.went = False
+        #: Whether it was told to end.
+        self.is_stopped = False
+        #: Whether it was killed because its time was over.
+        self.was_killed = False
+        #: When it is to be killed, in monotonic seconds.
+        self.kill_at = math.inf
+        #: Jobs that it has started.
+        self.jobs = 0
+        #: When its slowest loop had last got on, as far as it has said; in monotonic seconds.
+        self.alive_at = self.started_at
+        #: When it last said anything, in monotonic seconds.
+        self.heard_at = self.started_at
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it waits to be told to go, or went."""
+        return self.tail is not None
+
+    def hear(self) -> None:
+        """Take in what it has said. Never waits."""
+        for line in self.ear.lines():
+            now = self.heard_at = time.monotonic()
+            match words.report(line):
+                case Ready(tail=tail):
+                    self.tail = tail
+                    self.alive_at = now
+                case Failed(why=why):
+                    self.failure = why
+                case Pulse(jobs=jobs, quiet=quiet):
+                    self.jobs = jobs
+                    self.alive_at = now - quiet
+                case Leaving(why=why):
+                    self.leaving = why
+                case Done() as done:
+                    self.done = done
+                    self.jobs = done.jobs
+
+    def tell(self, order: Order) -> None:
+        """It may be gone already."""
+        if order is Order.GO:
+            self.went = True
+        else:
+            self.is_stopped = True
+        self._mouth.say(order)
+
+    def kill(self) -> None:
+        """At once, whatever it does. It is still to be waited for."""
+        self.was_killed = True
+        self.kill_at = math.inf
+        self._process.kill()
+
+    def poll(self) -> int | None:
+        """Its exit status, negative for the signal that ended it; None while it lives. Then all was heard."""
+        status = self._process.poll()
+        if status is not None:
+            self.hear()
+        return status
+
+    def wait(self) -> int:
+        """For its end; returns its exit status, as :meth:`poll` does."""
+        self._process.wait()
+        return self.poll() or 0
+
+    def close(self) -> None:
+        """Close the pipes."""
+        self._mouth.close()
+        self.ear.close()

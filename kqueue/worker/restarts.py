@@ -1,0 +1,25 @@
+"""When a child that died is replaced: pure."""
+
+from dataclasses import dataclass
+
+from kqueue.retry import backoff
+
+#: Seconds that a child has to live before its death counts as the first again.
+STEADY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """Of one place for a child."""
+
+    #: Deaths in a row of children that did not live for long.
+    deaths: int = 0
+
+    def after(self, lived_s: float) -> "Restarts":
+        """One more child has died that lived for ``lived_s`` seconds."""
+        return Restarts(1 if lived_s >= STEADY_S else self.deaths + 1)
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the next one is started."""
+        return backoff(self.deaths) if self.deaths else 0.0

@@ -1,0 +1,130 @@
+"""The parent of a worker. It runs no job and waits for no store.
+
+start all -> all are ready -> let them go -> look after them, each second or when something is said
+          -> a signal ends them -> the last is gone
+"""
+
+import logging
+import os
+import signal
+import time
+from types import FrameType
+
+from kqueue import KQueue
+from kqueue.bell import Bell, wait_readable
+from kqueue.worker.family import Family
+from kqueue.worker.health import HealthFile
+from kqueue.worker.leases import Leases
+from kqueue.worker.options import WorkerOptions
+from kqueue.worker.progress import is_alive
+from kqueue.worker.words import Order
+
+#: Exit statuses: a clean stop; the grace ran out, a second signal came, or a child died meanwhile.
+CLEAN, CUT_SHORT = 0, 1
+#: Seconds between two looks at everything.
+TICK_S = 1.0
+#: Seconds that the store has to take back what killed children held, at the end.
+FINISH_S = 15.0
+
+
+class Supervisor:
+    """Of one ``kqueue worker``."""
+
+    def __init__(self, queue: KQueue, options: WorkerOptions) -> None:
+        """``queue``: the app's own, with its handlers.
+
+        Raises ``ValueError`` if its store does not reach other processes, or the health file could not be written.
+        """
+        if queue.store.address == "memory:":
+            raise ValueError(
+                f"--app: the store of {options.app} is memory:, which each process has for itself;"
+                " a worker's processes need one that they share, such as sqlite:///jobs.db"
+            )
+        self._options = options
+        self._logger = logging.getLogger("kqueue.worker")
+        self._health = None if options.health_file is None else HealthFile(options.health_file)
+        if self._health is not None:
+            self._health.prepare()
+        self._bell = Bell()
+        self._signals = 0
+        self._obeyed = 0
+        self._tick_at = 0.0
+        self._leases = Leases(queue, self._logger)
+        self._family = Family(options, self._leases, self._logger)
+
+    def run(self) -> int:
+        """Until a signal ends it. Returns the exit status. Raises ``KQueueError`` if a first child cannot start."""
+        self._catch_signals()
+        try:
+            if self._start():
+                self._look_after()
+        finally:
+            self._family.kill_all()
+            self._leases.finish(FINISH_S)
+            if self._health is not None:
+                self._health.remove()
+        self._logger.info("ended after %d jobs", self._family.jobs())
+        return CUT_SHORT if self._obeyed > 1 or self._family.was_cut_short else CLEAN
+
+    def _catch_signals(self) -> None:
+        def catch(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+            self._bell.ring()
+
+        signal.signal(signal.SIGTERM, catch)
+        signal.signal(signal.SIGINT, catch)
+        signal.signal(signal.SIGCHLD, lambda number, frame: self._bell.ring())
+
+    def _start(self) -> bool:
+        """Start all children, and let them go once all are ready. False if a signal came first."""
+        self._family.begin()
+        while not self._signals:
+            if self._family.are_ready():
+                self._family.let_go()
+                return True
+            self._listen(TICK_S)
+        return False
+
+    def _look_after(self) -> None:
+        while self._family.children() or not self._obeyed:
+            self._tick()
+            self._listen(min(self._tick_at, self._family.look_at()) - time.monotonic())
+            self._obey()
+            self._family.look_after()
+
+    def _listen(self, seconds: float) -> None:
+        """Wait until something is said, a signal comes or a child ends, but for so long at most."""
+        ears = [child.ear for child in self._family.children() if not child.ear.is_over]
+        wait_readable([self._bell, *ears], seconds)
+        self._bell.answer()
+
+    def _obey(self) -> None:
+        """The first signal stops the children, and any other ends them now."""
+        signals = self._signals
+        if signals and not self._obeyed:
+            self._logger.info("stopping: running jobs have %g s", self._options.grace)
+            self._family.end(Order.STOP, self._options.grace)
+        if signals > 1 and self._obeyed < 2:
+            self._logger.warning("a second signal: ending now")
+            self._family.end(Order.NOW, 0.0)
+        self._obeyed = signals
+
+    def _tick(self) -> None:
+        """Once a second."""
+        now = time.monotonic()
+        if now < self._tick_at:
+            return
+        self._tick_at = now + TICK_S
+        if self._health is not None and is_alive(self._family.silences(now)):
+            try:
+                self._health.write(self._state())
+            except OSError as error:
+                self._logger.warning("--health-file is not written: %s", error)
+
+    def _state(self) -> dict[str, object]:
+        return {
+            "time": time.time(),
+            "pid": os.getpid(),
+            "jobs": self._family.jobs(),
+            "children": [{"pid": child.pid, "jobs": child.jobs} for child in self._family.children()],
+        }

@@ -1,0 +1,51 @@
+"""What ``docs/configuration.rst`` shows is run as it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER
+
+TEXT = (Path(__file__).parents[1] / "docs" / "configuration.rst").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of one language, without their indent."""
+    found = re.findall(rf"\.\. code-block:: {language}\n\n((?:(?:    .*)?\n)+)", TEXT)
+    return ["\n".join(line[4:] for line in block.rstrip().splitlines()) + "\n" for block in found]
+
+
+def said(command: str, folder: Path) -> str:
+    """On its output and on its errors."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KQUEUE_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        command,
+        check=False,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return re.sub(r"in \d+\.\d\d s", "in 0.01 s", done.stdout)
+
+
+def test_the_dialogue_goes_as_it_is_said(tmp_path: Path) -> None:
+    (tmp_path / "kqueue.toml").write_text(blocks("toml")[0])
+    (tmp_path / "shop.py").write_text(blocks("python")[0])
+    dialogues = "".join(blocks("console"))
+    parts = re.split(r"^\$ (.*)\n", dialogues, flags=re.MULTILINE)[1:]
+    assert len(parts) > 2
+    for command, expected in zip(parts[::2], parts[1::2], strict=True):
+        assert said(command, tmp_path) == expected, command
+
+
+def test_the_page_names_every_key() -> None:
+    table = TEXT.split("where                   keys\n")[1].split("\n\n")[0]
+    top, worker, types = table.split("``[")
+    for part, keys in [(top, QUEUE), (worker, WORKER), (types, (*OPTIONS, *LIMITS))]:
+        assert {key.name for key in keys} <= set(re.findall(r"\w+", part))

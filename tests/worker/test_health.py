@@ -1,0 +1,199 @@
+"""The health file is fresh as long as loops get on, and no longer."""
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from kqueue.batch import Batch
+from kqueue.crew import Loop
+from kqueue.worker.health import HealthFile
+from kqueue.worker.progress import QUIET_S, Progress, is_alive
+from tests.tubes import await_true
+from tests.worker.works import Works, health
+
+#: A parent that has little patience.
+SOON = """
+import kqueue.worker.family as f, kqueue.worker.progress as p, kqueue.worker.supervisor as s
+p.QUIET_S = 1.6; f.SILENT_S = 1.3; s.TICK_S = 0.2
+"""
+
+
+class FakeLoop:
+    def __init__(self, thread: int) -> None:
+        self.thread, self.turns, self.count = thread, 0, 0
+
+
+class FakeBatch:
+    def __init__(self, thread: int, lease_left: float | None) -> None:
+        self.thread, self.left = thread, lease_left
+
+    def lease_left(self, now: float) -> float | None:
+        return self.left
+
+
+class FakeCrew:
+    def __init__(self, *loops: FakeLoop) -> None:
+        self._loops, self.in_hand = list(loops), list[FakeBatch]()
+
+    def loops(self) -> list[Loop]:
+        return list(self._loops)  # type: ignore[arg-type]
+
+    def batches(self) -> list[Batch]:
+        return list(self.in_hand)  # type: ignore[arg-type]
+
+
+def test_a_loop_gets_on_as_long_as_it_makes_turns() -> None:
+    one, other = FakeLoop(1), FakeLoop(2)
+    progress = Progress(FakeCrew(one, other))  # type: ignore[arg-type]
+    assert progress.quiet_s(100.0) == 0.0
+    one.turns += 1
+    assert progress.quiet_s(101.0) == 1.0
+    other.turns += 1
+    assert progress.quiet_s(103.0) == 2.0
+    other.turns += 1
+    assert progress.quiet_s(110.0) == 9.0
+
+
+def test_a_loop_whose_handler_runs_gets_on_while_its_lease_holds() -> None:
+    one = FakeLoop(1)
+    crew = FakeCrew(one, FakeLoop(2))
+    progress = Progress(crew)  # type: ignore[arg-type]
+    assert progress.quiet_s(100.0) == 0.0
+    crew.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, 0.1)]
+    assert progress.quiet_s(170.0) == 0.0
+    crew.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, -0.1)]
+    assert progress.quiet_s(171.0) == 71.0
+    crew.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, None)]
+    assert progress.quiet_s(172.0) == 72.0
+
+
+def test_a_thread_without_its_loop_does_not_get_on() -> None:
+    progress = Progress(FakeCrew())  # type: ignore[arg-type]
+    assert progress.quiet_s(100.0) == 0.0
+    assert progress.quiet_s(100.0, [98.0, 60.0]) == 40.0
+
+
+def test_a_worker_is_alive_if_all_get_on() -> None:
+    assert is_alive([0.0, QUIET_S - 0.1])
+    assert not is_alive([0.0, QUIET_S])
+    assert not is_alive([])
+
+
+def test_the_file_is_replaced_as_a_whole_and_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    path.write_text("of an earlier worker")
+    file = HealthFile(str(path))
+    file.prepare()
+    assert list(tmp_path.iterdir()) == []
+    file.write({"jobs": 1})
+    with path.open() as old:
+        file.write({"jobs": 2})
+        assert old.read() == '{"jobs": 1}\n'
+    assert json.loads(path.read_text()) == {"jobs": 2}
+    file.remove()
+    file.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["missing/health", "a folder", "a file/health", "a pipe"])
+def test_a_file_that_cannot_be_written_is_said_before_any_work(works: Works, path: str) -> None:
+    (works.folder / "a folder").mkdir()
+    (works.folder / "a file").touch()
+    os.mkfifo(works.folder / "a pipe")
+    works.add("quick")
+    line = works.refused("--health-file", path)
+    assert line.startswith(f"kqueue: --health-file: {works.folder / path} ")
+    assert not works.runs()
+    assert stat.S_ISFIFO((works.folder / "a pipe").stat().st_mode)
+
+
+def test_the_file_says_who_lives_and_how_much_was_done(works: Works) -> None:
+    path = works.folder / "health"
+    works.add(*["quick"] * 10)
+    with works.worker("--processes", "2", "--health-file", "health") as worker:
+        children = worker.await_children(2)
+        await_true(lambda: (health(path) or {}).get("jobs") == 10)
+        values = health(path)
+        assert values is not None
+        assert set(values) == {"time", "pid", "jobs", "children"}
+        assert values["pid"] == worker.pid
+        assert sorted(child["pid"] for child in values["children"]) == sorted(children)
+        assert sum(child["jobs"] for child in values["children"]) == 10
+        await_true(lambda: (health(path) or values)["time"] > values["time"])
+        assert worker.stop() == 0
+    assert health(path) is None
+
+
+def grows_old(works: Works) -> None:
+    """Wait until the parent has looked at everything three times and has not written."""
+    path = works.folder / "health"
+    looks: list[tuple[int, int]] = [(ticks(works), path.stat().st_mtime_ns)]
+
+    def is_old() -> bool:
+        now = ticks(works), path.stat().st_mtime_ns
+        if now[1] != looks[-1][1]:
+            looks[:] = [now]
+        return now[0] >= looks[-1][0] + 4  # the first may have been under way
+
+    await_true(is_old)
+
+
+def ticks(works: Works) -> int:
+    return (works.folder / "ticks").stat().st_size if (works.folder / "ticks").exists() else 0
+
+
+#: A parent that also notes each time that it looks at everything.
+TICKING = f"""{SOON}
+from kqueue.worker import supervisor
+before = supervisor.is_alive
+def is_alive(silences):
+    with open("ticks", "a") as file:
+        file.write(".")
+    return before(silences)
+supervisor.is_alive = is_alive
+"""
+
+
+def test_the_file_grows_old_when_a_child_is_stopped_and_is_fresh_when_it_goes_on(works: Works) -> None:
+    path = works.folder / "health"
+    with works.worker("--processes", "2", "--health-file", "health", patch=TICKING) as worker:
+        children = worker.await_children(2)
+        await_true(lambda: health(path) is not None)
+        os.kill(children[0], signal.SIGSTOP)
+        grows_old(works)
+        stale = path.stat().st_mtime_ns
+        os.kill(children[0], signal.SIGCONT)
+        await_true(lambda: path.stat().st_mtime_ns > stale)
+        assert worker.stop() == 0
+
+
+def test_the_file_grows_old_when_a_handler_hangs_past_its_lease(works: Works) -> None:
+    """The process is there, and its other loop gets on."""
+    path = works.folder / "health"
+    works.add("wait", ttr=1)
+    with works.worker("--threads", "2", "--health-file", "health", patch=TICKING) as worker:
+        await_true(lambda: health(path) is not None)
+        grows_old(works)
+        stale = path.stat().st_mtime_ns
+        works.let_go()
+        await_true(lambda: path.stat().st_mtime_ns > stale)
+        assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["wait", "hold the lock"])
+def test_the_file_stays_fresh_while_a_long_handler_has_its_lease(works: Works, what: str) -> None:
+    """Also of one that keeps the interpreter's lock, so that its process can say nothing."""
+    path = works.folder / "health"
+    (id,) = works.add(what)
+    with works.worker("--health-file", "health", "--grace", "0", patch=f"{TICKING}\nf.GIVE_UP_S = 0.1") as worker:
+        works.await_begun(id)
+        await_true(lambda: health(path) is not None)
+        before = ticks(works)
+        await_true(lambda: ticks(works) >= before + 12)
+        last = path.stat().st_mtime_ns
+        await_true(lambda: path.stat().st_mtime_ns > last)
+        assert worker.stop() == 1

@@ -1,0 +1,162 @@
+"""The parts of a worker that need no process."""
+
+import itertools
+import json
+import math
+import os
+import select
+import threading
+
+import pytest
+
+from kqueue import JobInHand, KQueue
+from kqueue.ids import IdMint
+from kqueue.retry import LAST_BACKOFF_S
+from kqueue.worker import words
+from kqueue.worker.memory import resident_mib
+from kqueue.worker.restarts import STEADY_S, Restarts
+from kqueue.worker.words import Done, Ear, Failed, Leaving, Mouth, Order, Pulse, Ready, Report
+
+# -- words ---------------------------------------------------------------------------------------------------
+
+REPORTS: list[Report] = [
+    Ready("tail"),
+    Failed('--app: no "way"\nat all'),
+    Pulse(3, 0.5),
+    Leaving("it has run 3 jobs"),
+    Done(3, clean=False),
+]
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_report_is_heard_as_it_was_said(report: Report) -> None:
+    assert words.report(words.encode(report).rstrip(b"\n")) == report
+
+
+@pytest.mark.parametrize("order", Order)
+def test_an_order_is_heard_as_it_was_given(order: Order) -> None:
+    assert words.order(words.encode(order)) is order
+
+
+@pytest.mark.parametrize("char", ["x", "\n", "\x01", '"', "é", "\U0001f600", "\ud800"])
+def test_a_line_is_written_whole_whatever_it_says(char: str) -> None:
+    line = words.encode(Failed(char * 100_000))
+    assert len(line) <= select.PIPE_BUF
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["why"]
+
+
+def test_an_ear_gives_whole_lines_and_knows_the_end() -> None:
+    hear, say = os.pipe()
+    ear = Ear(hear)
+    assert ear.lines() == []
+    os.write(say, b"one\ntw")
+    assert ear.lines() == [b"one"]
+    os.write(say, b"o\nthr")
+    os.close(say)
+    assert ear.lines() == [b"two"]
+    assert ear.is_over
+    assert ear.lines() == []
+    ear.close()
+
+
+def test_a_mouth_never_waits_for_who_does_not_hear() -> None:
+    hear, say = os.pipe()
+    mouth = Mouth(say)
+    for number in range(100_000):
+        mouth.say(Pulse(number, 0.0))
+    lines = Ear(hear).lines()
+    assert [words.report(line) for line in lines] == [Pulse(number, 0.0) for number in range(len(lines))]
+    os.close(hear)
+    mouth.say(Order.NOW)
+    mouth.close()
+
+
+# -- numbers -------------------------------------------------------------------------------------------------
+
+
+def test_pauses_grow_with_each_death_and_begin_anew_after_a_long_life() -> None:
+    lives = itertools.accumulate([0.1] * 8, Restarts.after, initial=Restarts())
+    pauses = [one.pause_s for one in lives]
+    assert pauses == [0, 1, 2, 4, 8, 16, 30, 30, LAST_BACKOFF_S]
+    assert Restarts(8).after(STEADY_S).pause_s == 1
+
+
+def test_resident_memory_grows_with_what_is_used() -> None:
+    before = resident_mib()
+    block = bytearray(os.urandom(2**20)) * 64
+    assert before + 50 < resident_mib() < before + 200
+    assert block
+
+
+def test_all_ids_of_a_process_end_alike_and_no_other_ones_do() -> None:
+    mint, other = IdMint(), IdMint()
+    assert all(id.endswith(mint.tail()) for id in mint.make(100))
+    assert not any(id.endswith(mint.tail()) for id in other.make(100))
+    assert len(mint.tail()) == 15
+
+
+# -- what a queue tells of its loops -------------------------------------------------------------------------
+
+
+def test_the_loops_of_a_queue_start_no_more_than_their_limit(queue: KQueue) -> None:
+    ran = []
+
+    def handle(job: JobInHand) -> None:
+        ran.append(job.payload)
+        job.delete()
+
+    queue.add_handler("t", handle)
+    queue.add_jobs("t", range(200))
+    crew = queue.crew
+    assert crew.share() is None
+    assert queue.run_jobs(count_limit=50).count == 50
+    crew.max_jobs = 120
+    assert (crew.jobs_started(), crew.share()) == (50, 70)
+    assert queue.run_jobs(wait=True).count == 70
+    assert (crew.jobs_started(), crew.share()) == (120, 0)
+    assert queue.run_jobs(wait=True).count == 0
+    assert ran == list(range(120))
+    assert queue.counts("t")["ready"] == 80
+
+
+def test_a_loop_tells_its_turns_and_its_jobs_while_it_runs(queue: KQueue) -> None:
+    seen = []
+
+    def handle(job: JobInHand) -> None:
+        (loop,) = queue.crew.loops()
+        assert loop.thread == threading.get_ident()
+        seen.append((loop.turns, loop.count, queue.crew.jobs_started()))
+        job.delete()
+
+    queue.add_handler("t", handle)
+    queue.add_jobs("t", range(2))
+    queue.run_jobs()
+    (first, second) = seen
+    assert first[1:] == (1, 1)
+    assert second[1:] == (2, 2)
+    assert 0 < first[0] < second[0]
+    assert queue.crew.loops() == []
+    assert queue.crew.jobs_started() == 2
+
+
+def test_a_batch_tells_how_long_the_lease_of_its_running_job_holds(
+    queue: KQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[float | None] = []
+
+    def handle(job: JobInHand) -> None:
+        (batch,) = queue.crew.batches()
+        now = queue._clock.monotonic()
+        left.append(batch.lease_left(now))
+        left.append(batch.lease_left(now + 100))
+        monkeypatch.setattr(queue._clock, "monotonic", lambda: now + 20)
+        job.renew()
+        left.append(batch.lease_left(now + 20))
+        job.delete()
+        left.append(batch.lease_left(now))
+
+    queue.add_handler("t", handle)
+    queue.add_job("t", ttr=50)
+    queue.run_jobs()
+    assert [number and math.ceil(number) for number in left] == [50, -50, 50, None]

@@ -35,6 +35,7 @@ def test_each_form_of_a_delay() -> None:
     assert delays(7) == delays(fixed(7)) == [7] * 5
     assert delays(exponential(1)) == [1, 2, 4, 8, 16]
     assert delays(exponential(5, 3, most=50)) == [5, 15, 45, 50, 50]
+    assert delays(exponential(0), range(5000, 5001)) == [0]
     assert delays([1, 10, 60]) == delays((1, 10, 60)) == [1, 10, 60, 60, 60]
     assert delays(lambda failures, error: failures * 100) == [100, 200, 300, 400, 500]
 

@@ -125,7 +125,7 @@ def test_an_operator_frees_it(queue: KQueue, how: str) -> None:
     assert queue.add_job("t", unique="k") != first
 
 
-@pytest.mark.parametrize("make_queue", ["sqlite", "beanstalkd", "mongod", "mongod+beanstalkd"], indirect=True)
+@pytest.mark.parametrize("make_queue", ["sqlite", "beanstalkd", "mongod"], indirect=True)
 def test_many_processes_that_add_the_same_key_at_once_make_one_job(make_queue: MakeQueue) -> None:
     queue = make_queue()
     queue.open()

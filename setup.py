@@ -8,7 +8,12 @@ the source tree as it is (editable installs, mypy, pytest); ``package_dir`` serv
 from setuptools import setup
 
 setup(
-    packages=["kqueue", "kqueue.brokers", "kqueue.stores"],
-    package_dir={"kqueue": "kqueue", "kqueue.brokers": "kqueue/brokers", "kqueue.stores": "stores"},
+    packages=["kqueue", "kqueue.brokers", "kqueue.keeper", "kqueue.stores"],
+    package_dir={
+        "kqueue": "kqueue",
+        "kqueue.brokers": "kqueue/brokers",
+        "kqueue.keeper": "kqueue/keeper",
+        "kqueue.stores": "stores",
+    },
     package_data={"kqueue": ["py.typed"]},
 )

@@ -20,12 +20,14 @@ from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.keeper.client import Client
+from kqueue.keeper.starting import Starter
 from kqueue.reports import Finding, RunReport, SweepReport
 from kqueue.retry import RetryPolicy
 from kqueue.runner import Runner
 from kqueue.settling import Desk
 from kqueue.store import Due, JobStore
-from kqueue.stores import open_store
+from kqueue.stores import open_store, shared_url
 from kqueue.sweep import Sweeper
 
 #: Seconds that a job may run before others may take it, unless its add says otherwise.
@@ -94,6 +96,8 @@ class KQueue:
         self._logger = logging.getLogger("kqueue") if logger is None else arguments.logger(logger)
         self._clock = SystemClock()
         self._store = open_store(store) if isinstance(store, str) else arguments.instance("store", store, "claim")
+        url = shared_url(store) if isinstance(store, str) else None
+        self._keepers = PerProcess(lambda: Client(Starter(self._store, url, self._logger), self._logger))
         self._broker = self._make_broker(broker)
         self._doorbell = Doorbell(self._broker, self._clock, self._logger)
         self._sweeper = Sweeper(
@@ -124,6 +128,9 @@ class KQueue:
 
     def close(self) -> None:
         """Close this process's connections. Idempotent; a later call opens again."""
+        keeper = self._keepers.existing()
+        if keeper is not None:
+            keeper.close()
         if self._is_open:
             self._is_open = False
             self._broker.close()
@@ -236,7 +243,13 @@ class KQueue:
     # -- handlers ----------------------------------------------------------------------------------------
 
     def add_handler(
-        self, type: str, function: Callable[[JobInHand], Any], *, delete_on_success: bool = False
+        self,
+        type: str,
+        function: Callable[[JobInHand], Any],
+        *,
+        delete_on_success: bool = False,
+        auto_renew: bool = False,
+        max_runtime: float | None = None,
     ) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
@@ -244,22 +257,45 @@ class KQueue:
         ``job.id``. It deletes the job when the work is done and safe; a run longer than the TTR renews it before.
 
         ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
+        ``auto_renew``: another process renews the lease at each third of the TTR while the handler runs, whatever
+        that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
+        ``max_runtime``: with ``auto_renew``, seconds that the handler may run; then its job is retried with that
+        reason, and what the handler still does to it changes nothing.
+
         Raises ``ValueError`` if the type has a handler.
         """
         job_type = arguments.job_type(type)
         arguments.plain_function(f"handler of {job_type}", function)
-        handler = Handler(function, arguments.flag("delete_on_success", delete_on_success))
+        handler = Handler(
+            function,
+            arguments.flag("delete_on_success", delete_on_success),
+            arguments.flag("auto_renew", auto_renew),
+            None if max_runtime is None else arguments.seconds("max_runtime", max_runtime),
+        )
+        if handler.max_runtime is not None and not handler.auto_renew:
+            raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")
         self._handlers.add(job_type, handler)
         self._crew.get().wake()
 
     def handler(
-        self, type: str, *, delete_on_success: bool = False
+        self,
+        type: str,
+        *,
+        delete_on_success: bool = False,
+        auto_renew: bool = False,
+        max_runtime: float | None = None,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_handler` as a decorator."""
         arguments.job_type(type)
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add_handler(type, function, delete_on_success=delete_on_success)
+            self.add_handler(
+                type,
+                function,
+                delete_on_success=delete_on_success,
+                auto_renew=auto_renew,
+                max_runtime=max_runtime,
+            )
             return function
 
         return register
@@ -308,7 +344,14 @@ class KQueue:
             handlers=self._handlers.all,
             limits=limits,
             mint=self._mint,
+            keeper=self._keepers.get,
         ).run()
+
+    def renew_through(self, descriptor: int) -> None:
+        """For what starts worker processes: leases are renewed by the keeper at the other end of this socket, which
+        this process has inherited, and no process is started for it. See :mod:`kqueue.keeper`.
+        """
+        self._keepers.get().offer(descriptor)
 
     def stop(self) -> None:
         """End ``run_jobs`` after its current job: in all threads, from any thread or a signal handler.

@@ -16,8 +16,10 @@ from kqueue.crew import Crew
 from kqueue.ending import Ending, RunLimits
 from kqueue.errors import BrokerError, KQueueError, StoreError
 from kqueue.execution import Outcome
+from kqueue.following import Following
 from kqueue.handlers import Handler
 from kqueue.ids import IdMint
+from kqueue.lease import Keeper
 from kqueue.reports import RunReport
 from kqueue.retry import backoff
 from kqueue.settling import Desk
@@ -43,9 +45,10 @@ class Runner:
         handlers: Callable[[], Mapping[str, Handler]],
         limits: RunLimits,
         mint: IdMint,
+        keeper: Callable[[], Keeper],
     ) -> None:
         """``open()`` opens what is not open; ``handlers()`` returns a mapping that is replaced, never changed, when
-        a handler comes or goes.
+        a handler comes or goes; ``keeper()`` returns this process's.
         """
         self._open = open
         self._logger = desk.logger
@@ -57,7 +60,7 @@ class Runner:
         self._handlers = handlers
         self._waits = limits.wait
         self._ending = Ending(limits, self._monotonic)
-        self._turns = Turns(desk, crew, handlers, self._ending, mint)
+        self._turns = Turns(desk, crew, handlers, self._ending, mint=mint, following=Following(keeper, desk.policy))
         self._bell = Bell()
         self._served: Mapping[str, Handler] = {}
         self._subscription: Subscription | None = None

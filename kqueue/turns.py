@@ -13,9 +13,11 @@ from kqueue.crew import Crew
 from kqueue.ending import Ending
 from kqueue.errors import BrokerError, KQueueError, LeaseLost
 from kqueue.execution import execute
+from kqueue.following import Following
 from kqueue.handlers import Handler
 from kqueue.ids import IdMint
 from kqueue.job import Row
+from kqueue.lease import Grip
 from kqueue.pointers import judge, stale
 from kqueue.settling import Desk
 from kqueue.store import Selection
@@ -36,7 +38,9 @@ class Turns:
         crew: Crew,
         handlers: Callable[[], Mapping[str, Handler]],
         ending: Ending,
+        *,
         mint: IdMint,
+        following: Following,
     ) -> None:
         self._desk = desk
         self._store = desk.store
@@ -46,6 +50,7 @@ class Turns:
         self._handlers = handlers
         self._ending = ending
         self._mint = mint
+        self._following = following
         self._sizer = Sizer()
         self._watchdog = Watchdog(desk.clock, desk.logger)
         self._unsettled: list[Batch] = []
@@ -57,7 +62,7 @@ class Turns:
         if not self._ending.is_here():
             return
         for batch in self._unsettled:
-            self._crew.let_go(batch)
+            self._let_go(batch)
         self._watchdog.close()
 
     def limits(self) -> Limits:
@@ -73,7 +78,12 @@ class Turns:
         self._watchdog.rest()
         while self._unsettled and self._ending.is_here():
             self._unsettled[0].close()
-            self._crew.let_go(self._unsettled.pop(0))
+            self._let_go(self._unsettled.pop(0))
+
+    def _let_go(self, batch: Batch) -> None:
+        self._crew.let_go(batch)
+        if batch.grip is not None:
+            batch.grip.let_go()
 
     def take(self, subscription: Subscription, reservation: Reservation, limits: Limits) -> None:
         """Claim what was reserved and run it, or give it back if a suspect of another loop is aside.
@@ -153,7 +163,7 @@ class Turns:
         if len(rows) > 1 or not rows[0].suspicion:
             if not quarantine.has_one_loop():
                 batch.deny_solitude()  # another loop has begun since the claim
-            self._run_handlers(batch, alone=len(rows) == 1)
+            self._run_handlers(batch, rows)
             return
         with quarantine.aside(ASIDE_S) as isolated:
             if not isolated:
@@ -165,10 +175,18 @@ class Turns:
             except LeaseLost as error:
                 self._logger.warning("%s", error)
             else:
-                self._run_handlers(batch, alone=True)
+                self._run_handlers(batch, rows)
 
-    def _run_handlers(self, batch: Batch, *, alone: bool) -> None:
+    def _run_handlers(self, batch: Batch, rows: list[Row]) -> None:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
+        grip = batch.grip = self._following.hold(rows, self._handlers(), batch.leased_at)
+        try:
+            self._start_all(batch, grip, alone=len(rows) == 1)
+        finally:
+            if grip is not None:
+                grip.rest()
+
+    def _start_all(self, batch: Batch, grip: Grip | None, *, alone: bool) -> None:
         self._watchdog.watch(batch, alone=alone)
         ending = self._ending
         spent: defaultdict[str, list[float]] = defaultdict(list)
@@ -182,6 +200,8 @@ class Turns:
                 break
             ending.count += 1
             settling = batch.seconds_settling
+            if grip is not None:
+                grip.start(job.id, now)
             interrupt = execute(handler, job, batch)
             if interrupt is not None:
                 raise interrupt

@@ -10,15 +10,17 @@ ROOT = Path(__file__).parents[1]
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
     "values": ("arguments bell clock errors forks handlers ids job payload reports retry window", ""),
-    "contracts": ("broker store", "values"),
+    "contracts": ("broker lease store", "values"),
     "rules": ("pointers rules", "values contracts"),
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
+    "keeper": ("keeper", "values contracts stores"),
     "engine": (
-        "batch crew doorbell ending execution findings quarantine runner settling sweep turns watchdog",
+        "batch crew doorbell ending execution findings following lookout quarantine runner settling sweep turns"
+        " watchdog",
         "values contracts rules",
     ),
-    "queue": ("queue", "values contracts rules brokers stores engine"),
+    "queue": ("queue", "values contracts rules brokers stores keeper engine"),
     "public": ("__init__", "values queue"),
     "programs": ("app demo", "public"),
     "commands": ("add_command cli job_commands terminal", "public programs"),

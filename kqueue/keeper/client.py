@@ -95,17 +95,22 @@ class Client:
                 del self._grips[first]
                 board.give_back(slot)
                 raise
-        if not self._ready.is_set() and min(run.ttr for run in alike) * PART < START_S:
-            self._ready.wait(START_S)
+        try:
+            if not self._ready.is_set() and min(run.ttr for run in alike) * PART < START_S:
+                self._ready.wait(START_S)
+        except BaseException:
+            grip.let_go()
+            raise
         return grip
 
     def close(self) -> None:
         """Let the keeper end, and wait for it, unless something is held. A later hold has a new one."""
         with self._lock:
-            link, listener = self._link, self._listener
-            if link is None or listener is None or self._grips:
+            link, listener, bell = self._link, self._listener, self._bell
+            if link is None or listener is None or bell is None or self._grips:
                 return
             self._link = None
+            bell.ring()
             with suppress(OSError):  # it has gone already
                 link.socket.shutdown(socket.SHUT_RDWR)  # wakes the listening thread, which closes it
         listener.join(PATIENCE_S)
@@ -193,7 +198,7 @@ class Client:
         if self._link is not link:
             return
         if time.monotonic() - began < RESTART_S:
-            time.sleep(RESTART_S)
+            wait_readable([bell], RESTART_S)
         with self._lock:
             if self._link is link:
                 self._link = None

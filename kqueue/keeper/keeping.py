@@ -2,8 +2,8 @@
 
 Theory of operation. A lease is renewed when a third of it has passed since it began, so two renewals may fail
 before it is over. One that falls due soon goes along with those that are due. What has not started is only looked
-at: its worker gives it back if it does not come to it. Times are seconds of the host's monotonic clock, which all
-its processes share.
+at: its worker gives it back if it does not come to it, or renews it before its start. Times are seconds of the
+host's monotonic clock, which all its processes share.
 
 A renewal that finds nothing to renew means that the job is lost, or that it was settled a moment ago: the client
 knows which. One that could not be done is tried again, and the lease is lost only once it is over.
@@ -167,14 +167,12 @@ class Keeping:
         if position > held.said.size:  # the slot is another window's already, and word of that is on its way
             held.at = now + LOOK_S
             return
-        for lease in list(leases.values()):
-            if lease.position <= position:
-                started = progress.started if lease.position == position else math.inf
-                _judge(Entry(client, held.said.slot, held.said.first, lease.hold), lease, started, now, due)
-            elif now < lease.until:
+        for lease in leases.values():
+            if lease.position > position:
                 _await_start(lease, now)
             else:
-                del leases[lease.hold.id]
+                started = progress.started if lease.position == position else math.inf
+                _judge(Entry(client, held.said.slot, held.said.first, lease.hold), lease, started, now, due)
         _plan(held)
 
     def _known(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, _Lease]]:

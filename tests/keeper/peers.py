@@ -22,7 +22,7 @@ from tests.tubes import MINT, PATIENCE_S, run
 
 LOGGER = logging.getLogger("kqueue.tests")
 #: A lease much shorter than users may have: a test waits for a third of it.
-TTR = 0.3
+TTR = 0.5
 
 
 class Peer:

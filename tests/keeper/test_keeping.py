@@ -135,14 +135,16 @@ def test_what_has_ended_is_renewed_until_it_is_let_go() -> None:
     assert worker.renewed_at(700.0) == IDS[:2]
 
 
-def test_what_does_not_start_in_its_lease_is_not_held_any_more() -> None:
+def test_what_does_not_start_in_its_lease_may_start_later_with_another_one() -> None:
+    """Its worker has waited for the keeper, and renews before the start what has become late."""
     worker = Worker(plain(0), plain(1))
     worker.start(0)
     assert worker.renewed_at(20.0) == IDS[:1]
     assert worker.next_at() == 25.0
-    assert worker.renewed_at(60.0) == IDS[:1]
-    worker.start(1)
-    assert worker.renewed_at(80.0) == IDS[:1]
+    assert worker.renewed_at(70.0) == IDS[:1]
+    assert worker.next_at() == 75.0
+    worker.start(1, 74.0)
+    assert worker.renewed_at(75.0) == IDS[1:2]
 
 
 def test_a_job_is_seen_soon_after_its_start_however_late_that_is() -> None:

@@ -8,7 +8,14 @@ the source tree as it is (editable installs, mypy, pytest); ``package_dir`` serv
 from setuptools import setup
 
 setup(
-    packages=["kqueue", "kqueue.brokers", "kqueue.commands", "kqueue.stores", "kqueue.worker"],
+    packages=[
+        "kqueue",
+        "kqueue.brokers",
+        "kqueue.commands",
+        "kqueue.keeper",
+        "kqueue.stores",
+        "kqueue.worker",
+    ],
     package_dir={"kqueue": "kqueue", "kqueue.stores": "stores"},
     package_data={"kqueue": ["py.typed"]},
 )

@@ -20,6 +20,8 @@ from kqueue import arguments
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.execution import Outcome, Wish, outcome
 from kqueue.job import JobInHand, Priority, Row
+from kqueue.lease import Grip
+from kqueue.lookout import Lookout
 from kqueue.retry import RetryPolicy
 from kqueue.settling import Desk, Settling
 from kqueue.store import Held, Settlement, Unget
@@ -57,10 +59,20 @@ class Batch:
         self._started_at = 0.0
         #: The last job that was renewed by itself, and when its lease began, in monotonic seconds.
         self._renewed: tuple[str, float] | None = None
+        #: Of the keeper that renews leases while handlers run, if any of them wants it.
+        self.grip: Grip | None = None
+        self._lookout: Lookout | None = None
+        #: The running job, if it was deleted by its id and not by its handler.
+        self._deleted: Row | None = None
         #: Seconds of handlers' runs that went into settles, which are the store's and not the handlers'.
         self.seconds_settling = 0.0
 
     # -- the loop's --------------------------------------------------------------------------------------
+
+    @property
+    def leased_at(self) -> float:
+        """When the leases of its unstarted jobs began, in monotonic seconds."""
+        return self._leased_at
 
     def start(self, now: float) -> JobInHand | None:
         """The next job to run, or None; the one before has ended. ``now`` in monotonic seconds.
@@ -222,8 +234,34 @@ class Batch:
             with self._lock:
                 if self._running is not row or self._settlement is not None:
                     raise self._refusal(row)
+            at = self._desk.clock.monotonic()
             if self._fails_to_renew(row, None):
                 raise LeaseLost(row.id, row.fence)
+        self._lookout_of(row).renewed(at)
+
+    def lease_lost(self, row: Row) -> bool:
+        """Whether the job is not safely ours any more."""
+        self._check_process()
+        if self._running is not row or self._deleted is row:
+            return True
+        if self._settlement is not None:
+            return row.id in self._settling.lost
+        return self._lookout_of(row).lease_lost()
+
+    def cancelled(self, row: Row) -> bool:
+        """Whether nobody wants its result any more."""
+        self._check_process()
+        if self._running is not row or self._settlement is not None:
+            return self._deleted is row
+        return self._lookout_of(row).cancelled()
+
+    def _lookout_of(self, row: Row) -> Lookout:
+        lookout = self._lookout
+        if lookout is None or lookout.row is not row:
+            desk = self._desk
+            lookout = Lookout(row, desk.store, desk.clock.monotonic, self._leased_at, self.grip)
+            self._lookout = lookout
+        return lookout
 
     def _end(self, row: Row, settlement: Settlement) -> None:
         self._check_process()
@@ -281,6 +319,7 @@ class Batch:
         try:
             self.delete(row)
             if threading.get_ident() != self.thread:
+                self._deleted = row
                 self.settle()
         except (AlreadySettled, LeaseLost):
             return False

@@ -15,6 +15,10 @@ class Handler:
     function: Callable[[JobInHand], Any]
     #: Whether a job whose handler returns is deleted, instead of retried as "not deleted".
     delete_on_success: bool = False
+    #: Whether its jobs' leases are renewed while it runs.
+    auto_renew: bool = False
+    #: Seconds that it may run, with ``auto_renew``; None: without end.
+    max_runtime: float | None = None
 
 
 class Handlers:

@@ -203,6 +203,12 @@ class Holder(Protocol):
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
         """Again later."""
 
+    def lease_lost(self, row: Row) -> bool:
+        """Whether it is not safely ours any more."""
+
+    def cancelled(self, row: Row) -> bool:
+        """Whether nobody wants its result any more."""
+
 
 class JobInHand(Job):
     """The job that a handler is given.
@@ -230,6 +236,30 @@ class JobInHand(Job):
     def renew(self) -> None:
         """Hold the job for another TTR from now. Durable when it returns; raises :class:`~kqueue.LeaseLost`."""
         self._holder.renew(self._row)
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether the job is not safely this handler's any more; a handler that sees True should stop.
+
+        It is True for ever once another worker has taken the job; once it was deleted, retried or given up by
+        someone else; once its keeper could not renew it until its lease was over; and once the run of this handler
+        is over. Without ``auto_renew`` it is also True while its lease is over, until a :meth:`renew` that
+        succeeds. It is False once the handler has settled the job by itself, unless that came too late.
+
+        May be asked as often as one likes: it looks into the store at most once a second, and so may be a second
+        late. Where the store cannot be asked, it says what is known.
+        """
+        return self._holder.lease_lost(self._row)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants the result any more: the job was deleted (``kqueue delete``, ``delete_job(id)``), or
+        the handler has run for longer than its ``max_runtime``. Then :attr:`lease_lost` is True as well.
+
+        A job that another worker has taken and finished is gone like one that was deleted. Asked and known as
+        :attr:`lease_lost` is.
+        """
+        return self._holder.cancelled(self._row)
 
     def unget(self, priority: Priority | str | int | None = None, delay: float = 0) -> None:
         """Give the job back as if it had not run: no try is counted. ``delay`` in seconds.

@@ -27,6 +27,8 @@ from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.keeper.client import Client
+from kqueue.keeper.starting import Starter
 from kqueue.keys import nearest
 from kqueue.limits import Gatekeeper
 from kqueue.observers import Observers
@@ -40,7 +42,7 @@ from kqueue.retry import RetryPolicy
 from kqueue.runner import Runner
 from kqueue.settling import Desk
 from kqueue.store import ALL_TYPES, JobStore, Throttle
-from kqueue.stores import open_store
+from kqueue.stores import open_store, shared_url
 from kqueue.sweep import GRACE_S, Sweeper
 from kqueue.telling import Telling
 from kqueue.why import MOST_AHEAD, Answer, Facts, why
@@ -110,6 +112,8 @@ class KQueue:
         self._logger = logging.getLogger("kqueue") if logger is None else arguments.logger(logger)
         self._clock = SystemClock()
         self._store = open_store(store) if isinstance(store, str) else arguments.instance("store", store, "claim")
+        url = shared_url(store) if isinstance(store, str) else None
+        self._keepers = PerProcess(lambda: Client(Starter(self._store, url, self._logger), self._logger))
         self._broker = self._make_broker(broker)
         self._observers = Observers(self._logger)
         self._telling = Telling(
@@ -191,6 +195,9 @@ class KQueue:
 
     def close(self) -> None:
         """Close this process's connections. Idempotent; a later call opens again."""
+        keeper = self._keepers.existing()
+        if keeper is not None:
+            keeper.close()
         if self._is_open:
             self._is_open = False
             self._broker.close()
@@ -315,6 +322,8 @@ class KQueue:
         *,
         delete_on_success: bool = False,
         retry: RetryPolicy | None = None,
+        auto_renew: bool = False,
+        max_runtime: float | None = None,
     ) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
@@ -324,12 +333,23 @@ class KQueue:
         ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
         ``retry``: the type's retry policy, as by :meth:`options`. A handler may return a :class:`~kqueue.Result`,
         and return or raise a :class:`~kqueue.Snooze`.
+        ``auto_renew``: another process renews the lease at each third of the TTR while the handler runs, whatever
+        that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
+        ``max_runtime``: with ``auto_renew``, seconds that the handler may run; then its job is retried with that
+        reason, and what the handler still does to it changes nothing.
 
         Raises ``ValueError`` if the type has a handler, or a retry policy and another is given.
         """
         job_type = arguments.job_type(type)
         arguments.plain_function(f"handler of {job_type}", function)
-        handler = Handler(function, arguments.flag("delete_on_success", delete_on_success))
+        handler = Handler(
+            function,
+            arguments.flag("delete_on_success", delete_on_success),
+            arguments.flag("auto_renew", auto_renew),
+            None if max_runtime is None else arguments.seconds("max_runtime", max_runtime),
+        )
+        if handler.max_runtime is not None and not handler.auto_renew:
+            raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")
         self._handlers.refuse_second(job_type)
         if retry is not None:
             self._options.set(job_type, {"retry": retry})
@@ -337,13 +357,26 @@ class KQueue:
         self._crew.get().wake()
 
     def handler(
-        self, type: str, *, delete_on_success: bool = False, retry: RetryPolicy | None = None
+        self,
+        type: str,
+        *,
+        delete_on_success: bool = False,
+        retry: RetryPolicy | None = None,
+        auto_renew: bool = False,
+        max_runtime: float | None = None,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_handler` as a decorator."""
         arguments.job_type(type)
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add_handler(type, function, delete_on_success=delete_on_success, retry=retry)
+            self.add_handler(
+                type,
+                function,
+                delete_on_success=delete_on_success,
+                retry=retry,
+                auto_renew=auto_renew,
+                max_runtime=max_runtime,
+            )
             return function
 
         return register
@@ -468,7 +501,14 @@ class KQueue:
             handlers=self._handlers.all,
             limits=limits,
             mint=self._mint,
+            keeper=self._keepers.get,
         ).run()
+
+    def renew_through(self, descriptor: int) -> None:
+        """For what starts worker processes: leases are renewed by the keeper at the other end of this socket, which
+        this process has inherited, and no process is started for it. See :mod:`kqueue.keeper`.
+        """
+        self._keepers.get().offer(descriptor)
 
     def stop(self) -> None:
         """End ``run_jobs`` after its current job: in all threads, from any thread or a signal handler.

@@ -19,8 +19,10 @@ from kqueue.crew import Crew
 from kqueue.ending import Ending, RunLimits
 from kqueue.errors import BrokerError, KQueueError, StoreError
 from kqueue.execution import Outcome
+from kqueue.following import Following
 from kqueue.handlers import Handler
 from kqueue.ids import IdMint
+from kqueue.lease import Keeper
 from kqueue.pauses import holds_up
 from kqueue.reports import RunReport
 from kqueue.retry import backoff
@@ -48,9 +50,10 @@ class Runner:
         handlers: Callable[[], Mapping[str, Handler]],
         limits: RunLimits,
         mint: IdMint,
+        keeper: Callable[[], Keeper],
     ) -> None:
         """``open()`` opens what is not open; ``handlers()`` returns a mapping that is replaced, never changed, when
-        a handler comes or goes.
+        a handler comes or goes; ``keeper()`` returns this process's.
         """
         self._open = open
         self._logger = desk.logger
@@ -65,7 +68,9 @@ class Runner:
         self._handlers = handlers
         self._waits = limits.wait
         self._ending = Ending(limits, self._monotonic)
-        self._turns = Turns(desk, crew, handlers, self._ending, mint)
+        self._turns = Turns(
+            desk, crew, handlers, self._ending, mint=mint, following=Following(keeper, desk.retry_in)
+        )
         self._bell = Bell()
         #: What the subscription goes by: the handlers, and what is paused.
         self._served: Mapping[str, Handler] = {}

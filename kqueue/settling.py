@@ -66,6 +66,10 @@ class Desk:
         run_at, put_at = self._again(row, wish)
         return Retry(row.id, row.fence, run_at, reason, put_at)
 
+    def retry_in(self, row: Row) -> float | None:
+        """Seconds until the job runs again if this run of it fails; None if it is dead then."""
+        return None if self.options.of(row.type).retry.is_used_up(row.failures + 1) else self._delay(row, None)
+
     def _again(self, row: Row, wish: Wish) -> tuple[float, float | None]:
         """(``run_at``, ``put_at``) of a row that comes back."""
         seconds = self._delay(row, wish.error) if wish.seconds is None else wish.seconds

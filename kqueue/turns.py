@@ -13,6 +13,7 @@ from kqueue.crew import Crew
 from kqueue.ending import Ending
 from kqueue.errors import BrokerError, KQueueError, LeaseLost
 from kqueue.execution import execute
+from kqueue.following import Following
 from kqueue.handlers import Handler
 from kqueue.ids import IdMint
 from kqueue.job import Row
@@ -36,7 +37,9 @@ class Turns:
         crew: Crew,
         handlers: Callable[[], Mapping[str, Handler]],
         ending: Ending,
+        *,
         mint: IdMint,
+        following: Following,
     ) -> None:
         self._desk = desk
         self._store = desk.store
@@ -46,6 +49,7 @@ class Turns:
         self._handlers = handlers
         self._ending = ending
         self._mint = mint
+        self._following = following
         self._sizer = Sizer()
         self._watchdog = Watchdog(desk.clock, desk.logger)
         self._unsettled: list[Batch] = []
@@ -57,7 +61,7 @@ class Turns:
         if not self._ending.is_here():
             return
         for batch in self._unsettled:
-            self._crew.let_go(batch)
+            self._let_go(batch)
         self._watchdog.close()
 
     def limits(self) -> Limits:
@@ -74,7 +78,12 @@ class Turns:
         self._watchdog.rest()
         while self._unsettled and self._ending.is_here():
             self._unsettled[0].close()
-            self._crew.let_go(self._unsettled.pop(0))
+            self._let_go(self._unsettled.pop(0))
+
+    def _let_go(self, batch: Batch) -> None:
+        self._crew.let_go(batch)
+        if batch.grip is not None:
+            batch.grip.let_go()
 
     def take(self, subscription: Subscription, reservation: Reservation, limits: Limits) -> None:
         """Claim what was reserved and run it, or give it back if a suspect of another loop is aside.
@@ -161,7 +170,7 @@ class Turns:
         if len(rows) > 1 or not rows[0].suspicion:
             if not quarantine.has_one_loop():
                 batch.deny_solitude()  # another loop has begun since the claim
-            self._run_handlers(batch, alone=len(rows) == 1)
+            self._run_handlers(batch, rows)
             return
         with quarantine.aside(ASIDE_S) as isolated:
             if not isolated:
@@ -173,15 +182,18 @@ class Turns:
             except LeaseLost as error:
                 self._desk.telling.warn(rows[0], error)
             else:
-                self._run_handlers(batch, alone=True)
+                self._run_handlers(batch, rows)
 
-    def _run_handlers(self, batch: Batch, *, alone: bool) -> None:
+    def _run_handlers(self, batch: Batch, rows: list[Row]) -> None:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
-        self._watchdog.watch(batch, alone=alone)
+        batch.grip = self._following.hold(rows, self._handlers(), batch.leased_at)
         spent: defaultdict[str, list[float]] = defaultdict(list)
+        self._watchdog.watch(batch, alone=len(rows) == 1)
         try:
             self._call_handlers(batch, spent)
         finally:
+            if batch.grip is not None:
+                batch.grip.rest()
             if self._ending.is_here():
                 self._desk.telling.ran(spent)
         for type, seconds in spent.items():
@@ -189,7 +201,7 @@ class Turns:
 
     def _call_handlers(self, batch: Batch, spent: defaultdict[str, list[float]]) -> None:
         """Adds to ``spent``, by type, the seconds of each."""
-        ending, heard = self._ending, batch.is_heard
+        ending, heard, grip = self._ending, batch.is_heard, batch.grip
         now = self._monotonic()
         while not ending.is_over(now):
             job = batch.start(now)
@@ -202,6 +214,8 @@ class Turns:
                 now = batch.tell_start()
             ending.count += 1
             settling = batch.seconds_settling
+            if grip is not None:
+                grip.start(job.id, now)
             try:
                 interrupt = execute(handler, job, batch)
             finally:

@@ -21,6 +21,7 @@ if __name__ != "kqueue.stores":
         " import kqueue.stores, and take KQueue's source folder off sys.path"
     )
 
+import os
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
@@ -29,7 +30,7 @@ from kqueue.store import JobStore
 from kqueue.stores.memory import MemoryStore
 from kqueue.stores.sqlite import SqliteStore
 
-__all__ = ["MemoryStore", "SqliteStore", "open_store"]
+__all__ = ["MemoryStore", "SqliteStore", "open_store", "shared_url"]
 
 _SQLITE: Final = "sqlite:///"
 _MONGO: Final = ("mongodb://", "mongodb+srv://")
@@ -52,6 +53,17 @@ def open_store(url: str) -> JobStore:
         return _mongo(url)
     # The rest of the URL may hold a password, so it is not repeated.
     raise ValueError(f"store: expected one of {_FORMS}; got one that starts with {url.partition('/')[0]!r:.40}")
+
+
+def shared_url(url: str) -> str | None:
+    """``url``, which :func:`open_store` takes, for another process, whatever folder that is in; None if no other
+    process can open the store.
+    """
+    if not url.startswith(_SQLITE):
+        return None if url == "memory:" else url
+    path, mark, query = url.removeprefix(_SQLITE).partition("?")
+    absolute = os.path.abspath(unquote(path)).replace("%", "%25").replace("?", "%3F")
+    return f"{_SQLITE}{absolute}{mark}{query}"
 
 
 def _sqlite(url: str) -> JobStore:

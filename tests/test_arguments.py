@@ -49,6 +49,16 @@ def test_a_ttr_below_a_second_is_refused(value: object) -> None:
         arguments.number("ttr", value, 1)
 
 
+@pytest.mark.parametrize("value", [0, 0.0, -1, math.nan, math.inf, "5", None, True])
+def test_bad_seconds(value: object) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"^max_runtime: .*got "):
+        arguments.seconds("max_runtime", value)
+
+
+def test_good_seconds() -> None:
+    assert [arguments.seconds("max_runtime", value) for value in (0.001, 600)] == [0.001, 600.0]
+
+
 @pytest.mark.parametrize("value", [-1, 1.0, "1", True, None])
 def test_bad_whole_numbers(value: object) -> None:
     with pytest.raises((ValueError, TypeError), match="^count_limit: "):

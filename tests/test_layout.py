@@ -14,17 +14,18 @@ ROOMS = {
         " reasons reports results retry schedule window",
         "",
     ),
-    "contracts": ("broker store", "values"),
+    "contracts": ("broker lease store", "values"),
     "rules": ("pointers rules", "values contracts"),
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
+    "keeper": ("keeper", "values contracts stores"),
     "engine": (
-        "adding batch chores counters crew cron dead doctor doorbell ending execution findings limits outages"
-        " pauses presence quarantine runner settling sweep telling turns watchdog why",
+        "adding batch chores counters crew cron dead doctor doorbell ending execution findings following limits"
+        " lookout outages pauses presence quarantine runner settling sweep telling turns watchdog why",
         "values contracts rules",
     ),
     "configuration": ("config keys layers", "values brokers stores"),
-    "queue": ("queue", "values contracts rules brokers stores engine configuration"),
+    "queue": ("queue", "values contracts rules brokers stores keeper engine configuration"),
     "public": ("__init__", "values engine queue"),
     "programs": ("app demo", "public"),
     "worker": ("worker", "values contracts engine public programs"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kqueue.errors import StoreError
-from kqueue.stores import MemoryStore, SqliteStore, open_store
+from kqueue.stores import MemoryStore, SqliteStore, open_store, shared_url
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +34,24 @@ def test_a_relative_file(url, name, tmp_path, monkeypatch):
     store.open()
     store.close()
     assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:///jobs.db", "sqlite:///my%20jobs%3F%25.db?synchronous=OFF", "sqlite:////tmp/a%2Fb.db?busy_timeout=1"],
+)
+def test_a_url_for_other_processes_names_the_same_file_in_any_folder(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here, shared = open_store(url).address, shared_url(url)
+    assert shared is not None
+    monkeypatch.chdir("/")
+    assert open_store(shared).address == here
+    assert shared.partition("?")[2] == url.partition("?")[2]
+
+
+def test_what_no_other_process_can_open_has_no_url_for_it():
+    assert shared_url("memory:") is None
+    assert shared_url("mongodb://host:1/app?w=1") == "mongodb://host:1/app?w=1"
 
 
 def test_an_absolute_file(tmp_path):

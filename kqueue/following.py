@@ -1,0 +1,42 @@
+"""Which jobs of a window have leases that follow their handlers, and what their keeper has to know of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from kqueue.handlers import Handler
+from kqueue.job import Row
+from kqueue.lease import Grip, Hold, Keeper
+
+
+class Following:
+    """Of one loop."""
+
+    def __init__(self, keeper: Callable[[], Keeper], retry_in: Callable[[Row], float | None]) -> None:
+        """``keeper()`` returns this process's. ``retry_in(row)``: seconds until it runs again if this run fails;
+        None if it is dead then.
+        """
+        self._keeper = keeper
+        self._retry_in = retry_in
+        self._handlers: Mapping[str, Handler] = {}
+        self._renewed: dict[str, Handler] = {}
+
+    def hold(self, rows: Sequence[Row], handlers: Mapping[str, Handler], leased_at: float) -> Grip | None:
+        """Have the keeper hold those of ``rows``, which are about to start in this order, whose handler wants it;
+        None if there are none. ``handlers`` is a mapping that is replaced, never changed.
+
+        ``leased_at``: when the leases began, in monotonic seconds.
+        """
+        if handlers is not self._handlers:
+            self._handlers = handlers
+            self._renewed = {type: handler for type, handler in handlers.items() if handler.auto_renew}
+        if not self._renewed:
+            return None
+        window = {row.id: self._hold_of(row) for row in rows}
+        return self._keeper().hold(window, leased_at) if any(window.values()) else None
+
+    def _hold_of(self, row: Row) -> Hold | None:
+        handler = self._renewed.get(row.type)
+        if handler is None:
+            return None
+        if handler.max_runtime is None:
+            return Hold(row.id, row.fence, row.ttr)
+        return Hold(row.id, row.fence, row.ttr, handler.max_runtime, self._retry_in(row))

@@ -1,0 +1,18 @@
+"""The keeper of one worker: ``python -m kqueue.keeper DESCRIPTOR``, as :mod:`kqueue.keeper.starting` runs it.
+
+It ends when its worker has gone or has closed the socket, which is the inherited file ``DESCRIPTOR``.
+"""
+
+import logging
+import os
+import socket
+import sys
+
+from kqueue.keeper.server import Server
+from kqueue.stores import open_store
+
+if __name__ == "__main__":
+    server = Server(open_store, logging.getLogger("kqueue"))
+    server.add(socket.socket(fileno=int(sys.argv[1])))
+    server.serve(until_alone=True)
+    os._exit(0)  # whatever a store's thread may still wait for

@@ -1,0 +1,281 @@
+"""The worker's side: says what is held, and hears what is lost.
+
+A thread listens, and everything is said by whoever has something to say, in one write that does not wait. What the
+socket does not take is not queued: the listening thread says all that is held anew once it takes more. So a keeper
+that does not read costs no memory and no time; one that ends is replaced, and told all that is held.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from kqueue.bell import Bell, wait_readable
+from kqueue.errors import KQueueError
+from kqueue.keeper.board import Board
+from kqueue.keeper.keeping import PART
+from kqueue.keeper.messages import (
+    VERSION,
+    Answer,
+    Forget,
+    Hello,
+    LetGo,
+    Lines,
+    Ready,
+    Told,
+    Trouble,
+    Window,
+    answer,
+    encode,
+    runs,
+)
+from kqueue.keeper.starting import FAILURES, PATIENCE_S, Link, Starter
+from kqueue.lease import Hold, Word
+
+#: Seconds that a keeper may take to be there: Python starts, and imports a driver, on a busy machine.
+START_S = 3.0
+#: Seconds without anything to hold after which the keeper is let go.
+IDLE_S = 60.0
+#: Seconds between two attempts to say what the socket did not take.
+BEHIND_S = 0.02
+#: Keepers that are tried for one hold: one that was offered, some processes, a thread.
+ATTEMPTS = FAILURES + 3
+#: Seconds between two keepers that end at once.
+RESTART_S = 1.0
+#: Bytes read at a time.
+READ_BYTES = 2**16
+
+
+class Client:
+    """A :class:`kqueue.lease.Keeper` in another process. Of one process, shared by its threads; see the module's
+    text. Nothing is started before the first :meth:`hold`.
+    """
+
+    def __init__(self, starter: Starter, logger: logging.Logger) -> None:
+        self._starter = starter
+        self._logger = logger
+        self._pid = os.getpid()
+        #: Guards what follows. Held while a keeper is started, never while one is waited for.
+        self._lock = threading.Lock()
+        self._board: Board | None = None
+        self._grips: dict[int, _Grip] = {}
+        #: The serial number of the next job. 0 is what an unused slot says.
+        self._serial = 1
+        self._link: Link | None = None
+        self._listener: threading.Thread | None = None
+        #: What is left of a message, and whether all is to be said anew after it.
+        self._rest = b""
+        self._is_behind = False
+        #: Wakes the listening thread.
+        self._bell: Bell | None = None
+        self._ready = threading.Event()
+
+    def offer(self, descriptor: int) -> None:
+        """There is a keeper at the other end of this socket, inherited from who started this process: none of our
+        own is needed.
+        """
+        self._starter.offer(socket.socket(fileno=descriptor))
+
+    def hold(self, window: Mapping[str, Hold | None], leased_at: float) -> "_Grip":
+        """See :meth:`kqueue.lease.Keeper.hold`."""
+        alike = runs(window.values())
+        positions = {id: position for position, id in enumerate(window)}
+        with self._lock:
+            self._board = board = self._board or Board()
+            first, self._serial = self._serial, self._serial + len(window) + 1
+            slot = board.take()
+            said = encode(Window(slot, first, len(window), leased_at, alike))
+            grip = self._grips[first] = _Grip(self, board, slot, first=first, positions=positions, said=said)
+            try:
+                self._say(said)
+            except BaseException:
+                del self._grips[first]
+                board.give_back(slot)
+                raise
+        try:
+            if not self._ready.is_set() and min(run.ttr for run in alike) * PART < START_S:
+                self._ready.wait(START_S)
+        except BaseException:
+            grip.let_go()
+            raise
+        return grip
+
+    def close(self) -> None:
+        """Let the keeper end, and wait for it, unless something is held. A later hold has a new one."""
+        with self._lock:
+            link, listener, bell = self._link, self._listener, self._bell
+            if link is None or listener is None or bell is None or self._grips:
+                return
+            self._link = None
+            bell.ring()
+            with suppress(OSError):  # it has gone already
+                link.socket.shutdown(socket.SHUT_RDWR)  # wakes the listening thread, which closes it
+        listener.join(PATIENCE_S)
+
+    # -- a grip's ----------------------------------------------------------------------------------------
+
+    def is_here(self) -> bool:
+        """Whether this is the process that holds. In a forked child nothing is to be touched."""
+        return os.getpid() == self._pid
+
+    def let_go(self, grip: "_Grip") -> None:
+        """See :meth:`kqueue.lease.Grip.let_go`."""
+        with self._lock:
+            if self._grips.pop(grip.first, None) is not None:
+                if self._link is not None:
+                    self._say(encode(LetGo(grip.slot)))
+                grip.board.give_back(grip.slot)
+
+    # -- saying it, under the lock -----------------------------------------------------------------------
+
+    def _say(self, message: bytes) -> None:
+        """``message`` is part of what is held already, so that all can be said anew. Never waits."""
+        link = self._link
+        if link is None:
+            self._begin()
+        elif self._rest or self._is_behind:
+            self._is_behind = True
+        else:
+            self._rest = message
+            try:
+                self._send(link)
+            except OSError:
+                self._begin()  # at once: the listening thread may not come to it once the handler runs
+            else:
+                if self._rest and self._bell is not None:
+                    self._bell.ring()
+
+    def _send(self, link: Link) -> None:
+        """What is left, as far as the socket takes it. Raises ``OSError`` if there is no keeper any more."""
+        while self._rest or self._is_behind:
+            if not self._rest:
+                self._is_behind = False
+                self._rest = b"".join([encode(Forget()), *(grip.said for grip in self._grips.values())])
+            try:
+                self._rest = self._rest[link.socket.send(self._rest) :]
+            except BlockingIOError:
+                return
+
+    def _begin(self) -> None:
+        """Have a keeper, and tell it all."""
+        self._board = board = self._board or Board()
+        self._bell = bell = self._bell or Bell()
+        self._ready.clear()
+        for _ in range(ATTEMPTS):
+            try:
+                link = self._starter.connect()
+            except OSError as error:
+                raise KQueueError(f"no keeper of leases can be started: {error}") from error
+            self._link, self._rest, self._is_behind = link, b"", True
+            self._listener = threading.Thread(
+                target=self._listen, args=(link, bell), name="kqueue-held", daemon=True
+            )
+            try:
+                hello = encode(Hello(VERSION, self._pid, self._starter.url))
+                socket.send_fds(link.socket, [hello], [board.fileno()])
+                link.socket.setblocking(False)
+                self._send(link)
+            except OSError:
+                link.socket.close()
+            else:
+                self._listener.start()
+                return
+        raise KQueueError("no keeper of leases can be reached")
+
+    # -- the listening thread ----------------------------------------------------------------------------
+
+    def _listen(self, link: Link, bell: Bell) -> None:
+        began = time.monotonic()
+        try:
+            self._hear_all(link, bell)
+        except (OSError, ValueError) as error:
+            self._logger.warning("the keeper of leases is lost: %s", error)
+        link.socket.close()
+        link.end()
+        if self._link is not link:
+            return
+        if time.monotonic() - began < RESTART_S:
+            wait_readable([bell], RESTART_S)
+        with self._lock:
+            if self._link is link:
+                self._link = None
+                if self._grips:
+                    self._logger.warning("the keeper of leases has ended; another one takes over")
+                    self._begin()
+
+    def _hear_all(self, link: Link, bell: Bell) -> None:
+        """Until the keeper ends, or is not needed any more."""
+        lines = Lines()
+        while self._link is link:
+            is_behind = bool(self._rest or self._is_behind)
+            woken = wait_readable([link.socket, bell], BEHIND_S if is_behind else IDLE_S)
+            bell.answer()
+            if link.socket.fileno() in woken:
+                data = link.socket.recv(READ_BYTES)
+                if not data:
+                    return
+                for line in lines.feed(data):
+                    self._hear(answer(line))
+            with self._lock:
+                if self._link is link and not (woken or is_behind or self._grips):
+                    self._link = None
+                elif self._link is link:
+                    self._send(link)
+
+    def _hear(self, said: Answer) -> None:
+        match said:
+            case Ready():
+                self._starter.heard()
+                self._ready.set()
+            case Trouble(text):
+                self._logger.warning("%s", text)
+            case Told(first, id, word):
+                grip = self._grips.get(first)
+                if grip is not None:
+                    grip.words[id] = word
+                    if word is Word.OVER:
+                        self._logger.warning(
+                            "job %s ran longer than max_runtime: it is given up, and what its handler still does to"
+                            " it changes nothing",
+                            id,
+                        )
+
+
+class _Grip:
+    """A :class:`kqueue.lease.Grip`."""
+
+    __slots__ = ("_client", "_positions", "board", "first", "said", "slot", "words")
+
+    def __init__(
+        self, client: Client, board: Board, slot: int, *, first: int, positions: dict[str, int], said: bytes
+    ) -> None:
+        self._client = client
+        self._positions = positions
+        self.board = board
+        self.slot = slot
+        self.first = first
+        #: As it is said to a keeper.
+        self.said = said
+        #: What it has told, by id.
+        self.words: dict[str, Word] = {}
+
+    def start(self, id: str, now: float) -> None:
+        """See :meth:`kqueue.lease.Grip.start`."""
+        self.board.write(self.slot, self.first + self._positions[id], now)
+
+    def rest(self) -> None:
+        """See :meth:`kqueue.lease.Grip.rest`."""
+        if self._client.is_here():
+            self.board.write(self.slot, self.first + len(self._positions), 0.0)
+
+    def let_go(self) -> None:
+        """See :meth:`kqueue.lease.Grip.let_go`."""
+        if self._client.is_here():
+            self._client.let_go(self)
+
+    def word(self, id: str) -> Word | None:
+        """See :meth:`kqueue.lease.Grip.word`."""
+        return self.words.get(id)

@@ -1,0 +1,120 @@
+"""How a worker gets its keeper: one that its parent runs, a process of its own, or else a thread."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kqueue.keeper.server import Server
+from kqueue.store import JobStore
+
+#: Seconds that the end of a keeper is waited for.
+PATIENCE_S = 5.0
+#: Processes that ended before they said a word, in a row, after which a thread must do.
+FAILURES = 3
+#: What asks a worker to end, and is often sent to all of its group. Its last jobs still need their leases.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Link(NamedTuple):
+    """A keeper."""
+
+    socket: socket.socket
+    #: Called once, when the socket is closed: waits until the keeper has ended.
+    end: Callable[[], None]
+
+
+class Starter:
+    """Of one worker process."""
+
+    def __init__(self, store: JobStore, url: str | None, logger: logging.Logger) -> None:
+        """``url``: the store's, None if no other process can open it."""
+        self._store = store
+        self._url = url
+        self._logger = logger
+        self._offered: list[socket.socket] = []
+        self._failures = 0
+
+    @property
+    def url(self) -> str:
+        """What names the store to the keeper."""
+        return self._store.address if self._url is None else self._url
+
+    def offer(self, link: socket.socket) -> None:
+        """There is a keeper at the other end of ``link``, to be taken before any is started."""
+        self._offered.append(link)
+
+    def connect(self) -> Link:
+        """The next keeper to be tried."""
+        if self._url is None:
+            return in_thread(self._store, self._logger)
+        if self._offered:
+            return Link(self._offered.pop(), lambda: None)
+        self._failures += 1
+        if self._failures <= FAILURES:
+            try:
+                return in_process()
+            except OSError as error:
+                reason = f"{type(error).__name__}: {error}"
+        else:
+            reason = f"it ended {FAILURES} times before it was there"
+        self._logger.warning(
+            "no process can be started that renews leases, so a thread does: a handler that keeps the interpreter's"
+            " lock for longer than its TTR will lose its lease (%s)",
+            reason,
+        )
+        return in_thread(self._store, self._logger)
+
+    def heard(self) -> None:
+        """The keeper has said a word."""
+        self._failures = 0
+
+
+def in_process() -> Link:
+    """A process of its own. Raises ``OSError`` if it cannot be started.
+
+    It finds its modules where this process does; the store's URL goes through the socket, since it may hold a
+    password.
+    """
+    ours, theirs = socket.socketpair()
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    number = str(theirs.fileno())
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited, so it never sees one of them
+    try:
+        process = subprocess.Popen(  # noqa: S603 (ourselves)
+            [sys.executable, "-P", "-m", "kqueue.keeper", number],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        theirs.close()
+
+    def end() -> None:
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    return Link(ours, end)
+
+
+def in_thread(store: JobStore, logger: logging.Logger) -> Link:
+    """A thread of this process, for a store that no other process can open."""
+    ours, theirs = socket.socketpair()
+    server = Server(lambda _: store, logger)
+    server.add(theirs)
+    thread = threading.Thread(target=server.serve, kwargs={"until_alone": True}, name="kqueue-keeper", daemon=True)
+    thread.start()
+    return Link(ours, lambda: thread.join(PATIENCE_S))

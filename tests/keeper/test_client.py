@@ -1,0 +1,418 @@
+"""The worker's side, with a keeper that the test plays, and with a real one."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kqueue.errors import KQueueError
+from kqueue.keeper import board
+from kqueue.keeper.client import Client
+from kqueue.keeper.keeping import Progress
+from kqueue.keeper.messages import (
+    Answer,
+    Forget,
+    Hello,
+    LetGo,
+    Lines,
+    Ready,
+    Request,
+    Told,
+    Trouble,
+    Window,
+    encode,
+    request,
+)
+from kqueue.keeper.starting import Starter
+from kqueue.lease import Hold, Word
+from kqueue.stores.memory import MemoryStore
+from kqueue.stores.sqlite import SqliteStore
+from tests.flows.processes import run_in_child
+from tests.keeper.peers import LOGGER, TTR, claimed, hold_of, the_row
+from tests.tubes import MINT, PATIENCE_S, await_true, run
+
+IDS = MINT.make(3)
+URL = "sqlite:////nobody/opens.it"
+
+
+class FakeKeeper:
+    """The other end of a client's socket. It reads only when it is asked to."""
+
+    def __init__(self, client: Client) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(PATIENCE_S)
+        client.offer(theirs.detach())
+        self._lines = Lines()
+        self._heard: list[bytes] = []
+        self.board = -1
+
+    def hear(self) -> Request:
+        while not self._heard:
+            data, descriptors, _, _ = socket.recv_fds(self.socket, 65536, 1)
+            self.board = descriptors[0] if descriptors else self.board
+            assert data, "it has closed"
+            self._heard += self._lines.feed(data)
+        return request(self._heard.pop(0))
+
+    def welcome(self) -> None:
+        """What every client begins with; it has nothing else to say before."""
+        assert isinstance(self.hear(), Hello)
+        assert self.hear() == Forget()
+        self.say(Ready())
+
+    def say(self, *said: Answer) -> None:
+        self.socket.sendall(b"".join(map(encode, said)))
+
+    def look(self, window: Request) -> int:
+        """The position of the job that runs, as the board says."""
+        assert isinstance(window, Window)
+        return board.read(self.board, window.slot).serial - window.first
+
+
+def windows(*ids: str, ttr: float = 60.0) -> dict[str, Hold | None]:
+    return {id: Hold(id, 1, ttr) for id in ids}
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client(Starter(MemoryStore(), URL, LOGGER), LOGGER)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def another(client: Client) -> Iterator[Callable[[], FakeKeeper]]:
+    """Call it for the keeper that the client takes next."""
+    made: list[FakeKeeper] = []
+
+    def make() -> FakeKeeper:
+        made.append(FakeKeeper(client))
+        return made[-1]
+
+    yield make
+    for keeper in made:
+        keeper.socket.close()
+        if keeper.board >= 0:
+            os.close(keeper.board)
+
+
+@pytest.fixture
+def keeper(another: Callable[[], FakeKeeper]) -> FakeKeeper:
+    return another()
+
+
+def held(client: Client, *ids: str) -> Window:
+    """What was held under those ids, as it is said to a keeper."""
+    said = [request(grip.said) for grip in client._grips.values()]
+    (window,) = [one for one in said if isinstance(one, Window) and list(one.runs[0].ids) == list(ids)]
+    return window
+
+
+def test_it_says_who_it_is_what_it_holds_and_what_it_lets_go(client: Client, keeper: FakeKeeper) -> None:
+    began = time.monotonic()
+    grip = client.hold({IDS[0]: Hold(IDS[0], 1, 60.0), IDS[1]: None, IDS[2]: Hold(IDS[2], 1, 60.0)}, began)
+    assert keeper.hear() == Hello(1, os.getpid(), URL)
+    assert keeper.hear() == Forget()
+    window = keeper.hear()
+    assert isinstance(window, Window)
+    assert (window.size, window.leased_at) == (3, began)
+    assert [(found.position, list(found.ids)) for found in window.runs] == [(0, IDS[:1]), (2, IDS[2:])]
+    assert keeper.look(window) < 0
+    for position, id in enumerate(IDS):
+        grip.start(id, began + position)
+        assert keeper.look(window) == position
+    assert board.read(keeper.board, window.slot) == Progress(window.first + 2, began + 2)
+    grip.rest()
+    assert keeper.look(window) == 3
+    grip.let_go()
+    grip.let_go()
+    again = client.hold(windows(IDS[0]), began)
+    assert keeper.hear() == LetGo(window.slot)
+    following = keeper.hear()
+    assert isinstance(following, Window)
+    assert following.slot == window.slot
+    assert keeper.look(following) < 0
+    again.let_go()
+
+
+def test_it_hears_what_is_lost_and_what_is_over(
+    client: Client, keeper: FakeKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    grip = client.hold(windows(*IDS), 0.0)
+    window = held(client, *IDS)
+    assert grip.word(IDS[0]) is None
+    keeper.say(
+        Ready(),
+        Told(window.first - 1, IDS[2], Word.LOST),
+        Trouble("the store is away"),
+        Told(window.first, IDS[0], Word.LOST),
+        Told(window.first, IDS[1], Word.OVER),
+    )
+    await_true(lambda: grip.word(IDS[1]) is Word.OVER)
+    assert (grip.word(IDS[0]), grip.word(IDS[2])) == (Word.LOST, None)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "the store is away",
+        f"job {IDS[1]} ran longer than max_runtime",
+    ]
+    grip.let_go()
+
+
+def test_it_waits_for_a_new_keeper_only_where_a_lease_is_short(client: Client, keeper: FakeKeeper) -> None:
+    long = client.hold(windows(IDS[0]), 0.0)  # returns although the keeper has said nothing
+    begun = threading.Event()
+    grips = []
+
+    def hold() -> None:
+        begun.set()
+        grips.append(client.hold(windows(IDS[1], ttr=1.0), 0.0))
+
+    thread = run(hold)
+    begun.wait()
+    assert isinstance(keeper.hear(), Hello)
+    assert keeper.hear() == Forget()
+    assert [keeper.hear(), keeper.hear()] == [held(client, IDS[0]), held(client, IDS[1])]
+    assert grips == []
+    keeper.say(Ready())
+    thread.join(PATIENCE_S)
+    for grip in (long, *grips):
+        grip.let_go()
+
+
+def test_a_keeper_that_does_not_read_holds_nobody_up_and_hears_all_when_it_does(
+    client: Client, keeper: FakeKeeper
+) -> None:
+    first = client.hold(windows(IDS[0]), 0.0)
+    keeper.welcome()
+    assert keeper.hear() == held(client, IDS[0])
+    many = [client.hold(windows(*MINT.make(500)), 0.0) for _ in range(100)]
+    for grip in many:
+        grip.let_go()
+    last = client.hold(windows(IDS[1]), 0.0)
+    there: dict[int, Request] = {}
+    while list(there.values()) != [held(client, IDS[0]), held(client, IDS[1])]:
+        match keeper.hear():
+            case Forget():
+                there.clear()
+            case LetGo(slot):
+                there.pop(slot, None)
+            case Window(slot=slot) as window:
+                there[slot] = window
+    first.let_go()
+    last.let_go()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A keeper that ends at once is replaced at once."""
+    monkeypatch.setattr("kqueue.keeper.client.RESTART_S", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_keeper_that_ends_is_replaced_and_told_all(
+    client: Client, keeper: FakeKeeper, another: Callable[[], FakeKeeper], caplog: pytest.LogCaptureFixture
+) -> None:
+    grip = client.hold(windows(IDS[0]), 0.0)
+    keeper.welcome()
+    following = another()
+    keeper.socket.close()
+    following.welcome()
+    assert following.hear() == held(client, IDS[0])
+    assert "another one takes over" in caplog.text
+    grip.let_go()
+    assert following.hear() == LetGo(0)
+
+
+def test_a_keeper_that_has_ended_is_replaced_by_whoever_holds_next(
+    client: Client, keeper: FakeKeeper, another: Callable[[], FakeKeeper]
+) -> None:
+    grip = client.hold(windows(IDS[0]), 0.0)
+    keeper.welcome()
+    following = another()
+    keeper.socket.close()
+    other = client.hold(windows(IDS[1]), 0.0)  # within the second in which the thread would wait
+    following.welcome()
+    assert [following.hear(), following.hear()] == [held(client, IDS[0]), held(client, IDS[1])]
+    grip.let_go()
+    other.let_go()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_keeper_that_talks_nonsense_is_replaced(
+    client: Client, keeper: FakeKeeper, another: Callable[[], FakeKeeper]
+) -> None:
+    grip = client.hold(windows(IDS[0]), 0.0)
+    following = another()
+    keeper.socket.sendall(b"nonsense\n")
+    following.welcome()
+    grip.let_go()
+
+
+def test_an_idle_keeper_is_let_go_and_another_one_comes_with_the_next_hold(
+    client: Client,
+    keeper: FakeKeeper,
+    another: Callable[[], FakeKeeper],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kqueue.keeper.client.IDLE_S", 0.05)
+    grip = client.hold(windows(IDS[0]), 0.0)
+    keeper.welcome()
+    assert keeper.hear() == held(client, IDS[0])
+    time.sleep(0.2)
+    grip.let_go()
+    assert keeper.hear() == LetGo(0)
+    assert keeper.socket.recv(100) == b""
+    following = another()
+    again = client.hold(windows(IDS[1]), 0.0)
+    following.welcome()
+    again.let_go()
+
+
+def test_it_is_not_closed_while_something_is_held(client: Client, keeper: FakeKeeper) -> None:
+    grip = client.hold(windows(IDS[0]), 0.0)
+    keeper.welcome()
+    client.close()
+    grip.let_go()
+    assert [keeper.hear(), keeper.hear()][1] == LetGo(0)
+    client.close()
+    client.close()
+    assert keeper.socket.recv(100) == b""
+
+
+def test_a_forked_child_touches_nothing_of_its_parents(client: Client, keeper: FakeKeeper) -> None:
+    grip = client.hold(windows(IDS[0]), 0.0)
+    grip.start(IDS[0], 0.0)
+
+    def child() -> None:
+        grip.rest()
+        grip.let_go()
+
+    assert run_in_child(child) == 0
+    keeper.welcome()
+    window = keeper.hear()
+    assert keeper.look(window) == 0
+    grip.let_go()
+    assert keeper.hear() == LetGo(0)
+
+
+def test_threads_hold_and_let_go_at_once(client: Client, keeper: FakeKeeper) -> None:
+    def work() -> None:
+        for id in MINT.make(200):
+            grip = client.hold(windows(id), 0.0)
+            grip.start(id, 0.0)
+            grip.rest()
+            grip.let_go()
+
+    threads = [run(work) for _ in range(4)]
+    keeper.welcome()
+    last = []
+    ends = run(lambda: last.extend([*(thread.join() for thread in threads), client.hold(windows(IDS[0]), 0.0)]))
+    there: dict[int, Window] = {}
+    while [list(window.runs[0].ids) for window in there.values()] != [IDS[:1]]:
+        match keeper.hear():
+            case Forget():
+                there.clear()
+            case LetGo(slot):
+                there.pop(slot)
+            case Window(slot=slot) as window:
+                assert slot not in there
+                there[slot] = window
+    ends.join(PATIENCE_S)
+    assert len(client._grips) == 1
+    last[-1].let_go()
+
+
+def test_a_hold_that_fails_leaves_nothing_behind(
+    client: Client, another: Callable[[], FakeKeeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(client._starter, "connect", no_more)
+    with pytest.raises(KQueueError, match="no keeper of leases can be started: .*Too many open files"):
+        client.hold(windows(IDS[0]), 0.0)
+    monkeypatch.undo()
+    keeper = another()
+    grip = client.hold(windows(IDS[1]), 0.0)
+    keeper.welcome()
+    assert keeper.hear() == held(client, IDS[1])
+    assert held(client, IDS[1]).slot == 0
+    grip.let_go()
+
+
+# -- a real one ----------------------------------------------------------------------------------------------
+
+
+def renewed(store: SqliteStore | MemoryStore, id: str, times: int) -> None:
+    """Wait until the lease of a job has begun anew so many times."""
+    for _ in range(times):
+        until = the_row(store, id).lease_until
+        await_true(lambda until=until: the_row(store, id).lease_until != until)  # type: ignore[misc]
+
+
+@pytest.fixture(params=["process", "thread"])
+def store_and_client(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[SqliteStore | MemoryStore, Client]]:
+    store: SqliteStore | MemoryStore = MemoryStore()
+    url = None
+    if request.param == "process":
+        url = f"sqlite:///{tmp_path}/jobs.db"
+        store = SqliteStore(tmp_path / "jobs.db")
+    client = Client(Starter(store, url, LOGGER), LOGGER)
+    yield store, client
+    client.close()
+    store.close()
+
+
+def test_a_real_keeper_renews_and_tells(store_and_client: tuple[SqliteStore | MemoryStore, Client]) -> None:
+    store, client = store_and_client
+    kept, gone, over = claimed(store, 3, ttr=10 * TTR)
+    grips = [
+        client.hold({kept.id: hold_of(kept)}, time.monotonic() - 9 * TTR),
+        client.hold({gone.id: hold_of(gone)._replace(fence=7)}, time.monotonic() - 9 * TTR),
+        client.hold({over.id: hold_of(over, max_runtime=0.1)}, time.monotonic()),
+    ]
+    for grip, row in zip(grips, (kept, gone, over), strict=True):
+        grip.start(row.id, time.monotonic())
+    renewed(store, kept.id, 1)
+    await_true(lambda: grips[1].word(gone.id) is Word.LOST)
+    await_true(lambda: grips[2].word(over.id) is Word.OVER)
+    assert grips[0].word(kept.id) is None
+    assert the_row(store, over.id).state == "dead"
+    for grip in grips:
+        grip.let_go()
+
+
+def test_a_keeper_that_cannot_be_started_is_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.executable", str(tmp_path / "no python"))
+    falls_back(tmp_path, caplog, "FileNotFoundError")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_keeper_that_ends_at_once_again_and_again_is_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/true")
+    falls_back(tmp_path, caplog, "it ended 3 times before it was there")
+
+
+def falls_back(folder: Path, caplog: pytest.LogCaptureFixture, why: str) -> None:
+    store = SqliteStore(folder / "jobs.db")
+    client = Client(Starter(store, f"sqlite:///{folder}/jobs.db", LOGGER), LOGGER)
+    (row,) = claimed(store, ttr=3.0)
+    grip = client.hold({row.id: hold_of(row)}, time.monotonic())
+    grip.start(row.id, time.monotonic())
+    renewed(store, row.id, 1)
+    (said,) = [record.getMessage() for record in caplog.records if "so a thread does" in record.getMessage()]
+    assert why in said
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    grip.let_go()
+    client.close()
+    store.close()

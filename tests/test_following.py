@@ -1,0 +1,76 @@
+"""What a keeper has to know of a window."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from kqueue.following import Following
+from kqueue.handlers import Handler
+from kqueue.job import Row
+from kqueue.lease import Grip, Hold, Keeper
+from kqueue.retry import RetryPolicy
+
+
+class Keepers:
+    """Writes down what is to be held."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def __call__(self) -> Keeper:
+        return cast(Keeper, self)
+
+    def hold(self, window: Mapping[str, Hold | None], leased_at: float) -> Grip:
+        self.said.append((list(window.items()), leased_at))
+        return cast(Grip, "grip")
+
+
+def row(n: int, type: str, failures: int = 0) -> Row:
+    return Row(f"{n:028d}", type, b"", "bytes", 0, "running", 0, 0, 60.0, fence=n, failures=failures)
+
+
+def handler(**options: Any) -> Handler:
+    return Handler(lambda job: None, **options)
+
+
+HANDLERS = {
+    "plain": handler(),
+    "kept": handler(auto_renew=True),
+    "bounded": handler(auto_renew=True, max_runtime=600.0),
+}
+
+
+@pytest.fixture
+def keepers() -> Keepers:
+    return Keepers()
+
+
+@pytest.fixture
+def following(keepers: Keepers) -> Following:
+    return Following(keepers, RetryPolicy(30.0, 3))
+
+
+def test_no_keeper_is_asked_where_no_job_wants_it(following: Following, keepers: Keepers) -> None:
+    assert following.hold([row(1, "plain")], {"plain": HANDLERS["plain"]}, 5.0) is None
+    assert following.hold([row(1, "plain")], HANDLERS, 5.0) is None
+    assert following.hold([row(1, "without a handler")], HANDLERS, 5.0) is None
+    assert keepers.said == []
+
+
+def test_a_window_is_said_in_its_order(following: Following, keepers: Keepers) -> None:
+    rows = [row(1, "plain"), row(2, "kept"), row(3, "bounded"), row(4, "bounded", failures=2)]
+    assert cast(str, following.hold(rows, HANDLERS, 5.0)) == "grip"
+    holds = [
+        None,
+        Hold(rows[1].id, 2, 60.0),
+        Hold(rows[2].id, 3, 60.0, 600.0, 30.0),
+        Hold(rows[3].id, 4, 60.0, 600.0, None),  # its tries are used up
+    ]
+    assert keepers.said == [(list(zip((one.id for one in rows), holds, strict=True)), 5.0)]
+
+
+def test_handlers_that_are_new_are_seen(following: Following, keepers: Keepers) -> None:
+    assert following.hold([row(1, "plain")], HANDLERS, 5.0) is None
+    assert following.hold([row(1, "plain")], {"plain": handler(auto_renew=True)}, 5.0) is not None
+    assert following.hold([row(1, "plain")], HANDLERS, 5.0) is None

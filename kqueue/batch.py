@@ -70,7 +70,7 @@ class Batch:
     # -- the loop's --------------------------------------------------------------------------------------
 
     def leased_since(self) -> float:
-        """When the leases began, in monotonic seconds. Called before the first start; renews them if it is time to."""
+        """When the leases began, in monotonic seconds. Called before the first start; renews them if that is due."""
         with self._lock:
             is_late = self._is_late(self._desk.clock.monotonic())
         if is_late:

@@ -57,7 +57,7 @@ class Runner:
         self._crew = crew
         self._handlers = handlers
         self._waits = limits.wait
-        self._ending = Ending(limits, self._monotonic)
+        self._ending = Ending(limits, self._monotonic, None if crew.max_jobs is None else crew.is_spent)
         self._turns = Turns(desk, crew, handlers, self._ending, mint)
         self._bell = Bell()
         self._served: Mapping[str, Handler] = {}
@@ -112,7 +112,7 @@ class Runner:
                 self._open()
                 self._turns.settle_leftovers()
                 subscription = self._subscribe()
-                if self._ending.is_over() or self._crew.share() == 0 or not self._turn(subscription):
+                if self._ending.is_over() or not self._turn(subscription):
                     return
                 self._failures = 0
             except (StoreError, BrokerError) as error:

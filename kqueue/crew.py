@@ -78,8 +78,12 @@ class Crew:
         with self._counting:
             return self._started + sum(loop.count for loop in self.loops())
 
+    def is_spent(self) -> bool:
+        """Whether ``max_jobs`` have started."""
+        return self.max_jobs is not None and self.jobs_started() >= self.max_jobs
+
     def share(self) -> int | None:
-        """What ``max_jobs`` leaves to each loop, 0 for nothing any more; None for no limit."""
+        """What ``max_jobs`` leaves to each loop, so that none claims what it will not start; None for no limit."""
         if self.max_jobs is None:
             return None
         left = max(0, self.max_jobs - self.jobs_started())

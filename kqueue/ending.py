@@ -18,8 +18,12 @@ class RunLimits:
 class Ending:
     """Of one loop. It counts the jobs that were started."""
 
-    def __init__(self, limits: RunLimits, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: RunLimits, monotonic: Callable[[], float], is_spent: Callable[[], bool] | None = None
+    ) -> None:
+        """``is_spent()``: whether all loops of the process have together started as many jobs as they may."""
         self._limits = limits
+        self._is_spent = is_spent
         self._monotonic = monotonic
         self._pid = os.getpid()
         self._stopped = False
@@ -38,8 +42,10 @@ class Ending:
 
     def is_over(self, now: float | None = None) -> bool:
         """Whether no new job is to be taken. ``now`` in monotonic seconds, if it is known."""
-        limit = self._limits.count
-        return self.is_stopped(now) or (limit is not None and self.count >= limit)
+        limit, is_spent = self._limits.count, self._is_spent
+        if self.is_stopped(now) or (limit is not None and self.count >= limit):
+            return True
+        return is_spent is not None and is_spent()
 
     def is_stopped(self, now: float | None = None) -> bool:
         """Whether it is over for another reason than the number of jobs."""

@@ -67,7 +67,7 @@ class Runner:
         self._chores = chores
         self._handlers = handlers
         self._waits = limits.wait
-        self._ending = Ending(limits, self._monotonic)
+        self._ending = Ending(limits, self._monotonic, None if crew.max_jobs is None else crew.is_spent)
         self._turns = Turns(
             desk, crew, handlers, self._ending, mint=mint, following=Following(keeper, desk.retry_in)
         )
@@ -127,7 +127,7 @@ class Runner:
                 self._turns.settle_leftovers()
                 self._chores.do_due()
                 subscription = self._subscribe()
-                if self._ending.is_over() or self._crew.share() == 0 or not self._turn(subscription):
+                if self._ending.is_over() or not self._turn(subscription):
                     return
                 self._failures = 0
             except (StoreError, BrokerError) as error:

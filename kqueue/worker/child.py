@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 from kqueue import KQueue, KQueueError
@@ -78,7 +79,7 @@ class Child:
 
     def _obey(self, orders: list[Order], is_signalled: bool) -> None:
         now = time.monotonic()
-        if self._queue.crew.share() == 0:
+        if self._queue.crew.is_spent():
             self._leave(f"it has run {self._queue.crew.jobs_started()} jobs")
         if is_signalled:
             self._leave("it got a signal")
@@ -110,8 +111,9 @@ class Child:
         except KQueueError as error:
             self._logger.warning("running jobs are not given back: %s", error)
         self._line.say(Done(self._queue.crew.jobs_started(), clean=False))
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with suppress(OSError, ValueError):  # it is closed, or nobody reads it
+                stream.flush()
         os._exit(GAVE_UP)  # handlers run on in their threads, and what they do counts no more
 
 
@@ -119,6 +121,8 @@ class Line:
     """To the parent, and to whoever sends signals."""
 
     def __init__(self, control: int, report: int) -> None:
+        for descriptor in (control, report):
+            os.set_inheritable(descriptor, False)  # nothing that a handler starts is to keep them open
         self._ear = Ear(control)
         self._mouth = Mouth(report)
         self._bell = Bell()

@@ -89,4 +89,4 @@ class Lanes:
 
     def _is_over(self) -> bool:
         """Also in a child that a handler forked, and that came out of the loop."""
-        return self._stopped.is_set() or self._pid != os.getpid() or self._queue.crew.share() == 0
+        return self._stopped.is_set() or self._pid != os.getpid() or self._queue.crew.is_spent()

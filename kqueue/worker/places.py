@@ -23,9 +23,8 @@ class Place:
         self.start_at = 0.0
 
     def lose(self, now: float) -> float:
-        """Its child has died: returns the seconds after which another one is to be started."""
-        if self.child is not None:
-            self._restarts = self._restarts.after(now - self.child.started_at)
+        """Its child has died, or none could be started: returns the seconds after which it is tried again."""
+        self._restarts = self._restarts.after(0.0 if self.child is None else now - self.child.started_at)
         self.child = None
         self.start_at = now + self._restarts.pause_s
         return self._restarts.pause_s

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from kqueue.cli import main
 from kqueue.worker.options import WorkerOptions
 from tests.worker.works import Works
 
@@ -22,16 +23,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize("options", WRONG)
-def test_a_wrong_option_is_named(works: Works, options: str) -> None:
-    works.add("quick")
-    assert works.refused(*options.split()).startswith(f"kqueue: {WRONG[options]}")
-    assert not works.runs()
+def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str], options: str) -> None:
+    """Before the app is imported: it is not there."""
+    with pytest.raises(SystemExit) as ended:
+        main(["worker", "--app", "missing:queue", *options.split()])
+    out, line = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert line.startswith(f"kqueue: {WRONG[options]}")
+    assert line.count("\n") == 1
 
 
 APPS = {
-    "app": "--app: expected MODULE:QUEUE, such as shop.jobs:queue, got 'app'",
     "missing:queue": "--app: cannot import missing: ModuleNotFoundError: No module named 'missing'",
-    "app:missing": "--app: module app has no 'missing'; it has the KQueue queue and memory",
     "app:handle": "--app: app:handle is no KQueue but of <class 'function'>; it has the KQueue queue and memory",
     "app:memory": "--app: the store of app:memory is memory:, which each process has for itself;",
 }

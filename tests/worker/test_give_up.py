@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_a_job_that_was_given_up_is_another_holders_and_its_late_handler_changes
     late = Late(ACTS[act])
     queue.add_handler("t", late)
     (id,) = queue.add_jobs("t", ["payload"], ttr=600)
-    loop = threading.Thread(target=queue.run_jobs, kwargs={"count_limit": 1})
+    loop = threading.Thread(target=queue.run_jobs, kwargs={"count_limit": 1}, daemon=True)
     loop.start()
     assert late.has_begun.wait(60)
     queue.stop()
@@ -70,7 +71,7 @@ def test_what_has_ended_in_the_window_stays_ended_and_what_has_not_started_goes_
     queue.add_handler("t", lambda job: late(job) if job.payload == "late" else job.delete())
     queue.add_jobs("t", ["early"] * 100, priority="high")
     ids = queue.add_jobs("t", ["early", "late", "rest"], ttr=600)
-    loop = threading.Thread(target=queue.run_jobs)
+    loop = threading.Thread(target=queue.run_jobs, daemon=True)
     loop.start()
     assert late.has_begun.wait(60)
     queue.stop()
@@ -128,6 +129,26 @@ def test_the_leases_of_a_process_that_died_end_and_the_sweep_blames_its_job(make
     other.add_handler("t", JobInHand.delete)
     assert other.run_jobs().deleted == 1
     assert leases.end(other, dead.owner_tail) == 0
+
+
+def test_a_lease_that_is_over_is_left_to_the_sweep_that_may_have_come_to_it(
+    make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job is blamed once for one death."""
+    dead, other = make_queue(), make_queue()
+    (id,) = abandon(dead, "one")
+    real_now, real_renew = other.store.now, other.store.renew
+
+    def renew(*args: Any) -> frozenset[str]:
+        other.sweep()
+        return real_renew(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(other.store, "now", lambda: real_now() + 700)
+        patch.setattr(other.store, "renew", renew)
+        leases.end(other, dead.owner_tail)
+    (row,) = other.store.get([id])
+    assert (row.state, row.crashes) == ("ready", 1)
 
 
 def test_a_job_that_another_one_has_taken_since_is_left_alone(make_queue: MakeQueue) -> None:

@@ -32,6 +32,24 @@ def test_a_child_that_was_killed_is_replaced_and_its_job_runs_again_at_once(work
     assert f"child {child} ended: signal SIGKILL" in works.log.read_text()
 
 
+def test_children_killed_under_load_cost_no_job_and_only_what_they_held_runs_again(works: Works) -> None:
+    ids = works.add(*["work"] * 400)
+    killed: list[int] = []
+    with works.worker("--processes", "2", "--threads", "2", patch=AT_ONCE) as worker:
+        for number in range(3):
+            await_true(lambda: len(works.ledger("end")) >= 50 * (number + 1))  # noqa: B023 (called at once)
+            killed.append(next(pid for pid in reversed(worker.children()) if is_there(pid)))
+            os.kill(killed[-1], signal.SIGKILL)
+            worker.await_children(3 + number)
+        works.await_empty()
+        assert worker.stop() == 0
+    assert {one["id"] for one in works.ledger("end")} == set(ids)
+    for id in [id for id, count in works.runs().items() if count > 1]:
+        *before, last = works.ledger("begin", id=id)
+        assert {one["pid"] for one in before} <= set(killed)
+        assert [one["fence"] for one in (*before, last)] == list(range(1, len(before) + 2))
+
+
 def test_only_the_jobs_of_the_child_that_died_run_again(works: Works) -> None:
     ids = works.add("wait", "wait")
     with works.worker("--processes", "2") as worker:
@@ -63,10 +81,8 @@ def test_a_job_that_kills_its_child_each_time_ends_dead_and_the_others_run(works
 def test_a_child_that_exits_by_its_handler_has_died_too(works: Works) -> None:
     """Its exit status is 0, and no end was told."""
     (id,) = works.add("end the child")
-    with works.worker(patch=AT_ONCE) as worker:
-        await_true(lambda: works.queue.counts("t")["dead"] == 1)
-        assert worker.stop() == 0
-    assert works.runs() == {id: 3}
+    with works.worker(patch=AT_ONCE):
+        works.await_begun(id, times=2)
 
 
 def test_a_child_that_cannot_start_any_more_is_tried_again_with_a_back_off(works: Works) -> None:
@@ -92,13 +108,13 @@ def test_children_that_cannot_start_at_all_end_the_worker(works: Works) -> None:
 
 
 def test_a_child_is_replaced_after_so_many_jobs(works: Works) -> None:
-    ids = works.add(*["quick"] * 40)
+    ids = works.add(*["quick"] * 30)
     with works.worker("--max-jobs", "10") as worker:
         works.await_empty()
         assert worker.stop() == 0
     assert works.runs() == Counter(ids)
     by_child = Counter(one["pid"] for one in works.ledger("begin"))
-    assert sorted(by_child.values()) == [10] * 4
+    assert sorted(by_child.values()) == [10] * 3
     assert "is replaced: it has run 10 jobs" in works.log.read_text()
     assert "another one starts" not in works.log.read_text()
 

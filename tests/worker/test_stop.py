@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -108,6 +110,7 @@ def test_ctrl_c_reaches_the_parent_alone(works: Works) -> None:
         works.let_go()
         assert worker.status() == 0
     works.await_empty()
+    assert "is replaced: it got a signal" not in works.log.read_text()
 
 
 def test_a_signal_before_the_children_are_ready_is_a_clean_stop(works: Works) -> None:
@@ -163,3 +166,19 @@ def test_a_child_that_dies_while_the_worker_stops_makes_it_no_clean_stop(works: 
     job = works.queue.get_job(id)
     assert job is not None
     assert (job.state, job.crashes) == ("ready", 1)
+
+
+def test_a_store_that_does_not_take_the_last_settle_makes_it_no_clean_stop(works: Works) -> None:
+    """The job has ended, but the store does not know. Then it runs again, once its lease is over."""
+    (id,) = works.add("wait")
+    with works.worker() as worker:
+        works.await_begun(id)
+        with closing(sqlite3.connect(works.folder / "jobs.db", isolation_level=None)) as locker:
+            locker.execute("BEGIN IMMEDIATE")
+            works.let_go()
+            await_true(lambda: bool(works.ledger("end", id=id)))
+            assert worker.stop() == 1
+    job = works.queue.get_job(id)
+    assert job is not None
+    assert (job.state, job.fence) == ("running", 1)
+    assert "leases of a child that is gone still hold: sqlite:" in works.log.read_text()

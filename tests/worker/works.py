@@ -30,7 +30,8 @@ from kqueue import KQueue
 from tests.torture.ledger import Ledger
 
 ledger = Ledger(Path("done.ledger"))
-queue = KQueue("sqlite:///jobs.db", os.environ.get("WORKS_BROKER"), sweep_interval=1, retry_delay=600)
+broker = os.environ.get("WORKS_BROKER")
+queue = KQueue("sqlite:///jobs.db?busy_timeout=1", broker, sweep_interval=1, retry_delay=600)
 memory = KQueue("memory:")
 hoard = []
 

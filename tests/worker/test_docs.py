@@ -1,0 +1,111 @@
+"""What docs/worker.rst shows is run as it stands there."""
+
+import configparser
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kqueue import KQueue
+from kqueue.cli import cli
+from kqueue.worker import progress
+from kqueue.worker.family import GIVE_UP_S
+from kqueue.worker.options import WorkerOptions
+from kqueue.worker.restarts import STEADY_S
+from kqueue.worker.supervisor import FINISH_S
+from tests.tubes import await_true
+
+TEXT = (Path(__file__).parents[2] / "docs" / "worker.rst").read_text()
+PATIENCE_S = 60
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of one language, without their indent."""
+    found = re.findall(rf"\.\. code-block:: {language}\n\n((?:(?:    .*)?\n)+)", TEXT)
+    return ["\n".join(line[4:] for line in block.rstrip().splitlines()) + "\n" for block in found]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(blocks("python")[0])
+    with KQueue(f"sqlite:///{tmp_path}/jobs.db") as queue:
+        queue.add_jobs("resize", [{"path": "a.png"}, {"path": "b.png"}])
+    return tmp_path
+
+
+def runs_the_jobs(command: str, folder: Path) -> None:
+    """Run it in the folder with the environment's commands on the path; end it when it has run them."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with subprocess.Popen(
+        shlex.split(command), cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        lines = {worker.stdout.readline() for _ in range(2)}
+        health = folder / "health.json"
+        if "--health-file" in command:
+            await_true(health.exists)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(PATIENCE_S) == 0
+    assert lines == {"resizing a.png\n", "resizing b.png\n"}
+
+
+def test_the_command(shop: Path) -> None:
+    runs_the_jobs(blocks("sh")[0], shop)
+
+
+def test_the_service(shop: Path) -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(blocks("ini")[0])
+    service = unit["Service"]
+    command = service["ExecStart"]
+    assert command.startswith("/srv/shop/.venv/bin/kqueue ")
+    assert f"/run/{service['RuntimeDirectory']}/" in command
+    runs_the_jobs(command.replace("/srv/shop/.venv/bin/", "").replace("/run/shop", str(shop)), shop)
+    grace = float(command.split("--grace ")[1].split()[0])
+    assert float(service["TimeoutStopSec"]) > grace + GIVE_UP_S + FINISH_S
+    assert f"by {20} seconds" in TEXT
+    assert GIVE_UP_S + FINISH_S < 20
+
+
+def test_the_check_of_the_health_file(tmp_path: Path) -> None:
+    check = blocks("sh")[1].replace("/run/shop", str(tmp_path))
+    file = tmp_path / "health.json"
+
+    def status() -> int:
+        return subprocess.run(check, check=False, shell=True, stderr=subprocess.DEVNULL).returncode
+
+    assert status() == 1
+    file.write_text(blocks("json")[0])
+    assert status() == 0
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 120))
+    assert status() == 1
+
+
+def test_the_health_file_has_these_fields() -> None:
+    shown = json.loads(blocks("json")[0])
+    assert set(shown) == {"time", "pid", "jobs", "children"}
+    assert shown["jobs"] == sum(child["jobs"] for child in shown["children"])
+
+
+def test_every_option_stands_in_the_table() -> None:
+    help = CliRunner().invoke(cli, ["worker", "--help"]).output
+    assert set(re.findall(r"^``(--[a-z-]+) ", TEXT, re.M)) == set(re.findall(r"^ +(--[a-z-]+) ", help, re.M)) - {
+        "--help"
+    }
+
+
+def test_the_numbers_are_the_products() -> None:
+    defaults = WorkerOptions("app:queue")
+    assert re.search(rf"``--processes N`` .*\({defaults.processes}\)", TEXT)
+    assert re.search(rf"``--threads N`` .*\({defaults.threads}\)", TEXT)
+    assert re.search(rf"``--grace SECONDS`` .*\({defaults.grace:g}\)", TEXT)
+    assert f"is killed {GIVE_UP_S:g} seconds later" in TEXT
+    assert (STEADY_S, progress.QUIET_S) == (60, 60)  # "a minute"

@@ -70,7 +70,7 @@ class Batch:
     # -- the loop's --------------------------------------------------------------------------------------
 
     def leased_since(self) -> float:
-        """When the leases began, in monotonic seconds. Called before the first start; renews them if that is due."""
+        """When the leases began, in monotonic seconds. Called before the first start; renews what is late."""
         with self._lock:
             is_late = self._is_late(self._desk.clock.monotonic())
         if is_late:
@@ -168,6 +168,8 @@ class Batch:
             row, renewed = self._running, self._renewed
             if row is None or self._settlement is not None:
                 return None
+            if self.grip is not None and self.grip.renews(row.id):
+                return row.ttr
             leased_at = self._leased_at if renewed is None or renewed[0] != row.id else renewed[1]
             return leased_at + row.ttr - now
 

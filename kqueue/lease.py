@@ -50,6 +50,9 @@ class Grip(Protocol):
     def let_go(self) -> None:
         """All is settled or given back: renew nothing. Idempotent."""
 
+    def renews(self, id: str) -> bool:
+        """Whether this job's lease follows its handler, and nothing else was told of it."""
+
     def word(self, id: str) -> Word | None:
         """What the keeper has told of this job."""
 

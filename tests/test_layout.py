@@ -28,7 +28,7 @@ ROOMS = {
     "queue": ("queue", "values contracts rules brokers stores keeper engine configuration"),
     "public": ("__init__", "values engine queue"),
     "programs": ("app demo", "public"),
-    "worker": ("worker", "values contracts engine public programs"),
+    "worker": ("worker", "values contracts stores keeper engine public programs"),
     "commands": ("cli commands", "values public programs configuration worker"),
     "entry": ("__main__", "commands"),
 }

@@ -91,13 +91,12 @@ class Client:
 
     def hold(self, window: Mapping[str, Hold | None], leased_at: float) -> "_Grip":
         """See :meth:`kqueue.lease.Keeper.hold`."""
-        positions = {id: position for position, id in enumerate(window)}
         with self._lock:
             self._board = board = self._board or Board()
             first, self._serial = self._serial, self._serial + len(window) + 1
             slot = board.take()
             said = encode(Window(slot, first, len(window), leased_at, runs(window.values())))
-            grip = self._grips[first] = _Grip(self, board, slot, first=first, positions=positions, said=said)
+            grip = self._grips[first] = _Grip(self, board, slot, first=first, window=window, said=said)
             try:
                 self._say(said)
             except BaseException:
@@ -254,13 +253,21 @@ class Client:
 class _Grip:
     """A :class:`kqueue.lease.Grip`."""
 
-    __slots__ = ("_client", "_positions", "board", "first", "said", "slot", "words")
+    __slots__ = ("_client", "_followed", "_positions", "board", "first", "said", "slot", "words")
 
     def __init__(
-        self, client: Client, board: Board, slot: int, *, first: int, positions: dict[str, int], said: bytes
+        self,
+        client: Client,
+        board: Board,
+        slot: int,
+        *,
+        first: int,
+        window: Mapping[str, Hold | None],
+        said: bytes,
     ) -> None:
         self._client = client
-        self._positions = positions
+        self._followed = frozenset(id for id, hold in window.items() if hold is not None)
+        self._positions = {id: position for position, id in enumerate(window)}
         self.board = board
         self.slot = slot
         self.first = first
@@ -282,6 +289,10 @@ class _Grip:
         """See :meth:`kqueue.lease.Grip.let_go`."""
         if self._client.is_here():
             self._client.let_go(self)
+
+    def renews(self, id: str) -> bool:
+        """See :meth:`kqueue.lease.Grip.renews`."""
+        return id in self._followed and id not in self.words
 
     def word(self, id: str) -> Word | None:
         """See :meth:`kqueue.lease.Grip.word`."""

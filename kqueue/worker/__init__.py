@@ -3,7 +3,8 @@
 Theory of operation. The parent (:mod:`~kqueue.worker.supervisor`) imports the app, so that whatever is wrong with
 it is said before anything runs, and starts its children as fresh processes: no fork, so no lock and no connection
 comes along. A child (:mod:`~kqueue.worker.child`) imports the app too and runs ``run_jobs(wait=True)`` in so many
-threads. Two pipes join them (:mod:`~kqueue.worker.words`):
+threads. Its leases are kept by a thread of the parent (:mod:`~kqueue.worker.keeper`), at the other end of a socket;
+and two pipes join them (:mod:`~kqueue.worker.words`):
 
     parent -> child   go stop now              the end of this pipe is the parent's death, and means stop
     child -> parent   ready failed pulse leaving done

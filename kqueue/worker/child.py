@@ -1,4 +1,4 @@
-"""A child of ``kqueue worker``: ``python -m kqueue.worker.child CONTROL REPORT OPTIONS``.
+"""A child of ``kqueue worker``: ``python -m kqueue.worker.child CONTROL REPORT KEEPER OPTIONS``.
 
 Its main thread runs no job. It hears the parent and signals, looks after the threads that do, and says once a
 second how they get on. So a handler never delays it, unless it keeps the interpreter's lock.
@@ -171,7 +171,7 @@ class Line:
 
 def main(arguments: Sequence[str]) -> int:
     """Start, and run until the end. Returns the exit status."""
-    control, report, text = arguments
+    control, report, keeper, text = arguments
     options = WorkerOptions.of(text)
     line = Line(int(control), int(report))
     line.catch_signals()
@@ -179,6 +179,7 @@ def main(arguments: Sequence[str]) -> int:
         queue = load_queue(options.app)
         line.catch_signals()  # the app may have come in between
         logs.configure(options.log_level)
+        queue.renew_through(int(keeper))
         queue.open()
         _check_memory(options.max_rss)
     except (KQueueError, ValueError, TypeError) as error:

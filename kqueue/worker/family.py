@@ -7,9 +7,11 @@ already.
 import logging
 import math
 import signal
+import socket
 import time
 
 from kqueue import KQueueError
+from kqueue.worker.keeper import KeeperThread
 from kqueue.worker.leases import Leases
 from kqueue.worker.options import WorkerOptions
 from kqueue.worker.places import Place
@@ -28,8 +30,11 @@ SILENT_S = 5.0
 class Family:
     """Of one supervisor. It never waits."""
 
-    def __init__(self, options: WorkerOptions, leases: Leases, logger: logging.Logger) -> None:
+    def __init__(
+        self, options: WorkerOptions, leases: Leases, keeper: KeeperThread, logger: logging.Logger
+    ) -> None:
         self._options = options
+        self._keeper = keeper
         self._leases = leases
         self._logger = logger
         self._places = [Place() for _ in range(options.processes)]
@@ -80,10 +85,16 @@ class Family:
                 self._logger.info("child %d runs jobs", child.pid)
 
     def _spawn(self) -> ChildProcess:
+        ours, theirs = socket.socketpair()
         try:
-            return ChildProcess(self._options)
+            child = ChildProcess(self._options, theirs.fileno())
         except OSError as error:
+            ours.close()
             raise KQueueError(f"a child could not start: {error.strerror}") from error
+        finally:
+            theirs.close()
+        self._keeper.add(ours)
+        return child
 
     # -- from time to time -------------------------------------------------------------------------------
 

@@ -16,17 +16,19 @@ _MODULE = "kqueue.worker.child"
 class ChildProcess:
     """One child, from its start until it was waited for."""
 
-    def __init__(self, options: WorkerOptions) -> None:
-        """Start it. Raises ``OSError`` if the system cannot."""
+    def __init__(self, options: WorkerOptions, keeper: int) -> None:
+        """Start it. ``keeper``: the file descriptor of a socket to who renews its leases. Raises ``OSError`` if the
+        system cannot.
+        """
         control, speak = os.pipe()
         hear, report = os.pipe()
         try:
             # -P: no file of the user's own stands in for one of Python's before the app is imported.
             self._process = subprocess.Popen(  # noqa: S603 (our own module)
-                [sys.executable, "-P", "-m", _MODULE, str(control), str(report), options.to_text()],
+                [sys.executable, "-P", "-m", _MODULE, str(control), str(report), str(keeper), options.to_text()],
                 cwd=options.folder,
                 stdin=subprocess.DEVNULL,
-                pass_fds=(control, report),
+                pass_fds=(control, report, keeper),
                 start_new_session=True,  # so that Ctrl-C reaches the parent alone
             )
         except BaseException:

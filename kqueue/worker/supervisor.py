@@ -14,6 +14,7 @@ from kqueue import KQueue
 from kqueue.bell import Bell, wait_readable
 from kqueue.worker.family import Family
 from kqueue.worker.health import HealthFile
+from kqueue.worker.keeper import KeeperThread
 from kqueue.worker.leases import Leases
 from kqueue.worker.options import WorkerOptions
 from kqueue.worker.progress import is_alive
@@ -50,7 +51,8 @@ class Supervisor:
         self._obeyed = 0
         self._tick_at = 0.0
         self._leases = Leases(queue, self._logger)
-        self._family = Family(options, self._leases, self._logger)
+        self._keeper = KeeperThread(self._logger)
+        self._family = Family(options, self._leases, self._keeper, self._logger)
 
     def run(self) -> int:
         """Until a signal ends it. Returns the exit status. Raises ``KQueueError`` if a first child cannot start."""
@@ -60,6 +62,7 @@ class Supervisor:
                 self._look_after()
         finally:
             self._family.kill_all()
+            self._keeper.close()
             self._leases.finish(FINISH_S)
             if self._health is not None:
                 self._health.remove()

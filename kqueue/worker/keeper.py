@@ -1,0 +1,31 @@
+"""The keeper of all children: a thread of the parent, which runs no handler, so nothing keeps it from its work."""
+
+import logging
+import socket
+import threading
+
+from kqueue.keeper.server import Server
+from kqueue.stores import open_store
+
+#: Seconds that its end is waited for.
+PATIENCE_S = 5.0
+
+
+class KeeperThread:
+    """Renews the leases of handlers that want it. See :mod:`kqueue.keeper`."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._server = Server(open_store, logger)
+        self._thread = threading.Thread(target=self._server.serve, name="kqueue-keeper", daemon=True)
+
+    def add(self, link: socket.socket) -> None:
+        """Serve the child at the other end of ``link``."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._server.add(link)
+
+    def close(self) -> None:
+        """All children are gone."""
+        if self._thread.is_alive():
+            self._server.close()
+            self._thread.join(PATIENCE_S)

@@ -16,12 +16,11 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from kqueue import arguments
-from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
-from kqueue.execution import outcome, reason_text
+from kqueue import endings
+from kqueue.errors import AlreadySettled, LeaseLost
 from kqueue.job import JobInHand, Priority, Row
 from kqueue.settling import Desk, Settling
-from kqueue.store import Delete, Die, Held, Retry, Settlement, Unget
+from kqueue.store import Delete, Held, Settlement
 
 #: Seconds from a window's start after which its unstarted jobs are given back: twice the work it should hold.
 BOUND_S = 0.100
@@ -99,7 +98,7 @@ class Batch:
         put_at = self._desk.doorbell.put_at(run_at, now)
         with self._lock:
             for row in self._unstarted:
-                self._settling.add(row, Unget(row.id, row.fence, run_at, None, put_at, started=False))
+                self._settling.add(row, endings.unstarted(row, run_at, put_at))
             self._unstarted.clear()
 
     def settle(self) -> None:
@@ -146,24 +145,18 @@ class Batch:
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
         """Again later, or dead if the tries are used up. ``delay`` in seconds; None: by the retry policy."""
-        reason = reason_text(arguments.text("reason", reason))
-        delay = None if delay is None else arguments.number("delay", delay, 0)
-        after = self._desk.policy.delay_after(row.failures + 1)
-        if after is None:
-            self._end(row, Die(row.id, row.fence, reason))
-        else:
-            now = self._desk.store.now()
-            run_at = now + (after if delay is None else delay)
-            put_at = self._desk.doorbell.put_at(run_at, now)
-            self._end(row, Retry(row.id, row.fence, run_at, reason, put_at))
+        desk = self._desk
+        self._end(
+            row,
+            endings.retried(
+                row, reason, delay, policy=desk.policy, now=desk.store.now, put_at=desk.doorbell.put_at
+            ),
+        )
 
     def unget(self, row: Row, priority: Priority | str | int | None, delay: float) -> None:
         """Back unrun. ``delay`` in seconds."""
-        level = None if priority is None else arguments.priority(priority)
-        delay = arguments.number("delay", delay, 0)
-        now = self._desk.store.now()
-        put_at = self._desk.doorbell.put_at(now + delay, now)
-        self._end(row, Unget(row.id, row.fence, now + delay, level, put_at, started=True))
+        desk = self._desk
+        self._end(row, endings.given_back(row, priority, delay, now=desk.store.now, put_at=desk.doorbell.put_at))
 
     def renew(self, row: Row) -> None:
         """Another TTR from now."""
@@ -171,7 +164,7 @@ class Batch:
         with self._settling.writing:  # so that no settle of the same job comes between the check and the write
             with self._lock:
                 if self._running is not row or self._settlement is not None:
-                    raise self._refusal(row)
+                    raise endings.refusal(row, self._settlement if self._running is row else None)
             if self._fails_to_renew(row, None):
                 raise LeaseLost(row.id, row.fence)
 
@@ -181,8 +174,8 @@ class Batch:
             if self._running is row and self._settlement is None:
                 self._settling.add(row, settlement)
                 self._settlement = settlement
-            elif self._running is not row or type(self._settlement) is not Delete or type(settlement) is not Delete:
-                raise self._refusal(row)
+            else:
+                endings.check_repeated(row, self._running is row, self._settlement, settlement)
             is_last = not self._unstarted
         if is_last:
             self._settle_last(row)
@@ -197,17 +190,9 @@ class Batch:
         if row.id in self._settling.lost:
             raise LeaseLost(row.id, row.fence)
 
-    def _refusal(self, row: Row) -> AlreadySettled:
-        if self._running is not row or self._settlement is None:
-            return AlreadySettled(f"job {row.id}: its run is over, so nothing was changed")
-        return AlreadySettled(f"job {row.id}: it was {outcome(self._settlement)} before; a run is settled once")
-
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise KQueueError(
-                f"the job is in hand in process {self._pid}, and this is its child {os.getpid()}:"
-                " settle and renew it in the parent"
-            )
+            raise endings.in_parents_hand(self._pid, os.getpid())
 
     # -- the operator's ----------------------------------------------------------------------------------
 

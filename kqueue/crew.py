@@ -1,10 +1,9 @@
-"""The loops of one process, and the batches that they hold."""
+"""The loops of one process, and the jobs that they hold."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from kqueue.batch import Batch
 from kqueue.quarantine import Quarantine
 
 
@@ -18,6 +17,24 @@ class Loop(Protocol):
         """End a wait for jobs, to look for what is new."""
 
 
+class Jobs(Protocol):
+    """The jobs that a loop has in hand: of one window (:class:`kqueue.batch.Batch`), or in flight
+    (:class:`kqueue.flights.Flights`).
+    """
+
+    def settle(self) -> None:
+        """Write what has ended, now. Raises ``StoreError``."""
+
+    def delete_by_id(self, job_id: str) -> bool:
+        """Delete the job if it runs here and its lease holds, or has ended by its delete; True if so."""
+
+    def drop(self, job_id: str) -> None:
+        """The job is deleted: do not start it."""
+
+    def deny_solitude(self) -> None:
+        """Store that no job of these runs alone in the process any more, if one was said to."""
+
+
 class Crew:
     """Shared by all threads of a process; after a fork the child has a crew of its own.
 
@@ -27,7 +44,7 @@ class Crew:
 
     def __init__(self) -> None:
         self.quarantine = Quarantine()
-        self._batches: set[Batch] = set()
+        self._batches: set[Jobs] = set()
         self._loops: set[Loop] = set()
         self._stop_next = False
 
@@ -46,27 +63,42 @@ class Crew:
         for loop in list(self._loops):
             loop.wake()
 
-    def batches(self) -> list[Batch]:
-        """All batches in hand."""
+    def batches(self) -> list[Jobs]:
+        """All that is in hand."""
         return list(self._batches)
 
+    def deny_solitude(self) -> None:
+        """Other loops' jobs that were claimed as alone in the process are so no more, now that another one is here.
+
+        But a suspect that is aside is, until its time is over: no loop takes anything before.
+        """
+        quarantine = self.quarantine
+        if not quarantine.has_one_loop() and (not quarantine.is_taken() or quarantine.has_expired()):
+            for batch in self.batches():
+                batch.deny_solitude()
+
     @contextmanager
-    def running(self, loop: Loop) -> Iterator[None]:
-        """While ``loop`` loops."""
+    def listening(self, loop: Loop) -> Iterator[None]:
+        """While ``loop`` is to be stopped and woken with the others; also one that stands for several."""
         try:
             self._loops.add(loop)
             if self._stop_next:
                 self._stop_next = False
                 loop.stop()
-            with self.quarantine.loop():
-                yield
+            yield
         finally:
             self._loops.discard(loop)
 
-    def hold(self, batch: Batch) -> None:
+    @contextmanager
+    def running(self, loop: Loop) -> Iterator[None]:
+        """While ``loop`` loops."""
+        with self.listening(loop), self.quarantine.loop():
+            yield
+
+    def hold(self, batch: Jobs) -> None:
         """``batch`` is in hand."""
         self._batches.add(batch)
 
-    def let_go(self, batch: Batch) -> None:
+    def let_go(self, batch: Jobs) -> None:
         """``batch`` is settled."""
         self._batches.discard(batch)

@@ -1,6 +1,7 @@
 """One job through its handler, to one named outcome.
 
-    call the handler  ->  what it settled itself wins
+    call the handler, and await what it returns if that can be awaited
+                      ->  what it settled itself wins
                           else: returned            -> retried, "not deleted" (or deleted, if that was asked for)
                                 raised              -> retried, with the exception as its reason
                                 KeyboardInterrupt   -> given back, and the loop ends
@@ -10,10 +11,10 @@
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.handlers import Handler
@@ -43,27 +44,49 @@ class Hand(Holder, Protocol):
         """Whether the run of the job in hand has an outcome."""
 
 
-def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
+def execute(
+    handler: Handler, job: JobInHand, hand: Hand, wait: Callable[[Awaitable[Any]], object]
+) -> BaseException | None:
     """Run ``job``; when it returns the job has its outcome. Returns what is to end the loop, if anything.
 
-    Raises ``StoreError`` if the outcome has to be stored at once and cannot be; it is then still to be stored.
+    ``wait`` runs what can be awaited to its end. Raises ``StoreError`` if the outcome has to be stored at once and
+    cannot be; it is then still to be stored.
+    """
+    try:
+        returned = handler.function(job)
+        if returned is not None and inspect.isawaitable(returned):
+            wait(returned)
+    except BaseException as error:
+        return conclude(handler, job, hand, error)
+    return None if hand.is_settled() else conclude(handler, job, hand)
+
+
+async def execute_async(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
+    """As :func:`execute`, for a coroutine function and inside its event loop."""
+    try:
+        await handler.function(job)
+    except BaseException as error:
+        return conclude(handler, job, hand, error)
+    return conclude(handler, job, hand)
+
+
+def conclude(
+    handler: Handler, job: JobInHand, hand: Hand, error: BaseException | None = None
+) -> BaseException | None:
+    """The handler has returned, or raised ``error``: give the job its outcome. Returns and raises as
+    :func:`execute`.
     """
     interrupt: BaseException | None = None
     settle: Callable[[], None]
-    try:
-        returned = handler.function(job)
-        if hand.is_settled():
-            return None
-        if returned is not None and inspect.isawaitable(returned):
-            settle = partial(job.retry, _not_awaited(returned))
-        else:
+    match error:
+        case None:
             settle = job.delete if handler.delete_on_success else partial(job.retry, NOT_DELETED)
-    except KeyboardInterrupt as error:
-        interrupt, settle = error, job.unget
-    except SystemExit as error:
-        interrupt, settle = error, partial(job.retry, describe(error))
-    except BaseException as error:
-        settle = partial(job.retry, describe(error))
+        case KeyboardInterrupt():
+            interrupt, settle = error, job.unget
+        case SystemExit():
+            interrupt, settle = error, partial(job.retry, describe(error))
+        case _:
+            settle = partial(job.retry, describe(error))
     if not hand.is_settled():
         try:
             settle()
@@ -97,9 +120,3 @@ def describe(error: BaseException) -> str:
 def reason_text(reason: str) -> str:
     """``reason`` as every store can keep it: at most ``MAX_REASON`` characters, lone surrogates replaced."""
     return reason[:MAX_REASON].encode("utf-8", "replace").decode()
-
-
-def _not_awaited(returned: object) -> str:
-    if inspect.iscoroutine(returned):
-        returned.close()
-    return f"the handler returned {type(returned).__name__}, which nobody awaits: run_jobs calls plain functions"

@@ -3,6 +3,7 @@
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,9 +21,9 @@ from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
 from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.loops import Loops
 from kqueue.reports import Finding, RunReport, SweepReport
 from kqueue.retry import RetryPolicy
-from kqueue.runner import Runner
 from kqueue.settling import Desk
 from kqueue.store import Due, JobStore
 from kqueue.stores import open_store
@@ -236,7 +237,12 @@ class KQueue:
     # -- handlers ----------------------------------------------------------------------------------------
 
     def add_handler(
-        self, type: str, function: Callable[[JobInHand], Any], *, delete_on_success: bool = False
+        self,
+        type: str,
+        function: Callable[[JobInHand], Any],
+        *,
+        delete_on_success: bool = False,
+        concurrency: int = 1,
     ) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
@@ -244,22 +250,29 @@ class KQueue:
         ``job.id``. It deletes the job when the work is done and safe; a run longer than the TTR renews it before.
 
         ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
+        ``concurrency``: how many jobs an ``async def`` runs at once in a process under :meth:`work`;
+        :meth:`run_jobs` runs them one by one. What a plain function returns is awaited if it can be.
         Raises ``ValueError`` if the type has a handler.
         """
         job_type = arguments.job_type(type)
-        arguments.plain_function(f"handler of {job_type}", function)
-        handler = Handler(function, arguments.flag("delete_on_success", delete_on_success))
+        is_async = arguments.handler_function(f"handler of {job_type}", function)
+        handler = Handler(
+            function,
+            arguments.flag("delete_on_success", delete_on_success),
+            is_async,
+            arguments.concurrency(concurrency, is_async),
+        )
         self._handlers.add(job_type, handler)
         self._crew.get().wake()
 
     def handler(
-        self, type: str, *, delete_on_success: bool = False
+        self, type: str, *, delete_on_success: bool = False, concurrency: int = 1
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_handler` as a decorator."""
         arguments.job_type(type)
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add_handler(type, function, delete_on_success=delete_on_success)
+            self.add_handler(type, function, delete_on_success=delete_on_success, concurrency=concurrency)
             return function
 
         return register
@@ -292,23 +305,36 @@ class KQueue:
         ``KeyboardInterrupt`` and ``SystemExit`` end the loop; they are raised again once the unstarted jobs
         are given back. Raises ``StoreError`` or ``BrokerError`` when the one or the other is down; with
         ``wait`` it tries again, with a back-off, until a limit.
+
+        An ``async def`` handler runs to its end before the next job starts, in an event loop that this call makes
+        and closes; :meth:`work` runs several at once. Inside a running event loop such handlers are refused with a
+        :class:`~kqueue.KQueueError`: there say ``await asyncio.to_thread(queue.run_jobs)``.
         """
-        limits = RunLimits(
-            None if count_limit is None else arguments.whole("count_limit", count_limit, 0),
-            None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
-            arguments.flag("wait", wait),
+        return self._loops().run(
+            RunLimits(
+                None if count_limit is None else arguments.whole("count_limit", count_limit, 0),
+                None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
+                arguments.flag("wait", wait),
+            )
         )
-        desk = Desk(self._store, self._doorbell, self._retry, self._settle_s, self._clock, self._logger)
-        return Runner(
-            open=self.open,
-            desk=desk,
-            broker=self._broker,
-            sweeper=self._sweeper,
-            crew=self._crew.get(),
-            handlers=self._handlers.all,
-            limits=limits,
-            mint=self._mint,
-        ).run()
+
+    def work(self, threads: int = 1, time_limit_ms: float | None = None, wait: bool = True) -> RunReport:
+        """Run jobs of all types that have a handler now: those of plain functions in ``threads`` loops, and beside
+        them those of each ``async def``, up to its ``concurrency`` at once, all in one event loop.
+
+        Each loop is as :meth:`run_jobs` is, with a thread and a connection of its own. Returns, with what all did
+        together, once all have ended: at the time limit, after :meth:`stop`, or, without ``wait``, when nothing is
+        ready for any. Coroutines that run then end by themselves. An error that ends one loop ends all, and is
+        raised.
+        """
+        return self._loops().work(
+            arguments.whole("threads", threads, 1),
+            RunLimits(
+                None,
+                None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
+                arguments.flag("wait", wait),
+            ),
+        )
 
     def stop(self) -> None:
         """End ``run_jobs`` after its current job: in all threads, from any thread or a signal handler.
@@ -432,6 +458,17 @@ class KQueue:
         limit = arguments.whole("limit", limit, 1)
         self.open()
         return self._sweeper.findings(limit)
+
+    def _loops(self) -> Loops:
+        return Loops(
+            open=self.open,
+            desk=partial(Desk, self._store, self._doorbell, self._retry, self._settle_s, self._clock, self._logger),
+            broker=self._broker,
+            sweeper=self._sweeper,
+            crew=self._crew.get(),
+            handlers=self._handlers.all,
+            mint=self._mint,
+        )
 
     def _agreed_prefix(self) -> str:
         """The one that all who use this store have: the first that was ever given, or else a random one."""

@@ -65,6 +65,10 @@ class Settling:
         """What is pending for this job. Under the batch's lock."""
         return next((settlement for _, settlement in self._pending if settlement.id == job_id), None)
 
+    def is_failing(self) -> bool:
+        """Whether the last write failed, so that what is pending waits for another."""
+        return self._failures > 0
+
     def write(self) -> None:
         """Write what is pending, now.
 

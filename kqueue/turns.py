@@ -7,11 +7,13 @@ whatever line, no row stays claimed by nobody.
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
+from kqueue.awaiting import Awaiter
 from kqueue.batch import BOUND_S, Batch
-from kqueue.broker import Reservation, Subscription, Verdict
+from kqueue.broker import Reservation, Subscription
+from kqueue.claims import give_back_claim, leased_at, post_verdicts, release
 from kqueue.crew import Crew
-from kqueue.ending import Ending
-from kqueue.errors import BrokerError, KQueueError, LeaseLost
+from kqueue.ending import Reins
+from kqueue.errors import KQueueError, LeaseLost
 from kqueue.execution import execute
 from kqueue.handlers import Handler
 from kqueue.ids import IdMint
@@ -35,8 +37,8 @@ class Turns:
         desk: Desk,
         crew: Crew,
         handlers: Callable[[], Mapping[str, Handler]],
-        ending: Ending,
         mint: IdMint,
+        reins: Reins,
     ) -> None:
         self._desk = desk
         self._store = desk.store
@@ -44,21 +46,23 @@ class Turns:
         self._monotonic = desk.clock.monotonic
         self._crew = crew
         self._handlers = handlers
-        self._ending = ending
+        self._ending = reins.ending
         self._mint = mint
         self._sizer = Sizer()
         self._watchdog = Watchdog(desk.clock, desk.logger)
+        self._awaiter = Awaiter()
         self._unsettled: list[Batch] = []
         #: Pointers that had no row to claim at all.
         self.stale = 0
 
     def close(self) -> None:
-        """End the watchdog, and let go of what could not be settled."""
+        """End the watchdog and the event loop, and let go of what could not be settled."""
         if not self._ending.is_here():
             return
         for batch in self._unsettled:
             self._crew.let_go(batch)
         self._watchdog.close()
+        self._awaiter.close()
 
     def limits(self) -> Limits:
         """What the next window may hold."""
@@ -75,6 +79,13 @@ class Turns:
             self._unsettled[0].close()
             self._crew.let_go(self._unsettled.pop(0))
 
+    def await_end(self) -> bool:
+        """False: no job is in hand between two windows."""
+        return False
+
+    def land(self) -> None:
+        """Nothing: no job is in hand between two windows."""
+
     def take(self, subscription: Subscription, reservation: Reservation, limits: Limits) -> None:
         """Claim what was reserved and run it, or give it back if a suspect of another loop is aside.
 
@@ -82,19 +93,13 @@ class Turns:
         """
         with self._crew.quarantine.window() as entered:
             if not entered:
-                self._settle_pointers(subscription, [Verdict(entry, 0.0) for entry in reservation.entries])
+                post_verdicts(subscription, release(reservation), self._logger)
             elif reservation.selection is not None:
                 self._work(subscription, reservation, reservation.selection, limits)
 
     def deny_solitude(self) -> None:
-        """Other loops' jobs that were claimed as alone in the process are so no more, now that this one is here.
-
-        But a suspect that is aside is, until its time is over: this loop takes no window before.
-        """
-        quarantine = self._crew.quarantine
-        if not quarantine.has_one_loop() and (not quarantine.is_taken() or quarantine.has_expired()):
-            for batch in self._crew.batches():
-                batch.deny_solitude()
+        """See :meth:`kqueue.crew.Crew.deny_solitude`."""
+        self._crew.deny_solitude()
 
     def _work(
         self, subscription: Subscription, reservation: Reservation, selection: Selection, limits: Limits
@@ -107,7 +112,7 @@ class Turns:
             batch = self._hold(claim.rows, alone)
             verdicts = judge(reservation.entries, claim, now)
             self.stale += stale(verdicts, claim)
-            self._settle_pointers(subscription, verdicts)
+            post_verdicts(subscription, verdicts, self._logger)
             if batch is not None:
                 self._run(batch, claim.rows)
             self.settle_leftovers()
@@ -118,9 +123,7 @@ class Turns:
     def _hold(self, rows: list[Row], alone: bool) -> Batch | None:
         if not rows:
             return None
-        # The lease began in the claim, perhaps after a long wait for the store; never before it was asked for.
-        age = self._store.now() - ((rows[0].lease_until or 0.0) - rows[0].ttr)
-        batch = Batch(rows, self._desk, self._monotonic() - max(0.0, age), alone)
+        batch = Batch(rows, self._desk, leased_at(rows, self._desk), alone)
         self._unsettled.append(batch)
         self._crew.hold(batch)
         return batch
@@ -133,19 +136,9 @@ class Turns:
             if not isinstance(error, KQueueError):
                 self.settle_leftovers()
             if not self._unsettled:
-                rows = self._store.held_by(owner)  # of a claim that was interrupted, or whose reply was lost
-                if rows:
-                    Batch(rows, self._desk, self._monotonic()).close()
+                give_back_claim(owner, self._desk)
         except KQueueError as failure:
             self._logger.warning("not settled yet: %s", failure)
-
-    def _settle_pointers(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
-        if verdicts:
-            try:
-                subscription.post(verdicts)
-            except BrokerError as error:
-                # The claim stands. The entries come back when the connection drops, and are deleted then.
-                self._logger.warning("pointers not settled: %s", error)
 
     def _run(self, batch: Batch, rows: list[Row]) -> None:
         """Raises what a handler raised to end the loop."""
@@ -182,7 +175,7 @@ class Turns:
                 break
             ending.count += 1
             settling = batch.seconds_settling
-            interrupt = execute(handler, job, batch)
+            interrupt = execute(handler, job, batch, self._awaiter.wait)
             if interrupt is not None:
                 raise interrupt
             ended = self._monotonic()

@@ -15,7 +15,8 @@ ROOMS = {
     "brokers": ("brokers", "values contracts"),
     "stores": ("stores", "values contracts rules"),
     "engine": (
-        "batch crew doorbell ending execution findings quarantine runner settling sweep turns watchdog",
+        "async_turns awaiting batch claims crew doorbell ending endings event_loop execution findings flight"
+        " flights loops quarantine runner settling sweep turns watchdog work",
         "values contracts rules",
     ),
     "queue": ("queue", "values contracts rules brokers stores engine"),

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at the limits while a landing is awaited, which wakes its loop by itself.
 IDLE_S = 1.0
+#: Seconds between two looks for more, in a loop that ends when nothing is ready, while coroutines run.
+DRAIN_LOOK_S = 0.1
 #: The part of its lease that a suspect waits for others to land. With half of it gone it would not start any more.
 WAITING_PART = 0.4
 
@@ -110,14 +112,12 @@ class AsyncTurns:
                 finally:
                     self._flights.keep(window)
 
-    def await_end(self) -> bool:
-        """Wait until a job that is in hand has ended; False, at once, if none is. What it added, or itself, may be
-        ready now. Raises ``StoreError``.
+    def wait_for_more(self) -> bool:
+        """Wait for a moment while anything is in hand; False, at once, if nothing is. What it added, or itself, may
+        be ready then. Raises ``StoreError``.
         """
-        in_the_air = self._flights.in_the_air()
-        if in_the_air:
-            while self._flights.in_the_air() >= in_the_air and not self._ending.is_over():
-                self._pause(self._ending.seconds_left(IDLE_S))
+        if self._flights.in_the_air():
+            self._pause(self._ending.seconds_left(DRAIN_LOOK_S))
             return True
         if self._flights.is_written():
             return False
@@ -132,15 +132,20 @@ class AsyncTurns:
         self._flights.give_back()
         while self._flights.in_the_air():
             self._pause(IDLE_S)
-        self._flights.settle()
-        self._flights.await_rings()
-        if self._interrupt is not None:
-            raise self._interrupt
+        interrupt, self._interrupt = self._interrupt, None
+        try:
+            self._flights.settle()
+            self._flights.await_rings()
+        except KQueueError as error:
+            if interrupt is None:
+                raise
+            self._logger.warning("not settled: %s", error)
+        if interrupt is not None:
+            raise interrupt
 
     def close(self) -> None:
         """End the watchdog, and let go of what could not be settled."""
         try:
-            self._interrupt = None
             self.land()
         except KQueueError as error:
             self._logger.warning("not settled: %s", error)
@@ -158,11 +163,11 @@ class AsyncTurns:
         try:
             now = self._store.now()
             claim = self._store.claim(selection, limits, owner, now, False)
+            rows = claim.rows
+            most = self._flights.claim(rows, leased_at(rows, self._desk)) if rows else 0
         except BaseException:
             self._give_back_claim(owner)
             raise
-        rows = claim.rows
-        most = self._flights.claim(rows, leased_at(rows, self._desk)) if rows else 0
         verdicts = judge(reservation.entries, claim, now)
         self.stale += stale(verdicts, claim)
         post_verdicts(subscription, verdicts, self._logger)

@@ -45,8 +45,8 @@ class AnyTurns(Protocol):
     def deny_solitude(self) -> None:
         """Other loops' jobs do not run alone in the process any more."""
 
-    def await_end(self) -> bool:
-        """Wait until a job that is in hand has ended; False, at once, if none is."""
+    def wait_for_more(self) -> bool:
+        """Wait for a moment while anything is in hand; False, at once, if nothing is."""
 
     def has_leftovers(self) -> bool:
         """Whether something could not be settled."""
@@ -163,7 +163,7 @@ class Runner:
         reservation = subscription.reserve(limits.jobs, self._patience())
         self._foreign += reservation.foreign
         if reservation.selection is None:
-            return self._waits or self._sweep is not None or self._turns.await_end()
+            return self._waits or self._sweep is not None or self._turns.wait_for_more()
         self._turns.take(subscription, reservation, limits)
         return True
 

@@ -79,7 +79,7 @@ class Turns:
             self._unsettled[0].close()
             self._crew.let_go(self._unsettled.pop(0))
 
-    def await_end(self) -> bool:
+    def wait_for_more(self) -> bool:
         """False: no job is in hand between two windows."""
         return False
 

@@ -26,6 +26,8 @@ class Work:
         self._loop = loop
         self._reports: list[RunReport] = []
         self._errors: list[BaseException] = []
+        #: One for each loop that has begun, set when it has ended.
+        self._ends: list[threading.Event] = []
 
     def stop(self) -> None:
         """End all loops, also those that have not begun. Safe in a signal handler."""
@@ -38,20 +40,16 @@ class Work:
     def run(self) -> RunReport:
         """Loop in all of them until they end. The first that fails ends the others, and its error is raised."""
         started = time.monotonic()
-        threads = [
-            threading.Thread(target=self._loop_in, args=(one,), name=f"kqueue-loop-{number}", daemon=True)
-            for number, one in enumerate(self._runners, 1)
-        ]
         with self._crew.listening(self):
             try:
                 if self._loop is not None:
                     self._loop.start()
-                for thread in threads:
-                    thread.start()
-                _join(threads)
+                for number, runner in enumerate(self._runners, 1):
+                    self._start(runner, f"kqueue-loop-{number}")
+                self._wait_for_mores()
             except BaseException:  # Ctrl-C, or a thread that could not be started
                 self.stop()
-                _join([thread for thread in threads if thread.ident is not None])
+                self._wait_for_mores()
                 raise
             finally:
                 if self._loop is not None:
@@ -60,14 +58,21 @@ class Work:
             raise self._errors[0]
         return total(self._reports, time.monotonic() - started)
 
-    def _loop_in(self, runner: Runner) -> None:
+    def _start(self, runner: Runner, name: str) -> None:
+        ended = threading.Event()
+        threading.Thread(target=self._loop_in, args=(runner, ended), name=name, daemon=True).start()
+        self._ends.append(ended)
+
+    def _wait_for_mores(self) -> None:
+        # Not by joining the threads: a join that Ctrl-C interrupts takes its thread for ended (Python 3.11).
+        for ended in self._ends:
+            ended.wait()
+
+    def _loop_in(self, runner: Runner, ended: threading.Event) -> None:
         try:
             self._reports.append(runner.run())
         except BaseException as error:
             self._errors.append(error)
             self.stop()
-
-
-def _join(threads: Sequence[threading.Thread]) -> None:
-    for thread in threads:
-        thread.join()
+        finally:
+            ended.set()

@@ -92,8 +92,9 @@ async def do_nothing(job: JobInHand) -> None:
 )
 @pytest.mark.parametrize("how", ["run_jobs", "work"])
 def test_each_end_of_a_coroutine_has_one_outcome(
-    queue: KQueue, how: str, handler: Any, options: Any, outcome: str, reason: str | None
+    how: str, handler: Any, options: Any, outcome: str, reason: str | None
 ) -> None:
+    queue = KQueue("memory:")
     queue.add_handler("t", handler, **options)
     job_id = queue.add_job("t")
     report = queue.run_jobs() if how == "run_jobs" else queue.work(wait=False)
@@ -194,7 +195,8 @@ async def delete(job: JobInHand, *, really: bool) -> None:
     ids=["object", "partial", "function", "class"],
 )
 @pytest.mark.parametrize("how", ["run_jobs", "work"])
-def test_whatever_can_be_awaited_is(queue: KQueue, how: str, handler: Any) -> None:
+def test_whatever_can_be_awaited_is(how: str, handler: Any) -> None:
+    queue = KQueue("memory:")
     queue.add_handler("t", handler)
     queue.add_jobs("t", range(3))
     report = queue.run_jobs() if how == "run_jobs" else queue.work(wait=False)

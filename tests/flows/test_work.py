@@ -723,7 +723,8 @@ def test_a_handler_removed_meanwhile_leaves_its_jobs_to_others(queue: KQueue) ->
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "3", None, True])
-def test_bad_numbers_are_refused(queue: KQueue, number: Any) -> None:
+def test_bad_numbers_are_refused(number: Any) -> None:
+    queue = KQueue("memory:")
     with pytest.raises((ValueError, TypeError), match="^concurrency: .*at least 1"):
         queue.add_handler("t", fine, concurrency=number)
     with pytest.raises((ValueError, TypeError), match="^threads: .*at least 1"):
@@ -731,13 +732,38 @@ def test_bad_numbers_are_refused(queue: KQueue, number: Any) -> None:
     assert queue.types() == []
 
 
-def test_a_plain_function_has_no_concurrency(queue: KQueue) -> None:
+def test_a_plain_function_has_no_concurrency() -> None:
+    queue = KQueue("memory:")
     with pytest.raises(ValueError, match="^concurrency: only an async def handler .*got 2 .*use threads"):
         queue.add_handler("t", lambda job: job.delete(), concurrency=2)
     assert queue.types() == []
 
 
 # -- the operator ------------------------------------------------------------------------------------------
+
+
+def test_a_job_claimed_slowly_has_its_lease_renewed_before_it_starts(tmp_path: Path) -> None:
+    clock = ManualClock()
+    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    queue._clock = clock  # type: ignore[assignment]
+    claim, left = queue.store.claim, list[tuple[int, float]]()
+
+    def claim_and_freeze(*arguments: Any) -> Any:
+        got = claim(*arguments)
+        clock.advance(5.1)
+        return got
+
+    queue.store.claim = claim_and_freeze  # type: ignore[method-assign]
+
+    @queue.handler("t")
+    async def handle(job: JobInHand) -> None:
+        lease_until = queue.store.get([job.id])[0].lease_until
+        left.append((job.fence, (lease_until or 0.0) - clock.time()))
+        job.delete()
+
+    queue.add_job("t", ttr=10)
+    queue.work(wait=False)
+    assert left == [(1, 10)]
 
 
 @pytest.mark.parametrize("who", ["operator", "another coroutine"])

@@ -131,15 +131,34 @@ def logger(value: object) -> logging.Logger:
     return value
 
 
-def plain_function(name: str, value: object) -> None:
-    """Something that can be called and does its work in the call: no coroutine or generator function."""
+def handler_function(name: str, value: object) -> bool:
+    """Something that can be called and is no generator function. Returns whether it is a coroutine function."""
     if not callable(value):
         raise TypeError(f"{name}: expected something to call, got {_shown(value)}")
-    for refuses in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
-        if refuses(value) or refuses(getattr(value, "__call__", None)):  # noqa: B004
-            raise TypeError(
-                f"{name}: a coroutine or generator function does nothing when it is called; give a plain function"
-            )
+    # A class is called to make an instance, whatever calling that would do.
+    forms = [value] if isinstance(value, type) else [value, getattr(value, "__call__", None)]  # noqa: B004
+    if any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in forms):
+        raise TypeError(
+            f"{name}: a generator function does nothing when it is called; give a function or an async def"
+        )
+    return any(inspect.iscoroutinefunction(one) for one in forms)
+
+
+def plain_function(name: str, value: object) -> None:
+    """Something that can be called and does its work in the call: no coroutine or generator function."""
+    if handler_function(name, value):
+        raise TypeError(f"{name}: an async def does nothing when it is called; give a plain function")
+
+
+def concurrency(value: object, is_async: bool) -> int:
+    """How many jobs a handler runs at once: at least 1, and more than 1 for an async def only."""
+    number = whole("concurrency", value, 1)
+    if number > 1 and not is_async:
+        raise ValueError(
+            f"concurrency: only an async def handler runs several jobs at once, got {number} for a plain function;"
+            " for that use threads"
+        )
+    return number
 
 
 def takes(name: str, value: Callable[..., object], what: str, sample: tuple[object, ...]) -> None:

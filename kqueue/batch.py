@@ -16,15 +16,15 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from kqueue import arguments
-from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
-from kqueue.execution import Outcome, Wish, outcome
+from kqueue import endings
+from kqueue.errors import AlreadySettled, LeaseLost
+from kqueue.execution import Wish
 from kqueue.job import JobInHand, Priority, Row
 from kqueue.lease import Grip
 from kqueue.lookout import Lookout
 from kqueue.retry import RetryPolicy
 from kqueue.settling import Desk, Settling
-from kqueue.store import Held, Settlement, Unget
+from kqueue.store import Delete, Finish, Held, Settlement, Unget
 
 #: Seconds from a window's start after which its unstarted jobs are given back: twice the work it should hold.
 BOUND_S = 0.100
@@ -215,14 +215,11 @@ class Batch:
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
         """Again later, or dead if the tries are used up. ``delay`` in seconds; None: by the retry policy."""
-        reason = arguments.text("reason", reason)
-        self.end(row, Wish(Outcome.RETRIED, reason, None if delay is None else arguments.number("delay", delay, 0)))
+        self.end(row, endings.again(reason, delay))
 
     def unget(self, row: Row, priority: Priority | str | int | None, delay: float) -> None:
         """Back unrun. ``delay`` in seconds."""
-        level = None if priority is None else arguments.priority(priority)
-        seconds = arguments.number("delay", delay, 0)
-        self.end(row, Wish(Outcome.UNGOT, seconds=seconds, priority=level))
+        self.end(row, endings.back(priority, delay))
 
     def policy(self, row: Row) -> RetryPolicy:
         """The retry policy of the job's type."""
@@ -238,7 +235,7 @@ class Batch:
         with self._settling.writing:  # so that no settle of the same job comes between the check and the write
             with self._lock:
                 if self._running is not row or self._settlement is not None:
-                    raise self._refusal(row)
+                    raise endings.refusal(row, self._settlement if self._running is row else None)
             at = self._desk.clock.monotonic()
             if self._fails_to_renew(row, None):
                 raise LeaseLost(row.id, row.fence)
@@ -277,8 +274,8 @@ class Batch:
                     self._settling.seconds[row.id] = self._ran_for()
                 self._settling.add(row, settlement)
                 self._settlement = settlement
-            elif self._running is not row or not _is_deleted(before) or not _is_deleted(settlement):
-                raise self._refusal(row)
+            else:
+                endings.check_repeated(row, self._running is row, before, settlement)
             is_last = not self._unstarted
         if is_last:
             self._settle_last(row)
@@ -293,17 +290,9 @@ class Batch:
         if row.id in self._settling.lost:
             raise LeaseLost(row.id, row.fence)
 
-    def _refusal(self, row: Row) -> AlreadySettled:
-        if self._running is not row or self._settlement is None:
-            return AlreadySettled(f"job {row.id}: its run is over, so nothing was changed")
-        return AlreadySettled(f"job {row.id}: it was {outcome(self._settlement)} before; a run is settled once")
-
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise KQueueError(
-                f"the job is in hand in process {self._pid}, and this is its child {os.getpid()}:"
-                " settle and renew it in the parent"
-            )
+            raise endings.in_parents_hand(self._pid, os.getpid())
 
     # -- the operator's ----------------------------------------------------------------------------------
 
@@ -318,7 +307,7 @@ class Batch:
             ended = self._settling.find(job_id)
         if ended is not None:
             self.settle()
-            return _is_deleted(ended) and job_id not in self._settling.lost
+            return isinstance(ended, Delete | Finish) and job_id not in self._settling.lost
         if row is None or row.id != job_id:
             return False
         try:
@@ -374,7 +363,7 @@ class Batch:
     def _give_back_unstarted(self, run_at: float, put_at: float | None) -> None:
         """Under the lock."""
         for row in self._unstarted:
-            self._settling.add(row, Unget(row.id, row.fence, run_at, None, put_at, started=False))
+            self._settling.add(row, endings.unstarted(row, run_at, put_at))
         self._unstarted.clear()
 
     def _is_late(self, now: float) -> bool:
@@ -415,7 +404,3 @@ class Batch:
         if not lost:
             self._renewed = row.id, leased_at
         return lost
-
-
-def _is_deleted(settlement: Settlement | None) -> bool:
-    return settlement is not None and outcome(settlement) is Outcome.DELETED

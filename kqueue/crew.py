@@ -1,4 +1,4 @@
-"""The loops of one process, and the batches that they hold."""
+"""The loops of one process, and the jobs that they hold."""
 
 import os
 import threading
@@ -6,13 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from kqueue.batch import Batch
 from kqueue.errors import StoreError
 from kqueue.quarantine import Quarantine
 
 
-class Loop(Protocol):
-    """A ``run_jobs`` that is under way."""
+class Listener(Protocol):
+    """Who is stopped and woken."""
+
+    def stop(self) -> None:
+        """End after the current job. Safe in a signal handler."""
+
+    def wake(self) -> None:
+        """End a wait for jobs, to look for what is new."""
+
+
+class Loop(Listener, Protocol):
+    """A loop that is under way."""
 
     #: Grows each time that it looks for jobs; what shows that it does not hang.
     turns: int
@@ -23,11 +32,37 @@ class Loop(Protocol):
     def count(self) -> int:
         """Jobs that it has started."""
 
-    def stop(self) -> None:
-        """End after the current job. Safe in a signal handler."""
 
-    def wake(self) -> None:
-        """End a wait for jobs, to look for what is new."""
+class Jobs(Protocol):
+    """The jobs that a loop has in hand: of one window (:class:`kqueue.batch.Batch`), or in flight
+    (:class:`kqueue.flights.Flights`).
+    """
+
+    #: The loop's, as :func:`threading.get_ident` has it.
+    thread: int
+
+    def settle(self) -> None:
+        """Write what has ended, now. Raises ``StoreError``."""
+
+    def give_up(self) -> None:
+        """Give back all that is in hand, now, also what runs: this process is about to end.
+
+        Raises ``StoreError``.
+        """
+
+    def lease_left(self, now: float) -> float | None:
+        """Seconds that the lease of the job still holds whose handler keeps the loop's thread; None if none does.
+        ``now`` in monotonic seconds.
+        """
+
+    def delete_by_id(self, job_id: str) -> bool:
+        """Delete the job if it runs here and its lease holds, or has ended by its delete; True if so."""
+
+    def drop(self, job_id: str) -> None:
+        """The job is deleted: do not start it."""
+
+    def deny_solitude(self) -> None:
+        """Store that no job of these runs alone in the process any more, if one was said to."""
 
 
 class Crew:
@@ -46,7 +81,9 @@ class Crew:
         self._counting = threading.Lock()
         #: By loops that have ended.
         self._started = 0
-        self._batches: set[Batch] = set()
+        self._batches: set[Jobs] = set()
+        #: Who is to be told of a stop.
+        self._listeners: set[Listener] = set()
         self._loops: set[Loop] = set()
         self._stop_next = False
 
@@ -56,17 +93,17 @@ class Crew:
         Takes no lock, since a signal handler may call it.
         """
         self._stop_next = True  # first: a loop that begins now sees it, or is seen below
-        for loop in list(self._loops):
+        for listener in list(self._listeners):
             self._stop_next = False
-            loop.stop()
+            listener.stop()
 
     def wake(self) -> None:
         """Let all loops look around: a handler has come or gone."""
-        for loop in list(self._loops):
-            loop.wake()
+        for listener in list(self._listeners):
+            listener.wake()
 
-    def batches(self) -> list[Batch]:
-        """All batches in hand."""
+    def batches(self) -> list[Jobs]:
+        """All that is in hand."""
         return list(self._batches)
 
     def loops(self) -> list[Loop]:
@@ -103,18 +140,27 @@ class Crew:
         if failures:
             raise failures[0]
 
+    def deny_solitude(self) -> None:
+        """Other loops' jobs that were claimed as alone in the process are so no more, now that another one is here.
+
+        But a suspect that is aside is, until its time is over: no loop takes anything before.
+        """
+        quarantine = self.quarantine
+        if not quarantine.has_one_loop() and (not quarantine.is_taken() or quarantine.has_expired()):
+            for batch in self.batches():
+                batch.deny_solitude()
+
     @contextmanager
-    def running(self, loop: Loop) -> Iterator[None]:
-        """While ``loop`` loops."""
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """While ``listener`` is to be stopped and woken: a loop, or who stands for several."""
         try:
-            self._loops.add(loop)
+            self._listeners.add(listener)
             if self._stop_next:
                 self._stop_next = False
-                loop.stop()
-            with self.quarantine.loop():
-                yield
+                listener.stop()
+            yield
         finally:
-            self._leave(loop)
+            self._listeners.discard(listener)
 
     def _leave(self, loop: Loop) -> None:
         if self._pid != os.getpid():
@@ -123,10 +169,20 @@ class Crew:
             self._loops.discard(loop)
             self._started += loop.count
 
-    def hold(self, batch: Batch) -> None:
+    @contextmanager
+    def running(self, loop: Loop) -> Iterator[None]:
+        """While ``loop`` loops."""
+        try:
+            self._loops.add(loop)
+            with self.listening(loop), self.quarantine.loop():
+                yield
+        finally:
+            self._leave(loop)
+
+    def hold(self, batch: Jobs) -> None:
         """``batch`` is in hand."""
         self._batches.add(batch)
 
-    def let_go(self, batch: Batch) -> None:
+    def let_go(self, batch: Jobs) -> None:
         """``batch`` is settled."""
         self._batches.discard(batch)

@@ -4,6 +4,9 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from kqueue.bell import Bell
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,13 @@ class Ending:
     def seconds_left(self, most: float = math.inf) -> float:
         """What the time limit leaves, but no more than ``most``."""
         return most if self._deadline is None else min(most, max(0.0, self._deadline - self._monotonic()))
+
+
+class Reins(NamedTuple):
+    """What the turns of a loop hold of it."""
+
+    ending: Ending
+    #: What its thread waits for, where it waits for something of its own.
+    bell: Bell
+    #: Ends it after what is in hand. From any thread.
+    stop: Callable[[], None]

@@ -1,6 +1,7 @@
 """One job through its handler, to one named outcome.
 
-    call the handler  ->  what it settled itself wins
+    call the handler, and await what it returns if that can be awaited
+                      ->  what it settled itself wins
                           else: returned Result.OK         -> deleted
                                 Result.FAILED              -> dead
                                 Result.RETRY or ERROR      -> retried, with the word as its reason
@@ -18,8 +19,9 @@ tries are used up; "given back" costs no try. Nothing else that a handler does c
 """
 
 import inspect
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kqueue import arguments
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
@@ -84,27 +86,46 @@ class Hand(Holder, Protocol):
         """The handler of the job in hand raised ``error``; the job has its outcome, or gets it now."""
 
 
-def execute(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
+def execute(
+    handler: Handler, job: JobInHand, hand: Hand, wait: Callable[[Awaitable[Any]], object]
+) -> BaseException | None:
     """Run ``job``; when it returns the job has its outcome. Returns what is to end the loop, if anything.
 
-    Raises ``StoreError`` if the outcome has to be stored at once and cannot be; it is then still to be stored.
+    ``wait`` runs what can be awaited to its end. Raises ``StoreError`` if the outcome has to be stored at once and
+    cannot be; it is then still to be stored.
     """
-    interrupt: BaseException | None = None
     try:
         returned = handler.function(job)
-        if hand.is_settled():
-            return None
-        wish = wish_of_returned(returned, handler)
-    except KeyboardInterrupt as error:
-        interrupt, wish = error, UNRUN
-    except SystemExit as error:
-        interrupt, wish = error, Wish(Outcome.RETRIED, describe(error), error=error)
+        if returned is not None and inspect.isawaitable(returned):
+            returned = wait(returned)
     except BaseException as error:
+        return conclude(handler, job, hand, error=error)
+    return None if hand.is_settled() else conclude(handler, job, hand, returned)
+
+
+async def execute_async(handler: Handler, job: JobInHand, hand: Hand) -> BaseException | None:
+    """As :func:`execute`, for a coroutine function and inside its event loop."""
+    try:
+        returned = await handler.function(job)
+    except BaseException as error:
+        return conclude(handler, job, hand, error=error)
+    return conclude(handler, job, hand, returned)
+
+
+def conclude(
+    handler: Handler, job: JobInHand, hand: Hand, returned: object = None, *, error: BaseException | None = None
+) -> BaseException | None:
+    """The handler has returned, or raised ``error``: give the job its outcome. Returns and raises as
+    :func:`execute`.
+    """
+    interrupt = error if isinstance(error, KeyboardInterrupt | SystemExit) else None
+    if error is not None and interrupt is None:
         hand.raised(error)
-        wish = wish_of_raised(error, hand.policy(row_of(job)))
     if not hand.is_settled():
+        row = row_of(job)
+        wish = wish_of_returned(returned, handler) if error is None else wish_of_raised(error, hand.policy(row))
         try:
-            hand.end(row_of(job), wish)
+            hand.end(row, wish)
         except (LeaseLost, AlreadySettled):
             pass  # counted by the hand; or another thread was first
         except KQueueError:
@@ -119,8 +140,6 @@ def wish_of_returned(returned: object, handler: Handler) -> Wish:
         return OF_WORD[returned]
     if isinstance(returned, Snooze):
         return wish_of_snooze(returned)
-    if returned is not None and inspect.isawaitable(returned):
-        return Wish(Outcome.RETRIED, _not_awaited(returned))
     return DELETED if handler.delete_on_success else NOT_DELETED
 
 
@@ -128,6 +147,10 @@ def wish_of_raised(error: BaseException, policy: RetryPolicy) -> Wish:
     """What an exception of a handler means, where it settled nothing itself."""
     if isinstance(error, Snooze):
         return wish_of_snooze(error)
+    if isinstance(error, KeyboardInterrupt):
+        return UNRUN
+    if isinstance(error, SystemExit):
+        return Wish(Outcome.RETRIED, describe(error), error=error)
     return Wish(OF_RULE[policy.rule_for(error)], describe(error), error=error)
 
 
@@ -146,9 +169,3 @@ def outcome(settlement: Settlement) -> Outcome:
     if isinstance(settlement, Unget):
         return Outcome.UNGOT
     return Outcome.DEAD if isinstance(settlement, Die) else Outcome.RETRIED
-
-
-def _not_awaited(returned: object) -> str:
-    if inspect.iscoroutine(returned):
-        returned.close()
-    return f"the handler returned {type(returned).__name__}, which nobody awaits: run_jobs calls plain functions"

@@ -19,6 +19,10 @@ class Handler:
     auto_renew: bool = False
     #: Seconds that it may run, with ``auto_renew``; None: without end.
     max_runtime: float | None = None
+    #: Whether it is a coroutine function, which runs in an event loop.
+    is_async: bool = False
+    #: Of a coroutine function: jobs that it runs at once under ``work``.
+    concurrency: int = 1
 
 
 class Handlers:
@@ -50,3 +54,24 @@ class Handlers:
         had = len(rest) < len(self._by_type)
         self._by_type = MappingProxyType(rest)
         return had
+
+
+class Part:
+    """Some handlers of a queue, for one loop. As of all of them, the mapping is replaced when it changes."""
+
+    def __init__(self, all: Callable[[], Mapping[str, Handler]], belongs: Callable[[str, Handler], bool]) -> None:
+        """``all()`` returns a mapping that is replaced, never changed."""
+        self._all = all
+        self._belongs = belongs
+        #: (all as they were at the last call, the part of them), in one: two threads may call.
+        self._seen: tuple[Mapping[str, Handler], Mapping[str, Handler]] = ({}, MappingProxyType({}))
+
+    def __call__(self) -> Mapping[str, Handler]:
+        """Those that belong to the part, by type, as they are now."""
+        handlers, part = self._seen
+        now = self._all()
+        if now is not handlers:
+            chosen = {type: handler for type, handler in now.items() if self._belongs(type, handler)}
+            part = part if chosen == part else MappingProxyType(chosen)
+            self._seen = now, part
+        return part

@@ -31,6 +31,7 @@ from kqueue.keeper.client import Client
 from kqueue.keeper.starting import Starter
 from kqueue.keys import nearest
 from kqueue.limits import Gatekeeper
+from kqueue.loops import Loops
 from kqueue.observers import Observers
 from kqueue.options import GivenOptions, Options, TypeOptions
 from kqueue.outages import Outages
@@ -39,7 +40,6 @@ from kqueue.presence import Presence, Worker, worker_of
 from kqueue.reasons import reason_text
 from kqueue.reports import Finding, RunReport, Stats, SweepReport
 from kqueue.retry import RetryPolicy
-from kqueue.runner import Runner
 from kqueue.settling import Desk
 from kqueue.store import ALL_TYPES, JobStore, Throttle
 from kqueue.stores import open_store, shared_url
@@ -324,6 +324,7 @@ class KQueue:
         retry: RetryPolicy | None = None,
         auto_renew: bool = False,
         max_runtime: float | None = None,
+        concurrency: int = 1,
     ) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
@@ -337,16 +338,20 @@ class KQueue:
         that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
         ``max_runtime``: with ``auto_renew``, seconds that the handler may run; then its job is retried with that
         reason, and what the handler still does to it changes nothing.
+        ``concurrency``: how many jobs an ``async def`` runs at once in a process under :meth:`work`;
+        :meth:`run_jobs` runs them one by one. What a plain function returns is awaited if it can be.
 
         Raises ``ValueError`` if the type has a handler, or a retry policy and another is given.
         """
         job_type = arguments.job_type(type)
-        arguments.plain_function(f"handler of {job_type}", function)
+        is_async = arguments.handler_function(f"handler of {job_type}", function)
         handler = Handler(
             function,
-            arguments.flag("delete_on_success", delete_on_success),
-            arguments.flag("auto_renew", auto_renew),
-            None if max_runtime is None else arguments.seconds("max_runtime", max_runtime),
+            delete_on_success=arguments.flag("delete_on_success", delete_on_success),
+            auto_renew=arguments.flag("auto_renew", auto_renew),
+            max_runtime=None if max_runtime is None else arguments.seconds("max_runtime", max_runtime),
+            is_async=is_async,
+            concurrency=arguments.concurrency(concurrency, is_async),
         )
         if handler.max_runtime is not None and not handler.auto_renew:
             raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")
@@ -364,6 +369,7 @@ class KQueue:
         retry: RetryPolicy | None = None,
         auto_renew: bool = False,
         max_runtime: float | None = None,
+        concurrency: int = 1,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_handler` as a decorator."""
         arguments.job_type(type)
@@ -376,6 +382,7 @@ class KQueue:
                 retry=retry,
                 auto_renew=auto_renew,
                 max_runtime=max_runtime,
+                concurrency=concurrency,
             )
             return function
 
@@ -474,35 +481,36 @@ class KQueue:
         ``KeyboardInterrupt`` and ``SystemExit`` end the loop; they are raised again once the unstarted jobs
         are given back. Raises ``StoreError`` or ``BrokerError`` when the one or the other is down; with
         ``wait`` it tries again, with a back-off, until a limit.
+
+        An ``async def`` handler runs to its end before the next job starts, in an event loop that this call makes
+        and closes; :meth:`work` runs several at once. Inside a running event loop such handlers are refused with a
+        :class:`~kqueue.KQueueError`: there say ``await asyncio.to_thread(queue.run_jobs)``.
         """
-        limits = RunLimits(
-            None if count_limit is None else arguments.whole("count_limit", count_limit, 0),
-            None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
-            arguments.flag("wait", wait),
+        return self._loops().run(
+            RunLimits(
+                None if count_limit is None else arguments.whole("count_limit", count_limit, 0),
+                None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
+                arguments.flag("wait", wait),
+            )
         )
-        desk = Desk(
-            self._store,
-            self._doorbell,
-            self._gatekeeper,
-            self._options,
-            self._settle_s,
-            self._clock,
-            self._logger,
-            self._telling,
-            self._outages,
+
+    def work(self, threads: int = 1, time_limit_ms: float | None = None, wait: bool = True) -> RunReport:
+        """Run jobs of all types that have a handler now: those of plain functions in ``threads`` loops, and beside
+        them those of each ``async def``, up to its ``concurrency`` at once, all in one event loop.
+
+        Each loop is as :meth:`run_jobs` is, with a thread and a connection of its own. Returns, with what all did
+        together, once all have ended: at the time limit, after :meth:`stop`, or, without ``wait``, when nothing is
+        ready for any. Coroutines that run then end by themselves. An error that ends one loop ends all, and is
+        raised.
+        """
+        return self._loops().work(
+            arguments.whole("threads", threads, 1),
+            RunLimits(
+                None,
+                None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
+                arguments.flag("wait", wait),
+            ),
         )
-        return Runner(
-            open=self.open,
-            desk=desk,
-            broker=self._broker,
-            sweeper=self._sweeper,
-            crew=self._crew.get(),
-            chores=self._chores.get(),
-            handlers=self._handlers.all,
-            limits=limits,
-            mint=self._mint,
-            keeper=self._keepers.get,
-        ).run()
 
     def renew_through(self, descriptor: int) -> None:
         """For what starts worker processes: leases are renewed by the keeper at the other end of this socket, which
@@ -775,6 +783,32 @@ class KQueue:
         limit = arguments.whole("limit", limit, 1)
         self.open()
         return self._sweeper.findings(limit)
+
+    def _loops(self) -> Loops:
+        return Loops(
+            open=self.open,
+            desk=self._make_desk,
+            broker=self._broker,
+            sweeper=self._sweeper,
+            crew=self._crew.get(),
+            chores=self._chores.get(),
+            handlers=self._handlers.all,
+            mint=self._mint,
+            keeper=self._keepers.get,
+        )
+
+    def _make_desk(self) -> Desk:
+        return Desk(
+            self._store,
+            self._doorbell,
+            self._gatekeeper,
+            self._options,
+            self._settle_s,
+            self._clock,
+            self._logger,
+            self._telling,
+            self._outages,
+        )
 
     def _make_chores(self) -> Chores:
         crew = self._crew.get()

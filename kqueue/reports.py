@@ -1,7 +1,7 @@
 """What a run and a sweep did, what a sweep would do, and how a queue does: frozen values."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 
@@ -26,6 +26,12 @@ class RunReport:
     stale_pointers: int = 0
     #: Tube entries buried because they are not ours or malformed.
     foreign_pointers: int = 0
+
+
+def total(reports: Sequence[RunReport], seconds: float) -> RunReport:
+    """What several runs did together, in ``seconds`` of wall time."""
+    sums = {one.name: sum(getattr(report, one.name) for report in reports) for one in fields(RunReport)}
+    return RunReport(**{**sums, "seconds": seconds})
 
 
 @dataclass(frozen=True, slots=True)

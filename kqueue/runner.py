@@ -4,39 +4,68 @@
                      -> handlers, one by one -> settle rows (delete / retry / unget, fenced)
 
 One Runner is one loop of one thread: it sweeps, reserves and waits, and each window is a turn of
-:mod:`kqueue.turns`. What several loops of a process share stands in :class:`kqueue.crew.Crew`.
+:mod:`kqueue.turns`, or of :mod:`kqueue.async_turns` where coroutines run side by side. What several loops of a
+process share stands in :class:`kqueue.crew.Crew`.
 """
 
 import math
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from typing import Protocol
 
 from kqueue.bell import Bell, wait_readable
-from kqueue.broker import Broker, Subscription
+from kqueue.broker import Broker, Reservation, Subscription
 from kqueue.chores import Chores
 from kqueue.crew import Crew
-from kqueue.ending import Ending, RunLimits
+from kqueue.ending import Ending, Reins, RunLimits
 from kqueue.errors import BrokerError, KQueueError, StoreError
 from kqueue.execution import Outcome
-from kqueue.following import Following
 from kqueue.handlers import Handler
-from kqueue.ids import IdMint
-from kqueue.lease import Keeper
 from kqueue.pauses import holds_up
 from kqueue.reports import RunReport
 from kqueue.retry import backoff
 from kqueue.settling import Desk
 from kqueue.sweep import Sweep, Sweeper
-from kqueue.turns import Turns
-from kqueue.window import WORK_S
+from kqueue.window import WORK_S, Limits
 
 #: Seconds that an idle loop waits at most before it looks around.
 IDLE_S = 15.0
 
 
+class AnyTurns(Protocol):
+    """What a loop does with the jobs it finds."""
+
+    #: Pointers that had no row to claim at all.
+    stale: int
+
+    def limits(self) -> Limits | None:
+        """What the next claim may hold; None if nothing more can be taken before the loop's bell rings."""
+
+    def take(self, subscription: Subscription, reservation: Reservation, limits: Limits) -> None:
+        """Claim what was reserved, and run it or start it."""
+
+    def deny_solitude(self) -> None:
+        """Other loops' jobs do not run alone in the process any more."""
+
+    def wait_for_more(self) -> bool:
+        """Wait for a moment while anything is in hand; False, at once, if nothing is."""
+
+    def has_leftovers(self) -> bool:
+        """Whether something could not be settled."""
+
+    def settle_leftovers(self) -> None:
+        """What could not be settled before."""
+
+    def land(self) -> None:
+        """Wait until all in hand has ended, and settle it."""
+
+    def close(self) -> None:
+        """Let go of what could not be settled."""
+
+
 class Runner:
-    """One ``run_jobs``."""
+    """One ``run_jobs``, or one loop of a ``work``."""
 
     def __init__(
         self,
@@ -49,11 +78,10 @@ class Runner:
         chores: Chores,
         handlers: Callable[[], Mapping[str, Handler]],
         limits: RunLimits,
-        mint: IdMint,
-        keeper: Callable[[], Keeper],
+        turns: Callable[[Reins], AnyTurns],
     ) -> None:
         """``open()`` opens what is not open; ``handlers()`` returns a mapping that is replaced, never changed, when
-        a handler comes or goes; ``keeper()`` returns this process's.
+        a handler comes or goes. ``turns`` makes the loop's.
         """
         self._open = open
         self._logger = desk.logger
@@ -68,10 +96,8 @@ class Runner:
         self._handlers = handlers
         self._waits = limits.wait
         self._ending = Ending(limits, self._monotonic, None if crew.max_jobs is None else crew.is_spent)
-        self._turns = Turns(
-            desk, crew, handlers, self._ending, mint=mint, following=Following(keeper, desk.retry_in)
-        )
         self._bell = Bell()
+        self._turns = turns(Reins(self._ending, self._bell, self.stop))
         #: What the subscription goes by: the handlers, and what is paused.
         self._served: Mapping[str, Handler] = {}
         self._paused: frozenset[str] = frozenset()
@@ -109,14 +135,15 @@ class Runner:
 
     def run(self) -> RunReport:
         """Loop until a limit, or nothing is ready, or :meth:`stop`."""
-        try:
-            with self._crew.running(self), self._chores.attended() if self._waits else nullcontext():
+        attended = self._chores.attended() if self._waits else nullcontext()
+        with attended, self._crew.running(self), closing(self._turns):
+            try:
                 self._loop()
-        finally:
-            if self._sweep is not None:
-                self._sweeper.give_back(self._sweep)
-            self._turns.close()
-            self._unsubscribe()
+            finally:
+                if self._sweep is not None:
+                    self._sweeper.give_back(self._sweep)
+                self._unsubscribe()
+            self._turns.land()
         return self._report()
 
     def _loop(self) -> None:
@@ -151,12 +178,15 @@ class Runner:
             return True
         self._turns.deny_solitude()
         limits = self._turns.limits()
+        if limits is None:
+            self._pause(self._ending.seconds_left(0.0 if self._sweep is not None else self._seconds_to_look()))
+            return True
         reservation = subscription.reserve(limits.jobs, self._patience())
         self._foreign += reservation.foreign
         if self._broker.carries_pointers:
             self._outages.is_over(self._broker.address)
         if reservation.selection is None:
-            return self._waits or self._sweep is not None
+            return self._waits or self._sweep is not None or self._turns.wait_for_more()
         self._turns.take(subscription, reservation, limits)
         return True
 
@@ -182,7 +212,10 @@ class Runner:
         if not self._waits or self._sweep is not None:
             return 0.0
         # Whole seconds, as beanstalkd counts them: to end a wait before its time costs a new connection.
-        return self._ending.seconds_left(float(math.ceil(min(IDLE_S, self._sweeper.seconds_to_look()))))
+        return self._ending.seconds_left(float(math.ceil(self._seconds_to_look())))
+
+    def _seconds_to_look(self) -> float:
+        return min(IDLE_S, self._sweeper.seconds_to_look())
 
     def _stand_back(self, error: KQueueError) -> None:
         self._failures += 1

@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -46,35 +47,39 @@ class Desk:
     #: Where jitter comes from. One for each loop, so that forked children do not all draw the same.
     random: Random = field(default_factory=Random)
 
-    def delete(self, row: Row) -> Delete | Finish:
+    def delete(self, row: Row, now: Callable[[], float] | None = None) -> Delete | Finish:
         """The settlement that finishes the job: its row goes, or is kept for a while if its type says so."""
         keep = self.options.kept.get(row.type)
-        return Delete(row.id, row.fence) if keep is None else Finish(row.id, row.fence, self.store.now() + keep)
+        if keep is None:
+            return Delete(row.id, row.fence)
+        return Finish(row.id, row.fence, (now or self.store.now)() + keep)
 
-    def settlement(self, row: Row, wish: Wish) -> Settlement:
-        """What is to be written so that the run of ``row`` ends as it is wished. Reads the clock, and no more."""
+    def settlement(self, row: Row, wish: Wish, now: Callable[[], float] | None = None) -> Settlement:
+        """What is to be written so that the run of ``row`` ends as it is wished. ``now()`` is the store's time, by
+        default the store's own; but for it nothing is asked.
+        """
         if wish.outcome is Outcome.DELETED:
-            return self.delete(row)
+            return self.delete(row, now)
         reason = reason_text(wish.reason or "")
         if wish.outcome is Outcome.UNGOT:
-            run_at, put_at = self._again(row, wish)
+            run_at, put_at = self._again(row, wish, now)
             if reason:
                 self.telling.log(logging.INFO, row, "given back: %s", reason)
             return Unget(row.id, row.fence, run_at, wish.priority, put_at, started=True)
         if wish.outcome is Outcome.DEAD or self.options.of(row.type).retry.is_used_up(row.failures + 1):
             return Die(row.id, row.fence, reason)
-        run_at, put_at = self._again(row, wish)
+        run_at, put_at = self._again(row, wish, now)
         return Retry(row.id, row.fence, run_at, reason, put_at)
 
     def retry_in(self, row: Row) -> float | None:
         """Seconds until the job runs again if this run of it fails; None if it is dead then."""
         return None if self.options.of(row.type).retry.is_used_up(row.failures + 1) else self._delay(row, None)
 
-    def _again(self, row: Row, wish: Wish) -> tuple[float, float | None]:
+    def _again(self, row: Row, wish: Wish, now: Callable[[], float] | None) -> tuple[float, float | None]:
         """(``run_at``, ``put_at``) of a row that comes back."""
         seconds = self._delay(row, wish.error) if wish.seconds is None else wish.seconds
-        now = self.store.now()
-        return now + seconds, self.doorbell.put_at(now + seconds, now)
+        at = (now or self.store.now)()
+        return at + seconds, self.doorbell.put_at(at + seconds, at)
 
     def _delay(self, row: Row, error: BaseException | None) -> float:
         """By the policy of the row's type. Whatever a delay function of the user's does, the job has its delay."""
@@ -120,6 +125,10 @@ class Settling:
     def find(self, job_id: str) -> Settlement | None:
         """What is pending for this job. Under the batch's lock."""
         return next((settlement for _, settlement in self._pending if settlement.id == job_id), None)
+
+    def is_failing(self) -> bool:
+        """Whether the last write failed, so that what is pending waits for another."""
+        return self._failures > 0
 
     def write(self) -> None:
         """Write what is pending, now.

@@ -7,11 +7,13 @@ whatever line, no row stays claimed by nobody.
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
+from kqueue.awaiting import Awaiter
 from kqueue.batch import BOUND_S, Batch
-from kqueue.broker import Reservation, Subscription, Verdict
+from kqueue.broker import Reservation, Subscription
+from kqueue.claims import claim_rows, give_back_claim, leased_at, look_after, post_verdicts, release
 from kqueue.crew import Crew
-from kqueue.ending import Ending
-from kqueue.errors import BrokerError, KQueueError, LeaseLost
+from kqueue.ending import Reins
+from kqueue.errors import KQueueError, LeaseLost
 from kqueue.execution import execute
 from kqueue.following import Following
 from kqueue.handlers import Handler
@@ -36,9 +38,9 @@ class Turns:
         desk: Desk,
         crew: Crew,
         handlers: Callable[[], Mapping[str, Handler]],
-        ending: Ending,
-        *,
         mint: IdMint,
+        reins: Reins,
+        *,
         following: Following,
     ) -> None:
         self._desk = desk
@@ -47,22 +49,24 @@ class Turns:
         self._monotonic = desk.clock.monotonic
         self._crew = crew
         self._handlers = handlers
-        self._ending = ending
+        self._ending = reins.ending
         self._mint = mint
         self._following = following
         self._sizer = Sizer()
         self._watchdog = Watchdog(desk.clock, desk.logger)
+        self._awaiter = Awaiter()
         self._unsettled: list[Batch] = []
         #: Pointers that had no row to claim at all.
         self.stale = 0
 
     def close(self) -> None:
-        """End the watchdog, and let go of what could not be settled."""
+        """End the watchdog and the event loop, and let go of what could not be settled."""
         if not self._ending.is_here():
             return
         for batch in self._unsettled:
             self._let_go(batch)
         self._watchdog.close()
+        self._awaiter.close()
 
     def limits(self) -> Limits:
         """What the next window may hold."""
@@ -85,6 +89,13 @@ class Turns:
         if batch.grip is not None:
             batch.grip.let_go()
 
+    def wait_for_more(self) -> bool:
+        """False: no job is in hand between two windows."""
+        return False
+
+    def land(self) -> None:
+        """Nothing: no job is in hand between two windows."""
+
     def take(self, subscription: Subscription, reservation: Reservation, limits: Limits) -> None:
         """Claim what was reserved and run it, or give it back if a suspect of another loop is aside.
 
@@ -92,19 +103,13 @@ class Turns:
         """
         with self._crew.quarantine.window() as entered:
             if not entered:
-                self._settle_pointers(subscription, [Verdict(entry, 0.0) for entry in reservation.entries])
+                post_verdicts(subscription, release(reservation), self._logger)
             elif reservation.selection is not None:
                 self._work(subscription, reservation, reservation.selection, limits)
 
     def deny_solitude(self) -> None:
-        """Other loops' jobs that were claimed as alone in the process are so no more, now that this one is here.
-
-        But a suspect that is aside is, until its time is over: this loop takes no window before.
-        """
-        quarantine = self._crew.quarantine
-        if not quarantine.has_one_loop() and (not quarantine.is_taken() or quarantine.has_expired()):
-            for batch in self._crew.batches():
-                batch.deny_solitude()
+        """See :meth:`kqueue.crew.Crew.deny_solitude`."""
+        self._crew.deny_solitude()
 
     def _work(
         self, subscription: Subscription, reservation: Reservation, selection: Selection, limits: Limits
@@ -112,19 +117,12 @@ class Turns:
         owner = self._mint.make(1)[0]
         try:
             alone = self._crew.quarantine.has_one_loop()
-            throttles = self._desk.gatekeeper.of(selection.types)
-            if throttles:
-                selection = selection._replace(throttles=throttles)
-            now = self._store.now()
-            claim = self._store.claim(selection, limits, owner, now, alone)
+            claim, now = claim_rows(selection, limits, owner, self._desk, alone=alone)
             batch = self._hold(claim.rows, alone)
             verdicts = judge(reservation.entries, claim, now)
             self.stale += stale(verdicts, claim)
-            self._settle_pointers(subscription, verdicts)
-            if claim.rows:
-                self._desk.outages.is_over(self._store.address)
-            if claim.held:
-                self._desk.gatekeeper.held_back(throttles)
+            post_verdicts(subscription, verdicts, self._logger)
+            look_after(claim, selection, self._desk)
             if batch is not None:
                 self._run(batch, claim.rows)
             self.settle_leftovers()
@@ -135,9 +133,7 @@ class Turns:
     def _hold(self, rows: list[Row], alone: bool) -> Batch | None:
         if not rows:
             return None
-        # The lease began in the claim, perhaps after a long wait for the store; never before it was asked for.
-        age = self._store.now() - ((rows[0].lease_until or 0.0) - rows[0].ttr)
-        batch = Batch(rows, self._desk, self._monotonic() - max(0.0, age), alone)
+        batch = Batch(rows, self._desk, leased_at(rows, self._desk), alone)
         self._unsettled.append(batch)
         self._crew.hold(batch)
         return batch
@@ -150,19 +146,9 @@ class Turns:
             if not isinstance(error, KQueueError):
                 self.settle_leftovers()
             if not self._unsettled:
-                rows = self._store.held_by(owner)  # of a claim that was interrupted, or whose reply was lost
-                if rows:
-                    Batch(rows, self._desk, self._monotonic()).close()
+                give_back_claim(owner, self._desk)
         except KQueueError as failure:
             self._logger.warning("not settled yet: %s", failure)
-
-    def _settle_pointers(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
-        if verdicts:
-            try:
-                subscription.post(verdicts)
-            except BrokerError as error:
-                # The claim stands. The entries come back when the connection drops, and are deleted then.
-                self._logger.warning("pointers not settled: %s", error)
 
     def _run(self, batch: Batch, rows: list[Row]) -> None:
         """Raises what a handler raised to end the loop."""
@@ -217,7 +203,7 @@ class Turns:
             if grip is not None:
                 grip.start(job.id, now)
             try:
-                interrupt = execute(handler, job, batch)
+                interrupt = execute(handler, job, batch, self._awaiter.wait)
             finally:
                 ended = self._monotonic()
                 spent[job.type].append(ended - now - (batch.seconds_settling - settling))

@@ -4,8 +4,9 @@ import logging
 import math
 import os
 import threading
+from typing import Protocol
 
-from kqueue.batch import BOUND_S, Batch
+from kqueue.batch import BOUND_S
 from kqueue.clock import Clock
 from kqueue.errors import KQueueError
 
@@ -15,8 +16,18 @@ LONGEST_LOOK_S = 1.0
 PATIENCE_S = 10.0
 
 
+class Watched(Protocol):
+    """A window, or the flights of a loop."""
+
+    def wants_attention_at(self, now: float) -> float:
+        """When :meth:`attend` is to be called, in monotonic seconds; infinity for never."""
+
+    def attend(self, now: float) -> None:
+        """Do what is due. Raises if it cannot be done; then it is due again later."""
+
+
 class Watchdog:
-    """A thread that calls :meth:`Batch.attend` when the batch wants it.
+    """A thread that calls :meth:`Watched.attend` when the batch wants it.
 
     Windows of fast jobs come and go a hundred times a second, and waking a thread for each would cost more
     than the jobs. So while there is work it looks by itself, and it is woken only once it has nothing to
@@ -27,15 +38,15 @@ class Watchdog:
         self._clock = clock
         self._logger = logger
         self._condition = threading.Condition()
-        self._batch: Batch | None = None
-        #: Each failing batch is told of once.
-        self._complained_of: Batch | None = None
+        self._batch: Watched | None = None
+        #: Each failing batch is told of once, until all goes well with it.
+        self._complained_of: Watched | None = None
         self._sleeps = False
         self._closed = False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
-    def watch(self, batch: Batch, *, alone: bool) -> None:
+    def watch(self, batch: Watched, *, alone: bool) -> None:
         """Look after ``batch`` until :meth:`rest`. ``alone``: no job of it waits for another one."""
         with self._condition:
             self._batch = batch
@@ -82,7 +93,7 @@ class Watchdog:
                 with self._condition:
                     self._condition.wait(BOUND_S)
 
-    def _attend(self, batch: Batch, now: float) -> bool:
+    def _attend(self, batch: Watched, now: float) -> bool:
         """Whether all went well. What failed is due again, here or in the loop."""
         try:
             batch.attend(now)
@@ -91,4 +102,5 @@ class Watchdog:
                 self._complained_of = batch
                 self._logger.warning("not settled yet: %s", error, exc_info=not isinstance(error, KQueueError))
             return False
+        self._complained_of = None
         return True

@@ -55,7 +55,7 @@ class Hand:
 
 
 def run(function: Any, hand: Hand, **options: Any) -> BaseException | None:
-    return execute(Handler(function, **options), JobInHand(ROW, hand), hand)
+    return execute(Handler(function, **options), JobInHand(ROW, hand), hand, lambda awaitable: None)
 
 
 def raising(error: BaseException) -> Any:

@@ -20,8 +20,9 @@ ROOMS = {
     "stores": ("stores", "values contracts rules"),
     "keeper": ("keeper", "values contracts stores"),
     "engine": (
-        "adding batch chores counters crew cron dead doctor doorbell ending execution findings following limits"
-        " lookout outages pauses presence quarantine runner settling sweep telling turns watchdog why",
+        "adding async_turns awaiting batch chores claims counters crew cron dead doctor doorbell ending endings"
+        " event_loop execution findings flight flights following limits lookout loops outages pauses presence"
+        " quarantine runner settling sweep telling turns watchdog why work",
         "values contracts rules",
     ),
     "configuration": ("config keys layers", "values brokers stores"),

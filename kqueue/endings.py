@@ -1,0 +1,47 @@
+"""What ends the run of a row: pure. Whoever holds the job, a window or a flight, goes by the same rules."""
+
+from kqueue import arguments
+from kqueue.errors import AlreadySettled, KQueueError
+from kqueue.execution import Outcome, Wish, outcome
+from kqueue.job import Priority, Row
+from kqueue.store import Settlement, Unget
+
+
+def again(reason: object, delay: object) -> Wish:
+    """Again in ``delay`` seconds; None: by the retry policy. Raises ``ValueError`` or ``TypeError``."""
+    seconds = None if delay is None else arguments.number("delay", delay, 0)
+    return Wish(Outcome.RETRIED, arguments.text("reason", reason), seconds)
+
+
+def back(priority: Priority | str | int | None, delay: object) -> Wish:
+    """Back by its handler, at no try. Raises ``ValueError`` or ``TypeError``."""
+    level = None if priority is None else arguments.priority(priority)
+    return Wish(Outcome.UNGOT, seconds=arguments.number("delay", delay, 0), priority=level)
+
+
+def unstarted(row: Row, run_at: float, put_at: float | None) -> Unget:
+    """Back before its handler was called."""
+    return Unget(row.id, row.fence, run_at, None, put_at, started=False)
+
+
+def check_repeated(row: Row, is_running: bool, before: Settlement | None, wanted: Settlement) -> None:
+    """What has ended is asked to end once more. A second delete changes nothing; all else is refused.
+
+    Raises ``AlreadySettled``.
+    """
+    if not is_running or before is None or {outcome(before), outcome(wanted)} != {Outcome.DELETED}:
+        raise refusal(row, before if is_running else None)
+
+
+def refusal(row: Row, before: Settlement | None) -> AlreadySettled:
+    """Why the run of ``row`` cannot end, or be renewed: it was settled ``before``, or is over."""
+    if before is None:
+        return AlreadySettled(f"job {row.id}: its run is over, so nothing was changed")
+    return AlreadySettled(f"job {row.id}: it was {outcome(before)} before; a run is settled once")
+
+
+def in_parents_hand(parent: int, child: int) -> KQueueError:
+    """Why a process that a handler forked cannot end or renew the job: it is in its parent's hand."""
+    return KQueueError(
+        f"the job is in hand in process {parent}, and this is its child {child}: settle and renew it in the parent"
+    )

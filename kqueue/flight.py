@@ -1,0 +1,123 @@
+"""One job of a loop of coroutines while it is in hand."""
+
+from typing import Protocol
+
+from kqueue import endings
+from kqueue.execution import Wish
+from kqueue.job import Priority, Row
+from kqueue.lease import Grip
+from kqueue.lookout import Lookout
+from kqueue.retry import RetryPolicy
+from kqueue.settling import Desk
+from kqueue.store import Held, Settlement
+
+
+class Fleet(Protocol):
+    """Where a flight belongs. See :class:`kqueue.flights.Flights`."""
+
+    @property
+    def desk(self) -> Desk:
+        """What it works with."""
+
+    def now(self) -> float:
+        """The store's time. Never waits."""
+
+    def is_here(self) -> bool:
+        """Whether this is the loop's own process, and no child that a handler forked."""
+
+    def is_over(self, flight: "Flight") -> bool:
+        """Whether its run is over, or was not ours any more when it ended."""
+
+    def end(self, flight: "Flight", settlement: Settlement) -> None:
+        """Write down how the run of ``flight`` ends. Raises ``AlreadySettled``. Never waits."""
+
+    def renew(self, flight: "Flight") -> None:
+        """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
+
+
+class Flight:
+    """Answers for one :class:`~kqueue.JobInHand`. What it is asked for, its fleet writes."""
+
+    __slots__ = ("_fleet", "_lookout", "grip", "leased_at", "row", "settlement", "started_at")
+
+    def __init__(self, row: Row, leased_at: float, fleet: Fleet) -> None:
+        self.row = row
+        #: When its lease began, in monotonic seconds.
+        self.leased_at = leased_at
+        #: How its run ended, if it has. Under the lock of its fleet.
+        self.settlement: Settlement | None = None
+        #: When its coroutine was started, in monotonic seconds.
+        self.started_at = 0.0
+        #: Of the keeper that renews its lease, if its handler wants that.
+        self.grip: Grip | None = None
+        self._lookout: Lookout | None = None
+        self._fleet = fleet
+
+    @property
+    def held(self) -> Held:
+        """As ``renew`` of a store wants it."""
+        return Held(self.row.id, self.row.fence, self.row.ttr)
+
+    def leased_since(self) -> float:
+        """When its lease began, in monotonic seconds."""
+        return self.leased_at
+
+    def is_settled(self) -> bool:
+        """Whether its run has an outcome, or none is to be had here: the process is a forked child."""
+        return self.settlement is not None or not self._fleet.is_here()
+
+    def delete(self, row: Row) -> None:
+        """The job is finished. A second time changes nothing."""
+        self._fleet.end(self, self._fleet.desk.delete(row, self._fleet.now))
+
+    def retry(self, row: Row, reason: str, delay: float | None) -> None:
+        """Again later, or dead if the tries are used up. ``delay`` in seconds; None: by the retry policy."""
+        self.end(row, endings.again(reason, delay))
+
+    def unget(self, row: Row, priority: Priority | str | int | None, delay: float) -> None:
+        """Back unrun. ``delay`` in seconds."""
+        self.end(row, endings.back(priority, delay))
+
+    def policy(self, row: Row) -> RetryPolicy:
+        """The retry policy of the job's type."""
+        return self._fleet.desk.options.of(row.type).retry
+
+    def end(self, row: Row, wish: Wish) -> None:
+        """End the run as it is wished."""
+        self._fleet.end(self, self._fleet.desk.settlement(row, wish, self._fleet.now))
+
+    def raised(self, error: BaseException) -> None:
+        """Its coroutine raised ``error``."""
+        if self._fleet.is_here():
+            self._fleet.desk.telling.raised(self.row, error)
+
+    def lease_lost(self, row: Row) -> bool:
+        """Whether the job is not safely ours any more. It may ask the store, once a second at most."""
+        if self.settlement is not None or not self._fleet.is_here():
+            return self._fleet.is_over(self)
+        return self._looks().lease_lost()
+
+    def cancelled(self, row: Row) -> bool:
+        """Whether nobody wants its result any more. It may ask the store, once a second at most."""
+        return self.settlement is None and self._fleet.is_here() and self._looks().cancelled()
+
+    def renewed(self, at: float) -> None:
+        """The lease began anew ``at``, in monotonic seconds."""
+        self.leased_at = at
+        if self._lookout is not None:
+            self._lookout.renewed(at)
+
+    def let_go(self) -> None:
+        """Its lease is not to be renewed any more."""
+        if self.grip is not None:
+            self.grip.let_go()
+
+    def _looks(self) -> Lookout:
+        if self._lookout is None:
+            desk = self._fleet.desk
+            self._lookout = Lookout(self.row, desk.store, desk.clock.monotonic, self.leased_at, self.grip)
+        return self._lookout
+
+    def renew(self, row: Row) -> None:
+        """Another TTR from now. Waits for the store."""
+        self._fleet.renew(self)

@@ -1,0 +1,397 @@
+"""The jobs of one loop of coroutines while they are in hand: many at once, settled together.
+
+Theory of operation. A job is *claimed* by the loop's thread, *boards* when it is handed to the event loop, is *in
+the air* while its coroutine runs, and lands when that has ended. Three threads come here. The event loop's runs the
+coroutines and is never made to wait: what ends there is only noted, under a lock that is never held over I/O. The
+watchdog's writes it to the store, ``settle_ms`` after the first that waits, or at once if nothing else is in the
+air. The loop's own claims more as soon as there are places. Every write is fenced, as everywhere.
+
+Jobs that board while a coroutine keeps the event loop busy would wait behind it: the watchdog gives them back after
+``BOUND_S``, as it does with those of a window.
+
+Suspects (see :mod:`kqueue.window`) fly in small groups, the smaller the more deaths they have seen.
+"""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+
+from kqueue import endings
+from kqueue.batch import BOUND_S, CLAIMS_PART
+from kqueue.errors import AlreadySettled, LeaseLost
+from kqueue.flight import Flight
+from kqueue.job import Row, State
+from kqueue.quarantine import SOLITUDE_S
+from kqueue.settling import Desk, Settling
+from kqueue.store import Delete, Finish, Settlement
+from kqueue.window import suspect_jobs
+
+#: A job with less than this part of its lease left is not started.
+LEAST_PART = 0.5
+
+
+class Flights:
+    """Those of one loop. See the module's text."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        is_loop_thread: Callable[[], bool],
+        awake: Callable[[], None],
+        ring: Callable[[], None],
+    ) -> None:
+        """``is_loop_thread()``: whether the event loop's thread asks. ``awake()`` tells the watchdog that something
+        is to be settled; ``ring()`` wakes the loop's own thread, where it waits for a landing.
+        """
+        self._desk = desk
+        self._store = desk.store
+        self._monotonic = desk.clock.monotonic
+        self._pid = os.getpid()
+        self._is_loop_thread = is_loop_thread
+        self._awake = awake
+        self._ring = ring
+        self._lock = threading.Lock()
+        self._settling = Settling(desk, self._lock)
+        self._claimed: list[Flight] = []
+        self._boarding: list[Flight] = []
+        self._air: set[Flight] = set()
+        #: When those that board have waited for long enough, in monotonic seconds.
+        self._bound_at = math.inf
+        #: Whether the event loop has yet to come to those that boarded.
+        self._is_called = False
+        #: The flight that is stored to be alone in its process.
+        self._alone: Flight | None = None
+        #: Whether the loop's thread waits for a landing.
+        self._is_awaited = False
+        #: The process's window that is left once nothing is in hand.
+        self._window: ExitStack | None = None
+        #: The store's time, and the monotonic time when it was read.
+        self._time = (0.0, 0.0)
+        #: See :class:`kqueue.crew.Jobs`: no handler keeps the loop's thread.
+        self.thread = -1
+
+    @property
+    def desk(self) -> Desk:
+        """What its flights work with."""
+        return self._desk
+
+    # -- the loop's --------------------------------------------------------------------------------------
+
+    def read_clock(self) -> None:
+        """Ask for the store's time, which may ask a server, so that :meth:`now` need not."""
+        self._time = (self._store.now(), self._monotonic())
+
+    def now(self) -> float:
+        """The store's time by the last :meth:`read_clock`. Never waits."""
+        at, read_at = self._time
+        return at + self._monotonic() - read_at
+
+    def places(self, concurrency: int) -> int:
+        """How many more jobs may be claimed. If none, the loop's thread is rung when that may have changed."""
+        since = self._monotonic() - SOLITUDE_S
+        with self._lock:
+            most = min(concurrency, _most(one for one in self._air if one.leased_at > since))
+            places = 0 if self._is_called else max(0, int(most) - len(self._air))
+            self._is_awaited = not places
+            return places
+
+    def claim(self, rows: Sequence[Row], leased_at: float) -> float:
+        """``rows`` are claimed; ``leased_at``: when their leases began, in monotonic seconds. Returns how many may
+        be in the air, with these: infinity if there is no suspect among them.
+        """
+        with self._lock:
+            self._claimed = [Flight(row, leased_at, self) for row in rows]
+            return _most(self._claimed)
+
+    def fits(self, most: float) -> bool:
+        """Whether at most ``most`` are in the air with those claimed. If not, the loop's thread is rung at the next
+        landing.
+        """
+        with self._lock:
+            self._is_awaited = len(self._air) + len(self._claimed) > most
+            return not self._is_awaited
+
+    def renew_late(self) -> None:
+        """Another lease for those claimed, where the claim or a wait took a part of it that matters.
+
+        Raises ``StoreError``.
+        """
+        now = self._monotonic()
+        with self._lock:
+            late = [one for one in self._claimed if now - one.leased_at > CLAIMS_PART * one.row.ttr]
+        if late:
+            lost = self._store.renew([one.held for one in late], self._store.now())
+            with self._lock:
+                for one in late:
+                    one.renewed(now)
+                self._claimed = [one for one in self._claimed if one.row.id not in lost]
+
+    def claimed(self) -> list[Flight]:
+        """Those that have not boarded."""
+        with self._lock:
+            return self._claimed.copy()
+
+    def board(self) -> None:
+        """Those claimed are to start. The caller has the event loop call :meth:`take_off`."""
+        with self._lock:
+            self._boarding, self._claimed = self._claimed, []
+            self._is_called, self._bound_at = True, self._monotonic() + BOUND_S
+
+    def give_back(self, delay: float = 0.0) -> None:
+        """What has not started is to go back, to run in ``delay`` seconds at the earliest, with the next settle."""
+        with self._lock:
+            unstarted = [*self._claimed, *self._boarding]
+            self._give_back(unstarted, delay)
+            self._claimed, self._boarding, self._bound_at = [], [], math.inf
+        _let_go(unstarted)
+        if unstarted:
+            self._awake()
+
+    def in_the_air(self) -> int:
+        """How many coroutines run. If any, the loop's thread is rung at the next landing."""
+        with self._lock:
+            self._is_awaited = bool(self._air)
+            return len(self._air)
+
+    def are_under_way(self) -> bool:
+        """Whether any runs or is about to. If so, the loop's thread is rung at the next landing."""
+        with self._lock:
+            self._is_awaited = self._is_called or bool(self._air)
+            return self._is_awaited
+
+    def is_failing(self) -> bool:
+        """Whether what has ended could not be written."""
+        return self._settling.is_failing()
+
+    def is_written(self) -> bool:
+        """Whether all that has ended is written."""
+        return self._settling.due_at == math.inf
+
+    def await_rings(self) -> None:
+        """Wait until what came back is in the tubes too."""
+        self._settling.await_rings()
+
+    def keep(self, window: ExitStack) -> None:
+        """Leave ``window`` once nothing is in hand: until then no suspect of another loop is alone."""
+        with self._lock:
+            if self._window is None and self._is_holding():
+                self._window = window.pop_all()
+
+    def give_up(self) -> None:
+        """Give back all that is in hand, now, although coroutines go on: see :meth:`kqueue.crew.Jobs.give_up`."""
+        if self.is_here():
+            self.give_back()
+            with self._lock:
+                self._give_back((one for one in self._air if one.settlement is None), 0.0, started=True)
+            self.settle()
+
+    def lease_left(self, now: float) -> float | None:
+        """None: a coroutine does not keep the loop's thread."""
+        return None
+
+    # -- the event loop's --------------------------------------------------------------------------------
+
+    def take_off(self, is_over: bool) -> list[Flight]:
+        """Those whose coroutines are to start now. If ``is_over``, or with under half its lease left, a job is
+        given back instead.
+        """
+        now = self._monotonic()
+        starting: list[Flight] = []
+        late: list[Flight] = []
+        with self._lock:
+            for one in self._boarding:
+                is_late = is_over or now - one.leased_at > LEAST_PART * one.row.ttr
+                (late if is_late else starting).append(one)
+            self._boarding, self._bound_at, self._is_called = [], math.inf, False
+            for one in starting:
+                one.started_at = now
+            self._air.update(starting)
+            self._give_back(late, 0.0)
+        _let_go(late)
+        if late:
+            self._awake()
+        self._tell()
+        return starting
+
+    def land(self, flight: Flight) -> None:
+        """The coroutine of ``flight`` has ended."""
+        self._desk.telling.ran({flight.row.type: [self._monotonic() - flight.started_at]})
+        with self._lock:
+            self._air.discard(flight)
+            if flight.settlement is None:
+                self._give_back([flight], 0.0)
+            if self._alone is flight:
+                self._alone = None
+        flight.let_go()
+        self._leave_if_empty()
+        self._tell()
+
+    # -- the watchdog's ----------------------------------------------------------------------------------
+
+    def wants_attention_at(self, now: float) -> float:
+        """When another thread is to call :meth:`attend`, in monotonic seconds; infinity for never."""
+        return min(self._settling.due_at, self._bound_at)
+
+    def attend(self, now: float) -> None:
+        """Give back what waits for a busy event loop, and write what has ended. Raises as :meth:`settle` does."""
+        late: list[Flight] = []
+        with self._lock:
+            is_late = now >= self._bound_at
+            if is_late:
+                late, self._boarding, self._bound_at = self._boarding, [], math.inf
+                self._give_back(late, 0.0)
+        _let_go(late)
+        if is_late or now >= self._settling.due_at:
+            self.settle()
+
+    # -- a handler's, through its JobInHand --------------------------------------------------------------
+
+    def is_here(self) -> bool:
+        """Whether this is the loop's own process, and no child that a handler forked."""
+        return os.getpid() == self._pid
+
+    def end(self, flight: Flight, settlement: Settlement) -> None:
+        """Write down how the run of ``flight`` ends. Raises ``AlreadySettled``. Never waits."""
+        self._check_process()
+        with self._lock:
+            if flight not in self._air or flight.settlement is not None:
+                endings.check_repeated(flight.row, flight in self._air, flight.settlement, settlement)
+                return
+            is_due = self.is_written()
+            if self._desk.telling.is_heard():
+                self._settling.seconds[flight.row.id] = self._monotonic() - flight.started_at
+            flight.settlement = settlement
+            self._settling.add(flight.row, settlement)
+            if len(self._air) == 1 and not self._boarding:
+                self._settling.due_at, is_due = self._monotonic(), True
+        if is_due:
+            self._awake()
+
+    def renew(self, flight: Flight) -> None:
+        """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
+        self._check_process()
+        with self._settling.writing:  # so that no settle of the same job comes between the check and the write
+            with self._lock:
+                is_in_the_air = flight in self._air
+                if not is_in_the_air or flight.settlement is not None:
+                    raise endings.refusal(flight.row, flight.settlement if is_in_the_air else None)
+            at = self._monotonic()
+            if self._store.renew([flight.held], self._store.now()):
+                raise LeaseLost(flight.row.id, flight.row.fence)
+        flight.renewed(at)
+
+    def is_over(self, flight: Flight) -> bool:
+        """Whether its run is over, or was not ours any more when it ended."""
+        with self._lock:
+            return flight not in self._air or flight.row.id in self._settling.lost
+
+    # -- the operator's ----------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Write what has ended, now. Raises ``StoreError``; then nothing is forgotten, and it is due again."""
+        self._check_process()
+        self._settling.write()
+        # These live as long as the loop. Who wants to know whether a lease was lost asks the store.
+        self._settling.lost.clear()
+        self.read_clock()
+        self._leave_if_empty()
+
+    def delete_by_id(self, job_id: str) -> bool:
+        """Delete the job if it is in the air and its lease holds, or has ended by its delete; True if so. Durable
+        at once, or with the next settle if a coroutine asks.
+        """
+        if not self.is_here():
+            return False
+        with self._lock:
+            ended = self._settling.find(job_id)
+            running = [one for one in self._air if one.row.id == job_id and one.settlement is None]
+        if running:
+            newest = max(running, key=lambda one: one.row.fence)
+            try:
+                newest.delete(newest.row)
+            except AlreadySettled:
+                return False
+        elif not isinstance(ended, Delete | Finish):
+            return False
+        if self._is_loop_thread():
+            return True
+        self.settle()
+        found = self._store.get([job_id])
+        return not found or found[0].state == State.DONE
+
+    def drop(self, job_id: str) -> None:
+        """The job is deleted: do not start it."""
+        if self.is_here():
+            with self._lock:
+                self._claimed = [one for one in self._claimed if one.row.id != job_id]
+                self._boarding = [one for one in self._boarding if one.row.id != job_id]
+
+    # -- blame -------------------------------------------------------------------------------------------
+
+    def mark_alone(self) -> None:
+        """Store that the one claimed job runs alone in its process, with a new lease for it. One whose lease is
+        lost is claimed no more. Raises ``StoreError``.
+        """
+        began = self._monotonic()
+        for flight in self._claimed.copy():
+            if self._store.renew([flight.held], self._store.now(), True):
+                self._desk.telling.warn(flight.row, LeaseLost(flight.row.id, flight.row.fence))
+                self.drop(flight.row.id)
+            else:
+                flight.renewed(began)
+                self._alone = flight
+
+    def deny_solitude(self) -> None:
+        """Store that no job runs alone any more, if one was said to. Raises ``StoreError``."""
+        if self._alone is None or not self.is_here():
+            return
+        with self._settling.writing:
+            with self._lock:
+                flight, self._alone = self._alone, None
+            if flight is not None and flight.settlement is None:
+                self._store.renew([flight.held], self._store.now(), False)
+
+    # -- within ------------------------------------------------------------------------------------------
+
+    def _give_back(self, flights: Iterable[Flight], delay: float, *, started: bool = False) -> None:
+        """Under the lock."""
+        now = self.now()
+        put_at = self._desk.doorbell.put_at(now + delay, now)
+        for one in flights:
+            one.settlement = endings.unstarted(one.row, now + delay, put_at)._replace(started=started)
+            self._settling.add(one.row, one.settlement)
+
+    def _is_holding(self) -> bool:
+        """Under the lock. Those claimed do not count: they stand in a window of the loop's thread."""
+        return bool(self._air or self._boarding) or not self.is_written()
+
+    def _leave_if_empty(self) -> None:
+        with self._lock:
+            if self._is_holding() or self._window is None:
+                return
+            window, self._window = self._window, None
+        window.close()
+
+    def _tell(self) -> None:
+        """Tell the loop's thread, if it waits for it, that there may be places."""
+        with self._lock:
+            is_awaited, self._is_awaited = self._is_awaited, False
+        if is_awaited:
+            self._ring()
+
+    def _check_process(self) -> None:
+        if not self.is_here():
+            raise endings.in_parents_hand(self._pid, os.getpid())
+
+
+def _let_go(flights: Iterable[Flight]) -> None:
+    for one in flights:
+        one.let_go()
+
+
+def _most(flights: Iterable[Flight]) -> float:
+    """How many may be in the air together, if these are."""
+    return min((suspect_jobs(one.row.suspicion) for one in flights if one.row.suspicion), default=math.inf)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -24,11 +25,14 @@ from kqueue import (
     LostLease,
     Reconnected,
     Retried,
+    RunReport,
     Started,
     Swept,
 )
+from kqueue.clock import ManualClock
 from kqueue.ids import IdMint
 from kqueue.store import Selection
+from kqueue.stores.memory import MemoryStore
 from kqueue.stores.sqlite import SqliteStore
 from kqueue.window import Limits
 from tests.beanstalkd import Beanstalkd
@@ -190,8 +194,9 @@ def test_a_thousand_jobs_are_one_event_each(queue: KQueue) -> None:
     assert len({event.at for event in listener.events}) == 1
     queue.add_handler("t", JobInHand.delete)
     assert queue.run_jobs().deleted == 1000
-    assert [event.job_id for event in listener.of(Started)] == ids
-    assert [event.job_id for event in listener.of(Finished)] == ids
+    # Where a window took long, its watchdog's thread tells of what it settled.
+    assert sorted(event.job_id for event in listener.of(Started)) == ids
+    assert sorted(event.job_id for event in listener.of(Finished)) == ids
     assert each_start_has_one_end(listener.events)
 
 
@@ -263,20 +268,20 @@ def test_an_interrupted_handler_has_its_end_told(queue: KQueue, error: type[Base
 # -- leases that were lost in a window of many --------------------------------------------------------------
 
 
-def test_of_many_those_that_lost_their_lease_are_told_by_name(queue: KQueue) -> None:
-    """Each is taken from the worker by a sweep, while it sleeps, and claimed by another."""
-    taken: set[str] = set()
+def test_of_many_the_one_that_lost_its_lease_is_told_by_name(queue: KQueue) -> None:
+    """It is taken from the worker by a sweep, as after a long sleep, and claimed by another."""
+    taken: list[str] = []
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
-        if job.payload in {5, 11}:
+        if job.payload == 5:
             row = queue.store.get([job.id])[0]
             assert row.lease_until is not None
             queue.store.recover(row.lease_until + 1, 9, 100)
             only = Selection(("t",), (job.id,))
             owner = IdMint().make(1)[0]
             claim = queue.store.claim(only, Limits(1, job_s={"t": 0.0}), owner, queue.store.now(), False)
-            taken.update(row.id for row in claim.rows)
+            taken.extend(row.id for row in claim.rows)
         job.delete()
 
     queue.add_jobs("t", ["warm"] * 100, priority=0)
@@ -284,10 +289,9 @@ def test_of_many_those_that_lost_their_lease_are_told_by_name(queue: KQueue) -> 
     listener = Listener(queue)
     queue.add_jobs("t", range(20))
     queue.run_jobs(count_limit=20)
-    assert len(taken) == 2
-    assert [event.job_id for event in listener.of(LostLease)] == sorted(taken)
-    assert {event.outcome for event in listener.of(LostLease)} == {"deleted"}
-    assert len(listener.of(Finished)) == 18
+    assert len(taken) == 1
+    assert [(event.job_id, event.outcome) for event in listener.of(LostLease)] == [(taken[0], "deleted")]
+    assert len(listener.of(Finished)) == 19
     assert each_start_has_one_end(listener.events)
 
 
@@ -368,6 +372,27 @@ def test_a_store_that_a_worker_hears_again(tmp_path: Path, caplog: Any) -> None:
     assert listener.of(Reconnected)[0].server == queue.store.address
 
 
+def test_a_store_that_goes_away_while_a_job_runs_is_told_before_the_jobs_end(tmp_path: Path, caplog: Any) -> None:
+    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1))
+    listener = Listener(queue)
+    lock = Lock(tmp_path / "jobs.db")
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        lock.take()
+        job.delete()
+
+    queue.add_job("t")
+    reports: list[RunReport] = []
+    loop = threading.Thread(target=lambda: reports.append(queue.run_jobs(wait=True, count_limit=1)))
+    loop.start()
+    await_true(lambda: "trying again" in caplog.text)
+    lock.free()
+    loop.join(30)
+    assert [report.deleted for report in reports] == [1]
+    assert listener.kinds() == ["Added", "Started", "Reconnected", "Finished"]
+
+
 def test_a_store_that_an_idle_worker_hears_again_is_told_by_its_sweep(tmp_path: Path, caplog: Any) -> None:
     queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1), sweep_interval=0.5)
     listener = Listener(queue)
@@ -438,6 +463,19 @@ def test_what_is_no_plain_function_is_refused(queue: KQueue) -> None:
         queue.subscribe(print)
     assert not queue.unsubscribe(len)
     assert queue.unsubscribe(print)
+
+
+def test_a_slow_observer_is_not_the_handlers_time() -> None:
+    clock = ManualClock()
+    with patch("kqueue.queue.SystemClock", lambda: clock):
+        queue = KQueue(MemoryStore(clock))
+    listener = Listener(queue)
+    queue.subscribe(lambda event: clock.advance(100) if isinstance(event, Started) else None)
+    queue.add_handler("t", lambda job: (clock.advance(7), job.delete()))
+    queue.add_job("t", ttr=1000)
+    queue.run_jobs()
+    assert [event.seconds for event in listener.of(Finished)] == [7]
+    assert queue.stats().types["t"].seconds == 7
 
 
 def test_a_handler_that_subscribes_is_told_from_the_next_window_on(queue: KQueue) -> None:

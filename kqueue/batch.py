@@ -60,9 +60,12 @@ class Batch:
 
     # -- the loop's --------------------------------------------------------------------------------------
 
-    @property
-    def leased_at(self) -> float:
-        """When the leases of its unstarted jobs began, in monotonic seconds."""
+    def leased_since(self) -> float:
+        """When the leases began, in monotonic seconds. Before the first start it renews them, if they are late."""
+        with self._lock:
+            is_late = self._is_late(self._desk.clock.monotonic())
+        if is_late:
+            self._renew_all()
         return self._leased_at
 
     def start(self, now: float) -> JobInHand | None:

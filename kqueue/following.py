@@ -18,11 +18,14 @@ class Following:
         self._handlers: Mapping[str, Handler] = {}
         self._renewed: dict[str, Handler] = {}
 
-    def hold(self, rows: Sequence[Row], handlers: Mapping[str, Handler], leased_at: float) -> Grip | None:
+    def hold(
+        self, rows: Sequence[Row], handlers: Mapping[str, Handler], leased_since: Callable[[], float]
+    ) -> Grip | None:
         """Have the keeper hold those of ``rows``, which are about to start in this order, whose handler wants it;
         None if there are none. ``handlers`` is a mapping that is replaced, never changed.
 
-        ``leased_at``: when the leases began, in monotonic seconds.
+        ``leased_since()`` is called once the keeper is there, which may take a part of the leases: when they began,
+        in monotonic seconds.
         """
         if handlers is not self._handlers:
             self._handlers = handlers
@@ -30,7 +33,12 @@ class Following:
         if not self._renewed:
             return None
         window = {row.id: self._hold_of(row) for row in rows}
-        return self._keeper().hold(window, leased_at) if any(window.values()) else None
+        ttrs = [hold.ttr for hold in window.values() if hold is not None]
+        if not ttrs:
+            return None
+        keeper = self._keeper()
+        keeper.prepare(min(ttrs))
+        return keeper.hold(window, leased_since())
 
     def _hold_of(self, row: Row) -> Hold | None:
         handler = self._renewed.get(row.type)

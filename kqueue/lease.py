@@ -57,12 +57,17 @@ class Grip(Protocol):
 class Keeper(Protocol):
     """Renews leases. Shared by the threads of one process."""
 
+    def prepare(self, ttr: float) -> None:
+        """Have the keeper there before leases of ``ttr`` seconds at least are held. Waits only if it is new, and a
+        third of such a lease might pass until it is there. Raises ``KQueueError`` if no keeper can be had; then no
+        handler should start.
+        """
+
     def hold(self, window: Mapping[str, Hold | None], leased_at: float) -> Grip:
         """Renew each job of ``window`` once it has started: see :meth:`Grip.start`. They are given by their ids, in
         the order in which they are to start; None stands for one whose lease does not follow its handler. One at
         least does.
 
-        ``leased_at``: when their leases began, in seconds of the host's monotonic clock. Does not wait for the
-        keeper, unless it is new and a third of a lease might pass before it is there. Raises ``KQueueError`` if no
-        keeper can be had; then no handler should start.
+        ``leased_at``: when their leases began, in seconds of the host's monotonic clock. Never waits. Raises as
+        :meth:`prepare` does.
         """

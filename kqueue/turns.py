@@ -179,7 +179,7 @@ class Turns:
 
     def _run_handlers(self, batch: Batch, rows: list[Row]) -> None:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
-        grip = batch.grip = self._following.hold(rows, self._handlers(), batch.leased_at)
+        grip = batch.grip = self._following.hold(rows, self._handlers(), batch.leased_since)
         try:
             self._start_all(batch, grip, alone=len(rows) == 1)
         finally:

@@ -21,13 +21,20 @@ class Keepers:
     def __call__(self) -> Keeper:
         return cast(Keeper, self)
 
+    def prepare(self, ttr: float) -> None:
+        self.said.append(ttr)
+
     def hold(self, window: Mapping[str, Hold | None], leased_at: float) -> Grip:
         self.said.append((list(window.items()), leased_at))
         return cast(Grip, "grip")
 
 
-def row(n: int, type: str, failures: int = 0) -> Row:
-    return Row(f"{n:028d}", type, b"", "bytes", 0, "running", 0, 0, 60.0, fence=n, failures=failures)
+def row(n: int, type: str, failures: int = 0, ttr: float = 60.0) -> Row:
+    return Row(f"{n:028d}", type, b"", "bytes", 0, "running", 0, 0, ttr, fence=n, failures=failures)
+
+
+def since() -> float:
+    return 5.0
 
 
 def handler(**options: Any) -> Handler:
@@ -52,25 +59,25 @@ def following(keepers: Keepers) -> Following:
 
 
 def test_no_keeper_is_asked_where_no_job_wants_it(following: Following, keepers: Keepers) -> None:
-    assert following.hold([row(1, "plain")], {"plain": HANDLERS["plain"]}, 5.0) is None
-    assert following.hold([row(1, "plain")], HANDLERS, 5.0) is None
-    assert following.hold([row(1, "without a handler")], HANDLERS, 5.0) is None
+    assert following.hold([row(1, "plain")], {"plain": HANDLERS["plain"]}, since) is None
+    assert following.hold([row(1, "plain")], HANDLERS, since) is None
+    assert following.hold([row(1, "without a handler")], HANDLERS, since) is None
     assert keepers.said == []
 
 
 def test_a_window_is_said_in_its_order(following: Following, keepers: Keepers) -> None:
-    rows = [row(1, "plain"), row(2, "kept"), row(3, "bounded"), row(4, "bounded", failures=2)]
-    assert cast(str, following.hold(rows, HANDLERS, 5.0)) == "grip"
+    rows = [row(1, "plain", ttr=1.0), row(2, "kept", ttr=30.0), row(3, "bounded"), row(4, "bounded", failures=2)]
+    assert cast(str, following.hold(rows, HANDLERS, since)) == "grip"
     holds = [
         None,
-        Hold(rows[1].id, 2, 60.0),
+        Hold(rows[1].id, 2, 30.0),
         Hold(rows[2].id, 3, 60.0, 600.0, 30.0),
         Hold(rows[3].id, 4, 60.0, 600.0, None),  # its tries are used up
     ]
-    assert keepers.said == [(list(zip((one.id for one in rows), holds, strict=True)), 5.0)]
+    assert keepers.said == [30.0, (list(zip((one.id for one in rows), holds, strict=True)), 5.0)]
 
 
 def test_handlers_that_are_new_are_seen(following: Following, keepers: Keepers) -> None:
-    assert following.hold([row(1, "plain")], HANDLERS, 5.0) is None
-    assert following.hold([row(1, "plain")], {"plain": handler(auto_renew=True)}, 5.0) is not None
-    assert following.hold([row(1, "plain")], HANDLERS, 5.0) is None
+    assert following.hold([row(1, "plain")], HANDLERS, since) is None
+    assert following.hold([row(1, "plain")], {"plain": handler(auto_renew=True)}, since) is not None
+    assert following.hold([row(1, "plain")], HANDLERS, since) is None

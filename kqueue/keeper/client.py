@@ -79,15 +79,24 @@ class Client:
         """
         self._starter.offer(socket.socket(fileno=descriptor))
 
+    def prepare(self, ttr: float) -> None:
+        """See :meth:`kqueue.lease.Keeper.prepare`."""
+        if self._ready.is_set():
+            return
+        with self._lock:
+            if self._link is None:
+                self._begin()
+        if ttr * PART < START_S:
+            self._ready.wait(START_S)
+
     def hold(self, window: Mapping[str, Hold | None], leased_at: float) -> "_Grip":
         """See :meth:`kqueue.lease.Keeper.hold`."""
-        alike = runs(window.values())
         positions = {id: position for position, id in enumerate(window)}
         with self._lock:
             self._board = board = self._board or Board()
             first, self._serial = self._serial, self._serial + len(window) + 1
             slot = board.take()
-            said = encode(Window(slot, first, len(window), leased_at, alike))
+            said = encode(Window(slot, first, len(window), leased_at, runs(window.values())))
             grip = self._grips[first] = _Grip(self, board, slot, first=first, positions=positions, said=said)
             try:
                 self._say(said)
@@ -95,12 +104,6 @@ class Client:
                 del self._grips[first]
                 board.give_back(slot)
                 raise
-        try:
-            if not self._ready.is_set() and min(run.ttr for run in alike) * PART < START_S:
-                self._ready.wait(START_S)
-        except BaseException:
-            grip.let_go()
-            raise
         return grip
 
     def close(self) -> None:
@@ -109,7 +112,7 @@ class Client:
             link, listener, bell = self._link, self._listener, self._bell
             if link is None or listener is None or bell is None or self._grips:
                 return
-            self._link = None
+            self._forget_link()
             bell.ring()
             with suppress(OSError):  # it has gone already
                 link.socket.shutdown(socket.SHUT_RDWR)  # wakes the listening thread, which closes it
@@ -185,6 +188,10 @@ class Client:
                 return
         raise KQueueError("no keeper of leases can be reached")
 
+    def _forget_link(self) -> None:
+        self._link = None
+        self._ready.clear()
+
     # -- the listening thread ----------------------------------------------------------------------------
 
     def _listen(self, link: Link, bell: Bell) -> None:
@@ -201,7 +208,7 @@ class Client:
             wait_readable([bell], RESTART_S)
         with self._lock:
             if self._link is link:
-                self._link = None
+                self._forget_link()
                 if self._grips:
                     self._logger.warning("the keeper of leases has ended; another one takes over")
                     self._begin()
@@ -221,7 +228,7 @@ class Client:
                     self._hear(answer(line))
             with self._lock:
                 if self._link is link and not (woken or is_behind or self._grips):
-                    self._link = None
+                    self._forget_link()
                 elif self._link is link:
                     self._send(link)
 

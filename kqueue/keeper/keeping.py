@@ -23,7 +23,7 @@ PART = 1 / 3
 SLACK = 1 / 12
 #: Seconds between two looks at a job that has not started, at least.
 LOOK_S = 0.05
-#: Seconds until a renewal that failed is tried again: doubling from the first to the last.
+#: Seconds until a renewal that failed is tried again: doubling from the first to the last, or to a slack.
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 1.0
 
@@ -151,7 +151,7 @@ class Keeping:
         news, late = [], []
         for entry, lease in self._known(entries):
             lease.failures += 1
-            lease.at = now + _backoff(lease.failures)
+            lease.at = now + _backoff(lease)
             if lease.is_over and lease.failures == 1:
                 news.append(_news(entry, Word.OVER))
             if now >= lease.until:
@@ -249,5 +249,7 @@ def _news(entry: Entry, word: Word) -> News:
     return News(entry.client, Told(entry.first, entry.hold.id, word))
 
 
-def _backoff(failures: int) -> float:
-    return min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10))
+def _backoff(lease: _Lease) -> float:
+    """Short enough for a lease to be saved at the last moment."""
+    seconds = FIRST_BACKOFF_S * 2.0 ** min(lease.failures - 1, 10)
+    return min(seconds, LAST_BACKOFF_S, max(LOOK_S, lease.hold.ttr * SLACK))

@@ -114,7 +114,7 @@ def request(line: bytes) -> Request:
         case ["hold", int(slot), int(first), int(size), leased_at, list(runs)] if (
             0 <= slot < SLOTS and min(first, size) >= 0 and max(first, size) < _BOUND
         ):
-            return Window(slot, first, size, _seconds(leased_at), [_run(run, size) for run in runs])
+            return Window(slot, first, size, _time(leased_at), [_run(run, size) for run in runs])
         case ["let go", int(slot)]:
             return LetGo(slot)
         case ["forget"]:
@@ -202,8 +202,16 @@ def _are_ids(values: list[Any]) -> bool:
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
+    seconds = _time(value)
+    if seconds < 0:
         raise ValueError(f"no seconds: {value!r:.80}")
+    return seconds
+
+
+def _time(value: object) -> float:
+    """Of a clock that may have begun a moment ago."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e18 < value < 1e18:
+        raise ValueError(f"no time: {value!r:.80}")
     return float(value)
 
 

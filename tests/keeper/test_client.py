@@ -163,24 +163,17 @@ def test_it_hears_what_is_lost_and_what_is_over(
 
 
 def test_it_waits_for_a_new_keeper_only_where_a_lease_is_short(client: Client, keeper: FakeKeeper) -> None:
-    long = client.hold(windows(IDS[0]), 0.0)  # returns although the keeper has said nothing
-    begun = threading.Event()
-    grips = []
-
-    def hold() -> None:
-        begun.set()
-        grips.append(client.hold(windows(IDS[1], ttr=1.0), 0.0))
-
-    thread = run(hold)
-    begun.wait()
+    client.prepare(60.0)  # returns although the keeper has said nothing
+    prepared = threading.Event()
+    thread = run(lambda: (client.prepare(1.0), prepared.set()))
     assert isinstance(keeper.hear(), Hello)
-    assert keeper.hear() == Forget()
-    assert [keeper.hear(), keeper.hear()] == [held(client, IDS[0]), held(client, IDS[1])]
-    assert grips == []
+    assert not prepared.wait(0.1)
     keeper.say(Ready())
     thread.join(PATIENCE_S)
-    for grip in (long, *grips):
-        grip.let_go()
+    client.prepare(1.0)
+    grip = client.hold(windows(IDS[0], ttr=1.0), 0.0)
+    assert [keeper.hear(), keeper.hear()] == [Forget(), held(client, IDS[0])]
+    grip.let_go()
 
 
 def test_a_keeper_that_does_not_read_holds_nobody_up_and_hears_all_when_it_does(
@@ -267,8 +260,10 @@ def test_an_idle_keeper_is_let_go_and_another_one_comes_with_the_next_hold(
     assert keeper.hear() == LetGo(0)
     assert keeper.socket.recv(100) == b""
     following = another()
-    again = client.hold(windows(IDS[1]), 0.0)
+    client.prepare(60.0)
     following.welcome()
+    again = client.hold(windows(IDS[1]), 0.0)
+    assert following.hear() == held(client, IDS[1])
     again.let_go()
 
 

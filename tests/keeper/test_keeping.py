@@ -218,6 +218,18 @@ def test_a_renewal_that_fails_is_tried_again_soon_and_the_lease_is_lost_when_it_
     assert worker.next_at() == math.inf
 
 
+def test_a_short_lease_is_tried_again_often() -> None:
+    worker = Worker(plain(ttr=1.0))
+    worker.start(0)
+    now = worker.next_at()
+    tries = 0
+    while not worker.keeping.failed(worker.round(now).renew, now):
+        tries += 1
+        assert worker.next_at() - now <= 1 / 12 + 1e-9
+        now = worker.next_at()
+    assert tries > 6
+
+
 def test_a_store_that_comes_back_in_time_costs_nothing() -> None:
     worker = Worker(plain())
     worker.start(0)

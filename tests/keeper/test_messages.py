@@ -53,6 +53,10 @@ def hold(**changes: object) -> bytes:
     return json.dumps(["hold", *(said[name] for name in ("slot", "first", "size", "at")), [run]]).encode()
 
 
+def test_a_lease_may_have_begun_before_the_clock():
+    assert request(hold(at=-0.5)).leased_at == -0.5
+
+
 def test_a_hold_of_one_job_is_understood():
     assert request(hold()) == Window(0, 1, 1, 0.5, [Run(0, 1, 60.0, None, None, IDS[:1])])
 

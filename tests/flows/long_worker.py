@@ -1,0 +1,80 @@
+"""A worker process with one handler for long jobs. It says what it does, a line each, for the test to await.
+
+python -m tests.flows.long_worker OPTIONS    (a JSON object: see ``main``)
+"""
+
+import ctypes
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kqueue import JobInHand, KQueue, LeaseLost
+
+#: C code that keeps the interpreter's lock, as many an extension does: ctypes lets go of it for CDLL only.
+LOCKING = ctypes.PyDLL(None)
+
+
+def say(*words: object) -> None:
+    """In one write, so that lines of a forked child do not mix with ours."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def hog(job: JobInHand, seconds: float) -> None:
+    """Nothing else of this process runs meanwhile: no thread, no signal handler."""
+    LOCKING.usleep(int(seconds * 1e6))
+
+
+def sleep(job: JobInHand, seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def fork(job: JobInHand, seconds: float) -> None:
+    """Leave a child behind, which has all that this process has, and outlives it."""
+    child = os.fork()
+    if child == 0:
+        os.close(0)
+        time.sleep(60)
+        os._exit(0)
+    say("child", child)
+    time.sleep(seconds)
+
+
+def hog_if_told(job: JobInHand, seconds: float) -> None:
+    if job.payload == "hog":
+        hog(job, seconds)
+
+
+WAYS: dict[str, Callable[[JobInHand, float], None]] = {
+    "hog": hog,
+    "sleep": sleep,
+    "fork": fork,
+    "hog if told": hog_if_told,
+}
+
+
+def main(way: str, seconds: float, handler: dict[str, Any], queue: dict[str, Any], run: dict[str, Any]) -> None:
+    """``way`` to spend ``seconds`` in a run, and the options of the handler, the queue and the loop."""
+    jobs = KQueue(**queue)
+
+    @jobs.handler("long", **handler)
+    def long(job: JobInHand) -> None:
+        say("start", job.payload, job.tries)
+        WAYS[way](job, seconds)
+        try:
+            job.delete()
+        except LeaseLost:
+            say("late", job.payload)
+        else:
+            say("end", job.payload)
+
+    say("ready")
+    report = jobs.run_jobs(**run)
+    say("report", report.count, report.deleted, report.lost_lease)
+    jobs.close()
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))

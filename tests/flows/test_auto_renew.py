@@ -1,0 +1,510 @@
+"""Leases that follow their handlers, in real processes that hog, freeze, die and fork."""
+
+import json
+import os
+import queue as queues
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kqueue import Job, JobInHand, KQueue, LeaseLost
+from kqueue.keeper.messages import Forget, Hello, LetGo, Ready, Window, encode, request
+from kqueue.stores.memory import MemoryStore
+from tests.beanstalkd import Beanstalkd
+from tests.costs.work import at_a_still_clock
+from tests.flows.conftest import MakeQueue
+from tests.flows.processes import run_in_child
+from tests.mongod import Mongod
+from tests.tubes import PATIENCE_S, await_true, run
+
+#: The shortest there is. A third of it passes between two renewals.
+TTR = 1.0
+#: Seconds that a handler hogs its process: more than two leases.
+HOGS_S = 2.5
+
+ROOT = Path(__file__).parents[2]
+
+
+class Worker:
+    """A process that runs long jobs; what it says can be awaited."""
+
+    def __init__(self, options: dict[str, Any], way: str, seconds: float, handler: dict[str, Any]) -> None:
+        told = {"way": way, "seconds": seconds, "handler": handler, "queue": options, "run": {"wait": True}}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.flows.long_worker", json.dumps(told)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._said: queues.Queue[list[str]] = queues.Queue()
+        self.lines: list[list[str]] = []
+        run(self._listen)
+        self.await_word("ready")
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._said.put(line.split())
+
+    def await_word(self, word: str) -> list[str]:
+        """The rest of the next line that begins with it."""
+        while True:
+            line = self._said.get(timeout=PATIENCE_S)
+            self.lines.append(line)
+            if line[0] == word:
+                return line[1:]
+
+    def said(self, word: str) -> list[list[str]]:
+        """The rest of each line so far that began with it."""
+        while not self._said.empty():
+            self.lines.append(self._said.get())
+        return [line[1:] for line in self.lines if line[0] == word]
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    @property
+    def keeper(self) -> Path:
+        """The folder of its keeper's process in /proc."""
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        (found,) = [one for one in map(Path("/proc").joinpath, children) if is_keeper(one)]
+        return found
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def is_keeper(process: Path) -> bool:
+    return b"kqueue.keeper" in (process / "cmdline").read_bytes()
+
+
+class House:
+    """A store, maybe a broker, and workers on them."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        #: Of a queue. Whatever needs a sweep gets it soon.
+        self.options = {"sweep_interval": 0.1, "retry_delay": 0, **options}
+        self.queue = KQueue(**self.options)
+        self.workers: list[Worker] = []
+
+    def start(self, way: str, seconds: float, /, **handler: Any) -> Worker:
+        self.workers.append(Worker(self.options, way, seconds, handler))
+        return self.workers[-1]
+
+    def job(self, id: str) -> Job:
+        job = self.queue.get_job(id)
+        assert job is not None
+        return job
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        self.queue.close()
+
+
+@pytest.fixture(params=["sqlite", "sqlite+beanstalkd", "mongod"])
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    options = {"store": f"sqlite:///{tmp_path}/jobs.db"}
+    if "mongod" in request.param:
+        mongod: Mongod = request.getfixturevalue("mongod")
+        options["store"] = mongod.url(request.getfixturevalue("mongo_database"))
+    if "beanstalkd" in request.param:
+        beanstalkd: Beanstalkd = request.getfixturevalue("beanstalkd")
+        options["broker"] = beanstalkd.url
+    house = House(options)
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def sqlite_house(tmp_path: Path) -> Iterator[House]:
+    house = House({"store": f"sqlite:///{tmp_path}/jobs.db"})
+    yield house
+    house.close()
+
+
+# -- handlers that hold the interpreter's lock ---------------------------------------------------------------
+
+
+def test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job(house: House) -> None:
+    house.queue.add_job("long", "a", ttr=TTR)
+    hogs = house.start("hog", HOGS_S, auto_renew=True)
+    assert hogs.await_word("start") == ["a", "1"]
+    waits = house.start("sleep", 0, auto_renew=True)
+    hogs.await_word("end")
+    assert house.queue.counts()["running"] == 0
+    house.queue.add_job("long", "b")
+    await_true(lambda: bool(waits.said("end") + hogs.said("end")[1:]))
+    assert [start for worker in (hogs, waits) for start in worker.said("start")] == [["a", "1"], ["b", "1"]]
+
+
+def test_without_auto_renew_another_worker_takes_it(sqlite_house: House) -> None:
+    """The control: what the test above shows is the keeper's doing."""
+    house = sqlite_house
+    house.queue.add_job("long", "a", ttr=TTR)
+    hogs = house.start("hog", HOGS_S)
+    assert hogs.await_word("start") == ["a", "1"]
+    waits = house.start("sleep", 0)
+    assert waits.await_word("start") == ["a", "2"]
+    waits.await_word("end")
+    hogs.await_word("late")
+
+
+def test_the_others_of_its_window_are_neither_lost_nor_run_twice(sqlite_house: House) -> None:
+    """What had ended before it waits to be settled, and stays its worker's; what was to start after it does not."""
+    house = sqlite_house
+    house.queue.add_jobs("long", ["warm"] * 585, ttr=60)
+    hogs = house.start("hog if told", HOGS_S, auto_renew=True)
+    await_true(lambda: house.queue.counts()["ready"] == 0)
+    house.queue.add_jobs(
+        "long", [*(f"before{n}" for n in range(30)), "hog", *(f"after{n}" for n in range(30))], ttr=TTR
+    )
+    while hogs.await_word("start")[0] != "hog":
+        pass
+    assert house.queue.counts()["running"] > 1
+    waits = house.start("hog if told", 0, auto_renew=True)
+    hogs.await_word("end")
+    await_true(lambda: sum(house.queue.counts().values()) == 0)
+    starts = hogs.said("start") + waits.said("start")
+    assert Counter(payload for payload, _ in starts if payload != "warm") == Counter(
+        {"hog": 1, **{f"{when}{n}": 1 for when in ("before", "after") for n in range(30)}}
+    )
+    assert {payload for payload, tries in starts if tries == "2"}  # those that were to start after it
+    assert len(hogs.said("end")) + len(waits.said("end")) == len(starts)
+    assert hogs.said("late") == waits.said("late") == []
+
+
+# -- workers that die or freeze ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["sleep", "fork", "hog"])
+def test_when_the_worker_dies_its_keeper_ends_and_another_worker_takes_the_job(
+    sqlite_house: House, way: str
+) -> None:
+    """Although a child that the handler forked has the socket too, and lives on."""
+    house = sqlite_house
+    house.queue.add_job("long", "a", ttr=TTR)
+    dies = house.start(way, 60, auto_renew=True)
+    dies.await_word("start")
+    if way == "fork":
+        child = int(dies.await_word("child")[0])
+    keeper = dies.keeper
+    dies.kill()
+    await_true(lambda: not keeper.exists())
+    takes = house.start("sleep", 0, auto_renew=True)
+    assert takes.await_word("start") == ["a", "2"]
+    takes.await_word("end")
+    if way == "fork":
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_keeper_heeds_no_signal_that_asks_its_worker_to_end(sqlite_house: House) -> None:
+    """A terminal and systemd send these to all of a group. The store's URL is not to be seen in its command."""
+    house = sqlite_house
+    house.queue.add_job("long", "a", ttr=TTR)
+    worker = house.start("sleep", 2 * TTR, auto_renew=True)
+    worker.await_word("start")
+    keeper = worker.keeper
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(int(keeper.name), number)
+    assert b"sqlite" not in (keeper / "cmdline").read_bytes()
+    worker.await_word("end")
+    assert worker.keeper == keeper
+
+
+def test_a_keeper_that_is_killed_is_replaced(sqlite_house: House) -> None:
+    house = sqlite_house
+    house.queue.add_job("long", "a", ttr=2 * TTR)
+    worker = house.start("sleep", 3 * TTR, auto_renew=True)
+    worker.await_word("start")
+    keeper = worker.keeper
+    os.kill(int(keeper.name), signal.SIGKILL)
+    await_true(lambda: not keeper.exists())
+    other = house.start("sleep", 0)
+    worker.await_word("end")
+    assert worker.keeper != keeper
+    assert other.said("start") == []
+
+
+@pytest.mark.parametrize("house", ["sqlite+beanstalkd"], indirect=True)
+def test_a_frozen_worker_keeps_its_job_for_as_long_as_it_may_run(house: House) -> None:
+    house.queue.add_job("long", "a", ttr=TTR)
+    freezes = house.start("sleep", 0.1, auto_renew=True, max_runtime=2.5 * TTR)
+    freezes.await_word("start")
+    freezes.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    takes = house.start("sleep", 0)
+    assert takes.await_word("start") == ["a", "2"]
+    assert time.monotonic() - began > TTR
+    takes.await_word("end")
+    freezes.signal(signal.SIGCONT)
+    freezes.await_word("late")
+
+
+# -- in one process, on each pair of store and broker --------------------------------------------------------
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that asks learns what is in the store within 50 ms, not a second."""
+    monkeypatch.setattr("kqueue.lookout.LOOK_S", 0.05)
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_a_handler_sees_that_an_operator_has_deleted_its_job(make_queue: MakeQueue) -> None:
+    sees_a_delete(make_queue(), make_queue(), auto_renew=False)
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_a_handler_whose_lease_is_renewed_sees_it_too(sqlite_house: House) -> None:
+    with KQueue(**sqlite_house.options) as operator:
+        sees_a_delete(sqlite_house.queue, operator, auto_renew=True)
+
+
+def sees_a_delete(queue: KQueue, operator: KQueue, auto_renew: bool) -> None:
+    seen = []
+
+    @queue.handler("long", auto_renew=auto_renew)
+    def long(job: JobInHand) -> None:
+        seen.append((job.lease_lost, job.cancelled))
+        assert operator.delete_job(job.id)
+        await_true(lambda: job.lease_lost)
+        seen.append((job.lease_lost, job.cancelled))
+        with pytest.raises(LeaseLost):
+            job.delete()
+
+    queue.add_job("long")
+    assert queue.run_jobs().lost_lease == 1
+    assert seen == [(False, False), (True, True)]
+
+
+def test_a_handler_sees_that_its_own_queue_was_told_to_delete_its_job(queue: KQueue) -> None:
+    seen = []
+
+    @queue.handler("long", auto_renew=True)
+    def long(job: JobInHand) -> None:
+        assert not job.cancelled
+        run(lambda: queue.delete_job(job.id)).join()
+        seen.append((job.lease_lost, job.cancelled))
+        job.delete()  # which changes nothing
+
+    queue.add_job("long")
+    assert queue.run_jobs().deleted == 1
+    assert seen == [(True, True)]
+
+
+def test_a_handler_that_has_settled_its_job_has_not_lost_it(queue: KQueue) -> None:
+    seen: list[Any] = []
+
+    @queue.handler("long")
+    def long(job: JobInHand) -> None:
+        job.delete()
+        seen.extend([job, job.lease_lost, job.cancelled])
+
+    queue.add_job("long")
+    queue.run_jobs()
+    job, *asked = seen
+    assert asked == [False, False]
+    assert (job.lease_lost, job.cancelled) == (True, False)  # its run is over
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_a_handler_sees_that_another_worker_has_taken_its_job(make_queue: MakeQueue) -> None:
+    queue, other = make_queue(retry_delay=0), make_queue(retry_delay=0)
+    seen = []
+
+    @queue.handler("long")
+    def long(job: JobInHand) -> None:
+        await_true(lambda: job.lease_lost)  # its time is over
+        job.renew()
+        seen.append((job.lease_lost, job.cancelled))
+        await_true(lambda: other.sweep().recovered == 1)
+        other.run_jobs(count_limit=1)
+        seen.append((job.lease_lost, job.cancelled))
+
+    @other.handler("long")
+    def takes(job: JobInHand) -> None:
+        job.retry("not for me", delay=600)
+
+    queue.add_job("long", ttr=TTR)
+    assert queue.run_jobs().lost_lease == 1
+    await_true(lambda: len(seen) == 2)
+    assert seen == [(False, False), (True, False)]
+
+
+def test_a_run_that_takes_too_long_is_retried_with_that_reason(make_queue: MakeQueue) -> None:
+    queue = make_queue(retry_delay=0, sweep_interval=0.1)
+    seen: list[Any] = []
+
+    @queue.handler("long", auto_renew=True, max_runtime=0.2)
+    def long(job: JobInHand) -> None:
+        if job.tries == 1:
+            await_true(lambda: job.cancelled)
+            now = queue.get_job(job.id)
+            assert now is not None
+            seen.extend([job.lease_lost, now.state, now.reason])
+        job.delete()
+
+    job_id = queue.add_job("long")
+    report = queue.run_jobs(count_limit=2, wait=True)
+    assert seen == [True, "ready", "ran longer than max_runtime (0.2 s)"]
+    assert (report.count, report.deleted, report.lost_lease, report.retried) == (2, 1, 1, 0)
+    assert queue.get_job(job_id) is None
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:///{}/jobs.db"])
+def test_a_run_that_takes_too_long_may_be_the_last(store: str, tmp_path: Path) -> None:
+    queue = KQueue(store=store.format(tmp_path), max_tries=1)
+    queue.add_handler("long", lambda job: await_true(lambda: job.cancelled), auto_renew=True, max_runtime=0.2)
+    job_id = queue.add_job("long")
+    assert queue.run_jobs().lost_lease == 1
+    job = queue.get_job(job_id)
+    assert job is not None
+    assert (job.state, job.reason) == ("dead", "ran longer than max_runtime (0.2 s)")
+    queue.close()
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:///{}/jobs.db"])
+def test_threads_share_a_keeper_and_windows_of_fast_jobs_go_by(store: str, tmp_path: Path) -> None:
+    queue = KQueue(store=store.format(tmp_path))
+    together = threading.Barrier(2)
+
+    @queue.handler("long", auto_renew=True)
+    def long(job: JobInHand) -> None:
+        together.wait(PATIENCE_S)
+        time.sleep(1.5 * TTR)
+        job.delete()
+
+    queue.add_handler("fast", JobInHand.delete, auto_renew=True)
+    queue.add_jobs("long", [1, 2], ttr=TTR)
+    loops = [run(lambda: queue.run_jobs(count_limit=1)) for _ in range(2)]
+    for loop in loops:
+        loop.join(PATIENCE_S)
+    assert len(keepers()) == (not isinstance(queue.store, MemoryStore))
+    queue.add_jobs("fast", range(1000))
+    report = queue.run_jobs()
+    assert (report.deleted, report.lost_lease, sum(queue.counts().values())) == (1000, 0, 0)
+    queue.close()
+    assert keepers() == []
+
+
+def keepers() -> list[Path]:
+    """Of this process, whichever of its threads has started them."""
+    tasks = Path("/proc/self/task").iterdir()
+    children = [child for task in tasks for child in (task / "children").read_text().split()]
+    return [one for one in map(Path("/proc").joinpath, children) if is_keeper(one)]
+
+
+def test_a_handlers_child_has_a_keeper_of_its_own(sqlite_house: House) -> None:
+    queue = sqlite_house.queue
+
+    def child() -> None:
+        queue.remove_handler("long")
+        queue.add_handler("inner", lambda job: (time.sleep(1.5 * TTR), job.delete()), auto_renew=True)
+        assert queue.run_jobs().deleted == 1
+        queue.close()
+
+    @queue.handler("long", auto_renew=True)
+    def long(job: JobInHand) -> None:
+        queue.add_job("inner", ttr=TTR)
+        assert run_in_child(child) == 0
+        assert not job.lease_lost
+        job.delete()
+
+    job_id = queue.add_job("long", ttr=TTR)
+    assert queue.run_jobs(count_limit=1).deleted == 1
+    assert queue.get_job(job_id) is None
+
+
+def test_a_child_that_comes_out_of_its_handler_lets_go_of_nothing(sqlite_house: House) -> None:
+    queue = sqlite_house.queue
+    children = []
+
+    @queue.handler("long", auto_renew=True)
+    def long(job: JobInHand) -> None:
+        child = os.fork()
+        if child == 0:
+            return
+        children.append(child)
+        os.waitpid(child, 0)
+        time.sleep(1.5 * TTR)
+        assert not job.lease_lost
+        job.delete()
+
+    queue.add_job("long", ttr=TTR)
+    parent = os.getpid()
+    try:
+        report = queue.run_jobs()
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+    assert report.deleted == 1
+
+
+def test_a_store_that_is_locked_for_a_while_costs_nothing_and_for_a_lease_the_job(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    seen = []
+
+    @contextmanager
+    def locked() -> Iterator[None]:
+        with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            yield
+
+    with KQueue(store=f"sqlite:///{path}?busy_timeout=0.05") as queue:
+
+        @queue.handler("long", auto_renew=True)
+        def long(job: JobInHand) -> None:
+            with locked():
+                time.sleep(0.8 * TTR)
+            time.sleep(0.4 * TTR)
+            seen.append(job.lease_lost)
+            with locked():
+                await_true(lambda: job.lease_lost)
+                seen.append(job.cancelled)
+            job.delete()  # nobody has taken it
+
+        queue.add_job("long", ttr=TTR)
+        assert queue.run_jobs().deleted == 1
+    assert seen == [False, False]
+
+
+# -- what it costs -------------------------------------------------------------------------------------------
+
+
+def test_a_window_costs_one_word_when_it_begins_and_one_when_it_ends(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with at_a_still_clock(), KQueue(store=f"sqlite:///{tmp_path}/jobs.db") as queue:
+        queue.renew_through(theirs.detach())
+        queue.add_handler("noop", JobInHand.delete, auto_renew=True, max_runtime=60)
+        queue.add_jobs("noop", range(1000))
+        ours.sendall(encode(Ready()))
+        assert queue.run_jobs().deleted == 1000
+    heard = b"".join(iter(lambda: ours.recv(65536), b""))
+    words = [request(line) for line in heard.splitlines()]
+    sizes = [word.size for word in words if isinstance(word, Window)]
+    assert sizes == [1, 8, 64, 512, 415]
+    assert Counter(map(type, words)) == {Hello: 1, Forget: 1, Window: len(sizes), LetGo: len(sizes)}
+
+
+def test_a_queue_that_does_not_use_it_starts_nothing(queue: KQueue) -> None:
+    queue.add_handler("plain", JobInHand.delete)
+    queue.add_handler("kept", JobInHand.delete, auto_renew=True)
+    queue.add_jobs("plain", range(10))
+    threads = threading.active_count()
+    queue.run_jobs()
+    assert keepers() == []
+    assert threading.active_count() <= threads + 1  # the store's own

@@ -70,7 +70,7 @@ class Batch:
     # -- the loop's --------------------------------------------------------------------------------------
 
     def leased_since(self) -> float:
-        """When the leases began, in monotonic seconds. Called before the first start; renews what is late."""
+        """When the leases began, in monotonic seconds. Before the first start it renews them, if they are late."""
         with self._lock:
             is_late = self._is_late(self._desk.clock.monotonic())
         if is_late:

@@ -43,7 +43,7 @@ IDLE_S = 60.0
 BEHIND_S = 0.02
 #: Keepers that are tried for one hold: one that was offered, some processes, a thread.
 ATTEMPTS = FAILURES + 3
-#: Seconds between two keepers that end at once.
+#: A keeper that ends within so many seconds is replaced at once, but the next one only after so many seconds.
 RESTART_S = 1.0
 #: Bytes read at a time.
 READ_BYTES = 2**16
@@ -69,6 +69,8 @@ class Client:
         #: What is left of a message, and whether all is to be said anew after it.
         self._rest = b""
         self._is_behind = False
+        #: Keepers in a row that ended soon.
+        self._hasty = 0
         #: Wakes the listening thread.
         self._bell: Bell | None = None
         self._ready = threading.Event()
@@ -182,9 +184,11 @@ class Client:
                 self._send(link)
             except OSError:
                 link.socket.close()
+                link.end()
             else:
                 self._listener.start()
                 return
+        self._forget_link()
         raise KQueueError("no keeper of leases can be reached")
 
     def _forget_link(self) -> None:
@@ -203,14 +207,21 @@ class Client:
         link.end()
         if self._link is not link:
             return
-        if time.monotonic() - began < RESTART_S:
+        self._hasty = self._hasty + 1 if time.monotonic() - began < RESTART_S else 0
+        if self._hasty > 1:
             wait_readable([bell], RESTART_S)
         with self._lock:
             if self._link is link:
                 self._forget_link()
                 if self._grips:
-                    self._logger.warning("the keeper of leases has ended; another one takes over")
-                    self._begin()
+                    self._take_over()
+
+    def _take_over(self) -> None:
+        self._logger.warning("the keeper of leases has ended; another one takes over")
+        try:
+            self._begin()
+        except KQueueError as error:  # whoever holds next tries again
+            self._logger.warning("leases are not renewed: %s", error)
 
     def _hear_all(self, link: Link, bell: Bell) -> None:
         """Until the keeper ends, or is not needed any more."""

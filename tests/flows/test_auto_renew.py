@@ -227,8 +227,8 @@ def test_a_keeper_heeds_no_signal_that_asks_its_worker_to_end(sqlite_house: Hous
 
 def test_a_keeper_that_is_killed_is_replaced(sqlite_house: House) -> None:
     house = sqlite_house
-    house.queue.add_job("long", "a", ttr=2 * TTR)
-    worker = house.start("sleep", 3 * TTR, auto_renew=True)
+    house.queue.add_job("long", "a", ttr=3 * TTR)
+    worker = house.start("sleep", 3.5 * TTR, auto_renew=True)
     worker.await_word("start")
     keeper = worker.keeper
     os.kill(int(keeper.name), signal.SIGKILL)

@@ -205,7 +205,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kqueue.keeper.client.RESTART_S", 0.0)
 
 
-@pytest.mark.usefixtures("at_once")
 def test_a_keeper_that_ends_is_replaced_and_told_all(
     client: Client, keeper: FakeKeeper, another: Callable[[], FakeKeeper], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -234,7 +233,6 @@ def test_a_keeper_that_has_ended_is_replaced_by_whoever_holds_next(
     other.let_go()
 
 
-@pytest.mark.usefixtures("at_once")
 def test_a_keeper_that_talks_nonsense_is_replaced(
     client: Client, keeper: FakeKeeper, another: Callable[[], FakeKeeper]
 ) -> None:

@@ -217,8 +217,10 @@ class MongoStore:
         if not held:
             return frozenset()
         with self._jobs() as jobs:
-            written = write(jobs, commands.renewals(held, now, alone))
-            if written.matched == len(held):
+            matched = write(jobs, commands.renewals(held, now, alone)).matched
+            if matched < len(held):  # their leases ran out
+                matched += write(jobs, commands.returns(held, now, alone)).matched
+            if matched == len(held):
                 return frozenset()
             ids = [job.id for job in held]
             running = {"_id": {"$in": ids}, "state": State.RUNNING.value}

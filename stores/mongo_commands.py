@@ -14,7 +14,7 @@ never walks a backlog that happens to begin with the same rows.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pymongo import DeleteMany, DeleteOne, UpdateMany, UpdateOne
 
@@ -31,6 +31,9 @@ HELD, DEAD, DONE = (str(state) for state in (State.HELD, State.DEAD, State.DONE)
 NO_DEATHS: Document = {"crashes": 0, "suspicion": 0}
 #: A run that is settled has no holder any more.
 SETTLED: Document = {"lease_owner": None}
+#: In a pipeline: the row stands at the last of its gates, see :func:`kqueue.stores.gates.gate_of`.
+#: (``$concat`` of a field that is not there is null.)
+_COUNTED: Document = {"gate": {"$ifNull": [{"$concat": ["$type", " ", "$limit_key"]}, "$type"]}}
 _DUE_FIELDS = ("_id", "type", "priority", "run_at", "put_at")
 #: A projection: what a ``Due`` needs.
 DUE = dict.fromkeys(_DUE_FIELDS, True)
@@ -61,20 +64,19 @@ def claims(rows: Sequence[Row], owner: str, now: float, alone: bool, limited: Co
     A late holder may settle a row between our read and this write, at the same fence; ``lease_owner`` is then
     taken off, so it is compared too.
     """
-    groups: defaultdict[tuple[int, float, str | None, str | None], list[str]] = defaultdict(list)
+    groups: defaultdict[tuple[int, float, str | None, bool], list[str]] = defaultdict(list)
     for row in rows:
-        groups[row.fence, row.ttr, row.lease_owner, row.type if row.type in limited else None].append(row.id)
-    return [
-        UpdateMany(
-            among(ids, {"state": none_of(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder},
-            {
-                "$set": {"state": RUNNING, "lease_owner": owner, "lease_until": now + ttr, "alone": alone}
-                | ({} if gate is None else {"gate": gate}),
-                "$inc": {"fence": 1, "tries": 1},
-            },
-        )
-        for (fence, ttr, late_holder, gate), ids in groups.items()
-    ]
+        groups[row.fence, row.ttr, row.lease_owner, row.type in limited].append(row.id)
+    claims: list[Write] = []
+    for (fence, ttr, late_holder, is_limited), ids in groups.items():
+        where = among(ids, {"state": none_of(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder}
+        lease = {"state": RUNNING, "lease_owner": owner, "lease_until": now + ttr, "alone": alone}
+        if is_limited:
+            counters = {name: {"$add": [f"${name}", 1]} for name in ("fence", "tries")}
+            claims.append(UpdateMany(where, [{"$set": literal(lease) | counters | _COUNTED}]))
+        else:
+            claims.append(UpdateMany(where, {"$set": lease, "$inc": {"fence": 1, "tries": 1}}))
+    return claims
 
 
 def holds(held: Mapping[str, Sequence[str]], now: float) -> list[Write]:
@@ -95,16 +97,20 @@ def admissions(ids: Sequence[str], token: str, put_at: float | None) -> list[Wri
 
 
 def renewals(held: Sequence[Held], now: float, alone: bool | None) -> list[Write]:
-    """Another TTR where the fence matches and the row is running, or ready again since its lease ran out."""
-    groups: defaultdict[tuple[int, float], list[str]] = defaultdict(list)
-    for job in held:
-        groups[job.fence, job.ttr].append(job.id)
+    """Another TTR where the fence matches and the row is running."""
     return [
-        UpdateMany(
-            among(ids, {"state": none_of(RUNNING, READY)}, SETTLED) | {"fence": fence},
-            {"$set": {"state": RUNNING, "lease_until": now + ttr} | ({} if alone is None else {"alone": alone})},
-        )
-        for (fence, ttr), ids in groups.items()
+        UpdateMany(_in_hand(ids, fence, RUNNING), {"$set": _lease(now + ttr, alone)})
+        for (fence, ttr), ids in _alike(held).items()
+    ]
+
+
+def returns(held: Sequence[Held], now: float, alone: bool | None) -> list[Write]:
+    """Another TTR where the fence matches and the row is ready again since its lease ran out. Where its type has
+    limits it is counted again; where it has none nobody looks.
+    """
+    return [
+        UpdateMany(_in_hand(ids, fence, READY), [{"$set": literal(_lease(now + ttr, alone)) | _COUNTED}])
+        for (fence, ttr), ids in _alike(held).items()
     ]
 
 
@@ -194,6 +200,27 @@ def pages(ids: Iterable[str], size: int) -> Iterator[list[str]]:
         page, rest = rest[:size], rest[size:]
         yield page
         size *= 2
+
+
+def literal(fields: Mapping[str, Any]) -> Document:
+    """For a pipeline: there a text that begins with ``$`` would name a field."""
+    return {name: {"$literal": value} for name, value in fields.items()}
+
+
+def _alike(held: Sequence[Held]) -> Mapping[tuple[int, float], list[str]]:
+    """Ids by fence and TTR."""
+    groups: defaultdict[tuple[int, float], list[str]] = defaultdict(list)
+    for job in held:
+        groups[job.fence, job.ttr].append(job.id)
+    return groups
+
+
+def _in_hand(ids: Sequence[str], fence: int, state: str) -> Document:
+    return among(ids, {"state": none_of(state)}, SETTLED) | {"fence": fence}
+
+
+def _lease(until: float, alone: bool | None) -> Document:
+    return {"state": RUNNING, "lease_until": until} | ({} if alone is None else {"alone": alone})
 
 
 def among(ids: Sequence[str], *refused: Document) -> Document:

@@ -15,10 +15,7 @@ _FIRST_OF_LINE, _GROWTH = 2, 8
 
 
 class MongoCounts:
-    """As :class:`kqueue.stores.gates.Counts` says, at one time and within one turn: what was read once holds.
-
-    It counts every row that runs, also where the one who claimed it knew of no limits.
-    """
+    """As :class:`kqueue.stores.gates.Counts` says, at one time and within one turn: what was read once holds."""
 
     def __init__(self, turns: Turns, now: float) -> None:
         self._turns = turns
@@ -96,11 +93,10 @@ class MongoCounts:
 
     def _read_leases(self, type: str, keys: Collection[str | None]) -> None:
         """Of the type if ``keys`` holds None only, or of each key."""
-        where: Document = {"state": RUNNING, "type": type, "lease_until": {"$gt": self._now}}
-        index, by = schema.ORDER, None
-        if None not in keys:
-            where["limit_key"], index, by = {"$in": list(keys)}, schema.LIMIT_KEYS, "$limit_key"
-        found = group(self._jobs, where, _LEASES | {"_id": by}, index)
+        gates = {"$gt": ""} if None in keys else {"$in": [gate_of(type, key) for key in keys]}
+        where = {"type": type, "state": RUNNING, "gate": gates, "lease_until": {"$gt": self._now}}
+        by = None if None in keys else "$limit_key"
+        found = group(self._jobs, where, _LEASES | {"_id": by}, schema.GATES)
         self._leases |= {(type, key): (0, None) for key in keys}
         self._leases |= {(type, each["_id"]): (each["rows"], each["first"]) for each in found}
 

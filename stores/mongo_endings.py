@@ -17,7 +17,18 @@ from kqueue.history import MOST
 from kqueue.job import State
 from kqueue.rules import recovery
 from kqueue.store import Abandoned, Delete, Die, Finish, Retry, Settlement, Unget
-from kqueue.stores.mongo_commands import DEAD, DONE, NO_DEATHS, RUNNING, SETTLED, Write, among, none_of, text
+from kqueue.stores.mongo_commands import (
+    DEAD,
+    DONE,
+    NO_DEATHS,
+    RUNNING,
+    SETTLED,
+    Write,
+    among,
+    literal,
+    none_of,
+    text,
+)
 from kqueue.stores.mongo_schema import Document
 from kqueue.stores.transitions import waiting
 
@@ -90,7 +101,7 @@ def _run_ended(
     """Set ``fields``, add one to the field ``one_more``, and add the run to the history. It stands at no gate."""
     run = ["$lease_owner", now, {"$literal": reason}]
     runs = {"$concatArrays": [{"$ifNull": ["$history", []]}, [run]]}
-    changes: Document = {name: {"$literal": value} for name, value in fields.items()}
+    changes = literal(fields)
     changes["history"] = {"$slice": [runs, -MOST]}
     if one_more is not None:
         changes[one_more] = {"$add": [{"$ifNull": [f"${one_more}", 0]}, 1]}

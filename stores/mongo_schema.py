@@ -16,6 +16,7 @@ from pymongo.database import Database
 from kqueue import history
 from kqueue.errors import StoreError
 from kqueue.job import Row, State
+from kqueue.stores.gates import gate_of
 
 Document: TypeAlias = dict[str, Any]
 
@@ -49,10 +50,8 @@ DEAD = "dead"
 DONE = "done"
 #: Done rows by the end of their keeping.
 KEPT = "kept"
-#: Rows that stand at a gate, by (priority, order added) within a state and gate.
+#: Rows that stand at a gate or have passed one, by (priority, order added) within a state and gate.
 GATES = "gates"
-#: Running rows with a limit key.
-LIMIT_KEYS = "limit_keys"
 #: Notes by the time when they are to be looked at.
 LOOK_AT = "look_at"
 #: Unique keys by the job that has them.
@@ -77,11 +76,6 @@ _INDEXES = (
         {"type": 1, "state": 1, "gate": 1, "priority": 1, "place": 1},
         name=GATES,
         partialFilterExpression={"gate": {"$exists": True}},
-    ),
-    IndexModel(
-        {"type": 1, "limit_key": 1, "lease_until": 1},
-        name=LIMIT_KEYS,
-        partialFilterExpression={"state": str(State.RUNNING), "limit_key": {"$exists": True}},
     ),
 )
 _NOTE_INDEXES = (
@@ -133,6 +127,8 @@ def to_document(row: Row, place: int) -> Document:
         value = getattr(row, name)
         if value != nothing:
             document[name] = value
+    if row.gate is not None and row.state == State.RUNNING:
+        document["gate"] = gate_of(row.type, row.limit_key)
     if row.history is not None:  # as an array, so that the server can add to it
         document["history"] = [list(run) for run in history.read(row.history)]
     if len(row.payload) <= INLINE_BYTES:
@@ -149,14 +145,18 @@ def whole_row(document: Document) -> Row:
 
 
 def to_row(document: Document, payload: bytes) -> Row:
-    """The stored row, with its payload from where :func:`payload_of` found it."""
+    """The stored row, with its payload from where :func:`payload_of` found it.
+
+    A row that runs under limits is stored with the last gate that it has passed, so that it is counted there.
+    """
+    state, gate = document["state"], document.get("gate")
     return Row(  # by position, and not in a loop over the names: one is made for each run
         document["_id"],
         document["type"],
         payload,
         document["encoding"],
         document["priority"],
-        document["state"],
+        state,
         document.get("delay", 0.0),
         document["run_at"],
         document["ttr"],
@@ -169,7 +169,7 @@ def to_row(document: Document, payload: bytes) -> Row:
         document.get("lease_owner"),
         document.get("lease_until"),
         document.get("reason"),
-        document.get("gate"),
+        gate if gate is None or state != State.RUNNING else document["type"],
         document.get("keep_until"),
         _history(document.get("history")),
         document["created_at"],

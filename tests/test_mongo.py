@@ -173,7 +173,15 @@ def test_a_row_of_which_every_field_says_something_comes_back(store: MongoStore)
     plain = new_rows(1)[0]
     said = {"delay": 1.5, "fence": 2, "tries": 3, "failures": 4, "crashes": 5, "suspicion": 6, "alone": True}
     said |= {"lease_owner": "me", "lease_until": NOW + 7, "reason": "why", "created_at": NOW - 8, "put_at": NOW + 9}
-    said |= {"run_at": NOW + 10, "ttr": 11.0, "priority": 12, "encoding": "bytes", "payload": b"13"}
+    said |= {"gate": "other", "keep_until": NOW + 14, "history": '[["you",15.0,null]]', "limit_key": "k"}
+    said |= {
+        "unique_key": "u",
+        "run_at": NOW + 10,
+        "ttr": 11.0,
+        "priority": 12,
+        "encoding": "bytes",
+        "payload": b"13",
+    }
     full = plain._replace(type="other", state=State.RUNNING, **said)
     assert not [name for name in Row._fields if getattr(full, name) == getattr(plain, name) and name != "id"]
     store.add([full])

@@ -28,6 +28,8 @@ class Kind(NamedTuple):
     atomic: bool = True
     #: Whether it has transactions, as unique keys, ticks and limits need them. mongomock has none.
     transactions: bool = True
+    #: Whether it adds to histories. mongomock copies no field into an array.
+    histories: bool = True
     #: One that is not there: every call fails. None if it cannot be away.
     absent: Callable[[pytest.FixtureRequest], JobStore] | None = None
 
@@ -101,6 +103,6 @@ def absent_mongodb(request: pytest.FixtureRequest) -> JobStore:
 STORES = {
     "memory": Kind(memory, shared=False),
     "sqlite": Kind(sqlite, shared=True, absent=absent_sqlite),
-    "mongomock": Kind(mongomocked, shared=False, atomic=False, transactions=False),
+    "mongomock": Kind(mongomocked, shared=False, atomic=False, transactions=False, histories=False),
     "mongod": Kind(mongodb, shared=True, absent=absent_mongodb),
 }

@@ -10,8 +10,14 @@ from kqueue.history import read as runs_of
 from kqueue.job import State
 from kqueue.store import Delete, Die, Due, Finish, Held, Recovered, Retry, Settled, Unget
 from tests.contracts.rows import NOTHING, NOW, add, claim, claimed_row, delayed, ids, read, row
+from tests.contracts.stores import STORES
 
 UNTIL = NOW + 60.1
+
+
+@pytest.fixture(params=[name for name, kind in STORES.items() if kind.histories])
+def make_store(request):
+    return STORES[request.param].make(request)
 
 
 def done_row(store, keep_until=UNTIL, **fields):

@@ -464,6 +464,10 @@ class KQueue:
 
         return register
 
+    def has_coroutines(self) -> bool:
+        """Whether any handler here is an ``async def``: then :meth:`work` runs several of its jobs at once."""
+        return any(handler.is_async for handler in self._handlers.all().values())
+
     # -- running -----------------------------------------------------------------------------------------
 
     def run_jobs(

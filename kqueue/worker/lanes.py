@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from kqueue import KQueue, KQueueError
 from kqueue.retry import backoff
@@ -14,11 +15,18 @@ STEADY_S = 30.0
 
 
 class Lanes:
-    """Threads in which ``run_jobs(wait=True)`` begins again whenever something else than a stop ends it."""
+    """Threads in which ``run_jobs(wait=True)`` begins again whenever something else than a stop ends it.
+
+    Where a handler is a coroutine function, one thread does with ``work``, which has threads of its own: so many
+    loops for plain functions, and one for each coroutine function.
+    """
 
     def __init__(self, queue: KQueue, count: int, ended: Callable[[], None], logger: logging.Logger) -> None:
         """``ended()`` is called in a thread that ends."""
         self._queue = queue
+        self._run_jobs: Callable[[], object] = partial(queue.run_jobs, wait=True)
+        if queue.has_coroutines():
+            self._run_jobs, count = partial(queue.work, threads=count), 1
         self._ended = ended
         self._logger = logger
         self._pid = os.getpid()
@@ -82,7 +90,7 @@ class Lanes:
 
     def _run(self) -> BaseException | None:
         try:
-            self._queue.run_jobs(wait=True)
+            self._run_jobs()
         except BaseException as error:
             return error
         return None

@@ -119,7 +119,7 @@ def test_a_signal_before_the_children_are_ready_is_a_clean_stop(works: Works) ->
 import os, signal
 from kqueue.worker import family
 first = family.ChildProcess
-family.ChildProcess = lambda options: (os.kill(os.getpid(), signal.SIGTERM), first(options))[1]
+family.ChildProcess = lambda *given: (os.kill(os.getpid(), signal.SIGTERM), first(*given))[1]
 """
     with works.worker("--processes", "2", patch=patch) as worker:
         assert worker.status() == 0

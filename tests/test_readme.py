@@ -25,22 +25,17 @@ from kqueue.store import Selection
 from kqueue.stores.sqlite import SqliteStore
 from kqueue.sweep import BATCH, GRACE_S
 from kqueue.window import Limits
+from tests.pages.blocks import blocks
 from tests.tubes import await_true
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.rst").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of one language, without their indent."""
-    found = re.findall(rf"\.\. code-block:: {language}\n\n((?:(?:    .*)?\n)+)", TEXT)
-    return ["\n".join(line[4:] for line in block.rstrip().splitlines()) + "\n" for block in found]
-
-
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """A folder with the README's first queue in it."""
-    (tmp_path / "shop.py").write_text(blocks("python")[0])
+    (tmp_path / "shop.py").write_text(blocks(TEXT, "python")[0])
     return tmp_path
 
 
@@ -58,13 +53,13 @@ def run(command: str, folder: Path, failing: bool = False) -> str:
 
 
 def test_the_first_queue_has_at_most_15_lines_and_prints_what_is_said(shop: Path) -> None:
-    code = blocks("python")[0]
+    code = blocks(TEXT, "python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
-    assert run("python shop.py", shop) == blocks("text")[0]
+    assert run("python shop.py", shop) == blocks(TEXT, "text")[0]
 
 
 def test_fail_retry_look() -> None:
-    exec(compile(blocks("python")[1], "README.rst", "exec"), {})
+    exec(compile(blocks(TEXT, "python")[1], "README.rst", "exec"), {})
 
 
 #: Runs the jobs of ``books.py`` and is killed when the work is done and the delete is about to be written.
@@ -78,7 +73,7 @@ queue.run_jobs()
 
 
 def test_the_handler_that_is_safe_to_run_twice_makes_one_payment_when_its_worker_dies(tmp_path: Path) -> None:
-    (tmp_path / "books.py").write_text(blocks("python")[2])
+    (tmp_path / "books.py").write_text(blocks(TEXT, "python")[2])
     with KQueue(store=f"sqlite:///{tmp_path}/jobs.db") as queue:
         job_id = queue.add_job("charge", {"customer": "Ada", "cents": 250}, ttr=1)
         killed = subprocess.run([sys.executable, "-c", DIES_BEFORE_THE_SETTLE], check=False, cwd=tmp_path)
@@ -97,7 +92,7 @@ def payments(folder: Path) -> list[tuple[object, ...]]:
 
 def test_the_queue_with_a_broker_can_be_made() -> None:
     names: dict[str, object] = {"KQueue": KQueue}
-    exec(compile(blocks("python")[3], "README.rst", "exec"), names)
+    exec(compile(blocks(TEXT, "python")[3], "README.rst", "exec"), names)
     assert isinstance(names["queue"], KQueue)
 
 
@@ -121,7 +116,7 @@ def renamed(text: str, ids: dict[str, str]) -> str:
 
 def test_the_commands_print_what_is_said(shop: Path) -> None:
     run("python shop.py", shop)
-    follow(blocks("console")[0], shop)
+    follow(blocks(TEXT, "console")[0], shop)
 
 
 def test_a_dry_run_prints_what_is_said(tmp_path: Path) -> None:
@@ -131,7 +126,7 @@ def test_a_dry_run_prints_what_is_said(tmp_path: Path) -> None:
     with closing(SqliteStore(tmp_path / "jobs.db")) as store:
         store.add([waits, runs])
         store.claim(Selection(("resize",)), Limits(1, job_s={"resize": 0.0}), owner, now - 42, True)
-    follow(blocks("console")[2], tmp_path)
+    follow(blocks(TEXT, "console")[2], tmp_path)
 
 
 def test_the_commands_for_a_dead_job_print_what_is_said(shop: Path) -> None:
@@ -139,7 +134,7 @@ def test_the_commands_for_a_dead_job_print_what_is_said(shop: Path) -> None:
     code = (shop / "shop.py").read_text()
     assert 'KQueue(store="sqlite:///jobs.db")' in code
     (shop / "shop.py").write_text(code.replace('KQueue(store="sqlite:///jobs.db")', once))
-    follow(blocks("console")[1], shop)
+    follow(blocks(TEXT, "console")[1], shop)
 
 
 def test_the_crontab_line_runs(shop: Path) -> None:

@@ -20,21 +20,16 @@ from kqueue.worker.family import GIVE_UP_S
 from kqueue.worker.options import WorkerOptions
 from kqueue.worker.restarts import STEADY_S
 from kqueue.worker.supervisor import FINISH_S
+from tests.pages.blocks import blocks, page
 from tests.tubes import await_true
 
-TEXT = (Path(__file__).parents[2] / "docs" / "worker.rst").read_text()
+TEXT = page("worker")
 PATIENCE_S = 60
-
-
-def blocks(language: str) -> list[str]:
-    """The code blocks of one language, without their indent."""
-    found = re.findall(rf"\.\. code-block:: {language}\n\n((?:(?:    .*)?\n)+)", TEXT)
-    return ["\n".join(line[4:] for line in block.rstrip().splitlines()) + "\n" for block in found]
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    (tmp_path / "shop.py").write_text(blocks("python")[0])
+    (tmp_path / "shop.py").write_text(blocks(TEXT, "python")[0])
     with KQueue(f"sqlite:///{tmp_path}/jobs.db") as queue:
         queue.add_jobs("resize", [{"path": "a.png"}, {"path": "b.png"}])
     return tmp_path
@@ -57,13 +52,13 @@ def runs_the_jobs(command: str, folder: Path) -> None:
 
 
 def test_the_command(shop: Path) -> None:
-    runs_the_jobs(blocks("sh")[0], shop)
+    runs_the_jobs(blocks(TEXT, "sh")[0], shop)
 
 
 def test_the_service(shop: Path) -> None:
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read_string(blocks("ini")[0])
+    unit.read_string(blocks(TEXT, "ini")[0])
     service = unit["Service"]
     command = service["ExecStart"]
     assert command.startswith("/srv/shop/.venv/bin/kqueue ")
@@ -76,21 +71,21 @@ def test_the_service(shop: Path) -> None:
 
 
 def test_the_check_of_the_health_file(tmp_path: Path) -> None:
-    check = blocks("sh")[1].replace("/run/shop", str(tmp_path))
+    check = blocks(TEXT, "sh")[1].replace("/run/shop", str(tmp_path))
     file = tmp_path / "health.json"
 
     def status() -> int:
         return subprocess.run(check, check=False, shell=True, stderr=subprocess.DEVNULL).returncode
 
     assert status() == 1
-    file.write_text(blocks("json")[0])
+    file.write_text(blocks(TEXT, "json")[0])
     assert status() == 0
     os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 120))
     assert status() == 1
 
 
 def test_the_health_file_has_these_fields() -> None:
-    shown = json.loads(blocks("json")[0])
+    shown = json.loads(blocks(TEXT, "json")[0])
     assert set(shown) == {"time", "pid", "jobs", "children"}
     assert shown["jobs"] == sum(child["jobs"] for child in shown["children"])
 

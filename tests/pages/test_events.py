@@ -4,7 +4,6 @@ import dataclasses
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +11,9 @@ import kqueue
 from kqueue import events
 from kqueue.events import Event
 from kqueue.reports import TypeStats
+from tests.pages.blocks import blocks, page
 
-PAGE = (Path(__file__).parents[1] / "docs" / "events.rst").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    """The code blocks of one language, without their indent."""
-    found = re.findall(rf"\.\. code-block:: {language}\n\n((?:(?:    .*)?\n)+)", PAGE)
-    return ["\n".join(line[4:] for line in block.rstrip().splitlines()) + "\n" for block in found]
+PAGE = page("events")
 
 
 def section(heading: str) -> str:
@@ -27,11 +21,11 @@ def section(heading: str) -> str:
     return re.split(r"\n.*\n---", PAGE.split(f"\n{heading}\n---")[1])[0]
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
+@pytest.mark.parametrize("number", range(len(blocks(PAGE, "python"))))
 def test_each_example_prints_what_is_said(number: int) -> None:
-    example = [sys.executable, "-c", blocks("python")[number]]
+    example = [sys.executable, "-c", blocks(PAGE, "python")[number]]
     done = subprocess.run(example, check=True, capture_output=True, text=True)
-    assert done.stdout == blocks("text")[number]
+    assert done.stdout == blocks(PAGE, "text")[number]
 
 
 def test_each_event_and_each_of_its_fields_is_named() -> None:

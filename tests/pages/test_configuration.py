@@ -7,14 +7,9 @@ import sys
 from pathlib import Path
 
 from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER
+from tests.pages.blocks import blocks, page
 
-TEXT = (Path(__file__).parents[1] / "docs" / "configuration.rst").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    """The code blocks of one language, without their indent."""
-    found = re.findall(rf"\.\. code-block:: {language}\n\n((?:(?:    .*)?\n)+)", TEXT)
-    return ["\n".join(line[4:] for line in block.rstrip().splitlines()) + "\n" for block in found]
+TEXT = page("configuration")
 
 
 def said(command: str, folder: Path) -> str:
@@ -35,9 +30,9 @@ def said(command: str, folder: Path) -> str:
 
 
 def test_the_dialogue_goes_as_it_is_said(tmp_path: Path) -> None:
-    (tmp_path / "kqueue.toml").write_text(blocks("toml")[0])
-    (tmp_path / "shop.py").write_text(blocks("python")[0])
-    dialogues = "".join(blocks("console"))
+    (tmp_path / "kqueue.toml").write_text(blocks(TEXT, "toml")[0])
+    (tmp_path / "shop.py").write_text(blocks(TEXT, "python")[0])
+    dialogues = "".join(blocks(TEXT, "console"))
     parts = re.split(r"^\$ (.*)\n", dialogues, flags=re.MULTILINE)[1:]
     assert len(parts) > 2
     for command, expected in zip(parts[::2], parts[1::2], strict=True):

@@ -204,7 +204,7 @@ class MemoryStore:
                     continue
                 after = settled(row, settlement, now)
                 if after is None:
-                    self._rows.drop([row])
+                    self._rows.remove([row])
                 else:
                     self._rows.write(after)
         return Settled(frozenset(lost))
@@ -215,7 +215,7 @@ class MemoryStore:
         """Delete rows whatever their state and fence; returns how many there were."""
         with self._locked():
             self._free(set(ids))
-            return self._rows.drop(self._rows.existing(ids))
+            return self._rows.remove(self._rows.existing(ids))
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """Make dead rows ready; returns those made."""
@@ -268,7 +268,7 @@ class MemoryStore:
         """Delete up to ``limit`` rows of the type that do not run; returns how many."""
         with self._locked():
             idle = [row for row in self._rows.all() if row.type == type and row.state != State.RUNNING]
-            gone = self._rows.drop(idle[:limit])
+            gone = self._rows.remove(idle[:limit])
             self._free({id for (of, _), (id, _) in self._unique.items() if of == type} - self._rows.by_id.keys())
         return gone
 
@@ -339,7 +339,7 @@ class MemoryStore:
         with self._locked():
             kept = [(row.keep_until, row) for row in self._rows.all() if row.state == State.DONE]
             over = [(until, row) for until, row in kept if until is not None and until <= now]
-            gone = self._rows.drop([row for _, row in heapq.nsmallest(limit, over)])
+            gone = self._rows.remove([row for _, row in heapq.nsmallest(limit, over)])
             for place in [place for place in self._unique if not self._is_taken(place, now)][:limit]:
                 del self._unique[place]
             for worker in [worker for worker in self._workers.values() if worker.seen_at <= old][:limit]:

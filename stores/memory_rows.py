@@ -66,7 +66,7 @@ class MemoryRows:
         if row.state == State.DELAYED and not (before is not None and _same_delay(before, row)):
             heapq.heappush(self._delayed, (row.run_at, row.id))
 
-    def drop(self, rows: Sequence[Row]) -> int:
+    def remove(self, rows: Sequence[Row]) -> int:
         """Delete them; returns how many."""
         for row in rows:
             self._leave_place(row.id)

@@ -79,8 +79,6 @@ def admit(
                 dues += _let_through(connection, found[key], put_at, places)
                 if _holds(connection, found[key]):
                     times.append(free_at(throttle, key, counts))
-            if not dues:
-                connection.execute("ROLLBACK")
     return Admission(dues, min((time for time in times if time is not None), default=None))
 
 

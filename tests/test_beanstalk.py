@@ -11,7 +11,7 @@ from kqueue.brokers import open_broker, wire
 from kqueue.brokers.beanstalk import BeanstalkBroker
 from kqueue.brokers.subscription import GROWTH
 from kqueue.errors import BrokerError, BrokerUnavailable
-from kqueue.store import Head
+from kqueue.store import Head, Selection
 from tests.tubes import (
     FOR_EVER_S,
     PATIENCE_S,
@@ -261,7 +261,7 @@ def test_strangers_without_end_do_not_outlast_the_time(beanstalkd, broker, subsc
         for _ in range(300):
             client.put(b"stranger")
         selection, entries, foreign = subscription.reserve(1, 0)
-        assert (selection, entries) == ((("mail",), ()), [])
+        assert (selection, entries) == (Selection(("mail",), ()), [])
         assert foreign == client.stats_tube(PREFIX + "mail")["current-jobs-buried"] < 100
     # One came alone; of more of them more are taken at once.
     assert (foreign, subscription.reserve(1, 0).foreign) == (1, 2 * GROWTH)

@@ -194,7 +194,7 @@ def test_status_counts_by_type_and_state(shop: Shop, queue: KQueue):
     }
     plain = shop.kqueue("status").stdout.splitlines()
     assert plain[0].split() == ["store", queue.store.address]
-    assert ["greet", "0", "2", "0", "0", "0"] in [line.split() for line in plain]
+    assert ["greet", "0", "2", "0", "0", "0", "0"] in [line.split() for line in plain]
 
 
 def test_status_of_an_empty_store(shop: Shop, queue: KQueue):
@@ -218,7 +218,7 @@ def test_status_says_plainly_that_the_broker_is_not_there(shop: Shop, queue: KQu
     done = shop.kqueue("status", "--broker", address)
     assert (done.returncode, done.stderr) == (0, "")
     assert "unreachable" in done.stdout
-    assert ["greet", "0", "1", "0", "0", "0"] in [line.split() for line in done.stdout.splitlines()]
+    assert ["greet", "0", "1", "0", "0", "0", "0"] in [line.split() for line in done.stdout.splitlines()]
     status = json.loads(shop.kqueue("status", "--broker", address, "--json").stdout)
     assert address in status["broker_error"]
     assert status["types"]["greet"]["tube"] is None

@@ -17,8 +17,10 @@ import pytest
 
 from kqueue.clock import ManualClock
 from kqueue.errors import AddFailed, StoreError, StoreUnavailable
+from kqueue.history import Run
+from kqueue.history import read as runs_of
 from kqueue.job import Row, State
-from kqueue.store import Delete, Die, Head, Held, Selection
+from kqueue.store import Delete, Die, Finish, Head, Held, Selection, Settled, Throttle, Tick, WorkerRecord
 from kqueue.stores import (
     open_store,
     sqlite_admit,
@@ -265,6 +267,58 @@ def test_a_claim_over_many_types_reads_no_payload_that_it_does_not_look_at(store
     assert most < 3 * size
 
 
+def test_a_look_at_unique_keys_reads_as_many_as_it_is_told_and_goes_on_there(store, path):
+    """Any number of them may be taken by jobs that wait."""
+    for number in range(5):
+        store.add_unique(row(number, unique_key=str(number)), NOW, NOW)
+    store.delete([row(3).id])
+    store.add_unique(row(3, unique_key="3"), NOW, NOW)
+    (taken,) = store.claim(Selection(("t",), (row(3).id,)), Limits(9), "w", NOW, False).rows
+    store.settle([Delete(taken.id, taken.fence)], NOW)
+    left = []
+    for _ in range(3):
+        store.expire(NOW, 2)
+        left.append([key for (key,) in text(path, "SELECT key FROM kqueue_unique ORDER BY key")])
+    assert left == [["0", "1", "2", "3", "4"], ["0", "1", "2", "4"], ["0", "1", "2", "4"]]
+    store.delete([row(0).id])
+    assert text(path, "SELECT count(*) FROM kqueue_unique") == [(3,)]
+
+
+def test_a_purge_frees_any_number_of_keys_whose_jobs_are_gone(store, path):
+    for number in range(7):
+        store.add_unique(row(number, unique_key=str(number)), NOW + 60, NOW)
+    (running,) = claim(store, row(6).id).rows
+    store.settle([Delete(found.id, found.fence) for found in claim(store).rows], NOW)
+    assert store.purge("t", 2) == 0
+    assert text(path, "SELECT job_id FROM kqueue_unique") == [(running.id,)]
+
+
+def test_a_start_that_no_throttle_counts_is_forgotten(store, path):
+    """By the next claim that adds one, or after a day."""
+    store.add([row(number) for number in range(4)])
+    throttle = (Throttle("t", starts=9, period=10.0),)
+    for number, at in enumerate((NOW, NOW + 5, NOW + 11)):
+        store.claim(Selection(("t",), (row(number).id,), throttle), Limits(9), f"w{number}", at, False)
+    starts = [round(at - NOW) for (at,) in text(path, "SELECT at FROM kqueue_starts ORDER BY at")]
+    assert starts == [5, 11]
+    store.expire(NOW + 86_400 + 7, 9)
+    assert [round(at - NOW) for (at,) in text(path, "SELECT at FROM kqueue_starts")] == [11]
+    store.expire(NOW + 86_400 + 12, 9)
+    assert text(path, "SELECT count(*) FROM kqueue_starts") == [(0,)]
+
+
+def test_a_job_without_limits_or_retention_has_no_entry_in_their_indexes(store, outsider):
+    store.add([row(number) for number in range(5)])
+    claim(store, row(0).id, row(1).id)
+    store.settle([Die(row(0).id, 1, "enough")], NOW)
+    names = ("gate", "limited", "kept")
+    wheres = ("gate IS NOT NULL AND (state = 'held' OR state = 'ready')", "gate IS NOT NULL AND state = 'running'",
+              "state = 'done'")  # fmt: skip
+    for name, where in zip(names, wheres, strict=True):
+        index = f"kqueue_jobs INDEXED BY kqueue_jobs_{name}"
+        assert outsider.execute(f"SELECT count(*) FROM {index} WHERE {where}").fetchone() == (0,)
+
+
 # -- transactions ----------------------------------------------------------------------------------------
 
 
@@ -282,6 +336,23 @@ def test_the_sweeps_questions_need_no_write_lock(store, outsider):
     assert store.promote(NOW, 10) == 0
     assert store.recover(NOW, 3, 10) == (0, 0)
     assert store.counts()["delayed"] == 1
+
+
+def test_what_finds_nothing_to_do_needs_no_write_lock(store, outsider):
+    """Held rows whose gate is full; keys that are taken; done rows that are kept; a worker that is alive."""
+    one = (Throttle("t", running=1, starts=9, period=60.0),)
+    store.add([row(1), row(2), row(3, type="x")])
+    store.add_unique(row(4, type="x", unique_key="k"), NOW, NOW)
+    store.see_worker(WorkerRecord("w", "host", 1, (), NOW, NOW))
+    assert store.claim(Selection(("t",), None, one), Limits(9, job_s={"t": 0.0}), "w", NOW, False).held == 1
+    claimed = store.claim(Selection(("x",), (row(3).id,)), Limits(9), "w", NOW, False).rows
+    store.settle([Finish(found.id, found.fence, NOW + 60) for found in claimed], NOW)
+    outsider.execute("BEGIN IMMEDIATE")
+    assert store.admit(one[0], None, NOW, NOW, 9).dues == []
+    assert store.admit(Throttle("x"), None, NOW, NOW, 9) == ([], None)
+    assert store.expire(NOW + 59, 9) == 0
+    assert store.held_types() == ["t"]
+    assert store.paused() == {}
 
 
 def test_a_locked_file_is_named_and_the_store_goes_on_when_it_is_free(store, outsider):
@@ -433,24 +504,27 @@ class Committing:
             when, self.when = self.when, None
             self.connection.execute("COMMIT" if when == "after" else "ROLLBACK")
             raise sqlite3.OperationalError("disk I/O error")
-        if statement == sql.THERE and not self.readable:
+        if statement in {sql.THERE, sqlite_records.LAST_TICKS} and not self.readable:
             raise sqlite3.OperationalError("disk I/O error")
         return self.connection.execute(statement, *values)
 
 
-@pytest.mark.parametrize(
+def failing(store, when, readable=True):
+    """Its next commit fails, before or after it is done."""
+    store.open()
+    handle = store._file._handles.get()
+    handle.connection = Committing(handle.connection, when, readable)
+
+
+FAILED_COMMITS = pytest.mark.parametrize(
     ("when", "readable", "outcome"),
     [("after", True, "taken"), ("before", True, "not_taken"), ("after", False, "unknown")],
 )
-def test_what_a_failed_commit_has_left_is_read_back(store, monkeypatch, when, readable, outcome):
-    store.open()
-    connect = sqlite3.connect
-    monkeypatch.setattr(
-        sqlite3, "connect", lambda *args, **options: Committing(connect(*args, **options), None, readable)
-    )
-    store.close()
-    store.open()
-    store._file._handles.get().connection.when = when
+
+
+@FAILED_COMMITS
+def test_what_a_failed_commit_has_left_is_read_back(store, when, readable, outcome):
+    failing(store, when, readable)
     rows = [row(1), row(2)]
     if outcome == "taken":
         store.add(rows)
@@ -459,6 +533,37 @@ def test_what_a_failed_commit_has_left_is_read_back(store, monkeypatch, when, re
             store.add(rows)
         assert getattr(failed.value, outcome) == (rows[0].id, rows[1].id)
         assert len(failed.value.taken + failed.value.not_taken + failed.value.unknown) == 2
+
+
+@FAILED_COMMITS
+def test_what_a_failed_commit_of_a_unique_job_has_left_is_read_back(store, when, readable, outcome):
+    failing(store, when, readable)
+    job = row(1, unique_key="k")
+    if outcome == "taken":
+        assert store.add_unique(job, NOW, NOW) == job.id
+    else:
+        with pytest.raises(AddFailed) as failed:
+            store.add_unique(job, NOW, NOW)
+        assert getattr(failed.value, outcome) == (job.id,)
+    store.close()
+    second = row(2, unique_key="k")
+    assert store.add_unique(second, NOW, NOW) == (second.id if outcome == "not_taken" else job.id)
+
+
+@pytest.mark.parametrize("rows", [(), (row(1), row(2))], ids=["no rows", "two rows"])
+@FAILED_COMMITS
+def test_what_a_failed_commit_of_a_tick_has_left_is_read_back(store, when, readable, outcome, rows):
+    failing(store, when, readable)
+    tick = Tick("hourly", None, NOW)
+    if outcome == "taken":
+        assert store.add_tick(tick, rows)
+    else:
+        with pytest.raises(AddFailed) as failed:
+            store.add_tick(tick, rows)
+        assert getattr(failed.value, outcome) == tuple(job.id for job in rows)
+    store.close()
+    assert store.last_ticks() == ({} if outcome == "not_taken" else {"hourly": NOW})
+    assert store.counts()["ready"] == (0 if outcome == "not_taken" else len(rows))
 
 
 # -- the file --------------------------------------------------------------------------------------------
@@ -627,6 +732,79 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(store, outsider, path):
     assert sqlite_schema.version(outsider) == len(NEXT)
     assert outsider.execute("SELECT id, colour FROM kqueue_jobs").fetchall() == [(row(1).id, None)]
     sqlite_schema.migrate(outsider, NEXT)
+
+
+#: What a file of version 1 has not.
+SINCE_2 = {"gate", "keep_until", "history", "unique_key", "limit_key"}
+#: A row in each of its states.
+OF_VERSION_1 = [
+    row(1),
+    row(2, state=State.DELAYED, run_at=NOW + 9, payload=b"x" * 100_000),
+    row(3, state=State.RUNNING, fence=1, tries=1, lease_owner="w", lease_until=NOW + 30, alone=True),
+    row(4, state=State.DEAD, fence=2, tries=2, failures=2, reason="enough", put_at=None),
+    row(5, fence=1, tries=1, failures=1, reason="again", priority=7),
+]
+
+
+@pytest.fixture
+def old_file(path):
+    """Made by the first step of the schema, with what that KQueue wrote into it."""
+    names = [name for name in Row._fields if name not in SINCE_2]
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        sqlite_schema.migrate(connection, sqlite_schema.STEPS[:1])
+        for old in OF_VERSION_1:
+            values = [
+                str(value) if name == "state" else value for name, value in old._asdict().items() if name in names
+            ]
+            marks = ", ".join("?" * len(names))
+            connection.execute(f"INSERT INTO kqueue_jobs ({', '.join(names)}) VALUES ({marks})", values)
+        connection.execute("INSERT INTO kqueue_meta VALUES ('setting.prefix', 'p.')")
+    connection.close()
+    return path
+
+
+def test_a_file_of_version_1_is_migrated_with_all_that_is_in_it(old_file, store, tmp_path):
+    assert store.get([old.id for old in OF_VERSION_1]) == OF_VERSION_1
+    assert store.setting("prefix", "other") == "p."
+    assert store.counts() == {"delayed": 1, "ready": 2, "held": 0, "running": 1, "dead": 1, "done": 0}
+    new = SqliteStore(tmp_path / "new.db")
+    new.open()
+    new.close()
+    tables = "SELECT name, sql FROM sqlite_master ORDER BY name"
+    assert text(old_file, tables) == text(tmp_path / "new.db", tables)
+    assert text(old_file, "SELECT value FROM kqueue_meta WHERE name = 'schema_version'") == [(2,)]
+
+
+def test_jobs_of_a_file_of_version_1_go_all_new_ways(old_file, store):
+    waiting, delayed, running, dead, retried = (old.id for old in OF_VERSION_1)
+    assert store.settle([Finish(running, 1, NOW + 60)], NOW) == Settled()
+    assert store.revive([dead], "once more", NOW, NOW)
+    one = (Throttle("t", running=1, starts=9, period=60.0),)
+    taken = store.claim(Selection(("t",), None, one), Limits(jobs=9, job_s={"t": 0.0}), "w", NOW, False)
+    assert ([found.id for found in taken.rows], taken.held) == ([retried], 2)
+    store.settle([Die(retried, 2, "enough")], NOW + 1)
+    assert [due.id for due in store.admit(one[0], None, NOW, NOW, 9).dues] == [waiting]
+    assert store.promote(NOW + 9, 9) == 1
+    assert store.recover(NOW + 999, 3, 9) == (0, 0)
+    assert store.expire(NOW + 60, 9) == 1
+    assert [runs_of(found.history) for found in store.get([retried])] == [[Run("w", NOW + 1, "enough")]]
+    assert {found.id: found.state for found in store.get([waiting, delayed, dead])} == {
+        waiting: "ready", delayed: "ready", dead: "held",
+    }  # fmt: skip
+    assert store.purge("t", 9) == 4
+
+
+def test_a_file_of_version_1_whose_migration_fails_is_left_as_it_is(old_file, store, monkeypatch):
+    before = text(old_file, "SELECT name, sql FROM sqlite_master")
+    broken = (*sqlite_schema.STEPS[:1], (*sqlite_schema.STEPS[1], "nonsense"))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "kqueue.stores.sqlite_file.migrate", lambda connection: sqlite_schema.migrate(connection, broken)
+        )
+        with pytest.raises(StoreError):
+            store.open()
+    assert text(old_file, "SELECT name, sql FROM sqlite_master") == before
+    assert len(store.get([old.id for old in OF_VERSION_1])) == len(OF_VERSION_1)
 
 
 def test_two_that_migrate_at_once_do_each_step_once(store, path):

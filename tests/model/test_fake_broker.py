@@ -6,7 +6,7 @@ from kqueue.broker import Entry, Pointer, Verdict
 from kqueue.clock import ManualClock
 from kqueue.errors import BrokerUnavailable
 from kqueue.ids import IdMint
-from kqueue.store import Head
+from kqueue.store import Head, Selection
 from tests.model.broker import FakeBroker, FakeSubscription
 from tests.model.server import BURIED, DELAYED, READY, RESERVED, FakeServer, Outage
 
@@ -177,7 +177,7 @@ def test_garbage_is_buried_and_counted_by_a_reserve_and_by_a_look(site):
 
 def test_strangers_alone_leave_a_selection_of_nothing(site):
     site.server.put("p1.mail", 0, 0, b"garbage")
-    assert site.mine.reserve(1, 0) == ((("mail",), ()), [], 1)
+    assert site.mine.reserve(1, 0) == (Selection(("mail",), ()), [], 1)
 
 
 def test_a_kick_takes_the_buried_before_the_delayed(site):

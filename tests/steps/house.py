@@ -23,10 +23,10 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
 import greenstalk
@@ -34,8 +34,10 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from kqueue import AddFailed, JobInHand, KQueue, KQueueError
+from kqueue import AddFailed, JobInHand, KQueue, KQueueError, payload
 from kqueue.clock import ManualClock
+from kqueue.ids import IdMint
+from kqueue.job import Row, State
 from kqueue.store import JobStore
 from kqueue.stores.mongo import MongoStore
 from kqueue.stores.mongo_link import read_url
@@ -45,6 +47,8 @@ from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
 from tests.steps.tap import Tap
 from tests.torture.ledger import SUFFIX, Ledger, Record, read
+
+T = TypeVar("T")
 
 #: Job types. Those that a queue serves beside each other: a store merges them.
 TYPES = ("t", "u")
@@ -96,6 +100,7 @@ class House:
         self._pid = os.getpid()
         self._ledger = Ledger(folder / f"house{SUFFIX}")
         self._others: list[KQueue] = []
+        self._mint = IdMint()
         self._clear(new)
         self._queue: KQueue | None = None
         self._runs = 0
@@ -182,6 +187,25 @@ class House:
             raise
         self.note("added", ids=ids)
         return ids
+
+    def row(self, label: str, type: str = "t", **fields: Any) -> Row:
+        """A new job, for what a queue does not do by itself."""
+        [job_id] = self._mint.make(1)
+        data, encoding = payload.encode(_payload(label, 0), 10_000)
+        now = self.clock.time()
+        return Row(job_id, type, data, encoding, 1, State.READY, 0.0, now, TTR, created_at=now, **fields)
+
+    def insert(self, rows: Sequence[Row], add: Callable[[], T]) -> T:
+        """Have a store add them. ``add`` may give the id of the only one that is there, or False for none."""
+        self.note("wants", labels=[payload.decode(row.payload, row.encoding)["label"] for row in rows])
+        try:
+            given = add()
+        except AddFailed as error:
+            self.note("refused", taken=error.taken, not_taken=error.not_taken)
+            raise
+        ids = [] if given is False else [row.id for row in rows]
+        self.note("added", ids=[given] if isinstance(given, str) else ids)
+        return given
 
     def _run(self, job: JobInHand) -> None:
         self._runs += 1

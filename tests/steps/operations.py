@@ -7,10 +7,12 @@ between is :meth:`tests.steps.tap.Tap.unheard`.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from kqueue import AddFailed, JobInHand, KQueue, LeaseLost
 from kqueue.broker import Pointer, Verdict
-from kqueue.store import Selection
+from kqueue.job import Row
+from kqueue.store import ALL_TYPES, Claim, Finish, JobStore, Selection, Throttle, Tick, Unget, WorkerRecord
 from kqueue.stores.mongo_schema import DELAYED
 from kqueue.window import Limits
 from tests.steps.house import STRANGER, TTR, TYPES, House
@@ -22,6 +24,10 @@ FAR = 10_000.0
 
 
 def _nothing(house: House) -> None:
+    pass
+
+
+def _nothing_more(queue: KQueue) -> None:
     pass
 
 
@@ -44,6 +50,8 @@ class Operation:
     new: bool = False
     #: Whether its queue goes by the clock of the house, or else by the store's own.
     timed: bool = True
+    #: What is done after each sweep of the repair: what a sweep leaves to others.
+    repair: Callable[[KQueue], None] = _nothing_more
 
 
 # -- add -------------------------------------------------------------------------------------------------
@@ -314,6 +322,112 @@ def look(house: House) -> None:
     queue.broker.depths(TYPES)
 
 
+# -- limits, unique keys, ticks, records -----------------------------------------------------------------
+
+LIMIT = Throttle("t", running=1, running_per_key=1, starts=9, period=60.0)
+
+
+def limited_jobs(house: House) -> None:
+    store = house.another().store
+    rows = [*(house.row(label, limit_key="k") for label in ("a", "b", "c")), house.row("d", type="u")]
+    house.insert(rows, lambda: store.add(rows))
+
+
+def limit(house: House) -> None:
+    """Hold, look in vain, give back, admit, and take what was admitted."""
+    store = house.queue.store
+    first = _claim_limited(store, None)
+    assert (len(first.rows), first.held) == (2, 2)
+    assert store.held_types() == ["t"]
+    assert store.admit(LIMIT, None, store.now(), None, 9).dues == []
+    _give_back(store, first)
+    dues = store.admit(LIMIT, ["k"], store.now(), store.now(), 9).dues
+    again = _claim_limited(store, tuple(due.id for due in dues))
+    assert len(again.rows) == 1
+    _give_back(store, again)
+    assert _claim_limited(store, ("none",)) == Claim([], False, {})
+
+
+def _claim_limited(store: JobStore, ids: tuple[str, ...] | None) -> Claim:
+    limits = Limits(9, job_s=dict.fromkeys(TYPES, 0.0))
+    return store.claim(Selection(TYPES, ids, (LIMIT,)), limits, f"limited {ids}", store.now(), False)
+
+
+def _give_back(store: JobStore, claim: Claim) -> None:
+    now = store.now()
+    store.settle([Unget(row.id, row.fence, now, None, None, started=False) for row in claim.rows], now)
+
+
+def admit_all(queue: KQueue) -> None:
+    store = queue.store
+    for type in store.held_types():
+        store.admit(Throttle(type), None, store.now(), None, 99)
+
+
+def add_unique(house: House) -> None:
+    """The second and the fourth are one too many; in between an operator deletes the job that has the key."""
+    store = house.queue.store
+
+    def add(row: Row) -> str:
+        return house.insert([row], lambda: store.add_unique(row, store.now() + 60, store.now()))
+
+    first, second, third, fourth = (house.row(label, unique_key="k") for label in ("a", "b", "c", "d"))
+    assert add(first) == add(second) == first.id
+    _delete(house, house.queue, first.id)
+    assert add(third) == add(fourth) == third.id
+
+
+def add_ticks(house: House) -> None:
+    store = house.queue.store
+    ticks = [
+        Tick("hourly", None, 1.5),
+        Tick("hourly", 1.5, 2.5),
+        Tick("hourly", 1.5, 2.5),
+        Tick("daily", None, 1.5),
+    ]
+    for number, tick in enumerate(ticks):
+        rows = [house.row(f"tick {number}")] if tick.schedule == "hourly" else []
+        house.insert(rows, partial(store.add_tick, tick, rows))
+    assert store.last_ticks() == {"hourly": 2.5, "daily": 1.5}
+
+
+def keep_records(house: House) -> None:
+    store, now = house.queue.store, house.queue.store.now()
+    assert store.pause("x", now)
+    assert store.paused() == {"x": now}
+    assert not store.resume(ALL_TYPES)
+    assert store.resume("x")
+    worker = WorkerRecord("w", "host", 1, ("t",), now, now)
+    store.see_worker(worker)
+    assert store.workers() == [worker]
+    store.forget_worker("w")
+    [row] = store.find("t", "ready", None, 1)
+    assert store.ahead(row, 9) == 0
+    assert len(store.overview()) == len(TYPES)
+
+
+def things_to_forget(house: House) -> None:
+    """A done row, a unique key that is not taken, the start of a throttled claim and a worker; all long ago."""
+    store, now = house.another().store, house.clock.time()
+    row = house.row("a", unique_key="k")
+    house.insert([row], lambda: store.add_unique(row, now, now))
+    [claimed] = _claim_limited(store, (row.id,)).rows
+    house.note("ends", id=row.id, fence=claimed.fence)
+    store.settle([Finish(row.id, claimed.fence, now + 9)], now)
+    store.see_worker(WorkerRecord("w", "host", 1, ("t",), now, now))
+    house.clock.advance(100_000)
+
+
+def forget(house: House) -> None:
+    """One at a time: a look at unique keys goes on where the last one ended."""
+    _forget(house.queue, limit=1)
+    _forget(house.queue)
+
+
+def _forget(queue: KQueue, limit: int = 99) -> None:
+    queue.store.expire(queue.store.now(), limit)
+
+
 # -- what they share -------------------------------------------------------------------------------------
 
 
@@ -378,4 +492,9 @@ OPERATIONS = (
     Operation("sweep what others change", contested_sweep, abandoned_jobs, only="mongod"),
     Operation("operate", operate, things_to_clean),
     Operation("look", look, some_jobs),
+    Operation("limits", limit, limited_jobs, only="sqlite", repair=admit_all),
+    Operation("unique", add_unique, only="sqlite"),
+    Operation("ticks", add_ticks, only="sqlite"),
+    Operation("pauses and workers", keep_records, some_jobs, only="sqlite"),
+    Operation("expire", forget, things_to_forget, only="sqlite", repair=_forget),
 )

@@ -97,7 +97,7 @@ class Survey:
                 self._act(house, operation, plan)
                 broken += [f"{key} was not reached again" for key in self._tap.unstruck()]
                 found.calls |= {call for point in self._tap.points for call in point.calls}
-            left = _recover(house, broken)
+            left = _recover(house, operation, broken)
             account = Account(house.records(), left)
         finally:
             house.leave()
@@ -140,7 +140,7 @@ def _fates(key: Key) -> tuple[Fate, ...]:
     return (Fate.KILLED,) if key.nature == "sqlite: close" else tuple(Fate)
 
 
-def _recover(house: House, broken: list[str]) -> Left:
+def _recover(house: House, operation: Operation, broken: list[str]) -> Left:
     """Repair and run all there is, at most so often: the process itself first, if it lives on, then another.
     Returns what is left, and adds to ``broken`` what a queue raises.
     """
@@ -151,6 +151,7 @@ def _recover(house: House, broken: list[str]) -> Left:
             house.clock.advance(A_WHILE)
             house.turn_tubes()
             queue.sweep()
+            operation.repair(queue)
             queue.run_jobs()
             left = Left(house.rows(), house.entries(queue))
             if not left.entries and set(left.rows.values()) <= {"dead"}:

@@ -57,12 +57,12 @@ from kqueue.stores import mongo_notes as notes
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
 from kqueue.stores.mongo_claim import candidates, take
-from kqueue.stores.mongo_errors import named_errors
+from kqueue.stores.mongo_errors import may_be_done, named_errors
 from kqueue.stores.mongo_insert import all_or_none, insert
 from kqueue.stores.mongo_limits import LimitedJobs
 from kqueue.stores.mongo_link import Link, read_url
 from kqueue.stores.mongo_schema import Document
-from kqueue.stores.mongo_transaction import in_transaction, may_be_done
+from kqueue.stores.mongo_transaction import in_transaction
 from kqueue.window import MAX_JOBS, Limits
 
 #: A projection that the index of :data:`~kqueue.stores.mongo_schema.ORDER` answers without a look at the row.

@@ -10,6 +10,7 @@ from kqueue.errors import StoreError, StoreUnavailable
 
 #: The server undid a transaction since others were faster, or since it has a new primary.
 TRANSIENT = "TransientTransactionError"
+_UNKNOWN = "UnknownTransactionCommitResult"
 #: Where the driver's text goes on with its settings, its view of all servers, or the whole reply.
 _REST = re.compile(r" \(configured timeouts|, Timeout: |, Topology Description|, full error|[\r\n]")
 #: Characters of it in ours at most; the rest is in the chained one.
@@ -20,7 +21,7 @@ def named(error: PyMongoError, address: str) -> StoreError:
     """``error`` as ours, which it is chained to."""
     said = _REST.split(_said(error), maxsplit=1)[0][:_MOST_CHARS]
     ours: StoreError
-    if _may_pass(error):
+    if _may_pass(error) or may_be_done(error):
         ours = StoreUnavailable(
             f"{address}: MongoDB does not answer ({said}); check that it runs, has a primary and a majority,"
             " and can be reached from here"
@@ -31,6 +32,11 @@ def named(error: PyMongoError, address: str) -> StoreError:
         ours = StoreError(f"{address}: MongoDB refuses ({said}); check the user, its rights and the URL's options")
     ours.__cause__ = error
     return ours
+
+
+def may_be_done(error: PyMongoError) -> bool:
+    """Whether nobody can tell what became of the transaction that ended so."""
+    return error.has_error_label(_UNKNOWN)
 
 
 @contextmanager

@@ -16,9 +16,8 @@ from pymongo.errors import (
 from kqueue.errors import AddFailed
 from kqueue.job import Row
 from kqueue.stores.mongo_access import matching
-from kqueue.stores.mongo_errors import named
+from kqueue.stores.mongo_errors import may_be_done, named
 from kqueue.stores.mongo_schema import MAX_PAYLOAD_BYTES, Document, to_document
-from kqueue.stores.mongo_transaction import may_be_done
 
 #: Bytes of payload in one command at most, so that the driver never splits it (it does at 48 MB).
 _COMMAND_BYTES = 32 * 2**20

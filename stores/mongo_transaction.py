@@ -20,13 +20,12 @@ from pymongo.database import Database
 from pymongo.errors import AutoReconnect, PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
-from kqueue.stores.mongo_errors import TRANSIENT
+from kqueue.stores.mongo_errors import TRANSIENT, may_be_done
 from kqueue.stores.mongo_patience import Patience
 from kqueue.stores.mongo_schema import Document
 
 T = TypeVar("T")
 
-_UNKNOWN = "UnknownTransactionCommitResult"
 #: Seconds to tell the server that it is given up. Where it is not told it finds out by itself.
 _ABORT_S = 1.0
 
@@ -34,8 +33,8 @@ _ABORT_S = 1.0
 def in_transaction(database: Database[Document], work: Callable[[ClientSession], T]) -> T:
     """What ``work`` gives, once all that it did under its session is durable; if it raises, nothing is done.
 
-    It may be called several times. A connection that breaks is tried once more, as everywhere. Of a
-    ``PyMongoError`` that this raises, :func:`may_be_done` tells whether it may be done all the same.
+    It may be called several times. A connection that breaks is tried once more, as everywhere. Whether it may be
+    done although this raises a ``PyMongoError`` is told by :func:`kqueue.stores.mongo_errors.may_be_done`.
     """
     patience = Patience()
     broke = False
@@ -60,11 +59,6 @@ def in_transaction(database: Database[Document], work: Callable[[ClientSession],
             except BaseException:
                 _give_up(session)
                 raise
-
-
-def may_be_done(error: PyMongoError) -> bool:
-    """Whether nobody can tell what became of a transaction that ended so."""
-    return error.has_error_label(_UNKNOWN)
 
 
 def _give_up(session: ClientSession) -> None:

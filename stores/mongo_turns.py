@@ -40,7 +40,8 @@ T = TypeVar("T")
 
 #: Seconds for which an odd number is somebody's turn.
 UNFINISHED_S = 2.0
-#: Starts that are remembered apart. Of more, neighbours are counted as one at the later time.
+#: Starts that are remembered apart. Of more, those that are no further apart than two such parts of the period are
+#: counted as one, at the later time.
 MOST_STARTS = 500
 
 _DUPLICATE = 11000
@@ -104,15 +105,14 @@ class Turns:
         faster; then nothing was changed.
         """
         begins, ends = [], []
-        grown = {throttle.type: self._with_start(throttle, now, rows) for throttle, rows in started.items()}
         for type in types:
             id, before = f"throttle {type}", self._documents.get(type, {}).get("turn", 0)
             number = before + 1 + before % 2
-            fields = {"turn": number} | ({"starts": grown[type]} if type in grown else {})
-            begins.append(UpdateOne({"_id": id, "turn": before}, {"$set": fields}, upsert=True))
+            begins.append(UpdateOne({"_id": id, "turn": before}, {"$set": {"turn": number}}, upsert=True))
             ends.append(UpdateOne({"_id": id, "turn": number}, {"$set": {"turn": number + 1}}))
+        starts = [self._start(throttle, now, rows) for throttle, rows in started.items()]
         try:
-            written = write(self.jobs, [*begins, *change.writes, *ends], ordered=True)
+            written = write(self.jobs, [*begins, *starts, *change.writes, *ends], ordered=True)
         except BulkWriteError as error:
             failed = ((error.details or {}).get("writeErrors") or [{}])[0]
             if failed.get("code") != _DUPLICATE:
@@ -122,20 +122,31 @@ class Turns:
             # It may have begun the turns of other types before.
             write(self.jobs, ends[: failed["index"]])
             raise NotOurTurn from error
-        return written.matched + written.inserted - len(begins) - len(ends)
+        return written.matched + written.inserted - len(begins) - len(starts) - len(ends)
+
+    def _start(self, throttle: Throttle, now: float, rows: int) -> UpdateOne:
+        starts = with_start(self._starts(throttle.type), throttle, now, rows)
+        return UpdateOne({"_id": f"throttle {throttle.type}"}, {"$set": {"starts": starts}})
 
     def _starts(self, type: str) -> Starts:
         starts: Starts = self._documents.get(type, {}).get("starts", [])
         return starts
 
-    def _with_start(self, throttle: Throttle, now: float, rows: int) -> Starts:
-        """Also without those that the throttle does not count any more."""
-        kept = [start for start in self._starts(throttle.type) if start[0] > now - throttle.period]
-        starts = sorted([*kept, [now, rows]])
-        while len(starts) > MOST_STARTS:
-            pairs = [starts[at : at + 2] for at in range(0, len(starts), 2)]
-            starts = [[pair[-1][0], sum(rows for _, rows in pair)] for pair in pairs]
-        return starts
+
+def with_start(starts: Starts, throttle: Throttle, now: float, rows: int) -> Starts:
+    """``starts`` and one more, sorted; without those that the throttle does not count any more."""
+    kept = [start for start in starts if start[0] > now - throttle.period]
+    grown = sorted([*kept, [now, rows]])
+    if len(grown) <= MOST_STARTS:
+        return grown
+    step = 2 * throttle.period / MOST_STARTS
+    merged: Starts = []
+    for at, number in grown:
+        if merged and merged[-1][0] // step == at // step:
+            merged[-1] = [at, merged[-1][1] + number]
+        else:
+            merged.append([at, number])
+    return merged
 
 
 def in_turn(

@@ -446,12 +446,21 @@ class LossyProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._lose: list[str] = []
+        #: What is to be lost once a command was seen, by its name.
+        self._lose_after: dict[str, list[str]] = {}
         self._sockets: list[socket.socket] = [self._listener]
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def lose(self, command: str, times: int = 1) -> None:
-        """The replies to the next ``times`` commands of this name are lost, each with its connection."""
-        self._lose += [command] * times
+    def lose(self, command: str, times: int = 1, *, after: str | None = None) -> None:
+        """The replies to the next ``times`` commands of this name are lost, each with its connection; to the next
+        ones ``after`` a command of that name.
+        """
+        (self._lose if after is None else self._lose_after.setdefault(after, [])).extend([command] * times)
+
+    def pass_all(self) -> None:
+        """No more are lost."""
+        self._lose.clear()
+        self._lose_after.clear()
 
     @property
     def all_lost(self) -> bool:
@@ -478,7 +487,9 @@ class LossyProxy:
         threading.Thread(target=self._reply, args=(client, server, losing), daemon=True).start()
         with client, server:
             while message := read_message(client):
-                lost = next((name for name in self._lose if b"\x02" + name.encode() + b"\0" in message[:64]), None)
+                for name in [name for name in self._lose_after if is_command(message, name)]:
+                    self._lose += self._lose_after.pop(name)
+                lost = next((name for name in self._lose if is_command(message, name)), None)
                 if lost is not None:
                     self._lose.remove(lost)
                     losing.set()
@@ -493,6 +504,11 @@ class LossyProxy:
                 client.sendall(message)
         except OSError:
             return
+
+
+def is_command(message: bytes, name: str) -> bool:
+    """Whether it has this name: of a string, or of a number, as BSON types them."""
+    return any(kind + name.encode() + b"\0" in message[:64] for kind in (b"\x02", b"\x10"))
 
 
 def read_message(source: socket.socket) -> bytes:
@@ -691,12 +707,12 @@ def test_a_run_that_was_given_back_cannot_be_renewed_or_settled(store: MongoStor
 
 
 @contextmanager
-def failing(mongod: Mongod, command: str, **how: Any) -> Iterator[None]:
-    """The server itself fails the next ``command``. https://github.com/mongodb/mongo/wiki/The-failCommand-fail-point"""
+def failing(mongod: Mongod, command: str, times: int = 1, **how: Any) -> Iterator[None]:
+    """The server itself fails the next ``command``s. https://github.com/mongodb/mongo/wiki/The-failCommand-fail-point"""
     with mongod.client() as client:
         point = {"configureFailPoint": "failCommand"}
         data = {"failCommands": [command], **how}
-        client.admin.command(point | {"mode": {"times": 1}, "data": data})
+        client.admin.command(point | {"mode": {"times": times}, "data": data})
         try:
             yield
         finally:

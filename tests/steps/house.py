@@ -41,7 +41,7 @@ from kqueue.job import Row, State
 from kqueue.store import JobStore
 from kqueue.stores.mongo import MongoStore
 from kqueue.stores.mongo_link import read_url
-from kqueue.stores.mongo_schema import JOBS, LOST, META
+from kqueue.stores.mongo_schema import JOBS, LOST, META, NOTES
 from kqueue.stores.sqlite import SqliteStore
 from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
@@ -234,7 +234,7 @@ class House:
     def rows(self) -> dict[str, str]:
         """State by id, as committed: read behind the store's back."""
         if self.place.mongod is not None:
-            return {row["_id"]: row["state"] for row in self.documents().find({}, {"state": True})}
+            return {row["_id"]: row["state"] for row in self.documents().find({"state": {"$exists": True}})}
         with closing(sqlite3.connect(self._path, timeout=0)) as connection, suppress(sqlite3.OperationalError):
             return dict(connection.execute("SELECT id, state FROM kqueue_jobs"))
         return {}  # there is no table yet, or it is being made
@@ -279,8 +279,11 @@ class House:
             if not new:
                 shutil.copy(self.place.template, self._path)
             return
+        # The transactions of processes that were killed; the server would end them later.
+        self.place.client.admin.command("killAllSessions", [])
         database = self.place.client["steps"]
-        database[JOBS].delete_many({})
+        for name in (JOBS, NOTES):
+            database[name].delete_many({})
         database[META].delete_many({} if new else {"_id": {"$ne": "schema"}})
         if new:  # to make all indexes would take long
             with suppress(OperationFailure):

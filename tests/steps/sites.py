@@ -18,7 +18,15 @@ from kqueue.store import JobStore
 from tests.steps.tap import Call
 
 #: Of the drivers' methods those that send nothing.
-SILENT = {"with_options", "get_database", "get_collection", "get_default_database", "cursor", "close"}
+SILENT = {
+    "start_session",
+    "with_options",
+    "get_database",
+    "get_collection",
+    "get_default_database",
+    "cursor",
+    "close",
+}
 #: Those that send only once their rows are asked for: to be seen in the same function is enough.
 LAZY = {"find", "aggregate", "rewind", "find_raw_batches", "aggregate_raw_batches"}
 #: What is called by more than its last name.
@@ -28,7 +36,7 @@ FORMS = re.compile(
     r"|sock\.(connect|send)|sqlite3\.connect|(connection|client|link)\.close"
     # ours
     r"|.*connection\.exchange|.*connected\(\)\.(exchange|reserve)|.*endpoint\.connect|self\._read"
-    r"|(read|write|matching|insert|take|make_indexes|migrate|_look_at_clock|_deny_solitude|_roll_back)"
+    r"|(read|write|matching|insert|take|group|make_indexes|migrate|_look_at_clock|deny_solitude|_roll_back)"
 )
 #: The embedded broker's I/O is its store's.
 OF_THE_STORE = re.compile(rf"self\._store\.({'|'.join(set(vars(JobStore)) - {'now', 'address'})})")
@@ -43,7 +51,9 @@ def _methods(*classes: type) -> set[str]:
     }
 
 
-METHODS = {"rewind"} | _methods(sqlite3.Connection, Collection, Database, MongoClient) - SILENT
+METHODS = {"rewind", "commit_transaction", "abort_transaction"} | _methods(
+    sqlite3.Connection, Collection, Database, MongoClient
+) - SILENT
 
 
 class Site(NamedTuple):

@@ -18,7 +18,7 @@ from kqueue.clock import SystemClock
 from kqueue.crew import Crew
 from kqueue.cron import Cron, CronJob
 from kqueue.dead import ALL_DEAD, Filter, Graveyard
-from kqueue.doctor import LATE_S, MOST_COUNTED, Symptom, Vitals, diagnose
+from kqueue.doctor import Symptom
 from kqueue.doorbell import Doorbell
 from kqueue.ending import RunLimits
 from kqueue.errors import BrokerError
@@ -26,7 +26,8 @@ from kqueue.events import Event
 from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
 from kqueue.ids import IdMint
-from kqueue.job import Job, JobInHand, Priority, Row, State
+from kqueue.inspection import Inspection
+from kqueue.job import Job, JobInHand, Priority, State
 from kqueue.keeper.client import Client
 from kqueue.keeper.starting import Starter
 from kqueue.keys import nearest
@@ -43,9 +44,9 @@ from kqueue.retry import RetryPolicy
 from kqueue.settling import Desk
 from kqueue.store import ALL_TYPES, JobStore, Throttle
 from kqueue.stores import open_store, shared_url
-from kqueue.sweep import GRACE_S, Sweeper
+from kqueue.sweep import Sweeper
 from kqueue.telling import Telling
-from kqueue.why import MOST_AHEAD, Answer, Facts, why
+from kqueue.why import Answer
 
 #: The store's setting that keeps a prefix of its own, so that two stores on one beanstalkd never meet.
 PREFIX_SETTING = "prefix"
@@ -104,8 +105,8 @@ class KQueue:
         """
         retry = RetryPolicy(max_tries=max_tries, delay=arguments.number("retry_delay", retry_delay, 0))
         self._options = Options(TypeOptions(retry=retry))
-        self._max_crashes = arguments.whole("max_crashes", max_crashes, 1)
-        self._sweep_interval = arguments.number("sweep_interval", sweep_interval, 0.01)
+        max_crashes = arguments.whole("max_crashes", max_crashes, 1)
+        sweep_interval = arguments.number("sweep_interval", sweep_interval, 0.01)
         self._settle_s = arguments.number("settle_ms", settle_ms, 0) / 1000
         max_payload = arguments.whole("max_payload", max_payload, 0)
         self._prefix = None if prefix is None else arguments.prefix(prefix)
@@ -129,8 +130,8 @@ class KQueue:
             self._store,
             self._broker,
             self._doorbell,
-            interval=self._sweep_interval,
-            max_crashes=self._max_crashes,
+            interval=sweep_interval,
+            max_crashes=max_crashes,
             clock=self._clock,
             logger=self._logger,
             telling=self._telling,
@@ -148,6 +149,14 @@ class KQueue:
         )
         self._gatekeeper = Gatekeeper(self._store, self._doorbell, self._clock.monotonic, self._logger)
         self._graveyard = Graveyard(self._store, self._doorbell)
+        self._inspection = Inspection(
+            self._store,
+            self._broker,
+            throttle_of=self._gatekeeper.throttle,
+            sweep_interval=sweep_interval,
+            max_crashes=max_crashes,
+            clock=self._clock,
+        )
         self._cron = Cron(self._store, self._adding, self._clock.monotonic, self._logger)
         self._crew = PerProcess(Crew)
         self._handlers = Handlers()
@@ -713,60 +722,14 @@ class KQueue:
 
         A broker that does not answer is one of the answers.
         """
-        row = next(iter(self._store.get([arguments.job_id(job_id)])), None)
-        return [] if row is None else why(self._facts_about(row))
-
-    def _facts_about(self, row: Row) -> Facts:
-        head, broker_error = None, None
-        if self._broker.carries_pointers:
-            self.open()
-            try:
-                head = self._broker.peek(row.type, bury=False).head
-            except BrokerError as error:
-                broker_error = str(error)
-        return Facts(
-            row=row,
-            now=self._store.now(),
-            paused=self._store.paused(),
-            workers=self._store.workers(),
-            ahead=self._store.ahead(row, MOST_AHEAD),
-            throttle=self._gatekeeper.throttle(row.type),
-            has_tubes=self._broker.carries_pointers,
-            head=head,
-            broker_error=broker_error,
-            grace=GRACE_S,
-            sweep_interval=self._sweep_interval,
-            max_crashes=self._max_crashes,
-        )
+        job_id = arguments.job_id(job_id)
+        self.open()
+        return self._inspection.why(job_id)
 
     def checkup(self) -> list[Symptom]:
         """What an operator should look at; empty if all is well. Raises :class:`~kqueue.StoreUnavailable`."""
         self.open()
-        host_time = self._clock.time()
-        now = self._store.now()
-        overview = self._store.overview()
-        broker_error, warnings = None, []
-        try:
-            warnings = self._broker.warnings(sorted({standing.type for standing in overview}))
-        except BrokerError as error:
-            broker_error = str(error)
-        return diagnose(
-            Vitals(
-                now=now,
-                host_time=host_time,
-                overview=overview,
-                workers=self._store.workers(),
-                paused=self._store.paused(),
-                overdue=len(self._store.find_due(now - LATE_S, MOST_COUNTED)),
-                abandoned=len(self._store.find_abandoned(now - LATE_S, MOST_COUNTED)),
-                unput=self._unput(now),
-                broker_warnings=warnings,
-                broker_error=broker_error,
-            )
-        )
-
-    def _unput(self, now: float) -> int:
-        return len(self._store.find_unput(now - LATE_S, MOST_COUNTED)) if self._broker.carries_pointers else 0
+        return self._inspection.checkup()
 
     def sweep(self) -> SweepReport:
         """Repair now what lost its pointer or its worker. ``run_jobs`` does it by itself when it is due.

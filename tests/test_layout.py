@@ -21,8 +21,8 @@ ROOMS = {
     "keeper": ("keeper", "values contracts stores"),
     "engine": (
         "adding async_turns awaiting batch chores claims counters crew cron dead doctor doorbell ending endings"
-        " event_loop execution findings flight flights following limits lookout loops outages pauses presence"
-        " quarantine runner settling sweep telling turns watchdog why work",
+        " event_loop execution findings flight flights following inspection limits lookout loops outages pauses"
+        " presence quarantine runner settling sweep telling turns watchdog why work",
         "values contracts rules",
     ),
     "configuration": ("config keys layers", "values brokers stores"),

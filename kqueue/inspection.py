@@ -1,0 +1,97 @@
+"""Reads what :mod:`kqueue.why` and :mod:`kqueue.doctor` judge by. Changes nothing."""
+
+from collections.abc import Callable
+
+from kqueue import doctor
+from kqueue.broker import Broker
+from kqueue.clock import Clock
+from kqueue.doctor import LATE_S, MOST_COUNTED, Symptom, Vitals
+from kqueue.errors import BrokerError
+from kqueue.job import Row
+from kqueue.store import Head, JobStore, Throttle
+from kqueue.sweep import GRACE_S
+from kqueue.why import MOST_AHEAD, Answer, Facts, why
+
+
+class Inspection:
+    """Of one queue."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        broker: Broker,
+        *,
+        throttle_of: Callable[[str], Throttle | None],
+        sweep_interval: float,
+        max_crashes: int,
+        clock: Clock,
+    ) -> None:
+        """``throttle_of(type)``: its limits, as this process knows them."""
+        self._store = store
+        self._broker = broker
+        self._throttle_of = throttle_of
+        self._sweep_interval = sweep_interval
+        self._max_crashes = max_crashes
+        self._clock = clock
+
+    def why(self, job_id: str) -> list[Answer]:
+        """What keeps a job from running; nothing if it is not there. Raises ``StoreError``."""
+        found = self._store.get([job_id])
+        return why(self._facts_about(found[0])) if found else []
+
+    def checkup(self) -> list[Symptom]:
+        """What somebody should look at. Raises ``StoreError``."""
+        store, now, host_time = self._store, self._store.now(), self._clock.time()
+        late = now - LATE_S
+        overview = store.overview()
+        warnings, broker_error = self._warnings(sorted({standing.type for standing in overview}))
+        return doctor.diagnose(
+            Vitals(
+                now=now,
+                host_time=host_time,
+                overview=overview,
+                workers=store.workers(),
+                paused=store.paused(),
+                overdue=len(store.find_due(late, MOST_COUNTED)),
+                abandoned=len(store.find_abandoned(late, MOST_COUNTED)),
+                unput=self._unput(late),
+                broker_warnings=warnings,
+                broker_error=broker_error,
+            )
+        )
+
+    def _facts_about(self, row: Row) -> Facts:
+        head, broker_error = self._head_of(row.type)
+        return Facts(
+            row=row,
+            now=self._store.now(),
+            paused=self._store.paused(),
+            workers=self._store.workers(),
+            ahead=self._store.ahead(row, MOST_AHEAD),
+            throttle=self._throttle_of(row.type),
+            has_tubes=self._broker.carries_pointers,
+            head=head,
+            broker_error=broker_error,
+            grace=GRACE_S,
+            sweep_interval=self._sweep_interval,
+            max_crashes=self._max_crashes,
+        )
+
+    def _head_of(self, type: str) -> tuple[Head | None, str | None]:
+        try:
+            return self._broker.peek(type, bury=False).head, None
+        except BrokerError as error:
+            return None, str(error)
+
+    def _warnings(self, types: list[str]) -> tuple[list[str], str | None]:
+        try:
+            return self._broker.warnings(types), None
+        except BrokerError as error:
+            return [], str(error)
+
+    def _unput(self, until: float) -> int:
+        """Jobs that were due by then and have no pointer, counted up to a bound."""
+        if not self._broker.carries_pointers:
+            return 0
+        found = self._store.find_unput(until, MOST_COUNTED)
+        return sum(due.run_at <= until for due in found)

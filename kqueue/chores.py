@@ -106,6 +106,7 @@ class Chores:
 
     def _attend(self) -> None:
         me = threading.current_thread()
+        self._presence.arrive()
         while self._thread is me:
             pause = self._try()
             with self._changed:

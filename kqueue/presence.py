@@ -1,7 +1,6 @@
 """What a process that waits for jobs tells the store of itself, so that others know who serves what."""
 
 import json
-import math
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -12,6 +11,8 @@ from kqueue.store import JobStore, WorkerRecord
 
 #: Seconds between two words of a worker.
 TELL_S = 5.0
+#: Seconds until its first.
+FIRST_S = 1.0
 #: Seconds after which one that was not heard of does not count as alive.
 ALIVE_S = 3 * TELL_S
 
@@ -34,8 +35,12 @@ class Presence:
         self._types = types
         self._note = note
         self._monotonic = monotonic
-        self._tell_at = -math.inf
+        self._tell_at = 0.0
         self._started_at: float | None = None
+
+    def arrive(self) -> None:
+        """Tell of me in a second: who is gone by then need not be known, and costs the store no write."""
+        self._tell_at = self._monotonic() + FIRST_S
 
     def seconds_to_tell(self) -> float:
         """Seconds until :meth:`tell` is due."""
@@ -61,7 +66,7 @@ class Presence:
     def leave(self) -> None:
         """I am gone. A store that is down forgets me by itself."""
         if self._started_at is not None:
-            self._tell_at, self._started_at = -math.inf, None
+            self._started_at = None
             try:
                 self._store.forget_worker(self._id)
             except StoreError:

@@ -1,0 +1,48 @@
+"""What a process tells of itself: not before it has stayed for a second, every five seconds then, and that it leaves."""
+
+from kqueue.clock import ManualClock
+from kqueue.presence import ALIVE_S, FIRST_S, TELL_S, Presence, is_alive, worker_of
+from kqueue.stores.memory import MemoryStore
+
+
+def test_who_is_gone_within_a_second_writes_nothing() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    presence = Presence(store=store, id="0" * 28, types=lambda: ["t"], note=lambda: {}, monotonic=clock.monotonic)
+    presence.arrive()
+    assert presence.seconds_to_tell() == FIRST_S
+    presence.leave()
+    assert store.pulse() == 0
+    assert store.workers() == []
+
+
+def test_it_tells_every_few_seconds_and_that_it_leaves() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    presence = Presence(
+        store=store, id="0" * 28, types=lambda: ["b", "c"], note=lambda: {"loops": 2}, monotonic=clock.monotonic
+    )
+    presence.arrive()
+    clock.advance(FIRST_S)
+    assert presence.seconds_to_tell() == 0
+    presence.tell()
+    [first] = store.workers()
+    assert (first.types, first.note, first.started_at) == (("b", "c"), '{"loops": 2}', clock.time())
+    assert presence.seconds_to_tell() == TELL_S
+    clock.advance(TELL_S)
+    presence.tell()
+    [second] = store.workers()
+    assert (second.started_at, second.seen_at) == (first.started_at, first.seen_at + TELL_S)
+    presence.leave()
+    assert store.workers() == []
+
+
+def test_who_was_not_heard_of_for_three_words_is_not_alive() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    Presence(store=store, id="0" * 28, types=list, note=dict, monotonic=clock.monotonic).tell()
+    [record] = store.workers()
+    assert is_alive(record, clock.time() + ALIVE_S - 1)
+    assert not is_alive(record, clock.time() + ALIVE_S)
+    worker = worker_of(record, clock.time() + ALIVE_S)
+    assert (worker.silent_s, worker.alive) == (ALIVE_S, False)

@@ -1,4 +1,4 @@
-"""What a process tells of itself: not before it has stayed for a second, every five seconds then, and that it leaves."""
+"""What a process tells of itself: nothing before it has stayed for a second, then a word every five seconds."""
 
 from kqueue.clock import ManualClock
 from kqueue.presence import ALIVE_S, FIRST_S, TELL_S, Presence, is_alive, worker_of

@@ -117,19 +117,27 @@ class _LimitedClaim:
         ids, held = [row.id for row in rows], [id for at_gate in self._held.values() for id in at_gate]
         claims = commands.claims(rows, self._owner, self._start, alone, self._throttles)
         writes = [*claims, *commands.holds(self._held, self._start)]
-        change = Change(writes, ids, {"lease_owner": self._owner})
+
+        def is_made() -> bool:
+            return bool(self._got(ids)) if ids else len(self._still_held(held)) == len(held)
+
         try:
-            done = self._turns.take(types, change, self._started(rows), self._start)
+            done = self._turns.take(types, Change(writes, is_made), self._started(rows), self._start)
             if done < len(ids) + len(held):  # others have changed some since they were read
-                got = matching(self._turns.jobs, ids, change.mark)
-                rows = [row for row in rows if row.id in got]
-                held = list(matching(self._turns.jobs, held, {"state": HELD}))
+                got = self._got(ids)
+                rows, held = [row for row in rows if row.id in got], list(self._still_held(held))
         except PyMongoError:
             if alone:
                 deny_solitude(self._jobs, self._owner, ids[0])
             raise
         limited = self._gates.throttled
         return [claimed(row, self._owner, self._start, alone, limited(row.type)) for row in rows], len(held)
+
+    def _got(self, ids: Sequence[str]) -> set[str]:
+        return matching(self._turns.jobs, ids, {"lease_owner": self._owner})
+
+    def _still_held(self, ids: Sequence[str]) -> set[str]:
+        return matching(self._turns.jobs, ids, {"state": HELD})
 
     def _started(self, rows: Sequence[Row]) -> dict[Throttle, int]:
         counted = [throttle for throttle in self._throttles.values() if throttle.starts is not None]
@@ -182,6 +190,10 @@ class _Admitting:
         before a place was free, and is about to hold a row, has to look again.
         """
         token = secrets.token_hex(8)
-        change = Change(commands.admissions(ids, token, put_at), ids, {"written_by": token})
+
+        def admitted() -> set[str]:
+            return matching(self._turns.jobs, ids, {"written_by": token})
+
+        change = Change(commands.admissions(ids, token, put_at), lambda: bool(admitted()))
         done = self._turns.take([self._throttle.type], change, {}, self._now)
-        return ids if done == len(ids) else matching(self._turns.jobs, ids, change.mark)
+        return ids if done == len(ids) else admitted()

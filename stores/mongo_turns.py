@@ -31,7 +31,7 @@ from pymongo.read_concern import ReadConcern
 from kqueue.errors import StoreUnavailable
 from kqueue.store import Throttle
 from kqueue.stores.gates import counted_starts
-from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_access import read, write
 from kqueue.stores.mongo_commands import Write
 from kqueue.stores.mongo_patience import Patience
 from kqueue.stores.mongo_schema import Document
@@ -40,8 +40,8 @@ T = TypeVar("T")
 
 #: Seconds for which an odd number is somebody's turn.
 UNFINISHED_S = 2.0
-#: Starts that are remembered apart. Of more, those that are no further apart than two such parts of the period are
-#: counted as one, at the later time.
+#: Starts that are remembered apart. Of more, those in the same 250th of the period are counted as one, at the later
+#: time.
 MOST_STARTS = 500
 
 _DUPLICATE = 11000
@@ -54,9 +54,8 @@ class Change(NamedTuple):
     """What is to be written in a turn."""
 
     writes: Sequence[Write]
-    #: Rows in which it leaves ``mark``.
-    ids: Sequence[str]
-    mark: Document
+    #: Tells from what it leaves whether it is made: asked where a reply may have been lost.
+    is_made: Callable[[], bool]
 
 
 class NotOurTurn(Exception):
@@ -117,7 +116,7 @@ class Turns:
             failed = ((error.details or {}).get("writeErrors") or [{}])[0]
             if failed.get("code") != _DUPLICATE:
                 raise
-            if matching(self.jobs, change.ids, change.mark):
+            if change.is_made():
                 return 0  # its reply was lost, so it was sent twice
             # It may have begun the turns of other types before.
             write(self.jobs, ends[: failed["index"]])

@@ -332,6 +332,7 @@ def test_a_claim_of_more_types_than_the_server_merges_is_in_order_and_sorts_noth
 USING_INDEX = {
     *("IXSCAN", "DISTINCT_SCAN", "FETCH", "LIMIT", "SORT_MERGE", "OR", "GROUP"),
     *("PROJECTION_SIMPLE", "PROJECTION_COVERED", "PROJECTION_DEFAULT", "UPDATE", "DELETE", "BATCHED_DELETE"),
+    *("IDHACK", "UPSERT"),
 }
 
 

@@ -428,6 +428,62 @@ def _forget(queue: KQueue, limit: int = 99) -> None:
     queue.store.expire(queue.store.now(), limit)
 
 
+# -- and where a MongoDB makes other calls ---------------------------------------------------------------
+
+#: A range of candidates, and one of those who stand at a gate.
+CANDIDATES, AT_GATE = "mongo: find kqueue_jobs by state type", "mongo: find kqueue_jobs by type state gate"
+
+
+def contested_limits(house: House) -> None:
+    """Between what is read and what is written an operator deletes jobs, and another process takes a turn."""
+    store, others = house.queue.store, house.another().store
+    both = (LIMIT, Throttle("u", running=9))
+
+    def claim(by: JobStore, *, types: tuple[str, ...] = TYPES, alone: bool = False) -> Claim:
+        limits = Limits(9, job_s=dict.fromkeys(TYPES, 0.0))
+        return by.claim(Selection(types, None, both), limits, f"{by.now()} {types} {alone}", by.now(), alone)
+
+    [first, second, _] = store.find("t", "ready", None, 9)
+    house.tap.meanwhile(CANDIDATES, lambda: _delete_by_another(house, first.id))
+    taken = claim(store, types=("t",), alone=True)
+    assert taken.rows == []
+    house.tap.meanwhile(AT_GATE, lambda: _delete_by_another(house, second.id))
+    assert sum(len(store.admit(LIMIT, None, store.now(), None, 9).dues) for _ in range(2)) == 1
+    house.tap.meanwhile(CANDIDATES, lambda: _give_back(others, claim(others, types=("u",))))
+    taken = claim(store)
+    assert len(taken.rows) == len(TYPES)
+    _give_back(store, taken)
+    taken = claim(store, types=("t",), alone=True)
+    assert len(taken.rows) == 1
+    _give_back(store, taken)
+    limits = Limits(9, job_s=dict.fromkeys(TYPES, 0.0))
+    taken = store.claim(
+        Selection(("u", "t"), (first.id, *_ids(store, "u")), both[:1]), limits, "u", store.now(), False
+    )
+    assert len(taken.rows) == 1
+    _give_back(store, taken)
+
+
+def _ids(store: JobStore, type: str) -> list[str]:
+    return [row.id for row in store.find(type, "ready", None, 9)]
+
+
+def unique_jobs(house: House) -> None:
+    store = house.another().store
+    for key in ("k", "l"):
+        row = house.row(key, unique_key=key)
+        house.insert([row], partial(store.add_unique, row, store.now(), store.now()))
+
+
+def purge(house: House) -> None:
+    store = house.queue.store
+    ids = _ids(store, "t")
+    house.note("unwanted", ids=ids)
+    while store.purge("t", 1):
+        pass
+    house.note("deleted", ids=ids)
+
+
 # -- what they share -------------------------------------------------------------------------------------
 
 
@@ -493,7 +549,9 @@ OPERATIONS = (
     Operation("operate", operate, things_to_clean),
     Operation("look", look, some_jobs),
     Operation("limits", limit, limited_jobs, repair=admit_all),
+    Operation("limits that others change", contested_limits, limited_jobs, only="mongod", repair=admit_all),
     Operation("unique", add_unique),
+    Operation("purge unique jobs", purge, unique_jobs, only="mongod"),
     Operation("ticks", add_ticks),
     Operation("pauses and workers", keep_records, some_jobs),
     Operation("expire", forget, things_to_forget, repair=_forget),

@@ -78,6 +78,7 @@ INVARIANTS = {
             "contracts/test_store.py::test_renew_names_what_is_lost_and_renews_the_rest",
             "flows/test_sweep.py::test_a_late_holder_is_fenced",
             "flows/test_outages.py::test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing",
+            "flows/test_auto_renew.py::test_a_frozen_worker_keeps_its_job_for_as_long_as_it_may_run",
             "faults/test_process_faults.py::test_a_worker_frozen_past_its_lease_comes_back_and_changes_nothing",
             "faults/test_process_faults.py::test_a_worker_frozen_in_a_window_of_many_settles_none_of_what_others_took",
         ),
@@ -110,6 +111,8 @@ INVARIANTS = {
             "flows/test_threads_and_forks.py::test_several_threads_run_while_others_add_and_each_job_runs_once",
             "flows/test_sweep.py::test_a_lost_reply_to_a_put_may_make_two_pointers_and_never_two_runs",
             "flows/test_sweep.py::test_a_worker_killed_after_the_handler_and_before_its_settle",
+            "flows/test_auto_renew.py::test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job",
+            "flows/test_auto_renew.py::test_the_others_of_its_window_are_neither_lost_nor_run_twice",
             "faults/test_network_faults.py::"
             "test_a_reset_between_put_and_reply_may_make_two_pointers_and_never_two_runs",
             "faults/test_beanstalkd_faults.py::test_beanstalkd_killed_while_jobs_run",

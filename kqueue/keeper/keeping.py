@@ -78,6 +78,8 @@ class _Lease:
     #: Calls of the store in a row that failed.
     failures: int = 0
     is_over: bool = False
+    #: Whether its client knows.
+    is_told: bool = False
 
 
 @dataclass(slots=True)
@@ -152,7 +154,8 @@ class Keeping:
         for entry, lease in self._known(entries):
             lease.failures += 1
             lease.at = now + _backoff(lease)
-            if lease.is_over and lease.failures == 1:
+            if lease.is_over and not lease.is_told:
+                lease.is_told = True
                 news.append(_news(entry, Word.OVER))
             if now >= lease.until:
                 late.append(entry)
@@ -191,7 +194,7 @@ class Keeping:
         """Hold ``entries`` no more, and plan anew for all that the store was asked about."""
         news = []
         for entry, lease in self._known(entries):
-            if not (lease.is_over and lease.failures):  # else it is told
+            if not lease.is_told:
                 news.append(_news(entry, word))
         for entry in entries:
             self._leases_beside(entry).pop(entry.hold.id, None)

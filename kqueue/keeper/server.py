@@ -143,7 +143,7 @@ class Server:
                 self._do(client, request(line))
         except BlockingIOError:
             return
-        except OSError:
+        except OSError:  # it has gone
             data = b""
         except ValueError as error:
             self._logger.warning("a client of the keeper is sent away: %s", error)
@@ -237,12 +237,14 @@ class _Client:
     def watch_process(self, pid: int) -> None:
         """The socket may outlive the process: a child that it has forked may hold it too. Where the system has no
         such thing as a pidfd (Linux has), such a child keeps the leases renewed for as long as it lives.
+
+        Raises ``ProcessLookupError`` if it has ended.
         """
         if hasattr(os, "pidfd_open"):
             try:
                 self.process = os.pidfd_open(pid)
             except ProcessLookupError:
-                raise ValueError("its process has ended") from None
+                raise
             except OSError:  # not allowed in this sandbox
                 self.process = -1
 

@@ -55,9 +55,13 @@ WAYS: dict[str, Callable[[JobInHand, float], None]] = {
 }
 
 
-def main(way: str, seconds: float, handler: dict[str, Any], queue: dict[str, Any], run: dict[str, Any]) -> None:
-    """``way`` to spend ``seconds`` in a run, and the options of the handler, the queue and the loop."""
+def main(way: str, seconds: float, keeper: int | None, handler: dict[str, Any], queue: dict[str, Any]) -> None:
+    """``way`` to spend ``seconds`` in a run, and the options of the handler and the queue. ``keeper``: an inherited
+    socket, if somebody else renews leases.
+    """
     jobs = KQueue(**queue)
+    if keeper is not None:
+        jobs.renew_through(keeper)
 
     @jobs.handler("long", **handler)
     def long(job: JobInHand) -> None:
@@ -71,9 +75,7 @@ def main(way: str, seconds: float, handler: dict[str, Any], queue: dict[str, Any
             say("end", job.payload)
 
     say("ready")
-    report = jobs.run_jobs(**run)
-    say("report", report.count, report.deleted, report.lost_lease)
-    jobs.close()
+    jobs.run_jobs(wait=True)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ import pytest
 
 from kqueue import Job, JobInHand, KQueue, LeaseLost
 from kqueue.keeper.messages import Forget, Hello, LetGo, Ready, Window, encode, request
+from kqueue.stores import open_store
 from kqueue.stores.memory import MemoryStore
 from tests.beanstalkd import Beanstalkd
 from tests.costs.work import at_a_still_clock
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import run_in_child
+from tests.keeper.peers import serving
 from tests.mongod import Mongod
 from tests.tubes import PATIENCE_S, await_true, run
 
@@ -39,11 +41,20 @@ ROOT = Path(__file__).parents[2]
 class Worker:
     """A process that runs long jobs; what it says can be awaited."""
 
-    def __init__(self, options: dict[str, Any], way: str, seconds: float, handler: dict[str, Any]) -> None:
-        told = {"way": way, "seconds": seconds, "handler": handler, "queue": options, "run": {"wait": True}}
+    def __init__(
+        self,
+        options: dict[str, Any],
+        way: str,
+        seconds: float,
+        *,
+        handler: dict[str, Any],
+        keeper: int | None = None,
+    ) -> None:
+        told = {"way": way, "seconds": seconds, "keeper": keeper, "handler": handler, "queue": options}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.flows.long_worker", json.dumps(told)],
             cwd=ROOT,
+            pass_fds=[] if keeper is None else [keeper],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -77,18 +88,24 @@ class Worker:
     @property
     def keeper(self) -> Path:
         """The folder of its keeper's process in /proc."""
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        (found,) = [one for one in map(Path("/proc").joinpath, children) if is_keeper(one)]
-        return found
+        (keeper,) = keepers(self._process.pid)
+        return keeper
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
 
 
-def is_keeper(process: Path) -> bool:
-    return b"kqueue.keeper" in (process / "cmdline").read_bytes()
+def keepers(pid: int) -> list[Path]:
+    """Of a process, whichever of its threads has started them."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    children = [child for task in tasks for child in (task / "children").read_text().split()]
+    found = map(Path("/proc").joinpath, children)
+    return [one for one in found if b"kqueue.keeper" in (one / "cmdline").read_bytes()]
 
 
 class House:
@@ -101,7 +118,7 @@ class House:
         self.workers: list[Worker] = []
 
     def start(self, way: str, seconds: float, /, **handler: Any) -> Worker:
-        self.workers.append(Worker(self.options, way, seconds, handler))
+        self.workers.append(Worker(self.options, way, seconds, handler=handler))
         return self.workers[-1]
 
     def job(self, id: str) -> Job:
@@ -140,15 +157,15 @@ def sqlite_house(tmp_path: Path) -> Iterator[House]:
 
 
 def test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job(house: House) -> None:
-    house.queue.add_job("long", "a", ttr=TTR)
-    hogs = house.start("hog", HOGS_S, auto_renew=True)
-    assert hogs.await_word("start") == ["a", "1"]
+    house.queue.add_job("long", "hog", ttr=TTR)
+    hogs = house.start("hog if told", HOGS_S, auto_renew=True)
+    assert hogs.await_word("start") == ["hog", "1"]
     waits = house.start("sleep", 0, auto_renew=True)
     hogs.await_word("end")
     assert house.queue.counts()["running"] == 0
-    house.queue.add_job("long", "b")
-    await_true(lambda: bool(waits.said("end") + hogs.said("end")[1:]))
-    assert [start for worker in (hogs, waits) for start in worker.said("start")] == [["a", "1"], ["b", "1"]]
+    house.queue.add_job("long", "next")
+    await_true(lambda: ["next"] in hogs.said("end") + waits.said("end"))
+    assert hogs.said("start")[:1] + waits.said("start") + hogs.said("start")[1:] == [["hog", "1"], ["next", "1"]]
 
 
 def test_without_auto_renew_another_worker_takes_it(sqlite_house: House) -> None:
@@ -237,6 +254,24 @@ def test_a_keeper_that_is_killed_is_replaced(sqlite_house: House) -> None:
     worker.await_word("end")
     assert worker.keeper != keeper
     assert other.said("start") == []
+
+
+def test_the_process_that_starts_workers_may_renew_for_all_of_them(sqlite_house: House) -> None:
+    house = sqlite_house
+    house.queue.add_jobs("long", ["a", "b"], ttr=TTR)
+    with serving(open_store) as server:
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            server.add(ours)
+            options, keeper = {"auto_renew": True}, theirs.fileno()
+            house.workers.append(Worker(house.options, "hog", HOGS_S, handler=options, keeper=keeper))
+            theirs.close()
+        for worker in house.workers:
+            worker.await_word("start")
+        for worker in house.workers:
+            worker.await_word("end")
+            assert keepers(worker.pid) == []
+            assert [tries for _, tries in worker.said("start")] == ["1"]
 
 
 @pytest.mark.parametrize("house", ["sqlite+beanstalkd"], indirect=True)
@@ -393,19 +428,12 @@ def test_threads_share_a_keeper_and_windows_of_fast_jobs_go_by(store: str, tmp_p
     loops = [run(lambda: queue.run_jobs(count_limit=1)) for _ in range(2)]
     for loop in loops:
         loop.join(PATIENCE_S)
-    assert len(keepers()) == (not isinstance(queue.store, MemoryStore))
+    assert len(keepers(os.getpid())) == (not isinstance(queue.store, MemoryStore))
     queue.add_jobs("fast", range(1000))
     report = queue.run_jobs()
     assert (report.deleted, report.lost_lease, sum(queue.counts().values())) == (1000, 0, 0)
     queue.close()
-    assert keepers() == []
-
-
-def keepers() -> list[Path]:
-    """Of this process, whichever of its threads has started them."""
-    tasks = Path("/proc/self/task").iterdir()
-    children = [child for task in tasks for child in (task / "children").read_text().split()]
-    return [one for one in map(Path("/proc").joinpath, children) if is_keeper(one)]
+    assert keepers(os.getpid()) == []
 
 
 def test_a_handlers_child_has_a_keeper_of_its_own(sqlite_house: House) -> None:
@@ -506,5 +534,5 @@ def test_a_queue_that_does_not_use_it_starts_nothing(queue: KQueue) -> None:
     queue.add_jobs("plain", range(10))
     threads = threading.active_count()
     queue.run_jobs()
-    assert keepers() == []
+    assert keepers(os.getpid()) == []
     assert threading.active_count() <= threads + 1  # the store's own

@@ -305,6 +305,15 @@ def test_an_end_that_cannot_be_written_is_told_once_and_tried_until_the_lease_is
     assert 60.0 <= now <= 61.0
 
 
+def test_an_end_is_told_also_where_renewals_had_failed_before() -> None:
+    worker = Worker(bounded(bound=20.5))
+    worker.start(0)
+    assert worker.keeping.failed(worker.round(20.0).renew, 20.0) == []
+    end = worker.round(20.5).end
+    assert worker.keeping.failed(end, 20.5) == [told(IDS[0], Word.OVER)]
+    assert worker.keeping.failed(worker.round(22.0).end, 22.0) == []
+
+
 def test_an_end_that_is_written_late_is_told_once() -> None:
     worker = Worker(bounded(bound=10.0))
     worker.start(0)

@@ -350,6 +350,47 @@ def test_a_slow_store_does_not_make_the_event_loop_stand_still(tmp_path: Path) -
     assert (report.deleted, report.retried, report.ungot) == (2, 1, 1)
 
 
+class Overheard:
+    """A store that notes which threads call it."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.callers: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.callers.add(threading.current_thread().name)
+            return getattr(self._store, name)(*arguments)
+
+        return call
+
+
+def test_the_event_loop_asks_the_store_for_nothing() -> None:
+    store = Overheard(MemoryStore())
+    queue = KQueue(store=store)  # type: ignore[arg-type]
+
+    @queue.handler("t", concurrency=3)
+    async def handle(job: JobInHand) -> None:
+        await asyncio.sleep(0)
+        if job.payload == "retry":
+            job.retry("busy")
+        elif job.payload == "unget":
+            job.unget(delay=60)
+        elif job.payload == "raise":
+            raise ValueError
+        elif job.payload == "by id":
+            assert queue.delete_job(job.id) is True
+        elif job.payload == "delete":
+            job.delete()
+
+    queue.add_jobs("t", ["retry", "unget", "raise", "by id", "delete", "nothing"])
+    store.callers.clear()
+    report = queue.work(wait=False)
+    assert (report.deleted, report.retried, report.ungot) == (2, 3, 1)
+    assert "kqueue-loop-1" in store.callers
+    assert store.callers <= {"kqueue-loop-1", "kqueue-watchdog"}
+
+
 def test_renew_is_durable_when_it_returns_and_can_be_awaited(tmp_path: Path) -> None:
     clock = ManualClock()
     queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))

@@ -1,6 +1,5 @@
 """The jobs of a loop of coroutines, with no loop: claimed, boarding, in the air, landed."""
 
-import logging
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,13 +8,10 @@ import pytest
 from kqueue import AlreadySettled, JobInHand, KQueue, StoreUnavailable
 from kqueue.batch import BOUND_S
 from kqueue.clock import ManualClock
-from kqueue.doorbell import Doorbell
 from kqueue.execution import Outcome
 from kqueue.flight import Flight
 from kqueue.flights import Flights
 from kqueue.quarantine import SOLITUDE_S, Quarantine
-from kqueue.retry import RetryPolicy
-from kqueue.settling import Desk
 from kqueue.store import Selection
 from kqueue.stores.memory import MemoryStore
 from kqueue.window import Limits
@@ -30,9 +26,8 @@ class Field:
         self.clock = ManualClock()
         self.store = MemoryStore(clock=self.clock)
         self.queue = KQueue(store=self.store)
-        logger = logging.getLogger("kqueue")
-        doorbell = Doorbell(self.queue.broker, self.clock, logger)
-        self.desk = Desk(self.store, doorbell, RetryPolicy(30, None), 0.02, self.clock, logger)
+        self.queue._clock = self.clock  # type: ignore[assignment]
+        self.desk = self.queue._make_desk()
         self.told: list[str] = []
         self.is_loop_thread = False
         self.flights = Flights(
@@ -80,7 +75,7 @@ def test_a_job_boards_takes_off_ends_and_lands(field: Field) -> None:
     field.clock.advance(0.02)
     field.flights.attend(field.clock.monotonic())
     assert field.states() == {"running": 1}
-    assert field.desk.tally == {Outcome.DELETED: 1}
+    assert +field.desk.tally == {Outcome.DELETED: 1}
     JobInHand(second.row, second).unget(delay=5)
     field.flights.land(second)
     field.flights.settle()

@@ -9,7 +9,6 @@ from kqueue.following import Following
 from kqueue.handlers import Handler
 from kqueue.job import Row
 from kqueue.lease import Grip, Hold, Keeper
-from kqueue.retry import RetryPolicy
 
 
 class Keepers:
@@ -55,7 +54,7 @@ def keepers() -> Keepers:
 
 @pytest.fixture
 def following(keepers: Keepers) -> Following:
-    return Following(keepers, RetryPolicy(30.0, 3))
+    return Following(keepers, lambda row: 30.0 if row.failures < 2 else None)
 
 
 def test_no_keeper_is_asked_where_no_job_wants_it(following: Following, keepers: Keepers) -> None:

@@ -1,17 +1,12 @@
 """What docs/async.rst shows is run as it stands there."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-TEXT = (Path(__file__).parents[1] / "docs" / "async.rst").read_text()
+from tests.pages.blocks import blocks, page
 
-
-def blocks() -> list[str]:
-    """The code blocks, without their indent."""
-    found = re.findall(r"\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", TEXT)
-    return ["\n".join(line[4:] for line in block.rstrip().splitlines()) + "\n" for block in found]
+EXAMPLES = blocks(page("async"), "python")
 
 
 def run(code: str, folder: Path) -> str:
@@ -24,7 +19,7 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_many_are_fetched_side_by_side(tmp_path: Path) -> None:
-    assert run(blocks()[0], tmp_path) == "200 jobs done\n"
+    assert run(EXAMPLES[0], tmp_path) == "200 jobs done\n"
 
 
 def test_a_thread_waits_for_the_store(tmp_path: Path) -> None:
@@ -33,11 +28,11 @@ queue.add_job("import", ["a", "b"])
 assert queue.work(wait=False).deleted == 1
 assert queue.counts("index")["ready"] == 2
 """
-    assert run(blocks()[1] + main, tmp_path) == ""
+    assert run(EXAMPLES[1] + main, tmp_path) == ""
 
 
 def test_inside_an_event_loop_a_thread_runs_the_jobs(tmp_path: Path) -> None:
-    code = blocks()[2].replace("report = ", 'queue.add_job("fetch")\nreport = ') + "print(report.deleted)\n"
+    code = EXAMPLES[2].replace("report = ", 'queue.add_job("fetch")\nreport = ') + "print(report.deleted)\n"
     said, done = run(code, tmp_path).splitlines()
     assert said.startswith("run_jobs: called inside a running event loop")
     assert "await asyncio.to_thread(queue.run_jobs)" in said
@@ -45,4 +40,4 @@ def test_inside_an_event_loop_a_thread_runs_the_jobs(tmp_path: Path) -> None:
 
 
 def test_all_examples_are_run() -> None:
-    assert len(blocks()) == 3
+    assert len(EXAMPLES) == 3

@@ -8,19 +8,24 @@ past those of all waiting jobs.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pymongo
 from pymongo import DeleteMany, UpdateMany
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from kqueue.store import WorkerRecord
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_commands import Write
 from kqueue.stores.mongo_schema import Document
 from kqueue.stores.transitions import FORGET_AFTER_S, UNFINISHED
 
 #: Seconds until a key whose job has a row is looked at again.
 _LOOK_AGAIN_S = 600.0
+#: Seconds that it may take to forget something; what is not forgotten then is forgotten later.
+_FORGETTING_S = 1.0
 #: Keys that a purge reads at once.
 _PAGE = 1000
 _UNFINISHED = frozenset(str(state) for state in UNFINISHED)
@@ -130,11 +135,15 @@ def forget(database: Database[Document], now: float, limit: int) -> None:
     gone = _without_row(database, keys)
     kept = {note["job"] for note in keys}.difference(gone)
     due = {"_id": {"$in": [note["_id"] for note in found]}, "look_at": {"$lte": now}}
-    write(
-        notes,
-        [
-            # A key that another job took meanwhile is that job's.
-            DeleteMany(due | {"job": {"$in": [None, *gone]}}),
-            UpdateMany(due | {"job": {"$in": list(kept)}}, {"$set": {"look_at": now + _LOOK_AGAIN_S}}),
-        ],
-    )
+    writes: list[Write] = [
+        # A key that another job took meanwhile is that job's.
+        DeleteMany(due | {"job": {"$in": [None, *gone]}}),
+        UpdateMany(due | {"job": {"$in": list(kept)}}, {"$set": {"look_at": now + _LOOK_AGAIN_S}}),
+    ]
+    try:
+        with pymongo.timeout(_FORGETTING_S):
+            write(notes, writes)
+    except PyMongoError as error:
+        # One that is killed in a transaction keeps its key shut for a while. No sweep is to wait so long.
+        if not error.timeout:
+            raise

@@ -20,13 +20,13 @@ transaction: a minute and a half by default, see ``transactionLifetimeLimitSecon
 import secrets
 from collections.abc import Collection as Many
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from pymongo import DeleteOne, MongoClient, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from kqueue.clock import Clock
@@ -37,7 +37,6 @@ from kqueue.store import (
     Abandoned,
     Admission,
     Claim,
-    Delete,
     Due,
     Head,
     Held,
@@ -52,21 +51,20 @@ from kqueue.store import (
 )
 from kqueue.stores import mongo_commands as commands
 from kqueue.stores import mongo_endings as endings
+from kqueue.stores import mongo_looks as looks
 from kqueue.stores import mongo_meta as metas
 from kqueue.stores import mongo_notes as notes
+from kqueue.stores import mongo_runs as runs
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
 from kqueue.stores.mongo_claim import candidates, take
-from kqueue.stores.mongo_errors import may_be_done, named_errors
+from kqueue.stores.mongo_errors import named_errors
 from kqueue.stores.mongo_insert import all_or_none, insert
 from kqueue.stores.mongo_limits import LimitedJobs
 from kqueue.stores.mongo_link import Link, read_url
 from kqueue.stores.mongo_schema import Document
 from kqueue.stores.mongo_transaction import in_transaction
 from kqueue.window import MAX_JOBS, Limits
-
-#: A projection that the index of :data:`~kqueue.stores.mongo_schema.ORDER` answers without a look at the row.
-_COVERED = {"_id": False, "type": True}
 
 
 class MongoStore:
@@ -137,17 +135,9 @@ class MongoStore:
             raise AddFailed(f"{self._address}: the job has no unique key", not_taken=[row.id])
         database, places = self._ready_to_add([row])
         document = schema.to_document(row, places[0])
+        once = notes.UniqueOnce(database, document, until, now)
         with all_or_none([row], self._address):
-            try:
-                return in_transaction(
-                    database, lambda session: notes.add_unique(database, session, document, until, now)
-                )
-            except PyMongoError as error:
-                if may_be_done(error):
-                    with suppress(PyMongoError):
-                        if matching(database[schema.JOBS], [row.id], {}):
-                            return row.id
-                raise
+            return in_transaction(database, once.add, once.added)
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
         """See :meth:`kqueue.store.JobStore.add_tick`. After a lost reply the tick is looked for."""
@@ -155,14 +145,7 @@ class MongoStore:
         documents = [schema.to_document(*both) for both in zip(rows, places, strict=True)]
         once = metas.TickOnce(database, tick, documents)
         with all_or_none(rows, self._address):
-            try:
-                return in_transaction(database, once.add)
-            except PyMongoError as error:
-                if may_be_done(error):
-                    with suppress(PyMongoError):
-                        if once.was_added():
-                            return True
-                raise
+            return in_transaction(database, once.add, once.added)
 
     def last_ticks(self) -> dict[str, float]:
         """See :meth:`kqueue.store.JobStore.last_ticks`."""
@@ -214,18 +197,8 @@ class MongoStore:
 
     def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
         """See :meth:`kqueue.store.JobStore.renew`."""
-        if not held:
-            return frozenset()
         with self._jobs() as jobs:
-            matched = write(jobs, commands.renewals(held, now, alone)).matched
-            if matched < len(held):  # their leases ran out
-                matched += write(jobs, commands.returns(held, now, alone)).matched
-            if matched == len(held):
-                return frozenset()
-            ids = [job.id for job in held]
-            running = {"_id": {"$in": ids}, "state": State.RUNNING.value}
-            fences = {row["_id"]: row["fence"] for row in read(jobs, running, {"fence": True}, len(ids))}
-        return frozenset(job.id for job in held if fences.get(job.id) != job.fence)
+            return runs.renew(jobs, held, now, alone)
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
         """See :meth:`kqueue.store.JobStore.settle`. One command for all deletes, one for all others.
@@ -233,25 +206,8 @@ class MongoStore:
         If the connection breaks it is sent once more, and then a delete that finds no row counts as done.
         After ``StoreUnavailable`` any part of it may have been done.
         """
-        if not settlements:
-            return Settled()
-        token = secrets.token_hex(8)
-        deletes = [one for one in settlements if isinstance(one, Delete)]
-        others = [one for one in settlements if not isinstance(one, Delete)]
         with self._jobs() as jobs:
-            written = write(jobs, endings.settlements(settlements, token, now))
-            lost: set[str] = set()
-            if written.matched < len(others):
-                ids = {one.id for one in others}
-                lost |= ids - matching(jobs, ids, {"written_by": token})
-            missing = len(deletes) - written.deleted
-            if missing:
-                there = matching(jobs, [one.id for one in deletes], {})
-                lost |= there
-                missing = 0 if written.repeated else missing - len(there)
-        if missing and not written.deleted:
-            return Settled(frozenset(lost.union(one.id for one in deletes)))
-        return Settled(frozenset(lost), missing)
+            return runs.settle(jobs, settlements, now)
 
     # -- the operator's ----------------------------------------------------------------------------------
 
@@ -294,48 +250,28 @@ class MongoStore:
 
         Dead and done rows have an index in the order of their ids. Those in another state are all read and sorted.
         """
-        where: Document = {"state": str(state)} | ({} if type is None else {"type": type})
-        if after is not None:
-            where["_id"] = {"$gt": after}
-        index = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}.get(str(state), schema.ORDER)
         with self._jobs() as jobs:
-            found = read(jobs, where, None, limit, sort=[("_id", 1)], index=index)
-        return [schema.whole_row(document) for document in found]
+            return looks.find(jobs, type, state, after, limit)
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """See :meth:`kqueue.store.JobStore.counts`. Walks an index, never the rows."""
-        states = [state.value for state in State]
-        match: Document = {"state": {"$in": states}} | ({} if type is None else {"type": type})
         with self._jobs() as jobs:
-            groups = jobs.aggregate([{"$match": match}, {"$group": {"_id": "$state", "rows": {"$sum": 1}}}])
-            return dict.fromkeys(states, 0) | {group["_id"]: group["rows"] for group in groups}
+            return looks.counts(jobs, type)
 
     def types(self) -> list[str]:
         """See :meth:`kqueue.store.JobStore.types`. A few index probes for each type and state."""
         with self._jobs() as jobs:
-            return sorted({type for state in State for type in jobs.distinct("type", {"state": state.value})})
+            return looks.types(jobs)
 
     def overview(self) -> list[Standing]:
         """See :meth:`kqueue.store.JobStore.overview`. Reads every row."""
-        place = {"type": "$type", "state": "$state"}
-        stages: list[Document] = [
-            {"$match": {"state": {"$in": [state.value for state in State]}}},
-            {"$group": {"_id": place, "rows": {"$sum": 1}, "oldest_run_at": {"$min": "$run_at"}}},
-        ]
         with self._jobs() as jobs:
-            return sorted(Standing(**found.pop("_id"), **found) for found in jobs.aggregate(stages))
+            return looks.overview(jobs)
 
     def ahead(self, row: Row, limit: int) -> int:
-        """See :meth:`kqueue.store.JobStore.ahead`. Three reads, of an index but for the row itself."""
+        """See :meth:`kqueue.store.JobStore.ahead`. Three reads: of the row, and of an index."""
         with self._jobs() as jobs:
-            stored = jobs.find_one({"_id": row.id}, {"place": True})
-            if stored is None:
-                return 0
-            ahead = 0
-            for where in commands.ahead(row, stored["place"]):
-                if ahead < limit:
-                    ahead += len(read(jobs, where, _COVERED, limit - ahead, index=schema.ORDER))
-        return ahead
+            return looks.ahead(jobs, row, limit)
 
     def purge(self, type: str, limit: int) -> int:
         """See :meth:`kqueue.store.JobStore.purge`.
@@ -485,7 +421,7 @@ class MongoStore:
         """See :meth:`kqueue.store.JobStore.has_ready`."""
         ready = {"state": State.READY.value, "type": {"$in": list(types)}}
         with self._jobs() as jobs:
-            return bool(read(jobs, ready, _COVERED, 1, index=schema.ORDER))
+            return bool(read(jobs, ready, looks.COVERED, 1, index=schema.ORDER))
 
     def next_run_at(self) -> float | None:
         """See :meth:`kqueue.store.JobStore.next_run_at`."""

@@ -55,9 +55,9 @@ class TickOnce:
         self._meta.update_one(self._schedule, {"$set": fields}, upsert=True, session=session)
         return True
 
-    def was_added(self) -> bool:
-        """Whether it is seen to be there."""
-        return self._meta.find_one(self._schedule | {"written_by": self._token}) is not None
+    def added(self) -> bool | None:
+        """True if it is seen to be there."""
+        return True if self._meta.find_one(self._schedule | {"written_by": self._token}) else None
 
 
 def _name(document: Document) -> str:

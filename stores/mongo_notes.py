@@ -8,19 +8,24 @@ past those of all waiting jobs.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pymongo
 from pymongo import DeleteMany, UpdateMany
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from kqueue.store import WorkerRecord
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_commands import Write
 from kqueue.stores.mongo_schema import Document
 from kqueue.stores.transitions import FORGET_AFTER_S, UNFINISHED
 
 #: Seconds until a key whose job has a row is looked at again.
 _LOOK_AGAIN_S = 600.0
+#: Seconds that it may take to forget something; what is not forgotten then is forgotten later.
+_FORGETTING_S = 1.0
 #: Keys that a purge reads at once.
 _PAGE = 1000
 _UNFINISHED = frozenset(str(state) for state in UNFINISHED)
@@ -34,28 +39,34 @@ def within(kind: str) -> Document:
 # -- unique keys -----------------------------------------------------------------------------------------
 
 
-def add_unique(
-    database: Database[Document], session: ClientSession, document: Document, until: float, now: float
-) -> str:
-    """In a transaction: add the document of a row unless its key is taken; returns the id of the job that has it
-    then.
-    """
-    jobs, notes = database[schema.JOBS], database[schema.NOTES]
-    key: Document = {"_id": f"unique {document['type']} {document['unique_key']}"}
-    note = notes.find_one(key, session=session)
-    if note is not None:
-        id: str = note["job"]
-        if note["until"] > now:
-            return id
-        holder = jobs.find_one({"_id": id}, {"state": True}, session=session)
-        if holder is not None and holder["state"] in _UNFINISHED:
-            return id
-    jobs.insert_one(document, session=session)
-    # Last, since others may want to change it too.
-    fields = {"job": document["_id"], "until": until, "look_at": max(until, now)}
-    notes.update_one(key, {"$set": fields}, upsert=True, session=session)
-    added: str = document["_id"]
-    return added
+class UniqueOnce:
+    """A row, as a document, to be added in a transaction if its key is free. It may have to be begun again."""
+
+    def __init__(self, database: Database[Document], document: Document, until: float, now: float) -> None:
+        self._jobs, self._notes = database[schema.JOBS], database[schema.NOTES]
+        self._document, self._until, self._now = document, until, now
+        self._id: str = document["_id"]
+
+    def add(self, session: ClientSession) -> str:
+        """In a transaction. The id of the job that has the key then."""
+        key: Document = {"_id": f"unique {self._document['type']} {self._document['unique_key']}"}
+        note = self._notes.find_one(key, session=session)
+        if note is not None:
+            id: str = note["job"]
+            if note["until"] > self._now:
+                return id
+            holder = self._jobs.find_one({"_id": id}, {"state": True}, session=session)
+            if holder is not None and holder["state"] in _UNFINISHED:
+                return id
+        self._jobs.insert_one(self._document, session=session)
+        # Last, since others may want to change it too.
+        fields = {"job": self._id, "until": self._until, "look_at": max(self._until, self._now)}
+        self._notes.update_one(key, {"$set": fields}, upsert=True, session=session)
+        return self._id
+
+    def added(self) -> str | None:
+        """Its id if it is seen to be there."""
+        return next(iter(matching(self._jobs, [self._id], {})), None)
 
 
 def free_keys(database: Database[Document], ids: Sequence[str]) -> None:
@@ -124,11 +135,15 @@ def forget(database: Database[Document], now: float, limit: int) -> None:
     gone = _without_row(database, keys)
     kept = {note["job"] for note in keys}.difference(gone)
     due = {"_id": {"$in": [note["_id"] for note in found]}, "look_at": {"$lte": now}}
-    write(
-        notes,
-        [
-            # A key that another job took meanwhile is that job's.
-            DeleteMany(due | {"job": {"$in": [None, *gone]}}),
-            UpdateMany(due | {"job": {"$in": list(kept)}}, {"$set": {"look_at": now + _LOOK_AGAIN_S}}),
-        ],
-    )
+    writes: list[Write] = [
+        # A key that another job took meanwhile is that job's.
+        DeleteMany(due | {"job": {"$in": [None, *gone]}}),
+        UpdateMany(due | {"job": {"$in": list(kept)}}, {"$set": {"look_at": now + _LOOK_AGAIN_S}}),
+    ]
+    try:
+        with pymongo.timeout(_FORGETTING_S):
+            write(notes, writes)
+    except PyMongoError as error:
+        # One that is killed in a transaction keeps its key shut for a while. No sweep is to wait so long.
+        if not error.timeout:
+            raise

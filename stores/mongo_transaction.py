@@ -11,6 +11,7 @@ each worker makes again and again, is none (see :mod:`kqueue.stores.mongo_turns`
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import pymongo
@@ -30,11 +31,14 @@ T = TypeVar("T")
 _ABORT_S = 1.0
 
 
-def in_transaction(database: Database[Document], work: Callable[[ClientSession], T]) -> T:
+def in_transaction(
+    database: Database[Document], work: Callable[[ClientSession], T], look: Callable[[], T | None]
+) -> T:
     """What ``work`` gives, once all that it did under its session is durable; if it raises, nothing is done.
 
-    It may be called several times. A connection that breaks is tried once more, as everywhere. Whether it may be
-    done although this raises a ``PyMongoError`` is told by :func:`kqueue.stores.mongo_errors.may_be_done`.
+    It may be called several times. A connection that breaks is tried once more, as everywhere. Where nobody can
+    tell whether it is done, ``look`` may find what it has given; if it does not, the ``PyMongoError`` that this
+    raises is one of which :func:`~kqueue.stores.mongo_errors.may_be_done` says so.
     """
     patience = Patience()
     broke = False
@@ -48,7 +52,13 @@ def in_transaction(database: Database[Document], work: Callable[[ClientSession],
                 return result
             except PyMongoError as error:
                 _give_up(session)
-                if may_be_done(error) or isinstance(error, ServerSelectionTimeoutError):
+                if may_be_done(error):
+                    with suppress(PyMongoError):
+                        found = look()
+                        if found is not None:
+                            return found
+                    raise
+                if isinstance(error, ServerSelectionTimeoutError):
                     raise
                 if isinstance(error, AutoReconnect):
                     if broke:

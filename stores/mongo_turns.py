@@ -40,6 +40,9 @@ T = TypeVar("T")
 
 #: Seconds for which an odd number is somebody's turn.
 UNFINISHED_S = 2.0
+#: Seconds that a call waits for its turn. Of many that want one each is somebody's, so the wait is long only where
+#: they are very many.
+_PATIENCE_S = 10.0
 #: Starts that are remembered apart. Of more, those in the same 250th of the period are counted as one, at the later
 #: time.
 MOST_STARTS = 500
@@ -154,7 +157,7 @@ def in_turn(
     """What ``attempt`` gives, called again after :class:`NotOurTurn`: with the turns, looked at, and the seconds
     that passed since the call if it had to wait. Raises ``StoreUnavailable`` if there is no end of it.
     """
-    patience = Patience()
+    patience = Patience(_PATIENCE_S)
     turns = Turns(jobs, types)
     while True:
         turns.look()

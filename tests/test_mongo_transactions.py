@@ -456,6 +456,24 @@ def test_a_key_is_not_forgotten_while_its_job_has_a_row(store: MongoStore, datab
     assert database[NOTES].count_documents({}) == 0
 
 
+def test_no_sweep_waits_for_who_was_killed_in_a_transaction(
+    store: MongoStore, database: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """And what it can forget it forgets later."""
+    monkeypatch.setattr("kqueue.stores.mongo_notes._FORGETTING_S", 0.1)
+    row = keyed()
+    add_unique(store, row)
+    store.claim(Selection(("t",)), window(), "me", NOW, False)
+    store.settle([Delete(row.id, 1)], NOW)
+    with database.client.start_session() as session, session.start_transaction(ReadConcern("snapshot")):
+        database[NOTES].update_one({"job": row.id}, {"$set": {"job": "of the killed"}}, session=session)
+        assert store.expire(NOW + 1, 10) == 0
+        session.abort_transaction()
+    assert database[NOTES].count_documents({}) == 1
+    store.expire(NOW + 1, 10)
+    assert database[NOTES].count_documents({}) == 0
+
+
 def test_a_key_that_another_took_meanwhile_is_not_forgotten(
     watched: MongoStore, store: MongoStore, commands: Commands
 ):

@@ -19,6 +19,7 @@ from kqueue.stores.mongo_schema import JOBS
 from kqueue.stores.mongo_turns import MOST_STARTS, with_start
 from tests.mongod import Mongod
 from tests.test_mongo import NO_MAJORITY, NOW, TTR, Commands, LossyProxy, failing, ids_of, new_rows, window
+from tests.tubes import await_true
 
 ONE = Throttle("t", running=1)
 TWO = Throttle("t", running=2)
@@ -70,7 +71,7 @@ def jobs(mongod: Mongod, mongo_database: str) -> Iterator[Any]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kqueue.stores.mongo_turns.Patience", lambda: Patience(0.05))
+    monkeypatch.setattr("kqueue.stores.mongo_turns.Patience", lambda _: Patience(0.05))
 
 
 def claim(
@@ -267,6 +268,28 @@ def test_a_client_that_is_killed_keeps_nobody_waiting(
     (held,) = claim(store, rows[1]).rows
     assert held.lease_until == NOW + TTR, "it had not to wait"
     assert states(store, rows) == ["ready", "running"]
+
+
+def test_the_server_does_what_a_killed_client_has_sent_to_its_end(
+    store: MongoStore, mongod: Mongod, mongo_database: str, jobs: Any
+):
+    rows = add(store, 3)
+    with mongod.client() as client, failing(mongod, "update", blockConnection=True, blockTimeMS=500):
+        pid = os.fork()
+        if pid == 0:
+            with suppress(BaseException):
+                claim(MongoStore(mongod.url(mongo_database), clock=ManualClock(NOW)), *rows)
+            os._exit(1)
+
+        def is_sent() -> bool:
+            running = client.admin.aggregate([{"$currentOp": {}}, {"$match": {"command.update": JOBS}}])
+            return any(True for _ in running)
+
+        await_true(is_sent)
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        await_true(lambda: states(store, rows) == ["running", "held", "held"])
+        await_true(lambda: jobs.find_one({"_id": "throttle t"})["turn"] == 2)
 
 
 # -- others at work --------------------------------------------------------------------------------------

@@ -58,6 +58,12 @@ the database's disk full
 MongoDB stopped and started
     faults/test_store_faults.py       test_a_mongodb_stopped_and_started_while_adding
     faults/test_store_faults.py       test_a_mongodb_stopped_and_started_while_running
+another member of MongoDB takes over, or it dies, while several documents are changed at once
+    test_mongo_transactions.py        test_a_transaction_that_a_failover_undid_is_done_again_once
+    test_mongo_turns.py               test_a_turn_that_no_one_ends_is_taken_over
+a process killed while it changes several documents of a MongoDB
+    test_mongo_transactions.py        test_what_a_killed_process_has_begun_is_undone_by_the_server
+    test_mongo_turns.py               test_a_client_that_is_killed_keeps_nobody_waiting
 a worker frozen past its lease that comes back and settles
     faults/test_process_faults.py     test_a_worker_frozen_past_its_lease_comes_back_and_changes_nothing
     faults/test_process_faults.py     test_a_worker_frozen_in_a_window_of_many_settles_none_of_what_others_took

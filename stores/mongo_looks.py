@@ -1,0 +1,61 @@
+"""What an operator asks of the rows of a MongoDB."""
+
+from pymongo.collection import Collection
+
+from kqueue.job import Row, State
+from kqueue.store import Standing
+from kqueue.stores import mongo_commands as commands
+from kqueue.stores import mongo_schema as schema
+from kqueue.stores.mongo_access import read
+from kqueue.stores.mongo_schema import Document
+
+#: A projection that the index of :data:`~kqueue.stores.mongo_schema.ORDER` answers without a look at the row.
+COVERED = {"_id": False, "type": True}
+
+_STATES = [state.value for state in State]
+#: What has an index of its own in the order of ids.
+_BY_ID = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}
+
+
+def find(jobs: Collection[Document], type: str | None, state: str, after: str | None, limit: int) -> list[Row]:
+    """In the order of ids."""
+    where: Document = {"state": str(state)} | ({} if type is None else {"type": type})
+    if after is not None:
+        where["_id"] = {"$gt": after}
+    index = _BY_ID.get(str(state), schema.ORDER)
+    found = read(jobs, where, None, limit, sort=[("_id", 1)], index=index)
+    return [schema.whole_row(document) for document in found]
+
+
+def counts(jobs: Collection[Document], type: str | None) -> dict[str, int]:
+    """All states named."""
+    match: Document = {"state": {"$in": _STATES}} | ({} if type is None else {"type": type})
+    groups = jobs.aggregate([{"$match": match}, {"$group": {"_id": "$state", "rows": {"$sum": 1}}}])
+    return dict.fromkeys(_STATES, 0) | {group["_id"]: group["rows"] for group in groups}
+
+
+def types(jobs: Collection[Document]) -> list[str]:
+    """Sorted."""
+    return sorted({type for state in _STATES for type in jobs.distinct("type", {"state": state})})
+
+
+def overview(jobs: Collection[Document]) -> list[Standing]:
+    """Sorted."""
+    place = {"type": "$type", "state": "$state"}
+    stages: list[Document] = [
+        {"$match": {"state": {"$in": _STATES}}},
+        {"$group": {"_id": place, "rows": {"$sum": 1}, "oldest_run_at": {"$min": "$run_at"}}},
+    ]
+    return sorted(Standing(**found.pop("_id"), **found) for found in jobs.aggregate(stages))
+
+
+def ahead(jobs: Collection[Document], row: Row, limit: int) -> int:
+    """0 if the row is gone."""
+    stored = jobs.find_one({"_id": row.id}, {"place": True})
+    if stored is None:
+        return 0
+    ahead = 0
+    for where in commands.ahead(row, stored["place"]):
+        if ahead < limit:
+            ahead += len(read(jobs, where, COVERED, limit - ahead, index=schema.ORDER))
+    return ahead

@@ -1,0 +1,50 @@
+"""Renewing and settling runs in a MongoDB, and finding out which of them were lost."""
+
+import secrets
+from collections.abc import Sequence
+
+from pymongo.collection import Collection
+
+from kqueue.job import State
+from kqueue.store import Delete, Held, Settled, Settlement
+from kqueue.stores import mongo_commands as commands
+from kqueue.stores import mongo_endings as endings
+from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_schema import Document
+
+
+def renew(jobs: Collection[Document], held: Sequence[Held], now: float, alone: bool | None) -> frozenset[str]:
+    """Returns the ids lost."""
+    if not held:
+        return frozenset()
+    matched = write(jobs, commands.renewals(held, now, alone)).matched
+    if matched < len(held):  # some leases ran out
+        matched += write(jobs, commands.returns(held, now, alone)).matched
+    if matched == len(held):
+        return frozenset()
+    ids = [job.id for job in held]
+    running = {"_id": {"$in": ids}, "state": State.RUNNING.value}
+    fences = {row["_id"]: row["fence"] for row in read(jobs, running, {"fence": True}, len(ids))}
+    return frozenset(job.id for job in held if fences.get(job.id) != job.fence)
+
+
+def settle(jobs: Collection[Document], settlements: Sequence[Settlement], now: float) -> Settled:
+    """Deletes are not told apart where some found no row."""
+    if not settlements:
+        return Settled()
+    token = secrets.token_hex(8)
+    deletes = [one for one in settlements if isinstance(one, Delete)]
+    others = [one for one in settlements if not isinstance(one, Delete)]
+    written = write(jobs, endings.settlements(settlements, token, now))
+    lost: set[str] = set()
+    if written.matched < len(others):
+        ids = {one.id for one in others}
+        lost |= ids - matching(jobs, ids, {"written_by": token})
+    missing = len(deletes) - written.deleted
+    if missing:
+        there = matching(jobs, [one.id for one in deletes], {})
+        lost |= there
+        missing = 0 if written.repeated else missing - len(there)
+    if missing and not written.deleted:
+        return Settled(frozenset(lost.union(one.id for one in deletes)))
+    return Settled(frozenset(lost), missing)

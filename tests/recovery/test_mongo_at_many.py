@@ -112,8 +112,9 @@ def test_a_sweep_with_nothing_to_do_sends_a_few_commands_that_read_next_to_nothi
         costs[rows] = cost(mongod, place, lambda: queue.sweep().put == 0)  # noqa: B023
         queue.broker.close()
     commands, keys, documents = costs[MANY]
-    # Two for each type; and the time of the last sweep, what is due, abandoned, ready and unput.
-    assert commands <= 2 * len(TYPES) + 5
+    # Two for each type; and the time of the last sweep, what is due, abandoned, ready and unput; and what is to be
+    # forgotten: done jobs, and notes.
+    assert commands <= 2 * len(TYPES) + 7
     assert keys <= 10 * commands
     assert documents == 0
     assert costs[FEW] == (commands, pytest.approx(keys, abs=commands), documents)

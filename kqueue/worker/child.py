@@ -77,7 +77,7 @@ class Child:
         if most is not None and (rss := resident_mib()) >= most:
             self._leave(f"it has {rss:.0f} MiB, and --max-rss is {most}")
 
-    def _obey(self, orders: list[Order], is_signalled: bool) -> None:
+    def _obey(self, orders: Sequence[Order], is_signalled: bool) -> None:
         now = time.monotonic()
         if self._queue.crew.is_spent():
             self._leave(f"it has run {self._queue.crew.jobs_started()} jobs")
@@ -98,6 +98,7 @@ class Child:
 
     def _end(self) -> int:
         """All loops are over. What could not be settled is the parent's, who gives it back."""
+        self._obey([], False)  # the last loop may have ended since
         clean = not self._lanes.left_unsettled
         self._line.say(Done(self._queue.crew.jobs_started(), clean))
         self._queue.close()

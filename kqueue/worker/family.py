@@ -102,19 +102,22 @@ class Family:
         """Take in what children say, bury those that are gone, and start others in their places."""
         for child in self.children():
             status = child.poll()
+            child.hear()
+            self._replace_if_leaving(child)  # it may be gone already
             if status is None:
-                child.hear()
                 self._attend(child, time.monotonic())
             else:
                 self._bury(child, status)
         self.let_go()
         self._fill_places(time.monotonic())
 
-    def _attend(self, child: ChildProcess, now: float) -> None:
+    def _replace_if_leaving(self, child: ChildProcess) -> None:
         if child.leaving is not None and child not in self._old:
             self._logger.info("child %d is replaced: %s", child.pid, child.leaving)
             self._place_of(child).leave()
             self._old.append(child)
+
+    def _attend(self, child: ChildProcess, now: float) -> None:
         if child.done is not None and child.kill_at == math.inf:
             child.kill_at = now + EXIT_S
         if (late := _lateness(child)) is not None:
@@ -151,7 +154,9 @@ class Family:
         self._is_ending = True
         for child in self.children():
             child.kill()
-            self._bury(child, child.wait())
+            status = child.wait()
+            child.hear()
+            self._bury(child, status)
 
     def _bury(self, child: ChildProcess, status: int) -> None:
         """It is gone, so nobody holds its leases."""

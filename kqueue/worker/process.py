@@ -108,16 +108,12 @@ class ChildProcess:
         self._process.kill()
 
     def poll(self) -> int | None:
-        """Its exit status, negative for the signal that ended it; None while it lives. Then all was heard."""
-        status = self._process.poll()
-        if status is not None:
-            self.hear()
-        return status
+        """Its exit status, negative for the signal that ended it; None while it lives."""
+        return self._process.poll()
 
     def wait(self) -> int:
         """For its end; returns its exit status, as :meth:`poll` does."""
-        self._process.wait()
-        return self.poll() or 0
+        return self._process.wait()
 
     def close(self) -> None:
         """Close the pipes."""

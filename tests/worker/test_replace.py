@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 import pytest
 
@@ -13,8 +14,12 @@ from tests.worker.works import Works, is_there
 AT_ONCE = "import kqueue.worker.restarts as r; r.backoff = lambda failures: 0.01"
 
 
-def test_a_child_that_was_killed_is_replaced_and_its_job_runs_again_at_once(works: Works) -> None:
+@pytest.mark.parametrize("broker", [None, "beanstalkd"])
+def test_a_child_that_was_killed_is_replaced_and_its_job_runs_again_at_once(
+    make_works: Callable[..., Works], request: pytest.FixtureRequest, broker: str | None
+) -> None:
     """Its TTR is ten minutes. What had settled does not run again, and neighbours in the window are not lost."""
+    works = make_works(request.getfixturevalue("beanstalkd").url if broker else None)
     done = works.add(*["quick"] * 50, priority="urgent")
     waits, *rest = works.add("wait", *["quick"] * 20)
     with works.worker() as worker:
@@ -116,6 +121,20 @@ def test_a_child_is_replaced_after_so_many_jobs(works: Works) -> None:
     by_child = Counter(one["pid"] for one in works.ledger("begin"))
     assert sorted(by_child.values()) == [10] * 3
     assert "is replaced: it has run 10 jobs" in works.log.read_text()
+    assert "another one starts" not in works.log.read_text()
+
+
+def test_a_child_that_left_and_is_gone_before_the_parent_looks_is_replaced_without_a_pause(works: Works) -> None:
+    ids = works.add(*["quick"] * 10)
+    slow = """
+import time, kqueue.worker.supervisor as s
+s.wait_readable = lambda sources, seconds: time.sleep(0.6)
+"""
+    with works.worker("--max-jobs", "10", patch=slow) as worker:
+        works.await_line("is replaced: it has run 10 jobs")
+        worker.await_children(2)
+        assert worker.stop() == 0
+    assert works.runs() == Counter(ids)
     assert "another one starts" not in works.log.read_text()
 
 

@@ -81,8 +81,10 @@ def in_process() -> Link:
     It finds its modules where this process does; the store's URL goes through the socket, since it may hold a
     password.
     """
+    if not sys.executable or getattr(sys, "frozen", False):  # then it may be the user's whole program
+        raise OSError("no Python is known that could run it")
     ours, theirs = socket.socketpair()
-    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path if isinstance(folder, str))
     number = str(theirs.fileno())
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited, so it never sees one of them
     try:

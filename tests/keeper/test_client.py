@@ -388,6 +388,13 @@ def test_a_keeper_that_cannot_be_started_is_a_thread(
     falls_back(tmp_path, caplog, "FileNotFoundError")
 
 
+def test_a_program_that_is_no_python_is_not_started_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.frozen", True, raising=False)
+    falls_back(tmp_path, caplog, "no Python is known")
+
+
 @pytest.mark.usefixtures("at_once")
 def test_a_keeper_that_ends_at_once_again_and_again_is_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

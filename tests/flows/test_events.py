@@ -456,7 +456,7 @@ def test_what_is_no_plain_function_is_refused(queue: KQueue) -> None:
 
     with pytest.raises(TypeError, match="function: expected something to call, got 7"):
         queue.subscribe(7)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="function: a coroutine"):
+    with pytest.raises(TypeError, match="function: an async def"):
         queue.subscribe(later)
     queue.subscribe(print)
     with pytest.raises(ValueError, match="function: print is subscribed already"):

@@ -130,7 +130,7 @@ def test_when_all_places_are_taken_nothing_is_reserved_or_claimed(queue: KQueue)
         before = len(claims)
         threading.Event().wait(0.3)
         assert len(claims) == before
-        assert queue.counts("t") == {"delayed": 0, "ready": 7, "running": 3, "dead": 0, "done": 0}
+        assert queue.counts("t") == {"delayed": 0, "ready": 7, "held": 0, "running": 3, "dead": 0, "done": 0}
         assert all(states["reserved"] == 0 for states in queue.broker.depths(["t"]).values())
         assert len(door.inside) == 3
         door.open()
@@ -522,7 +522,7 @@ def test_without_wait_a_store_that_is_down_is_raised_once_all_in_the_air_have_en
         door.open()
         thread.join(PATIENCE_S)
         assert [str(error) for error in errors] == ["down"]
-        assert other.counts("t") == {"delayed": 0, "ready": 1, "running": 0, "dead": 0, "done": 0}
+        assert other.counts("t") == {"delayed": 0, "ready": 1, "held": 0, "running": 0, "dead": 0, "done": 0}
 
 
 def test_a_beanstalkd_that_is_killed_while_coroutines_run_costs_a_wait_and_no_job(
@@ -901,7 +901,7 @@ def test_a_poison_job_among_many_in_the_air_dies_and_no_innocent_does(ward: Ward
     job = ward.queue.get_job(ids[120])
     assert job is not None
     assert (job.state, job.crashes) == ("dead", 3)
-    assert ward.queue.counts("t") == {"delayed": 0, "ready": 0, "running": 0, "dead": 1, "done": 0}
+    assert ward.queue.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 1, "done": 0}
 
 
 def with_suspicion(queue: KQueue, clock: ManualClock, ids: Sequence[str], deaths: int) -> None:

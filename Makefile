@@ -9,11 +9,14 @@
 # PYTHON=python3.13                        another interpreter (3.11 or newer)
 # BROKER=beanstalk://127.0.0.1:11300       run the demo through a beanstalkd
 # SECONDS=600 SEED=7                       how long the torture strikes, and with which choices
+# WORKERS=8                                tests in so many processes at once
 # STORE=mongodb BINLOG=no                  torture on MongoDB; on a beanstalkd without a binlog
 
 PYTHON ?= python3
 BROKER ?=
 SECONDS ?= 60
+# Twice as many as there are cores on a small machine: most tests wait for a server or a process.
+WORKERS ?= 4
 SEED ?=
 STORE ?= sqlite
 BINLOG ?= yes
@@ -37,7 +40,7 @@ demo: $(INSTALLED)
 	@$(VENV)/bin/kqueue demo $(if $(BROKER),--broker "$(BROKER)")
 
 test: lint servers
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 torture: $(TESTABLE) servers
 	$(VENV)/bin/python -m tests.torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --store $(STORE) \

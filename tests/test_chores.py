@@ -1,0 +1,114 @@
+"""What is done beside the jobs: when it is due, by one thread at a time, and with pauses while the store is down."""
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from kqueue import KQueue, StoreUnavailable
+from kqueue.chores import Chores
+from kqueue.clock import ManualClock
+from kqueue.pauses import LOOK_S, Pauses
+from kqueue.presence import Presence
+from kqueue.stores.memory import MemoryStore
+from tests.flows.processes import run_in_child
+from tests.tubes import await_true
+
+
+class Home:
+    """The chores of a queue in memory, whose clock is turned by hand."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.store = MemoryStore(self.clock)
+        self.queue = KQueue(store=self.store)
+        self.wakes: list[None] = []
+        self.chores = Chores(
+            pauses=Pauses(self.store, self.clock.monotonic),
+            cron=self.queue._cron,
+            gatekeeper=self.queue._gatekeeper,
+            presence=Presence(store=self.store, id="0" * 28, types=list, note=dict, monotonic=self.clock.monotonic),
+            types=list,
+            wake=lambda: self.wakes.append(None),
+            logger=logging.getLogger("kqueue"),
+        )
+
+
+@pytest.fixture
+def home() -> Home:
+    return Home()
+
+
+def test_a_pause_is_looked_for_when_that_is_due_and_wakes_the_loops(home: Home) -> None:
+    home.chores.do_due()
+    assert home.wakes == []
+    home.store.pause("t", home.store.now())
+    home.chores.do_due()  # not due yet
+    assert home.chores.paused() == frozenset()
+    home.clock.advance(LOOK_S)
+    home.chores.do_due()
+    assert home.chores.paused() == {"t"}
+    before = home.chores.paused()
+    home.clock.advance(LOOK_S)
+    home.chores.do_due()
+    assert home.chores.paused() is before  # the same, so that loops see by its identity that nothing has changed
+    assert len(home.wakes) == 1
+
+
+def test_one_thread_does_it_while_others_go_on(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    paused = home.store.paused
+
+    def slow() -> dict[str, float]:
+        inside.set()
+        assert go_on.wait(60)
+        return paused()
+
+    monkeypatch.setattr(home.store, "paused", slow)
+    first = threading.Thread(target=home.chores.do_due)
+    first.start()
+    assert inside.wait(60)
+    home.chores.do_due()  # returns at once
+    go_on.set()
+    first.join(60)
+
+
+def test_a_store_that_is_down_is_asked_again_after_a_pause_and_told_of_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    pauses: list[float | None] = []
+
+    def down() -> None:
+        raise StoreUnavailable("memory: is down")
+
+    monkeypatch.setattr(home.chores, "do_due", down)
+    for _ in range(4):
+        pauses.append(home.chores._try())
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+    assert [record.getMessage() for record in caplog.records] == [
+        "no look at schedules, limits and pauses: memory: is down"
+    ]
+    monkeypatch.undo()
+    assert home.chores._try() is None
+
+
+def test_the_thread_is_there_while_any_loop_waits(home: Home) -> None:
+    def there() -> bool:
+        return any(thread.name == "kqueue-chores" for thread in threading.enumerate())
+
+    with home.chores.attended():
+        with home.chores.attended():
+            await_true(there)
+        assert there()
+    assert not there()
+    with home.chores.attended():
+        await_true(there)
+    assert not there()
+
+
+def test_a_child_that_comes_out_of_an_attended_loop_does_not_hang(home: Home) -> None:
+    """The thread may hold the lock at the moment of the fork, and is not there in the child."""
+    with home.chores.attended(), home.chores._changed:
+        assert run_in_child(home.chores._leave) == 0
+        assert run_in_child(home.chores.do_due) == 0

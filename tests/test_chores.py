@@ -1,4 +1,4 @@
-"""What is done beside the jobs: when it is due, by one thread at a time, and with pauses while the store is down."""
+"""What is done beside the jobs: when it is due, by one thread at a time, seldom while the store is down."""
 
 import logging
 import threading

@@ -134,7 +134,7 @@ def _run(queue: KQueue, show: Callable[[int], None]) -> Iterator[RunReport]:
 
 def _live(queue: KQueue) -> int:
     counts = queue.counts(JOB_TYPE)
-    return counts["delayed"] + counts["ready"] + counts["running"]
+    return sum(counts[state] for state in ("delayed", "ready", "held", "running"))
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from kqueue.store import Throttle
 #: After so many that it held, a claim without ids may end.
 MOST_HELD = 1000
 
+#: Seconds that a caller's time may be behind.
+STALE_S = 60.0
+
 #: (priority, order added): who comes before whom at a gate.
 Place: TypeAlias = tuple[int, int]
 
@@ -106,10 +109,10 @@ def free_at(throttle: Throttle, limit_key: str | None, counts: Counts) -> float 
 
 
 def counted_starts(throttle: Throttle, now: float) -> tuple[float, float]:
-    """(since, until): starts count after the one, and up to the other. Those further ahead were counted before the
-    clock went back, and would else shut the gate until it has caught up.
+    """(since, until): starts count after the one, and up to the other. Those further ahead than a stale ``now`` can
+    tell were counted before the clock went back, and would else shut the gate until it has caught up.
     """
-    return now - throttle.period, now + throttle.period
+    return now - throttle.period, now + throttle.period + STALE_S
 
 
 class Gates:

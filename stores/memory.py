@@ -126,7 +126,7 @@ class MemoryStore:
             candidates = self._rows.ready(selection.types) if wanted is None else _claimable(wanted, now)
             gates = Gates(selection.throttles, MemoryCounts(self._rows, self._starts, now))
             if selection.throttles:
-                candidates = self._passing(candidates, gates, stopped, None if selection.ids else MOST_HELD)
+                candidates = self._passing(candidates, gates, stopped, MOST_HELD if wanted is None else None)
             found, cut = limits.fit(candidates)
             blame = alone and len(found) == 1
             rows = [claimed(row, owner, now, blame, gates.throttled(row.type)) for row in found]

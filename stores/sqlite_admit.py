@@ -20,7 +20,7 @@ ADMIT: Final = """
     UPDATE kqueue_jobs SET state = 'ready', put_at = ? WHERE key IN (SELECT value FROM json_each(?))
 """
 
-HOLDS: Final = f"SELECT EXISTS (SELECT 1 {HELD_HERE} AND job.gate = ?)"
+HOLDS: Final = f"SELECT 1 {HELD_HERE} AND job.gate = ? LIMIT 1"
 #: From each gate that is found, one probe leads to the next: those held at it are never walked.
 _NEXT_HELD_GATE: Final = f"""
     WITH RECURSIVE found (gate) AS (
@@ -97,7 +97,7 @@ def _held_gates(connection: sqlite3.Connection, type: str, keys: Collection[str]
 
 
 def _holds(connection: sqlite3.Connection, gate: str) -> bool:
-    return connection.execute(HOLDS, (gate,)).fetchall() == [(1,)]
+    return bool(connection.execute(HOLDS, (gate,)).fetchall())
 
 
 def _look(throttle: Throttle, key: str | None, counts: SqliteCounts) -> _Opening:

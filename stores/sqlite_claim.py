@@ -30,7 +30,12 @@ def candidates(
     """
     for record in _records(connection, selection, lease, cursors):
         keys.append(record[0])
-        yield Row._make(record[1:])
+        yield row_of(record[1:])
+
+
+def row_of(record: tuple[Any, ...]) -> Row:
+    """A record of all columns. ``Row._make`` would count them once more, for each job of a window."""
+    return tuple.__new__(Row, record)
 
 
 def later(

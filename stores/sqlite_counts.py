@@ -1,6 +1,6 @@
 """What the SQLite store counts at its gates (see :mod:`kqueue.stores.gates`).
 
-The indexes hold the rows of limited types alone.
+One index holds all of it, and the rows of limited types alone.
 """
 
 import heapq
@@ -11,13 +11,6 @@ from typing import Any, Final
 
 from kqueue.store import Throttle
 from kqueue.stores.gates import Place, counted_starts
-
-_RUNNING: Final = """
-    FROM kqueue_jobs INDEXED BY kqueue_jobs_limited
-    WHERE gate IS NOT NULL AND state = 'running' AND type = :type AND lease_until > :now
-"""
-RUNNING_OF_TYPE: Final = f"SELECT count(*), min(lease_until) {_RUNNING}"
-RUNNING_OF_KEY: Final = f"{RUNNING_OF_TYPE} AND limit_key = :limit_key"
 
 STARTS: Final = """
     SELECT coalesce(sum(jobs), 0), min(at) FROM kqueue_starts WHERE type = :type AND at > :since AND at <= :until
@@ -33,21 +26,29 @@ ADMITTED: Final = f"SELECT count(*) {_ADMITTED} AND job.gate = ?"
 HELD_PLACES: Final = f"SELECT job.priority, job.key {HELD_HERE} AND job.gate = ? ORDER BY job.priority, job.key"
 ADMITTED_PLACES: Final = f"SELECT job.priority, job.key {_ADMITTED} AND job.gate = ? ORDER BY job.priority, job.key"
 
+#: What runs of a type has its gate, or that of a key if no throttle was told when it was claimed. It is as few as
+#: may run, so all of it is read once and counted by key.
+RUNNING: Final = f"""
+    SELECT job.limit_key, job.lease_until {_AT_GATE.format("running")}
+    AND job.gate >= :type AND job.gate < :type || '!' AND job.lease_until > :now
+"""
+
 
 class SqliteCounts:
     """As :class:`kqueue.stores.gates.Counts` says, at one time; ``cursors`` closes what is left open."""
 
     def __init__(self, connection: sqlite3.Connection, now: float, cursors: ExitStack) -> None:
         self._connection, self._now, self._cursors = connection, now, cursors
+        #: By type: the ends of leases by limit key.
+        self._leases: dict[str, dict[str | None, list[float]]] = {}
 
     def running(self, type: str, limit_key: str | None) -> int:
-        """Under a lease that is not over: one index range."""
-        return int(self._running(type, limit_key)[0])
+        """Under a lease that is not over."""
+        return len(self._ends(type, limit_key))
 
     def lease_end(self, type: str, limit_key: str | None) -> float | None:
-        """Of the same range."""
-        end: float | None = self._running(type, limit_key)[1]
-        return end
+        """The first of those."""
+        return min(self._ends(type, limit_key), default=None)
 
     def starts(self, throttle: Throttle) -> int:
         """One range of their own table."""
@@ -60,21 +61,31 @@ class SqliteCounts:
 
     def admitted(self, gate: str) -> int:
         """One index range."""
-        return int(self._read(ADMITTED, (gate,))[0])
+        return int(self._read(ADMITTED, (gate,))[0][0])
 
     def waiting(self, gate: str) -> Iterator[Place]:
         """Two index ranges, merged as far as they are read."""
         found = (self._connection.execute(statement, (gate,)) for statement in (HELD_PLACES, ADMITTED_PLACES))
         return heapq.merge(*(self._cursors.enter_context(closing(cursor)) for cursor in found))
 
-    def _running(self, type: str, limit_key: str | None) -> tuple[Any, ...]:
-        values = {"type": type, "limit_key": limit_key, "now": self._now}
-        return self._read(RUNNING_OF_TYPE if limit_key is None else RUNNING_OF_KEY, values)
+    def _ends(self, type: str, limit_key: str | None) -> list[float]:
+        """Of the leases of the type, or of the key."""
+        if type not in self._leases:
+            by_key: dict[str | None, list[float]] = {}
+            for key, end in self._read(RUNNING, {"type": type, "now": self._now}):
+                by_key.setdefault(key, []).append(end)
+            self._leases[type] = by_key
+        leases = self._leases[type]
+        return (
+            leases.get(limit_key, [])
+            if limit_key is not None
+            else [end for ends in leases.values() for end in ends]
+        )
 
     def _starts(self, throttle: Throttle) -> tuple[Any, ...]:
         since, until = counted_starts(throttle, self._now)
-        return self._read(STARTS, {"type": throttle.type, "since": since, "until": until})
+        (found,) = self._read(STARTS, {"type": throttle.type, "since": since, "until": until})
+        return found
 
-    def _read(self, statement: str, values: Sequence[Any] | dict[str, Any]) -> tuple[Any, ...]:
-        (found,) = self._connection.execute(statement, values).fetchall()
-        return tuple(found)
+    def _read(self, statement: str, values: Sequence[Any] | dict[str, Any]) -> list[tuple[Any, ...]]:
+        return self._connection.execute(statement, values).fetchall()

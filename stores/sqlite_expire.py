@@ -13,12 +13,12 @@ from kqueue.stores.sqlite_records import IS_FREE
 from kqueue.stores.transitions import FORGET_AFTER_S
 
 FIND_KEPT: Final = """
-    SELECT 1 FROM kqueue_jobs INDEXED BY kqueue_jobs_kept WHERE state = 'done' AND keep_until <= :now LIMIT 1
+    SELECT 1 FROM kqueue_jobs INDEXED BY kqueue_jobs_kept WHERE keep_until <= :now AND state = 'done' LIMIT 1
 """
 EXPIRE: Final = """
     DELETE FROM kqueue_jobs WHERE key IN (
         SELECT key FROM kqueue_jobs INDEXED BY kqueue_jobs_kept
-        WHERE state = 'done' AND keep_until <= :now ORDER BY keep_until LIMIT :limit
+        WHERE keep_until <= :now AND state = 'done' ORDER BY keep_until LIMIT :limit
     )
 """
 

@@ -6,8 +6,9 @@ statement.
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any, Final
 
 from kqueue.errors import AddFailed, StoreError
@@ -17,28 +18,32 @@ from kqueue.stores import sqlite_records as records
 from kqueue.stores import sqlite_statements as sql
 from kqueue.stores.sqlite_file import SqliteFile
 
-#: Fields that have the same value in every row that never ran. They stand side by side.
-_UNUSED: Final = slice(Row._fields.index("fence"), Row._fields.index("created_at"))
-_UNUSED_VALUES: Final = tuple(Row._field_defaults[name] for name in Row._fields[_UNUSED])
-#: Fields that are None in most rows. They stand last.
-_KEYS: Final = slice(Row._fields.index("unique_key"), None)
-_NO_KEYS: Final = (None,) * len(Row._fields[_KEYS])
+#: Fields of a row that never ran and has no keys: those that are the same in all of them, and the others. The state
+#: stands apart.
+_ALIKE: Final = [
+    name for name in Row._fields if name in Row._field_defaults and name not in {"created_at", "put_at"}
+]
+_OWN: Final = [name for name in Row._fields if name not in {*_ALIKE, "state"}]
+_alike = itemgetter(*map(Row._fields.index, _ALIKE))
+_own = itemgetter(*map(Row._fields.index, _OWN))
+_ALIKE_VALUES: Final = tuple(Row._field_defaults[name] for name in _ALIKE)
 _STATE: Final = Row._fields.index("state")
 _ALONE: Final = Row._fields.index("alone")
 
 
-def _statement(values: Sequence[str]) -> str:
-    return f"INSERT INTO kqueue_jobs ({', '.join(Row._fields)}) VALUES ({', '.join(values)})"  # noqa: S608
+def _statement(values: Mapping[str, str]) -> str:
+    return f"INSERT INTO kqueue_jobs ({', '.join(values)}) VALUES ({', '.join(values.values())})"  # noqa: S608
 
 
 #: Any row.
-INSERT: Final = _statement(["?"] * len(Row._fields))
+INSERT: Final = _statement(dict.fromkeys(Row._fields, "?"))
 #: A row that never ran and has no keys: without what is the same in all of them.
 INSERT_NEW: Final = _statement(
-    ["?"] * _UNUSED.start
-    + ["NULL" if value is None else str(int(value)) for value in _UNUSED_VALUES]
-    + ["?"] * (_KEYS.start - _UNUSED.stop)
-    + ["NULL"] * len(_NO_KEYS)
+    dict.fromkeys([*_OWN, "state"], "?")
+    | {
+        name: "NULL" if value is None else str(int(value))
+        for name, value in zip(_ALIKE, _ALIKE_VALUES, strict=True)
+    }
 )
 
 
@@ -108,19 +113,11 @@ def _check_commit(file: SqliteFile, ids: list[str], is_there: Callable[[], bool]
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    new = [_of_new(row) for row in rows if _is_plain(row)]
+    new = [(*_own(row), str(row.state)) for row in rows if _alike(row) == _ALIKE_VALUES]
     if len(new) == len(rows):
         connection.executemany(INSERT_NEW, new)
     else:
         connection.executemany(INSERT, map(_of_any, rows))
-
-
-def _is_plain(row: tuple[Any, ...]) -> bool:
-    return row[_UNUSED] == _UNUSED_VALUES and row[_KEYS] == _NO_KEYS
-
-
-def _of_new(row: Row) -> tuple[Any, ...]:
-    return (*row[:_STATE], str(row.state), *row[_STATE + 1 : _UNUSED.start], *row[_UNUSED.stop : _KEYS.start])
 
 
 def _of_any(row: Row) -> list[Any]:

@@ -18,12 +18,12 @@ kqueue_jobs_unput     find_unput: rows known to have no pointer; empty with a br
 kqueue_jobs_lease     recover, held_by
 kqueue_jobs_delayed   promote, next_run_at; ``type`` in it lets counts and purge read the index alone
 kqueue_jobs_ended     find, already in its order; ``type`` in it lets counts and purge read the index alone
-kqueue_jobs_gate      admit, held_types, counts of the held, and whom a throttled claim may not overtake
-kqueue_jobs_limited   throttled claims and admit: what runs of a type and key, and until when, in the index alone
+kqueue_jobs_gate      throttled claims, admit, held_types; counts and purge of the held. It has all that they ask:
+                      who waits at a gate, who was admitted, in order; what runs of a type and key, until when
 kqueue_jobs_kept      expire
 ====================  =================================================================================
 
-The last three hold no row of a job that uses neither limits nor a retention. Other tables: ``kqueue_unique`` (who
+The last two hold no row of a job that uses neither limits nor a retention. Other tables: ``kqueue_unique`` (who
 has which key; of two that add the same at once its primary key lets one in), ``kqueue_starts`` (how many a
 throttled claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``, ``kqueue_workers``.
 """
@@ -94,16 +94,12 @@ STEPS: Final[Steps] = (
         "ALTER TABLE kqueue_jobs ADD COLUMN unique_key TEXT",
         "ALTER TABLE kqueue_jobs ADD COLUMN limit_key TEXT",
         """
-        CREATE INDEX kqueue_jobs_gate ON kqueue_jobs (state, gate, priority)
-        WHERE gate IS NOT NULL AND (state = 'held' OR state = 'ready')
-        """,
-        """
-        CREATE INDEX kqueue_jobs_limited ON kqueue_jobs (type, limit_key, lease_until, state, gate)
-        WHERE gate IS NOT NULL AND state = 'running'
+        CREATE INDEX kqueue_jobs_gate ON kqueue_jobs (state, gate, priority, key, limit_key, lease_until)
+        WHERE gate IS NOT NULL
         """,
         """
         CREATE INDEX kqueue_jobs_kept ON kqueue_jobs (keep_until)
-        WHERE state = 'done'
+        WHERE keep_until IS NOT NULL
         """,
         """
         CREATE TABLE kqueue_unique (

@@ -15,7 +15,7 @@ from kqueue.job import Row
 from kqueue.store import Claim, Selection, Throttle
 from kqueue.stores import sqlite_statements as sql
 from kqueue.stores.gates import MOST_HELD, Candidate, Gates, counted_starts
-from kqueue.stores.sqlite_claim import Lease, later, wanted
+from kqueue.stores.sqlite_claim import Lease, later, row_of, wanted
 from kqueue.stores.sqlite_counts import SqliteCounts
 from kqueue.window import Limits
 
@@ -108,7 +108,7 @@ def _rows(
     for candidate in passing:
         values = {**lease._asdict(), "key": candidate.order}
         (record,) = connection.execute(sql.CANDIDATE_AT, values).fetchall()
-        row = Row._make(record[1:])
+        row = row_of(record[1:])
         keys.append(candidate.order)
         yield row._replace(gate=row.type) if gates.throttled(row.type) else row
 

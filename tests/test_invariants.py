@@ -35,6 +35,8 @@ INVARIANTS = {
             "contracts/test_store.py::test_every_field_comes_back",
             "contracts/test_store.py::test_rows_outlive_the_handle",
             "contracts/test_store.py::test_after_a_failed_add_each_job_is_where_the_error_says",
+            "contracts/test_keeping.py::test_nothing_that_is_not_done_is_ever_deleted_by_its_age",
+            "contracts/test_limits.py::test_held_rows_never_expire",
             "flows/test_sweep.py::test_a_producer_killed_between_commit_and_put",
             "flows/test_sweep.py::test_adds_go_on_while_beanstalkd_is_down_and_the_sweep_puts_them",
             "faults/test_store_faults.py::test_the_database_locked_by_another_process_while_adding",
@@ -87,6 +89,8 @@ INVARIANTS = {
         (
             "contracts/test_store.py::test_no_claim_succeeds_after_a_delete",
             "contracts/test_store.py::test_delete_takes_the_row_away",
+            "contracts/test_keeping.py::test_a_done_row_is_never_claimed_nor_put",
+            "contracts/test_limits.py::test_a_done_row_is_neither_claimed_nor_held",
             "flows/test_sweep.py::test_a_pointer_whose_row_is_gone_or_leased_is_deleted_and_counted",
             "flows/test_run.py::"
             "test_delete_by_id_of_the_running_job_is_its_own_delete_and_of_an_unstarted_one_keeps_it_from_starting",

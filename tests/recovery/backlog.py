@@ -40,6 +40,11 @@ _COLUMNS = {
     "lease_owner": "CASE state WHEN 'running' THEN 'holder ' || n END",
     "lease_until": f"CASE state WHEN 'running' THEN {NOW + LEASE_S} + n / 100 * 0.001 END",
     "reason": "CASE state WHEN 'dead' THEN 'enough' END",
+    "gate": "NULL",
+    "keep_until": f"CASE state WHEN 'done' THEN {NOW + FIRST_DUE_S} + n * 0.001 END",
+    "history": "NULL",
+    "unique_key": "NULL",
+    "limit_key": "NULL",
     "created_at": f"{NOW - AGE_S}",
     "put_at": f"CASE WHEN state IN ('ready', 'running') THEN {NOW - AGE_S} END",
 }

@@ -6,10 +6,9 @@ row, one comparison or the like: a scan of the backlog would take a million of t
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -23,6 +22,7 @@ from kqueue.sweep import BATCH, GRACE_S
 from kqueue.window import Limits
 from tests.beanstalkd import Beanstalkd
 from tests.recovery.backlog import AGE_S, FIRST_DUE_S, LEASE_S, NOW, PRIORITIES, TYPES, fill
+from tests.recovery.steps import describe, plans, watched, wrong_steps
 
 FEW, MANY = 1_000, 1_000_000
 #: Jobs that one call is to get.
@@ -81,60 +81,6 @@ def stores(
     for store in opened.values():
         store.close()
     shutil.rmtree(tmp_path)
-
-
-class Cost(NamedTuple):
-    """What SQLite did."""
-
-    steps: int
-    #: With their values in them.
-    statements: list[str]
-
-
-@contextmanager
-def watched(store: SqliteStore) -> Iterator[Callable[[], Cost]]:
-    """Call what it gives for the cost of all that ``store`` did since then."""
-    steps, statements = [0], []
-
-    def step() -> None:
-        steps[0] += 1
-
-    with store._file.read() as connection:
-        connection.set_progress_handler(step, 1)
-        connection.set_trace_callback(statements.append)
-    yield lambda: Cost(steps[0], list(statements))
-    with store._file.read() as connection:
-        connection.set_progress_handler(None, 1)
-        connection.set_trace_callback(None)
-
-
-def plans(store: SqliteStore, statements: Sequence[str]) -> dict[str, list[str]]:
-    """SQLite's plan for each statement that reads or writes something."""
-    found = {}
-    for statement in statements:
-        if statement not in {"BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"}:
-            with store._file.read() as connection:
-                found[statement] = [step for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
-    return found
-
-
-def wrong_steps(plan: Sequence[str]) -> list[str]:
-    """Those that read jobs by anything but a range of an index, or sort."""
-    return [
-        step
-        for step in plan
-        if "TEMP B-TREE" in step
-        or "AUTOMATIC" in step
-        or "BLOOM FILTER" in step  # it is made by a scan
-        or (step.startswith("SCAN") and not step.startswith(("SCAN found", "SCAN wanted", "SCAN json_each")))
-        or (step.startswith("SEARCH") and "INDEX" not in step and "PRIMARY KEY" not in step)
-    ]
-
-
-def describe(plans: dict[str, list[str]]) -> str:
-    return "\n".join(
-        f"{' '.join(statement.split())}\n    " + "\n    ".join(plan) for statement, plan in plans.items()
-    )
 
 
 # -- a sweep that finds nothing to do --------------------------------------------------------------------

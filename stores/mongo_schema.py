@@ -8,6 +8,7 @@ settings, the last ticks of schedules, and what is paused.
 
 import json
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from pymongo import IndexModel
@@ -99,6 +100,8 @@ LEFT_OUT: Document = {
     "unique_key": None,
     "limit_key": None,
 }
+_left_out_of = attrgetter(*LEFT_OUT)
+_NOTHING = tuple(LEFT_OUT.values())
 
 
 def to_document(row: Row, place: int) -> Document:
@@ -123,14 +126,15 @@ def to_document(row: Row, place: int) -> Document:
         "created_at": row.created_at,
         "encoding": row.encoding,
     }
-    for name, nothing in LEFT_OUT.items():
-        value = getattr(row, name)
-        if value != nothing:
-            document[name] = value
-    if row.gate is not None and row.state == State.RUNNING:
-        document["gate"] = gate_of(row.type, row.limit_key)
-    if row.history is not None:  # as an array, so that the server can add to it
-        document["history"] = [list(run) for run in history.read(row.history)]
+    values = _left_out_of(row)
+    if values != _NOTHING:  # all at once, since one is made for each job
+        document |= {
+            name: value for name, value, nothing in zip(LEFT_OUT, values, _NOTHING, strict=True) if value != nothing
+        }
+        if row.gate is not None and row.state == State.RUNNING:
+            document["gate"] = gate_of(row.type, row.limit_key)
+        if row.history is not None:  # as an array, so that the server can add to it
+            document["history"] = [list(run) for run in history.read(row.history)]
     if len(row.payload) <= INLINE_BYTES:
         document["payload"] = row.payload
     else:

@@ -476,8 +476,11 @@ def unique_jobs(house: House) -> None:
 
 
 def purge(house: House) -> None:
+    """After a job was added whose key is taken by one that waits."""
     store = house.queue.store
     ids = _ids(store, "t")
+    row = house.row("m", unique_key="k")
+    assert house.insert([row], partial(store.add_unique, row, store.now(), store.now())) == ids[0]
     house.note("unwanted", ids=ids)
     while store.purge("t", 1):
         pass

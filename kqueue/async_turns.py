@@ -69,6 +69,7 @@ class AsyncTurns:
         self._ending = reins.ending
         self._bell = reins.bell
         self._stop = reins.stop
+        self._turned = reins.turned
         self._watchdog = Watchdog(desk.clock, desk.logger)
         self._flights = Flights(desk, is_loop_thread=loop.is_here, awake=self._awake, ring=self._ring)
         #: What a handler raised to end the loop.
@@ -221,6 +222,7 @@ class AsyncTurns:
         self._loop.call(self._take_off)
 
     def _pause(self, seconds: float) -> None:
+        self._turned()
         wait_readable([self._bell], seconds)
         self._bell.answer()
 
@@ -231,7 +233,7 @@ class AsyncTurns:
         for flight in self._flights.take_off(not handlers or self._ending.is_stopped()):
             self._ending.count += 1
             if heard:
-                self._desk.telling.started(flight.row)
+                self._desk.telling.started(flight.row, self._flights.now())
             if flight.grip is not None:
                 flight.grip.start(flight.row.id, flight.started_at)
             self._loop.spawn(self._fly(handlers[flight.row.type], flight))

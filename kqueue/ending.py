@@ -75,3 +75,5 @@ class Reins(NamedTuple):
     bell: Bell
     #: Ends it after what is in hand. From any thread.
     stop: Callable[[], None]
+    #: Says that its thread gets on, where it does not come back to the loop for long.
+    turned: Callable[[], None]

@@ -38,7 +38,7 @@ class Fleet(Protocol):
 class Flight:
     """Answers for one :class:`~kqueue.JobInHand`. What it is asked for, its fleet writes."""
 
-    __slots__ = ("_fleet", "_lookout", "grip", "leased_at", "row", "settlement", "started_at")
+    __slots__ = ("_fleet", "_lookout", "grip", "is_lost", "leased_at", "row", "settlement", "started_at")
 
     def __init__(self, row: Row, leased_at: float, fleet: Fleet) -> None:
         self.row = row
@@ -48,6 +48,8 @@ class Flight:
         self.settlement: Settlement | None = None
         #: When its coroutine was started, in monotonic seconds.
         self.started_at = 0.0
+        #: Whether its lease was found lost when its end was written. Under the lock of its fleet.
+        self.is_lost = False
         #: Of the keeper that renews its lease, if its handler wants that.
         self.grip: Grip | None = None
         self._lookout: Lookout | None = None

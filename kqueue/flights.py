@@ -286,7 +286,7 @@ class Flights:
     def is_over(self, flight: Flight) -> bool:
         """Whether its run is over, or was not ours any more when it ended."""
         with self._lock:
-            return flight not in self._air or flight.row.id in self._settling.lost
+            return flight not in self._air or flight.is_lost or flight.row.id in self._settling.lost
 
     # -- the operator's ----------------------------------------------------------------------------------
 
@@ -294,8 +294,10 @@ class Flights:
         """Write what has ended, now. Raises ``StoreError``; then nothing is forgotten, and it is due again."""
         self._check_process()
         self._settling.write()
-        # These live as long as the loop. Who wants to know whether a lease was lost asks the store.
-        self._settling.lost.clear()
+        with self._lock:
+            for one in self._air:
+                one.is_lost |= one.row.id in self._settling.lost
+            self._settling.lost.clear()  # it would grow as long as the loop lives
         self.read_clock()
         self._leave_if_empty()
 
@@ -326,8 +328,10 @@ class Flights:
         """The job is deleted: do not start it."""
         if self.is_here():
             with self._lock:
+                dropped = [one for one in (*self._claimed, *self._boarding) if one.row.id == job_id]
                 self._claimed = [one for one in self._claimed if one.row.id != job_id]
                 self._boarding = [one for one in self._boarding if one.row.id != job_id]
+            _let_go(dropped)
 
     # -- blame -------------------------------------------------------------------------------------------
 

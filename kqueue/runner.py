@@ -97,7 +97,7 @@ class Runner:
         self._waits = limits.wait
         self._ending = Ending(limits, self._monotonic, None if crew.max_jobs is None else crew.is_spent)
         self._bell = Bell()
-        self._turns = turns(Reins(self._ending, self._bell, self.stop))
+        self._turns = turns(Reins(self._ending, self._bell, self.stop, self._turned))
         #: What the subscription goes by: the handlers, and what is paused.
         self._served: Mapping[str, Handler] = {}
         self._paused: frozenset[str] = frozenset()
@@ -109,6 +109,9 @@ class Runner:
         #: See :class:`kqueue.crew.Loop`.
         self.turns = 0
         self.thread = threading.get_ident()
+
+    def _turned(self) -> None:
+        self.turns += 1
 
     @property
     def count(self) -> int:
@@ -135,6 +138,7 @@ class Runner:
 
     def run(self) -> RunReport:
         """Loop until a limit, or nothing is ready, or :meth:`stop`."""
+        self.thread = threading.get_ident()  # not where it was made: that may be another one
         attended = self._chores.attended() if self._waits else nullcontext()
         with attended, self._crew.running(self), closing(self._turns):
             try:

@@ -87,12 +87,14 @@ class Telling:
         if self._observers.are_any():
             self._observers.publish(Added(now, id, type, is_new) for id in ids)
 
-    def started(self, row: Row) -> None:
-        """A handler is about to be called. Only where :meth:`is_heard`."""
+    def started(self, row: Row, at: float | None = None) -> None:
+        """A handler is about to be called, ``at`` by the store's clock. Only where :meth:`is_heard`."""
         if self._logger.isEnabledFor(logging.DEBUG):
             self.log(logging.DEBUG, row, "starts, try %d, fence %d", row.tries, row.fence)
         if self._observers.are_any():
-            self._observers.publish((Started(self._now(), row.id, row.type, row.tries, row.fence),))
+            self._observers.publish(
+                (Started(self._now() if at is None else at, row.id, row.type, row.tries, row.fence),)
+            )
 
     def raised(self, row: Row, error: BaseException) -> None:
         """A handler raised. What came of that is told once it is written."""

@@ -81,6 +81,7 @@ INVARIANTS = {
             "flows/test_sweep.py::test_a_late_holder_is_fenced",
             "flows/test_outages.py::test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing",
             "flows/test_auto_renew.py::test_a_frozen_worker_keeps_its_job_for_as_long_as_it_may_run",
+            "flows/test_work.py::test_a_late_coroutine_is_fenced",
             "faults/test_process_faults.py::test_a_worker_frozen_past_its_lease_comes_back_and_changes_nothing",
             "faults/test_process_faults.py::test_a_worker_frozen_in_a_window_of_many_settles_none_of_what_others_took",
         ),
@@ -113,6 +114,7 @@ INVARIANTS = {
         " struck",
         (
             "flows/test_threads_and_forks.py::test_several_threads_run_while_others_add_and_each_job_runs_once",
+            "flows/test_work.py::test_no_call_of_the_store_that_fails_loses_a_job_or_runs_one_twice",
             "flows/test_sweep.py::test_a_lost_reply_to_a_put_may_make_two_pointers_and_never_two_runs",
             "flows/test_sweep.py::test_a_worker_killed_after_the_handler_and_before_its_settle",
             "flows/test_auto_renew.py::test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job",
@@ -134,6 +136,7 @@ INVARIANTS = {
             "flows/test_run.py::test_max_tries_ends_a_job_dead_kept_and_visible",
             "flows/test_run.py::test_a_handler_that_returns_without_settling_has_its_job_retried",
             "flows/test_windows.py::test_a_poison_job_among_many_dies_and_no_innocent_does",
+            "flows/test_work.py::test_a_poison_job_among_many_in_the_air_dies_and_no_innocent_does",
             "faults/test_process_faults.py::test_a_poison_job_among_200_innocent_dies_alone_and_no_innocent_does",
         ),
     ),
@@ -141,6 +144,7 @@ INVARIANTS = {
         "drained means drained: no pointer stays behind",
         (
             "flows/test_run.py::test_no_pointer_stays_behind",
+            "flows/test_work.py::test_as_many_coroutines_as_allowed_are_in_the_air_at_once_and_never_more",
             "contracts/test_broker.py::test_a_drained_tube_holds_nothing_and_its_neighbour_all",
             "flows/test_sweep.py::test_a_pointer_whose_row_is_gone_or_leased_is_deleted_and_counted",
             "faults/test_foreign_clients.py::test_a_foreign_client_among_our_entries",

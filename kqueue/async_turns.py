@@ -6,8 +6,9 @@ broker is done by the loop's thread or the watchdog's, and nothing by the event 
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from kqueue.bell import wait_readable
@@ -239,6 +240,7 @@ class AsyncTurns:
             self._loop.spawn(self._fly(handlers[flight.row.type], flight))
 
     async def _fly(self, handler: Handler, flight: Flight) -> None:
+        interrupt: BaseException | None = None
         try:
             interrupt = await execute_async(handler, JobInHand(flight.row, flight), flight)
             if interrupt is not None and self._flights.is_here():
@@ -246,7 +248,7 @@ class AsyncTurns:
                 self._stop()
         finally:
             if not self._flights.is_here():
-                os._exit(0)  # a child that the handler forked: it has a copy of every coroutine, and may run none
+                _end_child(interrupt)  # it has a copy of every coroutine, and may run none
             self._flights.land(flight)
 
     def _ring(self) -> None:
@@ -257,3 +259,12 @@ class AsyncTurns:
 
     def _awake(self) -> None:
         self._watchdog.watch(self._flights, alone=False)
+
+
+def _end_child(interrupt: BaseException | None) -> None:
+    """End a child that a handler forked, with the status that it asked for by ``sys.exit``."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    code = interrupt.code if isinstance(interrupt, SystemExit) else 0
+    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kqueue.cron import Cron
-from kqueue.errors import StoreError
+from kqueue.errors import KQueueError
 from kqueue.limits import Gatekeeper
 from kqueue.pauses import Pauses
 from kqueue.presence import Presence
-from kqueue.retry import backoff
 
 #: Seconds that the end of the thread is waited for: it may be in the middle of a call to a slow store.
 PATIENCE_S = 10.0
@@ -52,7 +51,8 @@ class Chores:
         #: Loops that wait for jobs.
         self._loops = 0
         self._thread: threading.Thread | None = None
-        self._failures = 0
+        #: Chores that fail now.
+        self._failing: set[str] = set()
 
     def paused(self) -> frozenset[str]:
         """As it was seen last; the same object until something changes."""
@@ -65,32 +65,50 @@ class Chores:
             self._changed.notify_all()
 
     def do_due(self) -> None:
-        """Do what is due, unless another thread does it now. Raises as the store does.
+        """Do what is due, unless another thread does it now; but what is paused is known when this returns.
 
-        Nothing in a child that a handler forked and that comes back into the loop.
+        Raises ``StoreError`` if that cannot be learned. What else fails is logged, is due again later, and harms no
+        job. Does nothing in a child that a handler forked and that comes back into the loop.
         """
-        if self._pid == os.getpid() and self._turn.acquire(blocking=False):
+        if self._pid == os.getpid() and self._turn.acquire(blocking=not self._pauses.are_known()):
             try:
                 if self._pauses.seconds_to_look() <= 0 and self._pauses.look():
                     self._wake()
-                self._cron.add_due()
+                if self._cron.seconds_to_look() <= 0:
+                    self._attempt("schedules", self._cron.add_due)
                 if self._gatekeeper.seconds_to_look() <= 0:
-                    self._gatekeeper.look(self._types())
+                    self._attempt("limits", lambda: self._gatekeeper.look(self._types()))
             finally:
                 self._turn.release()
+
+    def _attempt(self, what: str, chore: Callable[[], object]) -> None:
+        """It is told once that one fails, until it goes well again."""
+        try:
+            chore()
+        except Exception as error:
+            if what not in self._failing:
+                self._failing.add(what)
+                expected = isinstance(error, KQueueError)
+                self._logger.warning("%s are not looked after now: %s", what, error, exc_info=not expected)
+        else:
+            self._failing.discard(what)
 
     @contextmanager
     def attended(self) -> Iterator[None]:
         """While a loop waits for jobs: a thread does what is due, and tells that this process is there."""
-        with self._changed:
-            self._loops += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._attend, name="kqueue-chores", daemon=True)
-                self._thread.start()
+        is_counted = False
         try:
+            with self._changed:
+                self._loops += 1
+                is_counted = True
+                if self._thread is None:
+                    thread = threading.Thread(target=self._attend, name="kqueue-chores", daemon=True)
+                    self._thread = thread
+                    thread.start()
             yield
         finally:
-            self._leave()
+            if is_counted:
+                self._leave()
 
     def _leave(self) -> None:
         if self._pid != os.getpid():
@@ -101,35 +119,23 @@ class Chores:
             if thread is not None:
                 self._thread = None
                 self._changed.notify_all()
-        if thread is not None:
+        if thread is not None and thread.is_alive():
             thread.join(PATIENCE_S)
 
     def _attend(self) -> None:
         me = threading.current_thread()
         self._presence.arrive()
         while self._thread is me:
-            pause = self._try()
+            self._attempt("pauses", self.do_due)
+            if self._presence.seconds_to_tell() <= 0:
+                self._attempt("workers", self._presence.tell)
             with self._changed:
                 if self._thread is me:
-                    self._changed.wait(self._seconds_to_next() if pause is None else pause)
+                    self._changed.wait(self._seconds_to_next())
         self._presence.leave()
 
-    def _try(self) -> float | None:
-        """Seconds to leave a store alone that is down; None if it is not."""
-        try:
-            self.do_due()
-            if self._presence.seconds_to_tell() <= 0:
-                self._presence.tell()
-        except Exception as error:
-            if not self._failures:
-                expected = isinstance(error, StoreError)
-                self._logger.warning("no look at schedules, limits and pauses: %s", error, exc_info=not expected)
-            self._failures += 1
-            return backoff(self._failures)
-        self._failures = 0
-        return None
-
     def _seconds_to_next(self) -> float:
+        """Each chore puts its next look off before it begins this one, so one that fails is not tried at once."""
         return min(
             self._pauses.seconds_to_look(),
             self._cron.seconds_to_look(),

@@ -12,8 +12,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from kqueue.adding import Adding, Order
+from kqueue.errors import StoreError
 from kqueue.job import Row
-from kqueue.schedule import Schedule
+from kqueue.retry import backoff
+from kqueue.schedule import LATE_S, Schedule
 from kqueue.store import JobStore, Tick
 
 #: Seconds between two looks at most: the store's clock may be set meanwhile.
@@ -43,6 +45,8 @@ class Cron:
         #: Replaced, never changed: another thread may be walking through it.
         self._jobs: Mapping[str, CronJob] = MappingProxyType({})
         self._look_at = -math.inf
+        #: Looks in a row that failed.
+        self._failures = 0
 
     def add(self, job: CronJob) -> None:
         """Raises ``ValueError`` if its name is taken."""
@@ -62,27 +66,44 @@ class Cron:
     def add_due(self) -> int:
         """Add the jobs of all ticks that are due; how many. Costs nothing before the next tick's time.
 
-        Raises ``StoreError``; what was not added is due again.
+        Raises ``StoreError``, once it has tried every schedule; what was not added is due again after a back-off.
         """
         if self.seconds_to_look() > 0:
             return 0
         asked_at, jobs = self._monotonic(), self._jobs
+        self._failures += 1
+        self._look_at = asked_at + backoff(self._failures)  # unless all goes well
         now = self._store.now()
         last_ticks = self._store.last_ticks()
-        added, wait = 0, LONGEST_LOOK_S
+        added, wait, errors = 0, LONGEST_LOOK_S, []
         for job in jobs.values():
-            last = last_ticks.get(job.name)
-            if last is None:
-                self._store.add_tick(Tick(job.name, None, now), [])
-                last = now
-            found, last = self._add_ticks(job, last, now)
+            try:
+                last = self._begun(job, last_ticks.get(job.name), now)
+                found, last = self._add_ticks(job, last, now)
+            except StoreError as error:
+                errors.append(error)
+                continue
             added += found
             following = job.schedule.next_after(max(last, now))
             if following is not None:
                 wait = min(wait, following - now)
-        if jobs is self._jobs:  # else one was added meanwhile, and is to be looked at
-            self._look_at = asked_at + wait
+        if errors:
+            raise errors[0]
+        self._failures = 0
+        # One that was added meanwhile is to be looked at.
+        self._look_at = asked_at + wait if jobs is self._jobs else -math.inf
         return added
+
+    def _begun(self, job: CronJob, last: float | None, now: float) -> float:
+        """The last tick that was dealt with. A schedule that has none begins now; so does one whose last tick is in
+        the future, since a clock that was ahead must not silence it until that time has come.
+        """
+        if last is not None and last <= now + LATE_S:
+            return last
+        if last is not None:
+            self._logger.warning("cron: the clock was ahead: %s begins again now", job.name)
+        self._store.add_tick(Tick(job.name, last, now), [])
+        return now
 
     def _add_ticks(self, job: CronJob, last: float, now: float) -> tuple[int, float]:
         """(how many jobs were added, the last tick that was dealt with)."""

@@ -356,7 +356,14 @@ class Flights:
             with self._lock:
                 flight, self._alone = self._alone, None
             if flight is not None and flight.settlement is None:
-                self._store.renew([flight.held], self._store.now(), False)
+                at = self._monotonic()
+                try:
+                    lost = self._store.renew([flight.held], self._store.now(), False)
+                except BaseException:
+                    self._alone = flight  # it is still said to be
+                    raise
+                if not lost:
+                    flight.renewed(at)
 
     # -- within ------------------------------------------------------------------------------------------
 

@@ -15,8 +15,13 @@ class Pauses:
         self._store = store
         self._monotonic = monotonic
         self._look_at = -1.0
+        self._is_known = False
         #: Replaced only when something has changed, so that loops see a change by its identity.
         self._paused: frozenset[str] = frozenset()
+
+    def are_known(self) -> bool:
+        """Whether a look has gone well."""
+        return self._is_known
 
     def seconds_to_look(self) -> float:
         """Seconds until :meth:`look` is due."""
@@ -24,8 +29,10 @@ class Pauses:
 
     def look(self) -> bool:
         """Ask the store; whether anything has changed. Raises ``StoreError``."""
-        self._look_at = self._monotonic() + LOOK_S
+        if self._is_known:
+            self._look_at = self._monotonic() + LOOK_S
         paused = frozenset(self._store.paused())
+        self._look_at, self._is_known = self._monotonic() + LOOK_S, True
         changed = paused != self._paused
         if changed:
             self._paused = paused

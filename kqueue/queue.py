@@ -50,6 +50,8 @@ from kqueue.why import Answer
 
 #: The store's setting that keeps a prefix of its own, so that two stores on one beanstalkd never meet.
 PREFIX_SETTING = "prefix"
+#: Seconds. A store forgets after a day what its limits have counted.
+LONGEST_PERIOD_S = 86_400.0
 #: Rows deleted at a time by a purge.
 PURGE_BATCH = 1000
 
@@ -420,15 +422,17 @@ class KQueue:
         """Let at most so many jobs of ``type`` run, over all workers of the store that say the same.
 
         ``running``: at once. ``running_per_key``: at once, of those that were added with the same ``limit_key``.
-        ``starts``: in any ``period`` seconds, counted when a worker claims a job. One that has no place waits in
-        the store as ``held``, and nobody looks at it until there is one; a worker that dies gives its places back
-        with its leases. Raises ``ValueError`` if the type has limits already.
+        ``starts``: in any ``period`` seconds (a day at most), counted when a worker claims a job. One that has no
+        place waits in the store as ``held``, and nobody looks at it until there is one; a worker that dies gives
+        its places back with its leases. Raises ``ValueError`` if the type has limits already.
         """
         bounds = {"running": running, "running_per_key": running_per_key, "starts": starts}
         if all(bound is None for bound in bounds.values()):
             raise ValueError(f"limit: give at least one of {', '.join(bounds)}")
         checked = {name: None if one is None else arguments.whole(name, one, 1) for name, one in bounds.items()}
         seconds = arguments.number("period", period, 0.001)
+        if seconds > LONGEST_PERIOD_S:
+            raise ValueError(f"period: at most {LONGEST_PERIOD_S:g} seconds (a day), got {period!r}")
         self._gatekeeper.limit(Throttle(arguments.job_type(type), **checked, period=seconds))
 
     # -- cron --------------------------------------------------------------------------------------------
@@ -456,7 +460,7 @@ class KQueue:
         """
         plan = schedule.make(expression, tz, missed)
         order = self._adding.check(type, [payload], priority=priority, delay=0, ttr=ttr)
-        self._cron.add(CronJob(order.type if name is None else arguments.text("name", name), plan, order))
+        self._cron.add(CronJob(order.type if name is None else arguments.key("name", name), plan, order))
 
     def cron(
         self, expression: str, *, type: str | None = None, delete_on_success: bool = False, **options: Any
@@ -467,6 +471,7 @@ class KQueue:
 
         def register(function: HandlerFunction) -> HandlerFunction:
             job_type = function.__name__ if type is None else type
+            self._handlers.refuse_second(arguments.job_type(job_type))
             self.add_cron(expression, job_type, **options)
             self.add_handler(job_type, function, delete_on_success=delete_on_success)
             return function

@@ -7,6 +7,7 @@ star repeats runs at each step of real time.
 """
 
 import difflib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,11 +69,14 @@ class Schedule:
         ticks = self._between(max(last, now - back), now)
         while self.missed is Missed.LAST and not ticks and last < now - back:
             back *= _FURTHER
-            ticks = self._between(max(last, now - back), now)[-1:]
+            ticks = list(deque(self._within(max(last, now - back), now), maxlen=1))
         return ticks
 
     def _between(self, after: float, until: float) -> list[float]:
-        return list(islice(takewhile(lambda tick: tick <= until, self.ticks_after(after)), MOST_TICKS))
+        return list(islice(self._within(after, until), MOST_TICKS))
+
+    def _within(self, after: float, until: float) -> Iterator[float]:
+        return takewhile(lambda tick: tick <= until, self.ticks_after(after))
 
 
 def make(expression: object, tz: object, missed: object) -> Schedule:

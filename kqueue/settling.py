@@ -72,8 +72,15 @@ class Desk:
         return Retry(row.id, row.fence, run_at, reason, put_at)
 
     def retry_in(self, row: Row) -> float | None:
-        """Seconds until the job runs again if this run of it fails; None if it is dead then."""
-        return None if self.options.of(row.type).retry.is_used_up(row.failures + 1) else self._delay(row, None)
+        """Seconds until the job runs again if this run is ended from outside; None if it is dead then. A delay
+        function of the user's, which wants to see an error, is not asked: then it is the queue's ``retry_delay``.
+        """
+        policy = self.options.of(row.type).retry
+        if policy.is_used_up(row.failures + 1):
+            return None
+        if callable(policy.delay):
+            return self.options.default.retry.bare_delay(1)
+        return self._delay(row, None)
 
     def _again(self, row: Row, wish: Wish, now: Callable[[], float] | None) -> tuple[float, float | None]:
         """(``run_at``, ``put_at``) of a row that comes back."""
@@ -183,7 +190,9 @@ class Settling:
     def _account(self, pending: list[Ended], settled: Settled, now: float) -> Written:
         """Count what was written."""
         lost, unnamed = settled
-        self.lost |= lost
+        if lost:
+            with self._lock:
+                self.lost |= lost
         tally = self._desk.tally
         tally[Outcome.LOST_LEASE] += sum(one.id in lost and has_run(one) for _, one in pending) if lost else 0
         kept = [one for one in pending if one[1].id not in lost] if lost else pending

@@ -395,7 +395,7 @@ class JobStore(Protocol):
         """Delete up to ``limit`` done rows whose ``keep_until <= now``, the earliest first; returns how many.
         Nothing that is not done is ever deleted by its age.
 
-        Also forgets, up to ``limit`` each, what nobody asks for any more: unique keys that are not taken, claims
+        Also forgets, in lots of ``limit``, what nobody asks for any more: unique keys that are not taken, claims
         that throttles counted more than a day ago, workers that were not heard of for a day.
         """
 

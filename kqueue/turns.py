@@ -13,7 +13,7 @@ from kqueue.broker import Reservation, Subscription
 from kqueue.claims import claim_rows, give_back_claim, leased_at, look_after, post_verdicts, release
 from kqueue.crew import Crew
 from kqueue.ending import Reins
-from kqueue.errors import KQueueError, LeaseLost
+from kqueue.errors import KQueueError, LeaseLost, StoreError
 from kqueue.execution import execute
 from kqueue.following import Following
 from kqueue.handlers import Handler
@@ -143,7 +143,7 @@ class Turns:
         if not self._ending.is_here():
             return
         try:
-            if not isinstance(error, KQueueError):
+            if not isinstance(error, StoreError):
                 self.settle_leftovers()
             if not self._unsettled:
                 give_back_claim(owner, self._desk)

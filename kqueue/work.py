@@ -46,10 +46,10 @@ class Work:
                     self._loop.start()
                 for number, runner in enumerate(self._runners, 1):
                     self._start(runner, f"kqueue-loop-{number}")
-                self._wait_for_mores()
+                self._await_ends()
             except BaseException:  # Ctrl-C, or a thread that could not be started
                 self.stop()
-                self._wait_for_mores()
+                self._await_ends()
                 raise
             finally:
                 if self._loop is not None:
@@ -63,7 +63,7 @@ class Work:
         threading.Thread(target=self._loop_in, args=(runner, ended), name=name, daemon=True).start()
         self._ends.append(ended)
 
-    def _wait_for_mores(self) -> None:
+    def _await_ends(self) -> None:
         # Not by joining the threads: a join that Ctrl-C interrupts takes its thread for ended (Python 3.11).
         for ended in self._ends:
             ended.wait()

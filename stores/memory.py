@@ -340,8 +340,10 @@ class MemoryStore:
             kept = [(row.keep_until, row) for row in self._rows.all() if row.state == State.DONE]
             over = [(until, row) for until, row in kept if until is not None and until <= now]
             gone = self._rows.remove([row for _, row in heapq.nsmallest(limit, over)])
-            for place in [place for place in self._unique if not self._is_taken(place, now)][:limit]:
-                del self._unique[place]
+            for place, (id, until) in list(self._unique.items()):
+                # A dead job that is brought back has its key again.
+                if until <= now and id not in self._rows.by_id:
+                    del self._unique[place]
             for worker in [worker for worker in self._workers.values() if worker.seen_at <= old][:limit]:
                 del self._workers[worker.id]
             self._starts.forget(old, limit)

@@ -26,6 +26,8 @@ from kqueue.stores.transitions import FORGET_AFTER_S, UNFINISHED
 _LOOK_AGAIN_S = 600.0
 #: Seconds that it may take to forget something; what is not forgotten then is forgotten later.
 _FORGETTING_S = 1.0
+#: Looks at notes in one call: else keys would come faster than they go.
+_MOST_LOOKS = 20
 #: Keys that a purge reads at once.
 _PAGE = 1000
 _UNFINISHED = frozenset(str(state) for state in UNFINISHED)
@@ -126,11 +128,20 @@ def workers(notes: Collection[Document]) -> list[WorkerRecord]:
 
 
 def forget(database: Database[Document], now: float, limit: int) -> None:
-    """Look at up to ``limit`` notes whose time has come, and forget those that nobody asks for any more."""
+    """Look at the notes whose time has come, up to ``limit`` at a time, and forget those that nobody asks for any
+    more.
+    """
+    for _ in range(_MOST_LOOKS):
+        if not _forget_some(database, now, limit):
+            return
+
+
+def _forget_some(database: Database[Document], now: float, limit: int) -> bool:
+    """Whether there may be more."""
     notes = database[schema.NOTES]
     found = read(notes, {"look_at": {"$lte": now}}, None, limit, sort=[("look_at", 1)], index=schema.LOOK_AT)
     if not found:
-        return
+        return False
     keys = [note for note in found if "job" in note]
     gone = _without_row(database, keys)
     kept = {note["job"] for note in keys}.difference(gone)
@@ -147,3 +158,5 @@ def forget(database: Database[Document], now: float, limit: int) -> None:
         # One that is killed in a transaction keeps its key shut for a while. No sweep is to wait so long.
         if not error.timeout:
             raise
+        return False
+    return len(found) == limit

@@ -9,7 +9,7 @@ import sqlite3
 from typing import Any, Final, NamedTuple
 
 from kqueue.stores.sqlite_file import SqliteFile
-from kqueue.stores.sqlite_records import IS_FREE
+from kqueue.stores.sqlite_records import IS_FORGOTTEN
 from kqueue.stores.transitions import FORGET_AFTER_S
 
 FIND_KEPT: Final = """
@@ -18,16 +18,16 @@ FIND_KEPT: Final = """
 EXPIRE: Final = """
     DELETE FROM kqueue_jobs WHERE key IN (
         SELECT key FROM kqueue_jobs INDEXED BY kqueue_jobs_kept
-        WHERE keep_until <= :now AND state = 'done' ORDER BY keep_until LIMIT :limit
+        WHERE keep_until <= :now AND state = 'done' ORDER BY keep_until LIMIT :rows
     )
 """
 
 #: Any number of keys may be taken, so each look goes on where the last one ended, and reads ``limit`` of them.
 LOOK_AT_KEYS: Final = f"""
-    SELECT job_id, {IS_FREE} FROM kqueue_unique WHERE job_id > :after ORDER BY job_id LIMIT :limit
+    SELECT job_id, {IS_FORGOTTEN} FROM kqueue_unique WHERE job_id > :after ORDER BY job_id LIMIT :limit
 """
 FORGET_KEYS: Final = f"""
-    DELETE FROM kqueue_unique WHERE job_id IN (SELECT value FROM json_each(:ids)) AND {IS_FREE}
+    DELETE FROM kqueue_unique WHERE job_id IN (SELECT value FROM json_each(:ids)) AND {IS_FORGOTTEN}
 """
 LAST_LOOK: Final = "SELECT value FROM kqueue_meta WHERE name = 'last_unique_key'"
 SET_LAST_LOOK: Final = "INSERT OR REPLACE INTO kqueue_meta (name, value) VALUES ('last_unique_key', ?)"
@@ -45,6 +45,8 @@ OLD_STARTS: Final = """
 """
 FORGET_START: Final = "DELETE FROM kqueue_starts WHERE type = ? AND at = ?"
 
+#: Looks at keys in one call: 20,000 keys in each sweep, which is more than a store of this kind adds meanwhile.
+MOST_LOOKS: Final = 20
 #: Workers are few.
 OLD_WORKERS: Final = "SELECT id FROM kqueue_workers WHERE seen_at <= :old LIMIT :limit"
 FORGET_WORKER: Final = "DELETE FROM kqueue_workers WHERE id = ? AND seen_at <= ?"
@@ -66,19 +68,32 @@ class _Stale(NamedTuple):
 
 
 def expire(file: SqliteFile, now: float, limit: int) -> int:
-    """As the contract says; how many done rows were deleted."""
-    values = {"now": now, "old": now - FORGET_AFTER_S, "limit": limit}
+    """As the contract says; how many done rows were deleted. Where there are more keys than a look reads, it looks
+    again, a transaction each time: else they would come faster than they go.
+    """
+    deleted, is_more = _expire(file, now, limit, limit)
+    for _ in range(MOST_LOOKS - 1):
+        if not is_more:
+            break
+        more, is_more = _expire(file, now, limit, limit - deleted)
+        deleted += more
+    return deleted
+
+
+def _expire(file: SqliteFile, now: float, limit: int, rows: int) -> tuple[int, bool]:
+    """(done rows that were deleted, up to ``rows``; whether there are more keys to look at)."""
+    values = {"now": now, "old": now - FORGET_AFTER_S, "limit": limit, "rows": rows}
     with file.read() as connection:
         stale = _look(connection, values)
     if stale.is_nothing():
-        return 0
+        return 0, False
     with file.write() as connection:
         if stale.has_moved:
             connection.execute(SET_LAST_LOOK, (stale.look_after,))
         connection.execute(FORGET_KEYS, {"ids": json.dumps(stale.keys), "now": now})
         connection.executemany(FORGET_START, stale.starts)
         connection.executemany(FORGET_WORKER, [(id, values["old"]) for id in stale.workers])
-        return connection.execute(EXPIRE, values).rowcount
+        return connection.execute(EXPIRE, values).rowcount, bool(stale.look_after)
 
 
 def _look(connection: sqlite3.Connection, values: dict[str, Any]) -> _Stale:
@@ -90,7 +105,7 @@ def _look(connection: sqlite3.Connection, values: dict[str, Any]) -> _Stale:
     look_after = keys[-1][0] if len(keys) == values["limit"] else ""
     return _Stale(
         jobs=bool(read(FIND_KEPT)),
-        keys=[id for id, is_free in keys if is_free],
+        keys=[id for id, is_forgotten in keys if is_forgotten],
         look_after=look_after,
         has_moved=look_after != after,
         starts=read(OLD_STARTS),

@@ -23,6 +23,11 @@ IS_FREE: Final = f"""
     )
 """
 
+#: Whether nobody can ask for it any more: a dead job that is brought back has its key again.
+IS_FORGOTTEN: Final = """
+    until <= :now AND NOT EXISTS (SELECT 1 FROM kqueue_jobs AS job WHERE job.id = kqueue_unique.job_id)
+"""
+
 #: Writes nothing where the key is taken. So the primary key decides, and a look before could add nothing to it.
 TAKE_KEY: Final = f"""
     INSERT INTO kqueue_unique (type, key, job_id, until) VALUES (:type, :key, :job_id, :until)

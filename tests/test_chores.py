@@ -58,6 +58,21 @@ def test_a_pause_is_looked_for_when_that_is_due_and_wakes_the_loops(home: Home) 
 
 def test_one_thread_does_it_while_others_go_on(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, go_on = threading.Event(), threading.Event()
+    home.chores.do_due()
+    home.clock.advance(LOOK_S)
+    monkeypatch.setattr(home.store, "paused", lambda: (inside.set(), go_on.wait(60), {})[2])
+    first = threading.Thread(target=home.chores.do_due)
+    first.start()
+    assert inside.wait(60)
+    home.chores.do_due()  # returns at once
+    go_on.set()
+    first.join(60)
+
+
+def test_what_is_paused_is_known_before_the_first_job(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes while another thread takes the first look waits for it."""
+    inside, go_on = threading.Event(), threading.Event()
+    home.store.pause("t", home.store.now())
     paused = home.store.paused
 
     def slow() -> dict[str, float]:
@@ -69,28 +84,34 @@ def test_one_thread_does_it_while_others_go_on(home: Home, monkeypatch: pytest.M
     first = threading.Thread(target=home.chores.do_due)
     first.start()
     assert inside.wait(60)
-    home.chores.do_due()  # returns at once
+    seen: list[frozenset[str]] = []
+    second = threading.Thread(target=lambda: (home.chores.do_due(), seen.append(home.chores.paused())))
+    second.start()
+    assert seen == []
     go_on.set()
     first.join(60)
+    second.join(60)
+    assert seen == [{"t"}]
 
 
-def test_a_store_that_is_down_is_asked_again_after_a_pause_and_told_of_once(
+def test_what_cannot_be_learned_is_raised_and_what_else_fails_is_told_of_once(
     home: Home, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    pauses: list[float | None] = []
-
-    def down() -> None:
+    def down() -> Any:
         raise StoreUnavailable("memory: is down")
 
-    monkeypatch.setattr(home.chores, "do_due", down)
-    for _ in range(4):
-        pauses.append(home.chores._try())
-    assert pauses == [1.0, 2.0, 4.0, 8.0]
+    with monkeypatch.context() as patch:
+        patch.setattr(home.store, "paused", down)
+        with pytest.raises(StoreUnavailable):
+            home.chores.do_due()
+    home.chores.do_due()
+    monkeypatch.setattr(home.store, "held_types", down)
+    for _ in range(3):
+        home.clock.advance(60)
+        home.chores.do_due()
     assert [record.getMessage() for record in caplog.records] == [
-        "no look at schedules, limits and pauses: memory: is down"
+        "limits are not looked after now: memory: is down"
     ]
-    monkeypatch.undo()
-    assert home.chores._try() is None
 
 
 def test_the_thread_is_there_while_any_loop_waits(home: Home) -> None:

@@ -97,6 +97,22 @@ def test_a_tick_that_is_noticed_within_a_minute_is_not_missed() -> None:
     assert of("*/20 * * * * *", missed="none").due(start, start + 50) == [start + 20, start + 40]
 
 
+@pytest.mark.parametrize(
+    ("expression", "now", "last"),
+    [
+        ("* * 1 * *", (2026, 5, 2, 18), (2026, 5, 1, 23, 59)),
+        ("* * * 1 * *", (2026, 5, 2, 3), (2026, 5, 1, 23, 59, 59)),
+    ],
+)
+def test_of_many_that_were_missed_in_a_burst_the_last_is_the_last(
+    expression: str, now: tuple[int, ...], last: tuple[int, ...]
+) -> None:
+    plan = of(expression)
+    [tick] = plan.due(at(2026, 4, 1), at(*now))
+    assert tick == at(*last)
+    assert plan.due(tick, at(*now)) == []
+
+
 def test_years_of_missed_ticks_cost_no_walk_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[float] = []
     ticks_after = Schedule.ticks_after

@@ -136,7 +136,7 @@ PLANS = {
     "admit: is any held": (sqlite_admit.HOLDS, ("t",), {"gate"}),
     "admit: gates of a type": (sqlite_admit.HELD_GATES, {"first": "t", "last": "t!"}, {"gate"}),
     "held_types": (sqlite_admit.HELD_TYPES, (), {"gate"}),
-    "expire": (sqlite_expire.EXPIRE, {"now": NOW, "limit": 9}, {"kept", "key"}),
+    "expire": (sqlite_expire.EXPIRE, {"now": NOW, "rows": 9}, {"kept", "key"}),
     "expire: is there any": (sqlite_expire.FIND_KEPT, {"now": NOW}, {"kept"}),
     "expire: look at keys": (sqlite_expire.LOOK_AT_KEYS, {"now": NOW, "after": "", "limit": 9}, {"id"}),
     "expire: forget keys": (sqlite_expire.FORGET_KEYS, {"now": NOW, "ids": "[]"}, {"id"}),

@@ -191,8 +191,11 @@ class Server:
     def _flush(self, client: "_Client") -> None:
         try:
             waits = client.send()
-        except (OSError, ValueError) as error:
-            self._logger.warning("a client of the keeper does not listen any more: %s", error)
+        except OSError:  # it has gone
+            self._part_with(client)
+            return
+        except ValueError as error:
+            self._logger.warning("a client of the keeper is sent away: %s", error)
             self._part_with(client)
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)

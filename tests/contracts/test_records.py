@@ -102,11 +102,13 @@ def test_workers_that_were_not_heard_of_for_a_day_are_forgotten(store):
     assert store.workers() == [fresh]
 
 
-def test_no_more_workers_are_forgotten_than_asked(store):
+def test_many_workers_are_forgotten_in_lots(store):
     for number in range(5):
         store.see_worker(worker(str(number)))
     store.expire(NOW + 2 * DAY_S, 3)
-    assert len(store.workers()) == 2
+    assert len(store.workers()) <= 2
+    store.expire(NOW + 2 * DAY_S, 3)
+    assert store.workers() == []
 
 
 # -- the overview ----------------------------------------------------------------------------------------

@@ -203,6 +203,27 @@ def test_expire_frees_nothing_that_is_taken(store):
     assert [is_free(store, now=NOW, unique_key=str(number)) for number in range(3)] == [False, False, True]
 
 
+def test_a_dead_job_that_is_brought_back_has_its_key_again_also_after_a_sweep(store):
+    first, second = keyed(), keyed()
+    add_unique(store, first, until=NOW + 60)
+    claim(store, first.id)
+    store.settle([Die(first.id, 1, "enough")], NOW)
+    store.expire(NOW + 100, 100)
+    store.revive([first.id], "mended", NOW + 100, None)
+    assert add_unique(store, second, now=NOW + 101) == first.id
+
+
+def test_keys_go_as_fast_as_they_come(store):
+    for number in range(30):
+        job = keyed(unique_key=str(number))
+        add_unique(store, job, until=NOW + 60)
+        claim(store, job.id)
+        store.settle([Delete(job.id, 1)], NOW)
+    for _ in range(3):  # sweeps, each of a lot that is much smaller
+        store.expire(NOW + 60, 4)
+    assert all(is_free(store, now=NOW, unique_key=str(number)) for number in range(30))
+
+
 # -- errors ----------------------------------------------------------------------------------------------
 
 

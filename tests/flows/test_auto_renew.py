@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from kqueue import Job, JobInHand, KQueue, LeaseLost
+from kqueue import Job, JobInHand, KQueue, KQueueError, LeaseLost, RetryPolicy
+from kqueue.keeper.client import Client
 from kqueue.keeper.messages import Forget, Hello, LetGo, Ready, Window, encode, request
 from kqueue.stores import open_store
 from kqueue.stores.memory import MemoryStore
@@ -541,3 +542,30 @@ def test_a_queue_that_does_not_use_it_starts_nothing(queue: KQueue) -> None:
     queue.run_jobs()
     assert set(keepers(os.getpid())) <= set(others)
     assert threading.active_count() <= threads + 1  # the store's own
+
+
+def test_where_no_keeper_can_be_had_the_job_goes_back_unrun_and_is_not_blamed(
+    queue: KQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object, window: object, leased_at: float) -> None:
+        raise KQueueError("no keeper of leases can be started: too many open files")
+
+    monkeypatch.setattr(Client, "hold", refuse)
+    seen: list[str] = []
+    queue.add_handler("t", lambda job: seen.append(job.id), auto_renew=True)
+    job_id = queue.add_job("t")
+    with pytest.raises(KQueueError, match="no keeper"):
+        queue.run_jobs()
+    [row] = queue.store.get([job_id])
+    assert (row.state, row.tries, row.crashes, row.lease_owner) == ("ready", 0, 0, None)
+    assert seen == []
+
+
+def test_a_delay_function_is_not_asked_before_a_run_has_failed(make_queue: MakeQueue) -> None:
+    asked: list[object] = []
+    queue = make_queue()
+    queue.options("t", retry=RetryPolicy(delay=lambda tries, error: asked.append(error) or 1.0))
+    queue.add_handler("t", lambda job: job.delete(), auto_renew=True, max_runtime=600)
+    queue.add_jobs("t", range(3))
+    assert queue.run_jobs().deleted == 3
+    assert asked == []

@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kqueue import JobInHand, KQueue
+from kqueue import AddFailed, JobInHand, KQueue
 from kqueue.clock import ManualClock
+from kqueue.store import Tick
 from kqueue.stores.memory import MemoryStore
 from kqueue.stores.sqlite import SqliteStore
 from tests.beanstalkd import Beanstalkd
@@ -132,16 +133,60 @@ def test_a_schedule_with_its_handler_in_one(timed, clock: ManualClock) -> None: 
     assert sorted(seen) == ["other", "tidy"]
 
 
-def test_a_store_that_fails_loses_no_tick(timed, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_schedule_that_cannot_be_added_loses_no_tick_and_holds_up_no_other_and_no_job(  # type: ignore[no-untyped-def]
+    timed, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = timed()
+    queue.add_cron("* * * * *", "refused")
     queue.add_cron("* * * * *", "tidy")
     ticks_of(queue)
-    clock.advance(60)
+    add_tick = queue.store.add_tick
+
+    def refuse(tick: Tick, rows: Any) -> bool:
+        if tick.schedule == "refused":
+            raise AddFailed("the disk is full", not_taken=[row.id for row in rows])
+        return bool(add_tick(tick, rows))
+
     with monkeypatch.context() as patch:
-        patch.setattr(queue.store, "add_tick", lambda tick, rows: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            ticks_of(queue)
-    assert ticks_of(queue) == [1]
+        patch.setattr(queue.store, "add_tick", refuse)
+        queue.add_job("tidy")
+        clock.advance(60)
+        assert len(ticks_of(queue)) == 2
+        assert ticks_of(queue) == []
+    clock.advance(60)
+    queue.run_jobs()
+    assert queue.counts("refused")["ready"] == 2
+
+
+def test_a_clock_that_was_ahead_silences_no_schedule(timed, clock: ManualClock, caplog: Any) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    clock.jump(365 * 86_400)
+    queue.add_cron("* * * * *", "tidy")
+    ticks_of(queue)
+    clock.jump(-365 * 86_400)
+    clock.advance(60)
+    assert ticks_of(queue) == []
+    assert "the clock was ahead: tidy begins again now" in caplog.text
+    clock.advance(60)
+    assert ticks_of(queue) == [2]
+
+
+def test_a_decorated_handler_that_is_refused_leaves_no_schedule() -> None:
+    queue = KQueue(store="memory:")
+    queue.add_handler("tidy", lambda job: None)
+    with pytest.raises(ValueError, match="type: tidy has a handler already"):
+
+        @queue.cron("* * * * *")
+        def tidy(job: JobInHand) -> None:
+            pass
+
+    assert queue._cron.jobs() == []
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", 5])
+def test_a_name_that_no_store_could_keep_is_refused(name: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="name: "):
+        KQueue(store="memory:").add_cron("* * * * *", "t", name=name)
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,7 @@ def test_a_worker_that_dies_gives_its_place_back_with_its_lease(
         ({"running_per_key": -1}, "running_per_key: at least 1, got -1"),
         ({"starts": 1.5}, "starts: expected an integer, at least 1, got 1.5"),
         ({"starts": 1, "period": 0}, "period: a finite number, at least 0.001, got 0"),
+        ({"starts": 1, "period": 86_401}, r"period: at most 86400 seconds \(a day\), got 86401"),
     ],
 )
 def test_bad_limits_are_refused_by_name(limits: dict[str, Any], said: str) -> None:

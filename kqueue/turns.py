@@ -11,7 +11,7 @@ from kqueue.batch import BOUND_S, Batch
 from kqueue.broker import Reservation, Subscription, Verdict
 from kqueue.crew import Crew
 from kqueue.ending import Ending
-from kqueue.errors import BrokerError, KQueueError, LeaseLost
+from kqueue.errors import BrokerError, KQueueError, LeaseLost, StoreError
 from kqueue.execution import execute
 from kqueue.following import Following
 from kqueue.handlers import Handler
@@ -140,7 +140,7 @@ class Turns:
         if not self._ending.is_here():
             return
         try:
-            if not isinstance(error, KQueueError):
+            if not isinstance(error, StoreError):
                 self.settle_leftovers()
             if not self._unsettled:
                 rows = self._store.held_by(owner)  # of a claim that was interrupted, or whose reply was lost

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from kqueue import Job, JobInHand, KQueue, LeaseLost
+from kqueue import Job, JobInHand, KQueue, KQueueError, LeaseLost
 from kqueue.keeper.messages import Forget, Hello, LetGo, Ready, Window, encode, request
 from kqueue.stores import open_store
 from kqueue.stores.memory import MemoryStore
@@ -512,6 +512,22 @@ def test_a_store_that_is_locked_for_a_while_costs_nothing_and_for_a_lease_the_jo
         queue.add_job("long", ttr=TTR)
         assert queue.run_jobs().deleted == 1
     assert seen == [False, False]
+
+
+def test_where_no_keeper_can_be_had_no_handler_starts_and_its_job_is_given_back(
+    sqlite_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(starter: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("kqueue.keeper.starting.Starter.connect", no_more)
+    queue, started = sqlite_house.queue, []
+    queue.add_handler("long", started.append, auto_renew=True)
+    job_id = queue.add_job("long")
+    with pytest.raises(KQueueError, match="no keeper of leases can be started: .*Too many open files"):
+        queue.run_jobs()
+    assert started == []
+    assert (sqlite_house.job(job_id).state, sqlite_house.job(job_id).tries) == ("ready", 0)
 
 
 # -- what it costs -------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ class Home:
         self.clock = ManualClock()
         self.store = MemoryStore(self.clock)
         self.queue = KQueue(store=self.store)
+        self.queue._gatekeeper._monotonic = self.clock.monotonic
+        self.queue._cron._monotonic = self.clock.monotonic
         self.wakes: list[None] = []
         self.chores = Chores(
             pauses=Pauses(self.store, self.clock.monotonic),

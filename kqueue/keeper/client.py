@@ -51,7 +51,7 @@ READ_BYTES = 2**16
 
 class Client:
     """A :class:`kqueue.lease.Keeper` in another process. Of one process, shared by its threads; see the module's
-    text. Nothing is started before the first :meth:`hold`.
+    text. Nothing is started before the first :meth:`prepare` or :meth:`hold`.
     """
 
     def __init__(self, starter: Starter, logger: logging.Logger) -> None:

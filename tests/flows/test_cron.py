@@ -137,7 +137,7 @@ def test_a_schedule_that_cannot_be_added_loses_no_tick_and_holds_up_no_other_and
     timed, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = timed()
-    queue.add_cron("* * * * *", "refused")
+    queue.add_cron("* * * * *", "refused", missed="all")
     queue.add_cron("* * * * *", "tidy")
     ticks_of(queue)
     add_tick = queue.store.add_tick

@@ -129,11 +129,11 @@ def test_after_the_time_limit_no_new_job_is_taken_and_the_rest_stays_ready(queue
     @queue.handler("slow")
     def slow(job: JobInHand) -> None:
         begun.set()
-        threading.Event().wait(0.15)
+        threading.Event().wait(0.6)
         job.delete()
 
     queue.add_jobs("slow", range(5))
-    report = queue.run_jobs(time_limit_ms=100)
+    report = queue.run_jobs(time_limit_ms=500)
     assert begun.is_set()
     assert report.count == 1
     assert queue.counts("slow")["ready"] == 4

@@ -7,6 +7,7 @@ others get their turn in between, and what was done before an error stays done.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kqueue import arguments
 from kqueue.doorbell import Doorbell
 from kqueue.job import Row, State
 from kqueue.store import JobStore
@@ -26,6 +27,16 @@ class Filter:
     #: Added not before, and before: seconds since 1970.
     added_since: float | None = None
     added_before: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ``TypeError`` or ``ValueError`` for what could match nothing by mistake."""
+        if self.type is not None:
+            arguments.job_type(self.type)
+        if self.containing is not None:
+            arguments.text("containing", self.containing)
+        for name, moment in (("added_since", self.added_since), ("added_before", self.added_before)):
+            if moment is not None:
+                arguments.number(name, moment, 0.0)
 
     def matches(self, row: Row) -> bool:
         """Whether this dead row is meant."""
@@ -62,15 +73,16 @@ class Graveyard:
                 left = None if left is None else left - len(found)
                 yield found
 
-    def retry(self, wanted: Filter, reason: str, limit: int | None = None) -> Iterator[int]:
-        """Bring them back, a lot at a time; yields how many each lot brought back."""
+    def retry(self, wanted: Filter, reason: str, limit: int | None = None) -> int:
+        """Bring them back, a lot at a time; returns how many."""
+        total = 0
         for lot in self.find(wanted, limit):
             now = self._store.now()
             revived = self._store.revive([row.id for row in lot], reason, now, self._doorbell.put_at(now, now))
             self._doorbell.ring(revived, now)
-            yield len(revived)
+            total += len(revived)
+        return total
 
-    def delete(self, wanted: Filter, limit: int | None = None) -> Iterator[int]:
-        """Delete them, a lot at a time, each right after it was read; yields how many each lot deleted."""
-        for lot in self.find(wanted, limit):
-            yield self._store.delete([row.id for row in lot])
+    def delete(self, wanted: Filter, limit: int | None = None) -> int:
+        """Delete them, a lot at a time, each right after it was read; returns how many."""
+        return sum(self._store.delete([row.id for row in lot]) for lot in self.find(wanted, limit))

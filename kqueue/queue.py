@@ -417,20 +417,22 @@ class KQueue:
         running: int | None = None,
         running_per_key: int | None = None,
         starts: int | None = None,
-        period: float = 1.0,
+        period: float | None = None,
     ) -> None:
         """Let at most so many jobs of ``type`` run, over all workers of the store that say the same.
 
         ``running``: at once. ``running_per_key``: at once, of those that were added with the same ``limit_key``.
-        ``starts``: in any ``period`` seconds (a day at most), counted when a worker claims a job. One that has no
-        place waits in the store as ``held``, and nobody looks at it until there is one; a worker that dies gives
-        its places back with its leases. Raises ``ValueError`` if the type has limits already.
+        ``starts``: in any ``period`` seconds (1 by default, a day at most), counted when a worker claims a job. One
+        that has no place waits in the store as ``held``, and nobody looks at it until there is one; a worker that
+        dies gives its places back with its leases. Raises ``ValueError`` if the type has limits already.
         """
         bounds = {"running": running, "running_per_key": running_per_key, "starts": starts}
         if all(bound is None for bound in bounds.values()):
             raise ValueError(f"limit: give at least one of {', '.join(bounds)}")
         checked = {name: None if one is None else arguments.whole(name, one, 1) for name, one in bounds.items()}
-        seconds = arguments.number("period", period, 0.001)
+        if starts is None and period is not None:
+            raise ValueError("period: only with starts")
+        seconds = arguments.number("period", 1.0 if period is None else period, 0.001)
         if seconds > LONGEST_PERIOD_S:
             raise ValueError(f"period: at most {LONGEST_PERIOD_S:g} seconds (a day), got {period!r}")
         self._gatekeeper.limit(Throttle(arguments.job_type(type), **checked, period=seconds))
@@ -655,10 +657,10 @@ class KQueue:
         self.open()
         return self._telling.counters.stats(self._store.overview(), self._store.now())
 
-    def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[int]:
+    def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
         """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared.
 
-        In lots of 100, each of them done when its number is yielded: so stop taking them, and the rest stays dead.
+        Returns how many. In lots of 100: what was done before an error stays done.
         """
         reason = reason_text(arguments.text("reason", reason))
         limit = None if limit is None else arguments.whole("limit", limit, 1)
@@ -670,8 +672,8 @@ class KQueue:
         self.open()
         return ([Job(row) for row in lot] for lot in self._graveyard.find(wanted, limit))
 
-    def delete_dead(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[int]:
-        """Delete dead jobs, those that ``wanted`` matches, ``limit`` in all; in lots as :meth:`retry_dead`."""
+    def delete_dead(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
+        """Delete dead jobs, those that ``wanted`` matches, ``limit`` in all, in lots; returns how many."""
         limit = None if limit is None else arguments.whole("limit", limit, 1)
         self.open()
         return self._graveyard.delete(wanted, limit)

@@ -90,7 +90,7 @@ def why(facts: Facts) -> list[Answer]:
         case State.DELAYED if facts.row.run_at > facts.now:
             return [_delayed(facts), *_paused(facts)]
         case _:
-            return list(_waiting(facts)) or [Answer(Cause.NOTHING, "nothing keeps it: a worker takes it next")]
+            return list(_waiting(facts)) or [_next(facts)]
 
 
 def _dead(facts: Facts) -> Answer:
@@ -135,9 +135,19 @@ def _held(facts: Facts) -> Answer:
     by_key = gate != row.type
     whose = f"limit key {row.limit_key!r} of its type" if by_key else "its type"
     numbers = "" if throttle is None else f" ({_numbers(throttle, by_key)})"
+    or_period = "" if by_key or (throttle is not None and throttle.starts is None) else ", or of a period,"
     return Answer(
         Cause.LIMIT,
-        f"the limit of {whose} is reached{numbers}: it waits for a place, and the run that ends gives one",
+        f"the limit of {whose} is reached{numbers}: it waits for a place, which the end of a run{or_period} gives",
+    )
+
+
+def _next(facts: Facts) -> Answer:
+    serving = sum(facts.row.type in worker.types for worker in facts.workers if is_alive(worker, facts.now))
+    return Answer(
+        Cause.NOTHING,
+        "nothing keeps it: it is next of its type, and the first loop that is free of the workers that serve it"
+        f" ({serving} alive) takes it, after what is more urgent",
     )
 
 

@@ -43,7 +43,10 @@ def about(row: Row, **facts: Any) -> dict[Cause, str]:
 
 
 def test_nothing_keeps_a_job_that_is_next() -> None:
-    assert about(job()) == {Cause.NOTHING: "nothing keeps it: a worker takes it next"}
+    workers = [worker("mail"), worker("mail"), worker("other"), worker("mail", seen=ALIVE_S + 1)]
+    said = about(job(), workers=workers)
+    assert list(said) == [Cause.NOTHING]
+    assert "(2 alive) takes it, after what is more urgent" in said[Cause.NOTHING]
 
 
 def test_dead() -> None:
@@ -90,8 +93,9 @@ def test_a_delay_that_is_over_counts_as_ready() -> None:
         (
             Throttle("mail", running=2, starts=10, period=60),
             "mail",
-            "of its type is reached (2 at once and 10 starts",
+            "(2 at once and 10 starts in 60 s): it waits for a place, which the end of a run, or of a period,",
         ),
+        (Throttle("mail", running=2), "mail", "(2 at once): it waits for a place, which the end of a run gives"),
         (Throttle("mail", running_per_key=1), "mail k", "limit key 'k' of its type is reached (1 at once for each"),
         (None, "mail", "the limit of its type is reached: it waits for a place"),
     ],

@@ -1,7 +1,7 @@
 """``kqueue retry`` and ``kqueue delete``: decide what becomes of jobs, by ids or, of the dead, by a filter."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -84,7 +84,7 @@ class _Act(NamedTuple):
     done: str
     refused: str
     one: Callable[[KQueue, str], bool]
-    many: Callable[[KQueue, Filter, int | None], Iterator[int]]
+    many: Callable[[KQueue, Filter, int | None], int]
     #: Whether it asks for jobs that are named, too.
     asks_for_ids: bool
 
@@ -146,7 +146,7 @@ def _carry_out(act: _Act, store: str | None, broker: str | None, choice: _Choice
         if choice.by_filter:
             if asks and not _agreed_to_filter(queue, act, choice):
                 return _say(act, 0, [], as_json) or SOME_FAILED
-            return _say(act, sum(act.many(queue, choice.wanted, choice.limit)), [], as_json)
+            return _say(act, act.many(queue, choice.wanted, choice.limit), [], as_json)
         jobs = _known(queue, choice.ids)  # refuses a malformed id before the first job is touched
         if asks and jobs and not _agreed(act, jobs, "this job" if len(jobs) == 1 else f"these {len(jobs)} jobs"):
             return _say(act, 0, [], as_json) or SOME_FAILED

@@ -194,10 +194,10 @@ class Family:
         return [now - at for at in alive_at]
 
     def _alive_at(self, child: ChildProcess, now: float) -> float:
-        """Who keeps the interpreter's lock keeps the whole process silent; it gets on while its lease holds."""
+        """Who keeps the interpreter's lock keeps the whole process silent: then a lease is its sign of life."""
         if child.tail is None or now - child.heard_at < SILENT_S:
             return child.alive_at
-        return max(child.alive_at, self._leases.held_at(child.tail))
+        return max(child.alive_at, self._leases.held_at(child.tail, child.heard_at))
 
 
 def told(status: int) -> str:

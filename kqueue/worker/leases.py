@@ -40,6 +40,7 @@ def end(queue: KQueue, tail: str) -> int:
     The sweep takes the jobs then as if their time had come: it blames them for the death by its own rules.
     """
     store = queue.store
+    forget(queue, tail)
     rows = held_by(queue, tail)
     now = store.now()
     # One whose lease is over is the sweep's. Were it renewed after a sweep, the next would blame it once more.
@@ -52,6 +53,7 @@ def end(queue: KQueue, tail: str) -> int:
 def give_back(queue: KQueue, tail: str) -> int:
     """Give back, at no cost of a try, what a child held whose time was over; returns how many."""
     store = queue.store
+    forget(queue, tail)
     rows = held_by(queue, tail)
     for start in range(0, len(rows), BATCH):
         now = store.now()
@@ -59,6 +61,13 @@ def give_back(queue: KQueue, tail: str) -> int:
             [Unget(row.id, row.fence, now, None, None, started=False) for row in rows[start : start + BATCH]], now
         )
     return _swept(queue, len(rows))
+
+
+def forget(queue: KQueue, tail: str) -> None:
+    """Let nobody count on a child that is gone: it serves no type any more."""
+    for worker in queue.store.workers():
+        if worker.id.endswith(tail):
+            queue.store.forget_worker(worker.id)
 
 
 def _swept(queue: KQueue, rows: int) -> int:
@@ -75,7 +84,7 @@ class Leases:
         self._logger = logger
         self._tasks: queues.SimpleQueue[Callable[[], None] | None] = queues.SimpleQueue()
         self._ending = threading.Event()
-        #: When a child's lease was last seen to hold, by its tail; in monotonic seconds.
+        #: Until when a lease shows that a child got on, by its tail; in monotonic seconds.
         self._held_at: dict[str, float] = {}
         self._asked: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="kqueue-leases", daemon=True)
@@ -89,11 +98,15 @@ class Leases:
         """See :func:`give_back`. Tried again until the store takes it."""
         self._tasks.put(lambda: self._say(pid, "given back", give_back(self._queue, tail)))
 
-    def held_at(self, tail: str) -> float:
-        """When a lease of this child was last seen to hold, in monotonic seconds. It is looked up again, soon."""
+    def held_at(self, tail: str, heard_at: float) -> float:
+        """Until when a lease of this child shows that it gets on, in monotonic seconds. It is looked up again.
+
+        ``heard_at`` is the child's last word. A lease that it took holds for one TTR; it is no evidence after that,
+        since the keeper renews leases for a child that hangs, too.
+        """
         if tail not in self._asked:
             self._asked.add(tail)
-            self._tasks.put(lambda: self._look(tail))
+            self._tasks.put(lambda: self._look(tail, heard_at))
         return self._held_at.get(tail, -math.inf)
 
     def finish(self, seconds: float) -> None:
@@ -102,12 +115,13 @@ class Leases:
         self._tasks.put(None)
         self._thread.join(seconds)
 
-    def _look(self, tail: str) -> None:
+    def _look(self, tail: str, heard_at: float) -> None:
         self._asked.discard(tail)
         with suppress(KQueueError):  # then it is not known, and looked up again
             now = self._queue.store.now()
-            if any((row.lease_until or 0.0) > now for row in held_by(self._queue, tail)):
-                self._held_at[tail] = time.monotonic()
+            held = [row.ttr for row in held_by(self._queue, tail) if (row.lease_until or 0.0) > now]
+            if held:
+                self._held_at[tail] = min(time.monotonic(), heard_at + max(held))
 
     def _say(self, pid: int, what: str, rows: int) -> None:
         if rows:

@@ -85,8 +85,8 @@ def test_a_worker_is_alive_if_all_get_on() -> None:
 
 def test_the_file_is_replaced_as_a_whole_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "health"
-    path.write_text("of an earlier worker")
     file = HealthFile(str(path))
+    file.write({"time": 1.0, "pid": 1, "jobs": 0, "children": []})  # of a worker that was killed
     file.prepare()
     assert list(tmp_path.iterdir()) == []
     file.write({"jobs": 1})
@@ -99,15 +99,17 @@ def test_the_file_is_replaced_as_a_whole_and_removed_at_the_end(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("path", ["missing/health", "a folder", "a file/health", "a pipe"])
+@pytest.mark.parametrize("path", ["missing/health", "a folder", "a file/health", "a pipe", "notes"])
 def test_a_file_that_cannot_be_written_is_said_before_any_work(works: Works, path: str) -> None:
     (works.folder / "a folder").mkdir()
     (works.folder / "a file").touch()
     os.mkfifo(works.folder / "a pipe")
+    (works.folder / "notes").write_text("of somebody else")
     works.add("quick")
     line = works.refused("--health-file", path)
     assert line.startswith(f"kqueue: --health-file: {works.folder / path} ")
     assert not works.runs()
+    assert (works.folder / "notes").read_text() == "of somebody else"
     assert stat.S_ISFIFO((works.folder / "a pipe").stat().st_mode)
 
 
@@ -182,6 +184,21 @@ def test_the_file_grows_old_when_a_handler_hangs_past_its_lease(works: Works) ->
         works.let_go()
         await_true(lambda: path.stat().st_mtime_ns > stale)
         assert worker.stop() == 0
+
+
+def test_the_file_grows_old_when_a_silent_process_only_has_its_lease_renewed(works: Works) -> None:
+    """The keeper renews for a handler that keeps the interpreter's lock and hangs: that is no sign of life."""
+    path = works.folder / "health"
+    (id,) = works.add("hold the lock", type="renewed", ttr=2)
+    with works.worker("--health-file", "health", "--grace", "0", patch=f"{TICKING}\nf.GIVE_UP_S = 0.1") as worker:
+        works.await_begun(id)
+        await_true(lambda: health(path) is not None)
+        grows_old(works)
+        job = works.queue.get_job(id)
+        assert job is not None
+        assert job.state == "running"
+        assert job.fence == 1
+        assert worker.stop() == 1
 
 
 @pytest.mark.parametrize("what", ["wait", "hold the lock"])

@@ -37,6 +37,7 @@ hoard = []
 
 
 @memory.handler("t")
+@queue.handler("renewed", delete_on_success=True, auto_renew=True)
 @queue.handler("t", delete_on_success=True)
 def handle(job):
     ledger.write("begin", id=job.id, fence=job.fence, tries=job.tries, pid=os.getpid(), do=job.payload)
@@ -135,8 +136,8 @@ class Works:
 
     # -- jobs --------------------------------------------------------------------------------------------
 
-    def add(self, *payloads: object, ttr: float = TTR_S, **options: Any) -> list[str]:
-        return self.queue.add_jobs("t", payloads, ttr=ttr, **options)
+    def add(self, *payloads: object, type: str = "t", ttr: float = TTR_S, **options: Any) -> list[str]:
+        return self.queue.add_jobs(type, payloads, ttr=ttr, **options)
 
     def await_empty(self) -> None:
         await_true(lambda: not sum(self.queue.counts().values()))

@@ -46,7 +46,7 @@ class Counts:
         return self.let_in
 
     def waiting(self, gate):
-        for place in self.line:
+        for place in self.line if gate == "t" else ():
             self.asked.append(("read", place))
             yield place
 
@@ -111,6 +111,12 @@ def test_who_has_gone_from_a_line_is_in_nobodys_way():
     gates = Gates([Throttle("t", running=9)], counts)
     assert [gates.stop(candidate(at, gate="t")) for at in (2, 1)] == [None, None]
     assert gates.stop(candidate(3)) is None
+
+
+def test_who_goes_on_to_another_gate_is_in_nobodys_way_either():
+    gates = Gates([Throttle("t", running=9, running_per_key=0)], Counts(waiting=[(9, 1)]))
+    assert gates.stop(candidate(1, gate="t", key="k")) == "t k"
+    assert gates.stop(candidate(2)) is None
 
 
 def test_who_was_stopped_stands_in_the_line():

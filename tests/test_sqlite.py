@@ -700,6 +700,17 @@ def test_an_add_whose_file_goes_just_before_its_commit_is_not_acknowledged(store
     assert store.counts()["ready"] == 0
 
 
+def test_a_place_that_was_given_between_the_look_and_the_lock_is_not_given_again(store, path):
+    one, other = Throttle("t", running=1), SqliteStore(path)
+    store.add([row(1), row(2), row(3)])
+    taken = store.claim(Selection(("t",), None, (one,)), Limits(jobs=9, job_s={"t": 0.0}), "w", NOW, False)
+    store.settle([Delete(taken.rows[0].id, 1)], NOW)
+    before(store, "BEGIN IMMEDIATE", lambda: other.admit(one, None, NOW, NOW, 9))
+    assert store.admit(one, None, NOW, NOW, 9).dues == []
+    assert [found.state for found in store.get([row(2).id, row(3).id])] == ["ready", "held"]
+    other.close()
+
+
 # -- the schema's version --------------------------------------------------------------------------------
 
 NEXT = (*sqlite_schema.STEPS, ("ALTER TABLE kqueue_jobs ADD COLUMN colour TEXT",))

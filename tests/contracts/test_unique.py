@@ -190,6 +190,15 @@ def test_purge_frees_the_keys_of_its_type_that_no_job_has_any_more(store):
     assert not is_free(store, type="x")
 
 
+def test_a_purge_frees_the_keys_of_the_jobs_that_it_deletes(store):
+    jobs = [keyed(unique_key=str(number)) for number in range(3)]
+    for job in jobs:
+        add_unique(store, job, until=NOW + 60)
+    assert store.purge("t", 2) == 2
+    left = ids(store.get(ids(jobs)))
+    assert [is_free(store, unique_key=job.unique_key) for job in jobs] == [job.id not in left for job in jobs]
+
+
 def test_expire_frees_nothing_that_is_taken(store):
     jobs = [keyed(unique_key=str(number)) for number in range(3)]
     for job in jobs:

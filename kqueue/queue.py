@@ -465,17 +465,34 @@ class KQueue:
         self._cron.add(CronJob(order.type if name is None else arguments.key("name", name), plan, order))
 
     def cron(
-        self, expression: str, *, type: str | None = None, delete_on_success: bool = False, **options: Any
+        self,
+        expression: str,
+        *,
+        type: str | None = None,
+        delete_on_success: bool = False,
+        retry: RetryPolicy | None = None,
+        auto_renew: bool = False,
+        max_runtime: float | None = None,
+        concurrency: int = 1,
+        **options: Any,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_cron` and :meth:`add_handler` as one decorator. The type is the function's name by default;
-        ``options`` are those of :meth:`add_cron`.
+        ``options`` are the others of :meth:`add_cron`.
         """
 
         def register(function: HandlerFunction) -> HandlerFunction:
             job_type = function.__name__ if type is None else type
             self._handlers.refuse_second(arguments.job_type(job_type))
             self.add_cron(expression, job_type, **options)
-            self.add_handler(job_type, function, delete_on_success=delete_on_success)
+            self.add_handler(
+                job_type,
+                function,
+                delete_on_success=delete_on_success,
+                retry=retry,
+                auto_renew=auto_renew,
+                max_runtime=max_runtime,
+                concurrency=concurrency,
+            )
             return function
 
         return register

@@ -1,10 +1,12 @@
 """What a worker does for coroutines, for handlers whose leases follow them, for schedules, pauses and limits."""
 
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
+from tests.torture.ledger import read
 from tests.tubes import await_true
 from tests.worker.works import Works
 
@@ -118,10 +120,24 @@ def test_a_worker_adds_what_its_schedules_say_is_listed_and_heeds_a_pause(works:
         await_true(lambda: len(works.ledger("tick")) >= 2)
         await_true(lambda: len(works.queue.workers()) == 2)
         assert {one.pid for one in works.queue.workers()} == set(worker.children())
-        assert works.queue.workers()[0].types == ("forever", "t", "tick", "together")
+        assert works.queue.workers()[0].types == ("forever", "limited", "renewed", "t", "tick", "together")
         works.queue.pause("tick")
         await_true(lambda: works.queue.counts("tick")["ready"] >= 2)
         assert worker.stop() == 0
     ticks = [one["at"] for one in works.ledger("tick")]
     assert len(set(ticks)) == len(ticks)
     assert works.queue.workers() == []
+
+
+def test_a_limit_holds_over_all_processes_of_two_workers(works: Works) -> None:
+    ids = works.add(*["work"] * 60, type="limited")
+    options = ("--processes", "2", "--threads", "2")
+    with works.worker(*options) as one, works.worker(*options) as other:
+        works.await_empty()
+        assert (one.stop(), other.stop()) == (0, 0)
+    # The ledger is in the order in which all processes wrote, and "end" is written while the place is still held.
+    records = [record for record in read(works.folder) if record["what"] in ("begin", "end")]
+    at_once = list(accumulate(1 if record["what"] == "begin" else -1 for record in records))
+    assert max(at_once) == 2
+    assert sorted(record["id"] for record in records if record["what"] == "end") == sorted(ids)
+    assert len({record["pid"] for record in records}) > 1

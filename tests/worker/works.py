@@ -38,6 +38,7 @@ hoard = []
 
 @memory.handler("t")
 @queue.handler("renewed", delete_on_success=True, auto_renew=True)
+@queue.handler("limited", delete_on_success=True)
 @queue.handler("t", delete_on_success=True)
 def handle(job):
     ledger.write("begin", id=job.id, fence=job.fence, tries=job.tries, pid=os.getpid(), do=job.payload)
@@ -62,6 +63,7 @@ def handle(job):
     ledger.write("end", id=job.id, fence=job.fence, pid=os.getpid())
 
 
+queue.limit("limited", running=2)
 if Path("broken").exists():
     raise RuntimeError("no way to start")
 if Path("broken in children").exists() and "child" in sys.argv[0]:

@@ -1,0 +1,44 @@
+"""What ``docs/operating.rst`` shows at the shell is run as it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.pages.blocks import blocks, page
+
+TEXT = page("operating")
+SHOWN_ID = "1k87r7oaq0000t67n00qh5utqt3n"
+
+
+def said(command: str, folder: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KQUEUE_")}
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
+        "KQUEUE_STORE": "sqlite:///jobs.db",
+        "COLUMNS": "200",
+    }
+    done = subprocess.run(
+        command, check=False, shell=True, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    return done.stdout.replace(str(folder) + "/", "") + done.stderr
+
+
+def without_times(text: str) -> str:
+    """As what was said, whenever and on whatever machine."""
+    return re.sub(r"(for|in) [\d.]+ s\b", r"\1 1 s", text)
+
+
+def test_the_dialogue_goes_as_it_is_said(tmp_path: Path) -> None:
+    [app] = [code for code in blocks(TEXT, "python") if "@queue.handler" in code]
+    (tmp_path / "app.py").write_text(app)
+    parts = re.split(r"^\$ (.*)\n", "".join(blocks(TEXT, "console")), flags=re.MULTILINE)[1:]
+    assert len(parts) > 20
+    job_id = SHOWN_ID
+    for command, expected in zip(parts[::2], parts[1::2], strict=True):
+        answer = said(command.replace(SHOWN_ID, job_id), tmp_path)
+        if command.startswith("kqueue add"):
+            job_id = answer.strip()
+        shown = answer.replace(job_id, SHOWN_ID)
+        assert without_times(shown).rstrip() == without_times(expected).rstrip(), command

@@ -127,7 +127,7 @@ async def coroutine(failures: int, error: BaseException | None) -> float:
             lambda: RetryPolicy(delay=lambda failures: 1),
             "delay: the function is called with the number of failed runs",
         ),
-        (lambda: RetryPolicy(delay=coroutine), "delay: a coroutine"),
+        (lambda: RetryPolicy(delay=coroutine), "delay: an async def does nothing"),
         (
             lambda: RetryPolicy(final=[ValueError, "OSError"]),
             "final: expected classes of exceptions, got 'OSError'",

@@ -320,6 +320,7 @@ def look(house: House) -> None:
     store.find_due(store.now(), 1)
     store.find_abandoned(store.now(), 1)
     queue.broker.depths(TYPES)
+    queue.broker.warnings(TYPES)
 
 
 # -- limits, unique keys, ticks, records -----------------------------------------------------------------

@@ -7,10 +7,10 @@ from kqueue.store import Due, Head
 def recovery(alone: bool, crashes: int, max_crashes: int) -> tuple[State, str]:
     """(state, reason) after a lease ran out. A death among others proves nothing about any one job."""
     if not alone:
-        return State.READY, "its lease ran out"
+        return State.READY, "its worker died, or its lease ran out"
     if crashes + 1 < max_crashes:
-        return State.READY, "its lease ran out while it ran alone"
-    return State.DEAD, f"its lease ran out while it ran alone, {crashes + 1} times"
+        return State.READY, "its worker died, or its lease ran out, while it ran alone"
+    return State.DEAD, f"its worker died, or its lease ran out, while it ran alone, {crashes + 1} times"
 
 
 def dated(head: Head | None, now: float, grace: float) -> Head | None:

@@ -207,7 +207,7 @@ def test_an_old_server_is_told_from_a_broken_one(fake_server):
 def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypatch):
     """Nobody would read the reply that is still to come, and the next command would get it."""
     server = fake_server(STATS, b"", b"", hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.05")
+    broker = open_broker(server.url + "?timeout=1")
     broker.open(PREFIX)
     read = connection_module.Connection._read
 

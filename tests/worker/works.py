@@ -60,6 +60,8 @@ def handle(job):
             hoard.append(bytearray(os.urandom(2**20)) * 150)
         case "work":
             time.sleep(0.002)
+        case "doze":
+            time.sleep(0.05)
     ledger.write("end", id=job.id, fence=job.fence, pid=os.getpid())
 
 

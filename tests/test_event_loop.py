@@ -60,7 +60,7 @@ def test_an_interrupt_of_a_task_first_ends_the_handler_that_started_it() -> None
     loop.close()
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_inside_a_running_loop_nothing_is_awaited() -> None:
     loop = RunLoop()
 

@@ -276,7 +276,8 @@ def test_the_server_does_what_a_killed_client_has_sent_to_its_end(
     store: MongoStore, mongod: Mongod, mongo_database: str, jobs: Any
 ):
     rows = add(store, 3)
-    with mongod.client() as client, failing(mongod, "update", blockConnection=True, blockTimeMS=500):
+    # So long that a busy machine sees it run.
+    with mongod.client() as client, failing(mongod, "update", blockConnection=True, blockTimeMS=3000):
         pid = os.fork()
         if pid == 0:
             with suppress(BaseException):

@@ -27,6 +27,11 @@ def hog(job: JobInHand, seconds: float) -> None:
     LOCKING.usleep(int(seconds * 1e6))
 
 
+def hog_until_told(job: JobInHand, seconds: float) -> None:
+    """As ``hog``, until the test closes the standard input, however long a busy machine takes to get there."""
+    LOCKING.read(0, ctypes.create_string_buffer(1), 1)
+
+
 def sleep(job: JobInHand, seconds: float) -> None:
     time.sleep(seconds)
 
@@ -49,6 +54,7 @@ def hog_if_told(job: JobInHand, seconds: float) -> None:
 
 WAYS: dict[str, Callable[[JobInHand, float], None]] = {
     "hog": hog,
+    "hog until told": hog_until_told,
     "sleep": sleep,
     "fork": fork,
     "hog if told": hog_if_told,

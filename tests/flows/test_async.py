@@ -220,7 +220,7 @@ def test_inside_a_running_event_loop_coroutines_are_refused_before_work_starts_a
     assert asyncio.run(main()) == 3
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_inside_a_running_event_loop_plain_functions_run_but_what_they_return_is_not_awaited(queue: KQueue) -> None:
     queue.add_handler("t", lambda job: job.delete())
     queue.add_handler("u", returning)

@@ -55,6 +55,7 @@ class Worker:
             [sys.executable, "-m", "tests.flows.long_worker", json.dumps(told)],
             cwd=ROOT,
             pass_fds=[] if keeper is None else [keeper],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -82,6 +83,11 @@ class Worker:
             self.lines.append(self._said.get())
         return [line[1:] for line in self.lines if line[0] == word]
 
+    def tell(self) -> None:
+        """Let a handler go on that hogs until told."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -98,6 +104,7 @@ class Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self.tell()
 
 
 def keepers(pid: int) -> list[Path]:
@@ -176,11 +183,12 @@ def test_without_auto_renew_another_worker_takes_it(sqlite_house: House) -> None
     """The control: what the test above shows is the keeper's doing."""
     house = sqlite_house
     house.queue.add_job("long", "a", ttr=TTR)
-    hogs = house.start("hog", HOGS_S)
+    hogs = house.start("hog until told", 0)
     assert hogs.await_word("start") == ["a", "1"]
     waits = house.start("sleep", 0)
     assert waits.await_word("start") == ["a", "2"]
     waits.await_word("end")
+    hogs.tell()
     hogs.await_word("late")
 
 

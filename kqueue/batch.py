@@ -24,7 +24,7 @@ from kqueue.lease import Grip
 from kqueue.lookout import Lookout
 from kqueue.retry import RetryPolicy
 from kqueue.settling import Desk, Settling
-from kqueue.store import Delete, Finish, Held, Settlement, Unget
+from kqueue.store import Delete, Finish, Held, Settlement
 
 #: Seconds from a window's start after which its unstarted jobs are given back: twice the work it should hold.
 BOUND_S = 0.100
@@ -145,7 +145,7 @@ class Batch:
         with self._lock:
             row = self._running
             if row is not None and self._settlement is None:
-                self._settlement = Unget(row.id, row.fence, run_at, None, put_at, started=True)
+                self._settlement = endings.unfinished(row, run_at, put_at)
                 self._settling.add(row, self._settlement)
             self._give_back_unstarted(run_at, put_at)
         self.settle()

@@ -16,12 +16,17 @@ def again(reason: object, delay: object) -> Wish:
 def back(priority: Priority | str | int | None, delay: object) -> Wish:
     """Back by its handler, at no try. Raises ``ValueError`` or ``TypeError``."""
     level = None if priority is None else arguments.priority(priority)
-    return Wish(Outcome.UNGOT, seconds=arguments.number("delay", delay, 0), priority=level)
+    return Wish(Outcome.UNGOT, "given back by its handler", arguments.number("delay", delay, 0), priority=level)
 
 
 def unstarted(row: Row, run_at: float, put_at: float | None) -> Unget:
     """Back before its handler was called."""
     return Unget(row.id, row.fence, run_at, None, put_at, started=False)
+
+
+def unfinished(row: Row, run_at: float, put_at: float | None) -> Unget:
+    """Back although its handler goes on, in a process that is about to end."""
+    return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason="its worker was stopped meanwhile")
 
 
 def check_repeated(row: Row, is_running: bool, before: Settlement | None, wanted: Settlement) -> None:

@@ -88,6 +88,7 @@ class GivenBack(Event):
     try_: int
     fence: int
     seconds: float
+    reason: str | None
     run_at: float
 
 

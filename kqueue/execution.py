@@ -47,7 +47,7 @@ class Wish(NamedTuple):
     """How a run is to end."""
 
     outcome: Outcome
-    #: Of what is retried or dead. Of what is given back it is only logged.
+    #: Why the job did not end well.
     reason: str | None = None
     #: Until it runs again; None: as the retry policy says.
     seconds: float | None = None
@@ -60,7 +60,7 @@ class Wish(NamedTuple):
 DELETED = Wish(Outcome.DELETED)
 #: Of a job whose handler returned and settled nothing.
 NOT_DELETED = Wish(Outcome.RETRIED, "not deleted")
-UNRUN = Wish(Outcome.UNGOT, seconds=0.0)
+UNRUN = Wish(Outcome.UNGOT, "its run was interrupted", seconds=0.0)
 OF_WORD = {
     Result.OK: DELETED,
     Result.FAILED: Wish(Outcome.DEAD, "the handler returned FAILED"),
@@ -157,7 +157,8 @@ def wish_of_raised(error: BaseException, policy: RetryPolicy) -> Wish:
 def wish_of_snooze(snooze: Snooze) -> Wish:
     """For as long as it says. A subclass of the user's may say nothing, or nonsense: then it is retried."""
     try:
-        return Wish(Outcome.UNGOT, seconds=arguments.number("seconds", getattr(snooze, "seconds", None), 0))
+        seconds = arguments.number("seconds", getattr(snooze, "seconds", None), 0)
+        return Wish(Outcome.UNGOT, f"snoozed for {seconds:g} s", seconds)
     except (ValueError, TypeError) as error:
         return Wish(Outcome.RETRIED, describe(error))
 

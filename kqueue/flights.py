@@ -25,7 +25,7 @@ from kqueue.flight import Flight
 from kqueue.job import Row, State
 from kqueue.quarantine import SOLITUDE_S
 from kqueue.settling import Desk, Settling
-from kqueue.store import Delete, Finish, Settlement
+from kqueue.store import Delete, Finish, Settlement, Unget
 from kqueue.window import suspect_jobs
 
 #: A job with less than this part of its lease left is not started.
@@ -185,7 +185,8 @@ class Flights:
         if self.is_here():
             self.give_back()
             with self._lock:
-                self._give_back((one for one in self._air if one.settlement is None), 0.0, started=True)
+                flying = (one for one in self._air if one.settlement is None)
+                self._give_back(flying, 0.0, endings.unfinished)
             self.settle()
 
     def lease_left(self, now: float) -> float | None:
@@ -367,12 +368,17 @@ class Flights:
 
     # -- within ------------------------------------------------------------------------------------------
 
-    def _give_back(self, flights: Iterable[Flight], delay: float, *, started: bool = False) -> None:
+    def _give_back(
+        self,
+        flights: Iterable[Flight],
+        delay: float,
+        ending: Callable[[Row, float, float | None], Unget] = endings.unstarted,
+    ) -> None:
         """Under the lock."""
         now = self.now()
         put_at = self._desk.doorbell.put_at(now + delay, now)
         for one in flights:
-            one.settlement = endings.unstarted(one.row, now + delay, put_at)._replace(started=started)
+            one.settlement = ending(one.row, now + delay, put_at)
             self._settling.add(one.row, one.settlement)
 
     def _is_holding(self) -> bool:

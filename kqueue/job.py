@@ -72,7 +72,7 @@ class Row(NamedTuple):
     lease_owner: str | None = None
     #: None when not running.
     lease_until: float | None = None
-    #: Why it was last retried, given up or recovered.
+    #: Why it was last retried, given back, given up or recovered.
     reason: str | None = None
     #: What it waits for while it is held; once it is ready, what it was admitted by; while it runs, the type if
     #: that has limits. None otherwise.
@@ -155,7 +155,7 @@ class Job:
 
     @property
     def reason(self) -> str | None:
-        """Why it was last retried, given up or recovered; None if never."""
+        """Why it was last retried, given back, given up or recovered; None if never."""
         return self._row.reason
 
     @property

@@ -63,9 +63,9 @@ class Desk:
         reason = reason_text(wish.reason or "")
         if wish.outcome is Outcome.UNGOT:
             run_at, put_at = self._again(row, wish, now)
-            if reason:
+            if wish.error is not None:
                 self.telling.log(logging.INFO, row, "given back: %s", reason)
-            return Unget(row.id, row.fence, run_at, wish.priority, put_at, started=True)
+            return Unget(row.id, row.fence, run_at, wish.priority, put_at, started=True, reason=reason)
         if wish.outcome is Outcome.DEAD or self.options.of(row.type).retry.is_used_up(row.failures + 1):
             return Die(row.id, row.fence, reason)
         run_at, put_at = self._again(row, wish, now)

@@ -97,6 +97,8 @@ class Unget(NamedTuple):
     priority: int | None
     put_at: float | None
     started: bool
+    #: Why, if there is more to say than before; None keeps the job's own.
+    reason: str | None = None
 
 
 class Die(NamedTuple):

@@ -200,7 +200,7 @@ def _event(row: Row, settlement: Settlement, written: Written, seconds: float) -
         case Die():
             return Died(*run, settlement.reason)
         case Unget():
-            return GivenBack(*run, settlement.run_at)
+            return GivenBack(*run, settlement.reason, settlement.run_at)
     return Finished(*run)
 
 

@@ -88,8 +88,9 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
             fields |= {"reason": text(reason)} | NO_DEATHS
             return UpdateMany(where, _run_ended(fields, now, text(reason), one_more="failures"))
-        case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started):
+        case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started, reason=reason):
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
+            fields |= {} if reason is None else {"reason": text(reason)}
             fields |= {} if priority is None else {"priority": int(priority)}
             fields |= NO_DEATHS if started else {}
             return UpdateMany(where, {"$set": fields, "$inc": {"tries": -1}, "$unset": {"gate": ""}})

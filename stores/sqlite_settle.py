@@ -44,9 +44,10 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
                 reason = text_of(reason)
                 retry = (waiting(run_at, now), run_at, put_at, reason, run_of(now, reason), id, fence)
                 others.setdefault(sql.SETTLE_RETRY, []).append(retry)
-            case Unget(id, fence, run_at, priority, put_at, started):
+            case Unget(id, fence, run_at, priority, put_at, started, reason):
                 keep = 0 if started else 1
-                unget = (waiting(run_at, now), run_at, put_at, priority, keep, keep, id, fence)
+                said = None if reason is None else text_of(reason)
+                unget = (waiting(run_at, now), run_at, put_at, priority, said, keep, keep, id, fence)
                 others.setdefault(sql.SETTLE_UNGET, []).append(unget)
             case Die(id, fence, reason):
                 reason = text_of(reason)

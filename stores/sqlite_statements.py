@@ -117,6 +117,7 @@ SETTLE_FINISH: Final = f"""
 SETTLE_UNGET: Final = f"""
     UPDATE kqueue_jobs SET
         state = ?, run_at = ?, put_at = ?, priority = coalesce(?, priority), tries = tries - 1,
+        reason = coalesce(?, reason),
         crashes = crashes * ?, suspicion = suspicion * ?, {_IDLE}
     WHERE {_IN_HAND}
 """

@@ -62,7 +62,7 @@ def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
             return back._replace(state=waiting(run_at, now), run_at=run_at, put_at=put_at)
         case Die(reason=reason):
             return _failed(row, idle, now, reason)._replace(state=State.DEAD, put_at=None)
-        case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started):
+        case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started, reason=reason):
             back = _cleared(idle) if started else idle
             return back._replace(
                 state=waiting(run_at, now),
@@ -70,6 +70,7 @@ def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
                 put_at=put_at,
                 priority=row.priority if priority is None else priority,
                 tries=row.tries - 1,
+                reason=row.reason if reason is None else reason,
             )
 
 

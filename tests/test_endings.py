@@ -18,9 +18,11 @@ RETRY = Retry("a", 3, 0, "why", None)
 def test_what_a_handler_wishes() -> None:
     assert endings.again("why", None) == Wish(Outcome.RETRIED, "why")
     assert endings.again("why", 5) == Wish(Outcome.RETRIED, "why", 5.0)
-    assert endings.back(None, 0) == Wish(Outcome.UNGOT, seconds=0.0)
-    assert endings.back("low", 61) == Wish(Outcome.UNGOT, seconds=61.0, priority=Priority.LOW)
+    assert endings.back(None, 0) == Wish(Outcome.UNGOT, "given back by its handler", 0.0)
+    assert endings.back("low", 61) == Wish(Outcome.UNGOT, "given back by its handler", 61.0, priority=Priority.LOW)
     assert endings.unstarted(ROW, 1001, None) == Unget("a", 3, 1001, None, None, False)
+    stopped = "its worker was stopped meanwhile"
+    assert endings.unfinished(ROW, 1001, None) == Unget("a", 3, 1001, None, None, True, stopped)
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,10 @@ SETTLED: list[tuple[Settlement, Event]] = [
     (Delete(FIRST, 3), Finished(NOW, FIRST, "t", 2, 3, 0.5)),
     (Retry(SECOND, 3, NOW + 30, "why", None), Retried(NOW, SECOND, "t", 2, 3, 0.5, "why", NOW + 30)),
     (Die(THIRD, 3, "why"), Died(NOW, THIRD, "t", 2, 3, 0.5, "why")),
-    (Unget(FOURTH, 3, NOW + 1, None, None, started=True), GivenBack(NOW, FOURTH, "t", 2, 3, 0.5, NOW + 1)),
+    (
+        Unget(FOURTH, 3, NOW + 1, None, None, started=True, reason="snoozed for 1 s"),
+        GivenBack(NOW, FOURTH, "t", 2, 3, 0.5, "snoozed for 1 s", NOW + 1),
+    ),
     (Delete(FIFTH, 3), LostLease(NOW, FIFTH, "t", 2, 3, 0.5, "deleted")),
 ]
 

@@ -86,8 +86,8 @@ ENDS: list[tuple[Any, Outcome, str | None, float | None]] = [
     (returning(Result.FAILED), Outcome.DEAD, "the handler returned FAILED", None),
     (returning(Result.RETRY), Outcome.RETRIED, "the handler returned RETRY", None),
     (returning(Result.ERROR), Outcome.RETRIED, "the handler returned ERROR", None),
-    (returning(Snooze(5)), Outcome.UNGOT, None, 5),
-    (raising(Snooze(0.5)), Outcome.UNGOT, None, 0.5),
+    (returning(Snooze(5)), Outcome.UNGOT, "snoozed for 5 s", 5),
+    (raising(Snooze(0.5)), Outcome.UNGOT, "snoozed for 0.5 s", 0.5),
     (returning(Unsaid()), Outcome.RETRIED, "TypeError: seconds: expected a number", None),
     (raising(Unsaid()), Outcome.RETRIED, "TypeError: seconds: expected a number", None),
     (lambda job: Snooze(-1), Outcome.RETRIED, "ValueError: seconds: a finite number, at least 0", None),
@@ -96,7 +96,7 @@ ENDS: list[tuple[Any, Outcome, str | None, float | None]] = [
     (raising(KeyError("k")), Outcome.DEAD, "KeyError: 'k' (test_execution.py:", None),
     (raising(ConnectionResetError("gone")), Outcome.UNGOT, "ConnectionResetError: gone (", None),
     (raising(GeneratorExit()), Outcome.RETRIED, "GeneratorExit (", None),
-    (raising(KeyboardInterrupt()), Outcome.UNGOT, None, 0),
+    (raising(KeyboardInterrupt()), Outcome.UNGOT, "its run was interrupted", 0),
     (raising(SystemExit(3)), Outcome.RETRIED, "SystemExit: 3 (", None),
 ]
 

@@ -465,6 +465,15 @@ def test_unget_of_a_started_run_clears_its_name_and_may_keep_its_priority(store)
     assert (after.crashes, after.suspicion, after.priority, after.failures) == (0, 0, 44, 0)
 
 
+def test_unget_may_say_why_or_keep_what_was_said(store):
+    held = claimed_row(store)
+    store.settle([Unget(held.id, 1, NOW, None, None, started=True, reason="no table")], NOW)
+    (held,) = claim(store, held.id).rows
+    assert held.reason == "no table"
+    store.settle([Unget(held.id, 2, NOW, None, None, started=False)], NOW)
+    assert read(store, held.id).reason == "no table"
+
+
 def test_die_keeps_the_row_and_says_why(store, other):
     held = claimed_row(store, crashes=1, suspicion=2)
     assert store.settle([Die(held.id, 1, "enough")], NOW) == Settled()
@@ -588,10 +597,15 @@ def test_a_late_holder_has_lost_a_row_that_was_revived(store, settlement):
 @pytest.mark.parametrize("reason", ["", "tab\tnewline\n", "NUL \0 in it", "☃" * 5000, "file \udc80 name"])
 def test_a_reason_may_hold_anything(store, reason):
     """An exception's text may hold a lone surrogate: a settle must not fail for it. UTF-8 cannot keep it."""
-    retried, died, deleted = (claimed_row(store) for _ in range(3))
-    batch = [Retry(retried.id, 1, NOW, reason, None), Die(died.id, 1, reason), Delete(deleted.id, 1)]
+    retried, died, back, deleted = (claimed_row(store) for _ in range(4))
+    batch = [
+        Retry(retried.id, 1, NOW, reason, None),
+        Die(died.id, 1, reason),
+        Unget(back.id, 1, NOW, None, None, started=True, reason=reason),
+        Delete(deleted.id, 1),
+    ]
     assert store.settle(batch, NOW) == Settled()
-    kept = {job.reason for job in store.get([retried.id, died.id])}
+    kept = {job.reason for job in store.get([retried.id, died.id, back.id])}
     assert len(kept) == 1
     assert "udc80" in repr(kept) if "\udc80" in reason else kept == {reason}
 

@@ -288,7 +288,7 @@ def test_ctrl_c_cancels_the_coroutine_and_gives_its_job_back(queue: KQueue) -> N
         queue.run_jobs()
     assert seen == ["cancelled"]
     [row] = queue.store.get([job_id])
-    assert (row.state, row.tries, row.reason) == ("ready", 0, None)
+    assert (row.state, row.tries, row.reason) == ("ready", 0, "its run was interrupted")
 
 
 @pytest.mark.parametrize("way_out", ["return", "raise"])

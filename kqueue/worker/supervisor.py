@@ -66,6 +66,7 @@ class Supervisor:
             self._leases.finish(FINISH_S)
             if self._health is not None:
                 self._health.remove()
+            _ignore_signals()
         self._logger.info("ended after %d jobs", self._family.jobs())
         return CUT_SHORT if self._obeyed > 1 or self._family.was_cut_short else CLEAN
 
@@ -131,3 +132,11 @@ class Supervisor:
             "jobs": self._family.jobs(),
             "children": [{"pid": child.pid, "jobs": child.jobs} for child in self._family.children()],
         }
+
+
+def _ignore_signals() -> None:
+    """All is done, and the exit status stands. Python, which ends now, would give signals their default back: one
+    that comes late would turn a clean stop into a death by signal.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -127,6 +127,21 @@ family.ChildProcess = lambda *given: (os.kill(os.getpid(), signal.SIGTERM), firs
     assert not works.runs()
 
 
+def test_a_signal_after_the_end_changes_no_status(works: Works) -> None:
+    """Python gives signals their default back before it drops its modules: one that comes then would kill."""
+    patch = """
+import os, signal, sys
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid(), numbers=(signal.SIGTERM, signal.SIGINT)):
+        for number in numbers:
+            kill(pid, number)
+sys.modules["last"] = Last()
+"""
+    with works.worker(patch=patch) as worker:
+        worker.await_children(1)
+        assert worker.stop() == 0
+
+
 def test_children_of_a_parent_that_was_killed_end_cleanly(works: Works) -> None:
     """The running handler ends, its delete is stored, and no process is left."""
     (id,) = works.add("wait")

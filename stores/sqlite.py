@@ -31,7 +31,7 @@ from kqueue.stores import sqlite_insert as inserts
 from kqueue.stores import sqlite_records as records
 from kqueue.stores import sqlite_statements as sql
 from kqueue.stores.sqlite_admit import admit, held_types
-from kqueue.stores.sqlite_claim import Lease, candidates, json_set, later
+from kqueue.stores.sqlite_claim import Lease, candidates, json_set, later, write
 from kqueue.stores.sqlite_expire import expire
 from kqueue.stores.sqlite_file import SqliteFile
 from kqueue.stores.sqlite_settle import run_of, settle, text_of
@@ -135,8 +135,7 @@ class SqliteStore:
             alone = alone and len(rows) == 1
             if alone:
                 rows = [rows[0]._replace(alone=True)]
-            values = {**lease._asdict(), "alone": alone, "keys": json.dumps(keys[: len(rows)])}
-            connection.execute(sql.CLAIM, values)
+            write(connection, keys[: len(rows)], lease, alone)
             delayed = later(connection, selection, rows, cut, now)
             if not rows:
                 connection.execute("ROLLBACK")

@@ -5,11 +5,13 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from kqueue.job import Row
+from kqueue.job import Row, State
 from kqueue.store import Selection
 from kqueue.stores import sqlite_statements as sql
+
+RUNNING: Final = str(State.RUNNING)
 
 
 class Lease(NamedTuple):
@@ -28,14 +30,38 @@ def candidates(
     """The rows, as ``lease`` makes them. The row key of each one handed out is added to ``keys``; ``cursors``
     closes what is opened.
     """
-    for record in _records(connection, selection, lease, cursors):
-        keys.append(record[0])
-        yield row_of(record[1:])
+    return claimed(_records(connection, selection, lease, cursors), lease, keys)
 
 
-def row_of(record: tuple[Any, ...]) -> Row:
-    """A record of all columns. ``Row._make`` would count them once more, for each job of a window."""
-    return tuple.__new__(Row, record)
+def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -> Iterator[Row]:
+    """The rows of records as ``CANDIDATE_AT`` gives them, under ``lease``; whether one is alone is known later.
+    The row key of each one handed out is added to ``keys``.
+
+    By position: this is done for each job. A column that is read costs ten times as much as one that is known.
+    """
+    owner, start, _ = lease
+    make = tuple.__new__  # Row._make would count the fields once more
+    # fmt: off
+    for (
+        key, id, type, payload, encoding, priority, delay, run_at, ttr, fence, tries, failures, crashes, suspicion,
+        reason, gate, created_at, put_at, unique_key, limit_key,
+    ) in records:
+        keys.append(key)
+        yield make(Row, (
+            id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr, fence + 1, tries + 1, failures,
+            crashes, suspicion, False, owner, start + ttr, reason, gate, None, None, created_at, put_at, unique_key,
+            limit_key,
+        ))
+    # fmt: on
+
+
+def write(connection: sqlite3.Connection, keys: Sequence[int], lease: Lease, alone: bool) -> None:
+    """Put the rows with these keys under ``lease``."""
+    values = {**lease._asdict(), "alone": alone}
+    if keys and max(keys) - min(keys) == len(keys) - 1:
+        connection.execute(sql.CLAIM_RANGE, {**values, "first": min(keys), "last": max(keys)})
+    elif keys:
+        connection.execute(sql.CLAIM, {**values, "keys": json.dumps(keys)})
 
 
 def later(
@@ -62,17 +88,16 @@ def _records(
     connection: sqlite3.Connection, selection: Selection, lease: Lease, cursors: ExitStack
 ) -> Iterable[tuple[Any, ...]]:
     def read(statement: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
-        return cursors.enter_context(closing(connection.execute(statement, {**values, **lease._asdict()})))
+        return cursors.enter_context(closing(connection.execute(statement, values)))
 
     if selection.ids is not None:
-        return read(sql.CANDIDATES_BY_ID, wanted(selection))
+        return read(sql.CANDIDATES_BY_ID, {**wanted(selection), "now": lease.now})
     types = tuple(dict.fromkeys(selection.types))
     if len(types) == 1:
         return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
     # Each is one index range in order, so the backlog is merged as far as it is read, and never sorted.
     places = heapq.merge(*(read(sql.PLACES_OF_TYPE, {"type": type}) for type in types))
-    values = lease._asdict()
-    return (connection.execute(sql.CANDIDATE_AT, values | {"key": key}).fetchone() for _, key in places)
+    return (connection.execute(sql.CANDIDATE_AT, {"key": key}).fetchone() for _, key in places)
 
 
 def wanted(selection: Selection) -> dict[str, str]:

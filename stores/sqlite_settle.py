@@ -35,9 +35,10 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
     deleted: dict[int, list[str]] = {}
     others: dict[str, list[_Values]] = {}
     for settlement in settlements:
+        if type(settlement) is Delete:  # nearly all are: before the patterns, which take apart what they look at
+            deleted.setdefault(settlement.fence, []).append(settlement.id)
+            continue
         match settlement:
-            case Delete(id, fence):
-                deleted.setdefault(fence, []).append(id)
             case Finish(id, fence, keep_until):
                 others.setdefault(sql.SETTLE_FINISH, []).append((keep_until, run_of(now, None), id, fence))
             case Retry(id, fence, run_at, reason, put_at):

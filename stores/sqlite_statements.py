@@ -19,18 +19,9 @@ _DUE: Final = "id, type, priority, run_at, put_at"
 
 # -- a job's way -----------------------------------------------------------------------------------------
 
-#: A claim's row is read as the claim leaves it, so that nothing is left to do for each in Python. Whether it is
-#: alone is known only at the end.
-_CLAIMED: Final = {
-    "state": "'running'",
-    "fence": "job.fence + 1",
-    "tries": "job.tries + 1",
-    "alone": "0",
-    "lease_owner": ":owner",
-    "lease_until": ":start + job.ttr",
-    "history": "NULL",
-}
-_CLAIM_COLUMNS: Final = ", ".join(_CLAIMED.get(name, f"job.{name}") for name in Row._fields)
+#: What a claim sets, or a claimed row cannot have: to read it would cost as much for each as what it tells.
+KNOWN_TO_CLAIMS: Final = {"state", "alone", "lease_owner", "lease_until", "keep_until", "history"}
+_CLAIM_COLUMNS: Final = ", ".join(f"job.{name}" for name in Row._fields if name not in KNOWN_TO_CLAIMS)
 
 #: A claim that names ids looks at these alone.
 WANTED: Final = f"""
@@ -60,13 +51,16 @@ LATER: Final = f"""
     WHERE +job.state = 'delayed' AND job.run_at > :now AND {_OF_TYPES}
 """
 
-#: One statement for a window: half the time of one for each row.
-CLAIM: Final = """
+_CLAIM: Final = """
     UPDATE kqueue_jobs SET
         state = 'running', fence = fence + 1, tries = tries + 1,
         alone = :alone, lease_owner = :owner, lease_until = :start + ttr
-    WHERE key IN (SELECT value FROM json_each(:keys))
 """
+#: One statement for a window: half the time of one for each row.
+CLAIM: Final = f"{_CLAIM} WHERE key IN (SELECT value FROM json_each(:keys))"
+#: Where the window is all that has a key in between, as most are: SQLite then walks the table, and makes no set of
+#: the keys first.
+CLAIM_RANGE: Final = f"{_CLAIM} WHERE key BETWEEN :first AND :last"
 
 #: Adds a run to the history. The parameter is the run as JSON, without its owner.
 _WITH_RUN: Final = f"""

@@ -15,7 +15,7 @@ from kqueue.job import Row
 from kqueue.store import Claim, Selection, Throttle
 from kqueue.stores import sqlite_statements as sql
 from kqueue.stores.gates import MOST_HELD, Candidate, Gates, counted_starts
-from kqueue.stores.sqlite_claim import Lease, later, row_of, wanted
+from kqueue.stores.sqlite_claim import Lease, claimed, later, wanted
 from kqueue.stores.sqlite_counts import SqliteCounts
 from kqueue.window import Limits
 
@@ -105,11 +105,8 @@ def _rows(
     connection: sqlite3.Connection, passing: Iterable[Candidate], gates: Gates, lease: Lease, keys: list[int]
 ) -> Iterator[Row]:
     """The rows, as ``lease`` makes them; the row key of each one handed out is added to ``keys``."""
-    for candidate in passing:
-        values = {**lease._asdict(), "key": candidate.order}
-        (record,) = connection.execute(sql.CANDIDATE_AT, values).fetchall()
-        row = row_of(record[1:])
-        keys.append(candidate.order)
+    records = (connection.execute(sql.CANDIDATE_AT, {"key": one.order}).fetchone() for one in passing)
+    for row in claimed(records, lease, keys):
         yield row._replace(gate=row.type) if gates.throttled(row.type) else row
 
 

@@ -14,6 +14,7 @@ from kqueue.broker import Pointer, Verdict
 from kqueue.job import Row
 from kqueue.store import ALL_TYPES, Claim, Finish, JobStore, Selection, Throttle, Tick, Unget, WorkerRecord
 from kqueue.stores.mongo_schema import DELAYED
+from kqueue.stores.sqlite_insert import MANY
 from kqueue.window import Limits
 from tests.steps.house import STRANGER, TTR, TYPES, House
 
@@ -67,6 +68,11 @@ def add(house: House) -> None:
     house.add("single")
     house.add("a", "b", type="u", priority="bulk", delay=30)
     house.add("far", delay=FAR)
+
+
+def add_many(house: House) -> None:
+    """More than go into one statement."""
+    house.add(*(f"one of {MANY + 1}: {number}" for number in range(MANY + 1)))
 
 
 def add_again(house: House) -> None:
@@ -195,10 +201,12 @@ def be_stolen_from(house: House) -> None:
 
 
 def stale_pointers(house: House) -> None:
-    """One whose row is gone, and one whose row is not due yet."""
+    """One whose row is gone, between those of two others, and one whose row is not due yet."""
     other = house.another()
     house.add("a", queue=other)
+    house.add("b", queue=other)
     [gone] = house.add("gone", queue=other)
+    house.add("c", queue=other)
     [later] = house.add("later", queue=other, delay=30)
     _delete(house, other, gone)
     other.broker.put([(Pointer("t", 0, house.clock.time(), (later,)), 0.0)])
@@ -533,6 +541,7 @@ OPERATIONS = (
     Operation("open, add, close", open_add_close, opened=False),
     Operation("add by the store's clock", add, only="mongod", opened=False, timed=False),
     Operation("add", add),
+    Operation("add many", add_many, only="sqlite"),
     Operation("add what is there", add_again, some_jobs),
     Operation("run", run, some_jobs),
     Operation("run what falls due", run, jobs_that_fall_due),

@@ -90,7 +90,7 @@ def _workers(vitals: Vitals) -> Iterator[Symptom]:
     for type, rows in waiting.items():
         who = "none of the live workers has a handler for them" if alive else "no worker waits for jobs"
         yield Symptom(
-            Severity.WARNING, "workers", f"{rows} jobs of type {type} wait, and {who}: only cron would run them"
+            Severity.WARNING, "workers", f"waiting jobs of type {type}: {rows}, and {who}: only cron would run them"
         )
     for name, since in vitals.paused.items():
         what = "the whole queue" if name == ALL_TYPES else f"type {name}"
@@ -102,16 +102,16 @@ def _workers(vitals: Vitals) -> Iterator[Symptom]:
 
 def _repairs(vitals: Vitals) -> Iterator[Symptom]:
     for rows, what in (
-        (vitals.overdue, "are due for more than a minute and not ready"),
-        (vitals.abandoned, "have lost their worker more than a minute ago and were not taken back"),
-        (vitals.unput, "have no pointer in their tube for more than a minute"),
+        (vitals.overdue, "due for more than a minute and not ready"),
+        (vitals.abandoned, "without their worker for more than a minute and not taken back"),
+        (vitals.unput, "without a pointer in their tube for more than a minute"),
     ):
         if rows:
             number = f"{rows} or more" if rows >= MOST_COUNTED else str(rows)
             yield Symptom(
                 Severity.PROBLEM,
                 "sweep",
-                f"{number} jobs {what}: nobody sweeps; start a worker, or run kqueue sweep",
+                f"jobs {what}: {number}; nobody sweeps: start a worker, or run kqueue sweep",
             )
 
 
@@ -129,5 +129,5 @@ def _jobs(vitals: Vitals) -> Iterator[Symptom]:
             yield Symptom(
                 Severity.WARNING,
                 "dead",
-                f"{standing.rows} jobs of type {standing.type} are dead: kqueue list --type {standing.type}",
+                f"dead jobs of type {standing.type}: {standing.rows}; kqueue list --type {standing.type}",
             )

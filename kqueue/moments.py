@@ -1,4 +1,4 @@
-"""Times and durations as people read them."""
+"""Times, durations and counts as people read them."""
 
 from datetime import datetime
 
@@ -18,3 +18,8 @@ def span(seconds: float) -> str:
         if seconds < until:
             return f"{max(0.0, seconds) / size:.0f} {unit}"
     return f"{seconds / 86_400:.0f} days"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from kqueue.ids import maker
 from kqueue.job import Row, State
-from kqueue.moments import moment, span
+from kqueue.moments import counted, moment, span
 from kqueue.presence import is_alive
 from kqueue.rules import dated, is_lost
 from kqueue.store import ALL_TYPES, Head, Throttle, WorkerRecord
@@ -95,7 +95,7 @@ def why(facts: Facts) -> list[Answer]:
 
 def _dead(facts: Facts) -> Answer:
     row = facts.row
-    runs = f"{row.failures} failed runs" if row.failures else f"{row.crashes} deaths of its worker"
+    runs = counted(row.failures, "failed run") if row.failures else f"{counted(row.crashes, 'death')} of its worker"
     return Answer(
         Cause.DEAD, f"it is dead after {runs}: {row.reason or 'no reason'}; kqueue retry {row.id} brings it back"
     )
@@ -177,8 +177,9 @@ def _waiting(facts: Facts) -> Iterator[Answer]:
     if facts.broker_error is not None:
         yield Answer(Cause.BROKER_DOWN, f"the broker does not answer: {facts.broker_error}")
     if facts.ahead:
+        comes = "job of its type comes" if facts.ahead == 1 else "jobs of its type come"
         number = f"{facts.ahead} or more" if facts.ahead >= MOST_AHEAD else str(facts.ahead)
-        yield Answer(Cause.WAITING, f"{number} jobs of its type come before it")
+        yield Answer(Cause.WAITING, f"{number} {comes} before it")
 
 
 def _everyone(facts: Facts) -> Iterator[Answer]:
@@ -191,7 +192,8 @@ def _everyone(facts: Facts) -> Iterator[Answer]:
         yield Answer(Cause.NO_WORKER, f"no worker waits for jobs{heard}: start one, or let cron run kqueue run")
     elif not any(facts.row.type in worker.types for worker in alive):
         yield Answer(
-            Cause.NO_HANDLER, f"none of {len(alive)} live workers has a handler for its type {facts.row.type!r}"
+            Cause.NO_HANDLER,
+            f"no live worker has a handler for its type {facts.row.type!r} ({len(alive)} alive)",
         )
 
 

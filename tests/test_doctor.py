@@ -47,12 +47,12 @@ def test_all_is_well() -> None:
         ({"broker_error": "no route"}, "problem", "broker", "no route. Jobs wait in the store until it is back"),
         ({"broker_warnings": ["no binlog"]}, "warning", "broker", "no binlog"),
         ({"host_time": NOW + 3}, "warning", "clock", "are 3 s apart"),
-        ({"workers": []}, "warning", "workers", "5 jobs of type mail wait, and no worker waits for jobs"),
+        ({"workers": []}, "warning", "workers", "waiting jobs of type mail: 5, and no worker waits for jobs"),
         ({"workers": [worker("other")]}, "warning", "workers", "none of the live workers has a handler"),
         ({"workers": [worker("mail", seen=ALIVE_S + 1)]}, "warning", "workers", "no worker waits for jobs"),
         ({"paused": {"mail": NOW - 60}}, "warning", "pause", "type mail is paused for 60 s; kqueue resume mail"),
         ({"paused": {ALL_TYPES: NOW - 60}}, "warning", "pause", "the whole queue is paused for 60 s"),
-        ({"overdue": 3}, "problem", "sweep", "3 jobs are due for more than a minute"),
+        ({"overdue": 3}, "problem", "sweep", "jobs due for more than a minute and not ready: 3; nobody sweeps"),
         ({"abandoned": MOST_COUNTED}, "problem", "sweep", "1000 or more jobs have lost their worker"),
         ({"unput": 1}, "problem", "sweep", "1 jobs have no pointer"),
         (
@@ -65,7 +65,7 @@ def test_all_is_well() -> None:
             {"overview": [Standing("mail", "dead", 2, NOW)]},
             "warning",
             "dead",
-            "2 jobs of type mail are dead: kqueue list --type mail",
+            "dead jobs of type mail: 2; kqueue list --type mail",
         ),
     ],
 )

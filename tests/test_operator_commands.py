@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from kqueue import JobInHand, KQueue
+from kqueue.job import State
 from tests.beanstalkd import Beanstalkd
-from tests.shop import NO_JOB, PATIENCE_S, Shop
+from tests.shop import APP, NO_JOB, PATIENCE_S, Shop
 from tests.tubes import await_true
 
 
@@ -56,7 +57,7 @@ def test_why_says_what_keeps_a_job(shop: Shop, queue: KQueue) -> None:
 
 def test_why_of_a_dead_job(shop: Shop, queue: KQueue) -> None:
     [job_id] = die(queue, "greet", ["boom"])
-    assert "it is dead after 1 failed runs: RuntimeError: boom" in shop.kqueue("why", job_id).stdout
+    assert "it is dead after 1 failed run: RuntimeError: boom" in shop.kqueue("why", job_id).stdout
 
 
 def test_why_with_a_beanstalkd_that_lost_its_pointer_or_is_down(shop: Shop, beanstalkd: Beanstalkd) -> None:
@@ -73,6 +74,37 @@ def test_why_with_a_beanstalkd_that_lost_its_pointer_or_is_down(shop: Shop, bean
     assert "the broker does not answer" in shop.kqueue("why", job_id, "--broker", beanstalkd.url).stdout
 
 
+def test_why_with_an_app_knows_its_limits(shop: Shop, queue: KQueue) -> None:
+    (shop.folder / "limited.py").write_text(f"{APP}\nqueue.limit('greet', running=2)\n")
+    job_id = queue.add_job("greet")
+    [row] = queue.store.get([job_id])
+    queue.store.delete([job_id])
+    queue.store.add([row._replace(state=State.HELD, gate="greet")])
+    assert "the limit of its type is reached:" in shop.kqueue("why", job_id).stdout
+    assert "is reached (2 at once):" in shop.kqueue("why", job_id, "--app", "limited:queue").stdout
+
+
+def test_an_app_stands_for_its_store_and_its_broker(shop: Shop, beanstalkd: Beanstalkd) -> None:
+    app = APP.replace('jobs.db", retry_delay', f'jobs.db", broker="{beanstalkd.url}", retry_delay')
+    (shop.folder / "tubes.py").write_text(app)
+    assert shop.ids("greet", "--app", "tubes:queue")
+    assert f"broker  {beanstalkd.url}" in shop.kqueue("status", "--app", "tubes:queue").stdout
+    assert "broker  none" in shop.kqueue("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--app", "shop:queue", "--broker", "beanstalk://127.0.0.1:1"], "shop:queue has its own store and broker"),
+        (["--app", "shop:nobody"], "--app: module shop has no 'nobody'"),
+        (["--app", "memory:queue"], "--app: the store of memory:queue is memory:"),
+    ],
+)
+def test_an_app_that_a_command_cannot_use_is_refused(shop: Shop, queue: KQueue, args: list[str], said: str) -> None:
+    (shop.folder / "memory.py").write_text(APP.replace("sqlite:///jobs.db", "memory:"))
+    assert said in shop.refused("status", *args)
+
+
 def test_why_of_a_job_that_is_not_there(shop: Shop, queue: KQueue) -> None:
     done = shop.kqueue("why", NO_JOB)
     assert (done.returncode, done.stdout) == (1, "")
@@ -85,10 +117,11 @@ def test_why_of_a_job_that_is_not_there(shop: Shop, queue: KQueue) -> None:
 def test_pause_and_resume_a_type(shop: Shop, queue: KQueue) -> None:
     done = shop.kqueue("pause", "greet")
     assert (done.returncode, done.stdout) == (0, "paused greet\n")
+    assert done.stderr.startswith("kqueue: greet is a type of no job and of no worker so far")
     shop.ids("greet", '"Ada"')
     assert "count 0" in shop.kqueue("run", "--app", "shop:queue").stdout
     done = shop.kqueue("pause", "greet")
-    assert (done.returncode, done.stderr) == (1, "kqueue: greet was paused already\n")
+    assert (done.returncode, done.stderr) == (1, "kqueue: greet was paused already\n"), "a job has the type now"
     assert shop.kqueue("resume", "greet").stdout == "resumed greet\n"
     assert "hello Ada" in shop.kqueue("run", "--app", "shop:queue").stdout
 
@@ -137,7 +170,7 @@ def test_doctor(shop: Shop, queue: KQueue) -> None:
     die(queue, "greet", ["boom"])
     done = shop.kqueue("doctor")
     assert done.returncode == 1
-    assert "1 jobs of type greet are dead: kqueue list --type greet" in done.stdout
+    assert "dead jobs of type greet: 1; kqueue list --type greet" in done.stdout
     [symptom] = json.loads(shop.kqueue("doctor", "--json").stdout)["symptoms"]
     assert (symptom["severity"], symptom["about"]) == ("warning", "dead")
 

@@ -116,7 +116,7 @@ def test_paused_by_type_and_as_a_whole() -> None:
 
 def test_no_handler_on_any_live_worker() -> None:
     said = about(job(), workers=[worker("other"), worker("mail", seen=ALIVE_S + 1)])
-    assert said == {Cause.NO_HANDLER: "none of 1 live workers has a handler for its type 'mail'"}
+    assert said == {Cause.NO_HANDLER: "no live worker has a handler for its type 'mail' (1 alive)"}
 
 
 def test_no_worker_at_all() -> None:

@@ -2,6 +2,7 @@
 
 import click
 
+from kqueue import KQueue
 from kqueue.commands.terminal import OK, SOME_FAILED, complain, find_queue, json_option, print_json, queue_options
 
 _all_option = click.option("--all", "all_types", is_flag=True, help="The whole queue.")
@@ -21,6 +22,8 @@ def pause(store: str | None, broker: str | None, job_type: str | None, all_types
     job_type = _one(job_type, all_types, "pause")
     with find_queue(store, broker) as queue:
         changed = queue.pause(job_type)
+        if job_type is not None and not _is_known(job_type, queue):
+            complain(f"{job_type} is a type of no job and of no worker so far; resume it if it is a slip")
     return _say(job_type, "paused", changed, "was paused already", as_json)
 
 
@@ -42,6 +45,10 @@ def resume(store: str | None, broker: str | None, job_type: str | None, all_type
     if still and not as_json:
         click.echo(f"still paused: {', '.join(still)}")
     return status
+
+
+def _is_known(job_type: str, queue: KQueue) -> bool:
+    return job_type in queue.store.types() or any(job_type in worker.types for worker in queue.workers())
 
 
 def _one(job_type: str | None, all_types: bool, command: str) -> str | None:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import click
 
 from kqueue import KQueue, RunReport, SweepReport
+from kqueue.app import load_queue
 from kqueue.config import Configuration, load
 from kqueue.layers import FILE_VARIABLE
 
@@ -17,21 +18,28 @@ from kqueue.layers import FILE_VARIABLE
 OK, SOME_FAILED, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 
 _SQLITE = "sqlite:///"
-#: Where the context of a command keeps what --config was given.
-_CONFIG = "kqueue.config"
+#: Where the context of a command keeps what --config and --app were given.
+_CONFIG, _APP = "kqueue.config", "kqueue.app"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def queue_options(command: Command) -> Command:
-    """``--store`` and ``--broker``, for :func:`make_queue` and :func:`find_queue`; and ``--config``."""
+    """``--store`` and ``--broker`` or ``--app``, for :func:`make_queue` and :func:`find_queue`; ``--config``."""
     store = click.option("--store", metavar="URL", help="Or set KQUEUE_STORE, or store in the file.")
     broker = click.option("--broker", metavar="URL", help="Or set KQUEUE_BROKER, or broker in the file.")
-    return store(broker(config_option(command)))
+    app = click.option(
+        "--app",
+        metavar="MODULE:QUEUE",
+        expose_value=False,
+        callback=lambda context, parameter, value: _keep(context, _APP, value),
+        help="The KQueue of your own code, instead of --store and --broker.",
+    )
+    return store(broker(app(config_option(command))))
 
 
-def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    context.meta[_CONFIG] = value
+def _keep(context: click.Context, name: str, value: str | None) -> None:
+    context.meta[name] = value
 
 
 #: For :func:`configured`, so it is no argument of the command.
@@ -39,7 +47,7 @@ config_option = click.option(
     "--config",
     metavar="FILE",
     expose_value=False,
-    callback=_keep,
+    callback=lambda context, parameter, value: _keep(context, _CONFIG, value),
     help="The configuration. Or set KQUEUE_CONFIG; or else kqueue.toml in this folder, if it is there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -76,7 +84,7 @@ def make_queue(store: str | None, broker: str | None) -> KQueue:
 
     Raises ``ValueError`` for a store that no command can use.
     """
-    return _make_queue(configured({"store": store, "broker": broker}))
+    return _queue_of_app(store, broker) or _make_queue(configured({"store": store, "broker": broker}))
 
 
 def find_queue(store: str | None, broker: str | None) -> KQueue:
@@ -85,6 +93,8 @@ def find_queue(store: str | None, broker: str | None) -> KQueue:
     Opening a SQLite file makes it, so a mistyped path would look like a queue with no jobs. Raises
     ``ValueError`` if the file is not there.
     """
+    if queue := _queue_of_app(store, broker):
+        return queue
     configuration = configured({"store": store, "broker": broker})
     queue = _make_queue(configuration)
     _, url, source = configuration.setting("store")
@@ -96,6 +106,20 @@ def find_queue(store: str | None, broker: str | None) -> KQueue:
             raise ValueError(
                 f"store: there is no file {path}, which {source} names (kqueue add makes a new one)"
             ) from None
+    return queue
+
+
+def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:
+    """What ``--app`` names; None if it was not given."""
+    app: str | None = click.get_current_context().meta.get(_APP)
+    if app is None:
+        return None
+    if store is not None or broker is not None:
+        raise ValueError(f"--app: {app} has its own store and broker; give no --store and no --broker beside it")
+    hand_on_config()
+    queue = load_queue(app)
+    if queue.store.address == "memory:":
+        raise ValueError(f"--app: the store of {app} is memory:, which this command has for itself alone")
     return queue
 
 

@@ -17,6 +17,7 @@ from types import FrameType
 from kqueue import KQueue, KQueueError
 from kqueue.app import load_queue
 from kqueue.bell import Bell, wait_readable
+from kqueue.moments import counted
 from kqueue.worker import logs, words
 from kqueue.worker.lanes import Lanes
 from kqueue.worker.memory import resident_mib
@@ -80,7 +81,7 @@ class Child:
     def _obey(self, orders: Sequence[Order], is_signalled: bool) -> None:
         now = time.monotonic()
         if self._queue.crew.is_spent():
-            self._leave(f"it has run {self._queue.crew.jobs_started()} jobs")
+            self._leave(f"it has run {counted(self._queue.crew.jobs_started(), 'job')}")
         if is_signalled:
             self._leave("it got a signal")
         if Order.STOP in orders:

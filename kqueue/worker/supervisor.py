@@ -12,6 +12,7 @@ from types import FrameType
 
 from kqueue import KQueue
 from kqueue.bell import Bell, wait_readable
+from kqueue.moments import counted
 from kqueue.worker.family import Family
 from kqueue.worker.health import HealthFile
 from kqueue.worker.keeper import KeeperThread
@@ -67,7 +68,7 @@ class Supervisor:
             if self._health is not None:
                 self._health.remove()
             _ignore_signals()
-        self._logger.info("ended after %d jobs", self._family.jobs())
+        self._logger.info("ended after %s", counted(self._family.jobs(), "job"))
         return CUT_SHORT if self._obeyed > 1 or self._family.was_cut_short else CLEAN
 
     def _catch_signals(self) -> None:

@@ -142,7 +142,9 @@ def test_a_job_that_its_handler_gives_back(queue: KQueue) -> None:
     job = queue.get_job(job_id)
     assert isinstance(given, GivenBack)
     assert job is not None
-    assert given == GivenBack(given.at, job_id, "t", 1, 1, given.seconds, job.run_at)
+    reason = "given back by its handler"
+    assert given == GivenBack(given.at, job_id, "t", 1, 1, given.seconds, reason, job.run_at)
+    assert job.reason == reason
     assert job.tries == 0
 
 

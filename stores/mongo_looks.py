@@ -13,14 +13,16 @@ from kqueue.stores.mongo_schema import Document
 COVERED = {"_id": False, "type": True}
 
 _STATES = [state.value for state in State]
+#: What has an index of its own in the order of ids.
+_BY_ID = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}
 
 
 def find(jobs: Collection[Document], type: str | None, state: str, after: str | None, limit: int) -> list[Row]:
-    """In the order of ids. The dead have an index in this order; the others of a state are sorted."""
+    """In the order of ids."""
     where: Document = {"state": str(state)} | ({} if type is None else {"type": type})
     if after is not None:
         where["_id"] = {"$gt": after}
-    index = schema.DEAD if state == State.DEAD else schema.ORDER
+    index = _BY_ID.get(str(state), schema.ORDER)
     found = read(jobs, where, None, limit, sort=[("_id", 1)], index=index)
     return [schema.whole_row(document) for document in found]
 

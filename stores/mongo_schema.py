@@ -47,6 +47,8 @@ DELAYED = "delayed"
 LEASES = "leases"
 #: Dead rows by id.
 DEAD = "dead"
+#: Done rows by id.
+DONE = "done"
 #: Done rows by the end of their keeping.
 KEPT = "kept"
 #: Rows that stand at a gate or have passed one, by (priority, order added) within a state and gate.
@@ -69,6 +71,7 @@ _INDEXES = (
     IndexModel({"run_at": 1}, name=DELAYED, partialFilterExpression={"state": str(State.DELAYED)}),
     IndexModel({"lease_until": 1}, name=LEASES, partialFilterExpression={"state": str(State.RUNNING)}),
     IndexModel({"_id": 1, "type": 1}, name=DEAD, partialFilterExpression={"state": str(State.DEAD)}),
+    IndexModel({"_id": 1, "type": 1}, name=DONE, partialFilterExpression={"state": str(State.DONE)}),
     IndexModel({"keep_until": 1}, name=KEPT, partialFilterExpression={"state": str(State.DONE)}),
     IndexModel(
         {"type": 1, "state": 1, "gate": 1, "priority": 1, "place": 1},

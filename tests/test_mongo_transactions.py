@@ -524,7 +524,7 @@ def test_a_database_of_version_1_is_migrated_by_many_at_once(
     for thread in threads:
         thread.join()
     assert database[META].find_one({"_id": "schema"})["version"] == 2
-    assert set(database[JOBS].index_information()) == OF_VERSION_1 | {"gates", "kept"}
+    assert set(database[JOBS].index_information()) == OF_VERSION_1 | {"gates", "done", "kept"}
     assert set(database[NOTES].index_information()) == {"_id_", "look_at", "job"}
     assert stores[0].get(ids_of(old)) == old
     assert ids_of(stores[1].claim(Selection(("t",)), window(), "me", NOW, False).rows) == ids_of(old[:3])
@@ -536,7 +536,7 @@ def test_a_database_of_version_1_is_migrated_by_many_at_once(
 
 def test_a_new_database_is_made_with_the_newest_schema(store: MongoStore, database: Any):
     assert database[META].find_one({"_id": "schema"})["version"] == 2
-    assert set(database[JOBS].index_information()) == OF_VERSION_1 | {"gates", "kept"}
+    assert set(database[JOBS].index_information()) == OF_VERSION_1 | {"gates", "done", "kept"}
 
 
 def test_rows_that_use_nothing_new_are_in_no_new_index(store: MongoStore, mongod: Mongod, mongo_database: str):
@@ -545,5 +545,5 @@ def test_rows_that_use_nothing_new_are_in_no_new_index(store: MongoStore, mongod
     with mongod.client() as client:
         validated = client[mongo_database].command("validate", JOBS)
     keys = validated["keysPerIndex"]
-    assert {name: keys[name] for name in ("gates", "kept")} == {"gates": 0, "kept": 0}
+    assert {name: keys[name] for name in ("gates", "done", "kept")} == {"gates": 0, "done": 0, "kept": 0}
     assert keys["order"] == 15

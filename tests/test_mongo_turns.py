@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,8 @@ from kqueue.stores.mongo_turns import MOST_STARTS, with_start
 from tests.mongod import Mongod
 from tests.test_mongo import NO_MAJORITY, NOW, TTR, Commands, LossyProxy, failing, ids_of, new_rows, window
 from tests.tubes import await_true
+
+ROOT = Path(__file__).parents[1]
 
 ONE = Throttle("t", running=1)
 TWO = Throttle("t", running=2)
@@ -272,25 +277,36 @@ def test_a_client_that_is_killed_keeps_nobody_waiting(
     assert states(store, rows) == ["ready", "running"]
 
 
+#: What another process runs: a claim of the store and the ids that it is given.
+CLAIM = """
+import sys
+from tests.test_mongo_turns import NOW, ManualClock, MongoStore, ONE, Selection, window
+url, *ids = sys.argv[1:]
+store = MongoStore(url, clock=ManualClock(NOW))
+store.claim(Selection(("t", "u"), tuple(ids), (ONE,)), window(1000, ("t", "u")), "me", NOW, False)
+"""
+
+
 def test_the_server_does_what_a_killed_client_has_sent_to_its_end(
     store: MongoStore, mongod: Mongod, mongo_database: str, jobs: Any
 ):
     rows = add(store, 3)
-    # So long that a busy machine sees it run.
-    with mongod.client() as client, failing(mongod, "update", blockConnection=True, blockTimeMS=3000):
-        pid = os.fork()
-        if pid == 0:
-            with suppress(BaseException):
-                claim(MongoStore(mongod.url(mongo_database), clock=ManualClock(NOW)), *rows)
-            os._exit(1)
+    told = [mongod.url(mongo_database), *ids_of(rows)]
+    # So long that a busy machine sees it run; and of this store alone.
+    slow = {"blockConnection": True, "blockTimeMS": 3000, "namespace": f"{mongo_database}.{JOBS}"}
+    with (
+        mongod.client() as client,
+        failing(mongod, "update", **slow),
+        subprocess.Popen([sys.executable, "-c", CLAIM, *told], cwd=ROOT) as process,
+    ):
 
         def is_sent() -> bool:
             running = client.admin.aggregate([{"$currentOp": {}}, {"$match": {"command.update": JOBS}}])
             return any(True for _ in running)
 
         await_true(is_sent)
-        os.kill(pid, signal.SIGKILL)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
         await_true(lambda: states(store, rows) == ["running", "held", "held"])
         await_true(lambda: jobs.find_one({"_id": "throttle t"})["turn"] == 2)
 

@@ -53,8 +53,13 @@ def test_all_is_well() -> None:
         ({"paused": {"mail": NOW - 60}}, "warning", "pause", "type mail is paused for 60 s; kqueue resume mail"),
         ({"paused": {ALL_TYPES: NOW - 60}}, "warning", "pause", "the whole queue is paused for 60 s"),
         ({"overdue": 3}, "problem", "sweep", "jobs due for more than a minute and not ready: 3; nobody sweeps"),
-        ({"abandoned": MOST_COUNTED}, "problem", "sweep", "1000 or more jobs have lost their worker"),
-        ({"unput": 1}, "problem", "sweep", "1 jobs have no pointer"),
+        (
+            {"abandoned": MOST_COUNTED},
+            "problem",
+            "sweep",
+            "jobs without their worker for more than a minute and not taken back: 1000 or more",
+        ),
+        ({"unput": 1}, "problem", "sweep", "jobs without a pointer in their tube for more than a minute: 1;"),
         (
             {"overview": [Standing("mail", "ready", 9, NOW - LONG_WAIT_S - 1)]},
             "warning",

@@ -10,8 +10,9 @@ from types import FrameType, ModuleType
 from kqueue import KQueue
 
 
-def load_queue(app: str) -> KQueue:
-    """Import the module, with the current folder on the path, and return its KQueue.
+def load_queue(app: str, *, to_run: bool = True) -> KQueue:
+    """Import the module, with the current folder on the path, and return its KQueue. One that is ``to_run`` jobs
+    must have handlers.
 
     Raises ``ValueError`` that says, on one line, which part of ``app`` is wrong.
     """
@@ -25,7 +26,7 @@ def load_queue(app: str) -> KQueue:
         raise ValueError(f"--app: module {name} has no {attribute!r}; {_queues_in(module)}") from None
     if not isinstance(queue, KQueue):
         raise ValueError(f"--app: {app} is no KQueue but of {type(queue)}; {_queues_in(module)}")
-    if not queue.types():
+    if to_run and not queue.types():
         raise ValueError(f"--app: {app} has no handler; {name} must import what calls @{attribute}.handler")
     return queue
 

@@ -6,6 +6,9 @@ from kqueue.execution import Outcome, Wish, outcome
 from kqueue.job import Priority, Row
 from kqueue.store import Settlement, Unget
 
+#: Why a job went back that was in hand in a process which had to end.
+STOPPED = "its worker was stopped meanwhile"
+
 
 def again(reason: object, delay: object) -> Wish:
     """Again in ``delay`` seconds; None: by the retry policy. Raises ``ValueError`` or ``TypeError``."""
@@ -26,7 +29,7 @@ def unstarted(row: Row, run_at: float, put_at: float | None) -> Unget:
 
 def unfinished(row: Row, run_at: float, put_at: float | None) -> Unget:
     """Back although its handler goes on, in a process that is about to end."""
-    return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason="its worker was stopped meanwhile")
+    return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason=STOPPED)
 
 
 def check_repeated(row: Row, is_running: bool, before: Settlement | None, wanted: Settlement) -> None:

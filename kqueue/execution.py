@@ -27,6 +27,7 @@ from kqueue import arguments
 from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.handlers import Handler
 from kqueue.job import Holder, JobInHand, Row, row_of
+from kqueue.moments import span
 from kqueue.reasons import describe
 from kqueue.results import Result, Snooze
 from kqueue.retry import RetryPolicy, Rule
@@ -158,7 +159,7 @@ def wish_of_snooze(snooze: Snooze) -> Wish:
     """For as long as it says. A subclass of the user's may say nothing, or nonsense: then it is retried."""
     try:
         seconds = arguments.number("seconds", getattr(snooze, "seconds", None), 0)
-        return Wish(Outcome.UNGOT, f"snoozed for {seconds:g} s", seconds)
+        return Wish(Outcome.UNGOT, f"snoozed for {f'{seconds:g} s' if seconds < 7200 else span(seconds)}", seconds)
     except (ValueError, TypeError) as error:
         return Wish(Outcome.RETRIED, describe(error))
 

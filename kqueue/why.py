@@ -123,7 +123,7 @@ def _running(facts: Facts) -> Answer:
 
 def _delayed(facts: Facts) -> Answer:
     row = facts.row
-    after = f"; its last run: {row.reason}" if row.reason else ""
+    after = f"; said last: {row.reason}" if row.reason else ""
     return Answer(
         Cause.DELAYED, f"it is delayed until {moment(row.run_at)} (for {span(row.run_at - facts.now)}){after}"
     )

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row
+from kqueue.moments import counted
 from kqueue.store import Tick
 from kqueue.stores import sqlite_records as records
 from kqueue.stores import sqlite_statements as sql
@@ -26,6 +27,7 @@ _ALIKE: Final = [
     name for name in Row._fields if name in Row._field_defaults and name not in {"created_at", "put_at"}
 ]
 _OWN: Final = [name for name in Row._fields if name not in {*_ALIKE, "state"}]
+_payload = itemgetter(Row._fields.index("payload"))
 _alike = itemgetter(*map(Row._fields.index, _ALIKE))
 _own = itemgetter(*map(Row._fields.index, _OWN))
 _ALIKE_VALUES: Final = tuple(Row._field_defaults[name] for name in _ALIKE)
@@ -35,6 +37,9 @@ _ALONE: Final = Row._fields.index("alone")
 
 #: Rows that one statement adds at most. Twice as many would save a thirtieth more.
 MANY: Final = 50
+#: Bytes of a payload at most in such a statement: the module copies them, and keeps them with the statement. With
+#: larger ones the writing costs so much that there is nothing to gain.
+SMALL_BYTES: Final = 4096
 
 
 def _statement(values: Mapping[str, str], rows: int = 1) -> str:
@@ -114,7 +119,9 @@ def _check_commit(file: SqliteFile, ids: list[str], is_there: Callable[[], bool]
     if not complete:
         taken = [id for id in ids if id in there]
         missing = [id for id in ids if id not in there]
-        raise AddFailed(f"{len(missing)} jobs were not added: {error}", taken=taken, not_taken=missing) from error
+        raise AddFailed(
+            f"{counted(len(missing), 'job')} not added: {error}", taken=taken, not_taken=missing
+        ) from error
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
@@ -122,7 +129,8 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     if len(new) < len(rows):
         connection.executemany(INSERT, map(_of_any, rows))
         return
-    whole = len(new) - len(new) % MANY
+    is_small = max(map(len, map(_payload, rows)), default=0) <= SMALL_BYTES
+    whole = len(new) - len(new) % MANY if is_small else 0
     if whole:
         lots = (new[first : first + MANY] for first in range(0, whole, MANY))
         connection.executemany(INSERT_MANY_NEW, (tuple(chain.from_iterable(lot)) for lot in lots))

@@ -75,7 +75,7 @@ def test_a_bad_line_is_named_and_nothing_of_its_batch_is_added(shop: Shop, queue
 def test_a_bad_line_far_down_says_how_many_were_added_before(shop: Shop, queue: KQueue):
     line = shop.refused("add", "greet", "-", "--count", text="1\n" * 1_500 + "oops\n")
     assert "line 1501" in line
-    assert "1000 jobs before were added" in line
+    assert "added before: 1000 jobs" in line
     assert queue.counts("greet")["ready"] == 1_000
 
 

@@ -87,6 +87,7 @@ ENDS: list[tuple[Any, Outcome, str | None, float | None]] = [
     (returning(Result.RETRY), Outcome.RETRIED, "the handler returned RETRY", None),
     (returning(Result.ERROR), Outcome.RETRIED, "the handler returned ERROR", None),
     (returning(Snooze(5)), Outcome.UNGOT, "snoozed for 5 s", 5),
+    (raising(Snooze(1_209_600)), Outcome.UNGOT, "snoozed for 14 days", 1_209_600),
     (raising(Snooze(0.5)), Outcome.UNGOT, "snoozed for 0.5 s", 0.5),
     (returning(Unsaid()), Outcome.RETRIED, "TypeError: seconds: expected a number", None),
     (raising(Unsaid()), Outcome.RETRIED, "TypeError: seconds: expected a number", None),

@@ -92,16 +92,25 @@ def test_an_app_stands_for_its_store_and_its_broker(shop: Shop, beanstalkd: Bean
     assert "broker  none" in shop.kqueue("status").stdout
 
 
+def test_an_app_needs_no_handler_to_be_looked_at_and_its_handlers_are_known(shop: Shop, queue: KQueue) -> None:
+    assert shop.kqueue("list", "--app", "shop:empty").stdout == "no dead jobs\n"
+    done = shop.kqueue("pause", "greet", "--app", "shop:queue")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "paused greet\n", "")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (["--app", "shop:queue", "--broker", "beanstalk://127.0.0.1:1"], "shop:queue has its own store and broker"),
         (["--app", "shop:nobody"], "--app: module shop has no 'nobody'"),
         (["--app", "memory:queue"], "--app: the store of memory:queue is memory:"),
+        (["--app", "elsewhere:queue"], "other/jobs.db, which the app names"),
+        (["--app", "shop:queue", "--config", "nofile.toml"], "nofile.toml"),
     ],
 )
 def test_an_app_that_a_command_cannot_use_is_refused(shop: Shop, queue: KQueue, args: list[str], said: str) -> None:
     (shop.folder / "memory.py").write_text(APP.replace("sqlite:///jobs.db", "memory:"))
+    (shop.folder / "elsewhere.py").write_text(APP.replace("jobs.db", "other/jobs.db"))
     assert said in shop.refused("status", *args)
 
 

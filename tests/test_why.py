@@ -80,7 +80,7 @@ def test_abandoned_says_when_the_sweep_mends_it() -> None:
 def test_delayed_says_until_when_and_after_what() -> None:
     said = about(job(state=State.DELAYED, run_at=NOW + 90, failures=1, reason="busy"), paused={"mail": NOW - 10})
     assert list(said) == [Cause.DELAYED, Cause.PAUSED]
-    assert said[Cause.DELAYED].endswith("(for 90 s); its last run: busy")
+    assert said[Cause.DELAYED].endswith("(for 90 s); said last: busy")
 
 
 def test_a_delay_that_is_over_counts_as_ready() -> None:

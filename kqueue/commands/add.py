@@ -11,6 +11,7 @@ import click
 
 from kqueue import KQueueError
 from kqueue.commands.terminal import make_queue, queue_options
+from kqueue.moments import counted
 
 #: Jobs, and bytes of text, that are read before they are added together.
 BATCH_JOBS = 1_000
@@ -59,7 +60,7 @@ def add(
         except (KQueueError, ValueError, TypeError) as error:
             if added == 0:
                 raise
-            raise click.ClickException(f"{error}; {added} jobs before were added") from error
+            raise click.ClickException(f"{error}; added before: {counted(added, 'job')}") from error
     if only_count:
         click.echo(added)
 

@@ -92,7 +92,9 @@ class _Act(NamedTuple):
 @click.command()
 @queue_options
 @_choices
-@click.option("--reason", required=True, metavar="TEXT", help="Why; it stays with the job.")
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="Why; the job tells it until a run of it gives another reason."
+)
 @json_option
 def retry(*, store: str | None, broker: str | None, reason: str, as_json: bool, **given: Any) -> int:
     """Bring dead jobs back, their tries cleared, and print how many.

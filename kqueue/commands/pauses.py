@@ -21,8 +21,9 @@ def pause(store: str | None, broker: str | None, job_type: str | None, all_types
     """
     job_type = _one(job_type, all_types, "pause")
     with find_queue(store, broker) as queue:
+        is_known = job_type is None or _is_known(job_type, queue)
         changed = queue.pause(job_type)
-        if job_type is not None and not _is_known(job_type, queue):
+        if not is_known:
             complain(f"{job_type} is a type of no job and of no worker so far; resume it if it is a slip")
     return _say(job_type, "paused", changed, "was paused already", as_json)
 
@@ -48,7 +49,8 @@ def resume(store: str | None, broker: str | None, job_type: str | None, all_type
 
 
 def _is_known(job_type: str, queue: KQueue) -> bool:
-    return job_type in queue.store.types() or any(job_type in worker.types for worker in queue.workers())
+    is_served = job_type in queue.types() or any(job_type in worker.types for worker in queue.workers())
+    return is_served or any(queue.counts(job_type).values())
 
 
 def _one(job_type: str | None, all_types: bool, command: str) -> str | None:

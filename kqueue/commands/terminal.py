@@ -68,9 +68,13 @@ def worker_settings(given: Mapping[str, object]) -> dict[str, Any]:
 
 
 def hand_on_config() -> None:
-    """An app that reads the configuration, here or in children, is to read the file that --config names."""
+    """An app that reads the configuration, here or in children, is to read the file that --config names.
+
+    Raises ``ValueError`` if that is not there, or holds what is refused.
+    """
     file = _config_file()
     if file is not None:
+        load(file)
         os.environ[FILE_VARIABLE] = os.path.abspath(file)
 
 
@@ -93,20 +97,26 @@ def find_queue(store: str | None, broker: str | None) -> KQueue:
     Opening a SQLite file makes it, so a mistyped path would look like a queue with no jobs. Raises
     ``ValueError`` if the file is not there.
     """
-    if queue := _queue_of_app(store, broker):
+    queue = _queue_of_app(store, broker)
+    if queue is not None:
+        _check_file(queue.store.address.removeprefix(_SQLITE), queue.store.address, "the app")
         return queue
     configuration = configured({"store": store, "broker": broker})
     queue = _make_queue(configuration)
     _, url, source = configuration.setting("store")
+    _check_file(unquote(url.removeprefix(_SQLITE).partition("?")[0]), url, source)
+    return queue
+
+
+def _check_file(path: str, url: str, source: str) -> None:
     if url.startswith(_SQLITE):
-        path = os.path.abspath(unquote(url.removeprefix(_SQLITE).partition("?")[0]))
+        path = os.path.abspath(path)
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(
                 f"store: there is no file {path}, which {source} names (kqueue add makes a new one)"
             ) from None
-    return queue
 
 
 def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:
@@ -117,7 +127,7 @@ def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:
     if store is not None or broker is not None:
         raise ValueError(f"--app: {app} has its own store and broker; give no --store and no --broker beside it")
     hand_on_config()
-    queue = load_queue(app)
+    queue = load_queue(app, to_run=False)
     if queue.store.address == "memory:":
         raise ValueError(f"--app: the store of {app} is memory:, which this command has for itself alone")
     return queue

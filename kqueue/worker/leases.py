@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from kqueue import BrokerError, KQueue, KQueueError
+from kqueue import BrokerError, KQueue, KQueueError, endings
 from kqueue.job import Row, State
 from kqueue.retry import backoff
-from kqueue.store import Held, Unget
+from kqueue.store import Held
 
 #: Running rows of a store, of all workers, that are looked at.
 MANY = 100_000
@@ -57,9 +57,8 @@ def give_back(queue: KQueue, tail: str) -> int:
     rows = held_by(queue, tail)
     for start in range(0, len(rows), BATCH):
         now = store.now()
-        store.settle(
-            [Unget(row.id, row.fence, now, None, None, started=False) for row in rows[start : start + BATCH]], now
-        )
+        lot = rows[start : start + BATCH]
+        store.settle([endings.unstarted(row, now, None)._replace(reason=endings.STOPPED) for row in lot], now)
     return _swept(queue, len(rows))
 
 

@@ -148,15 +148,25 @@ def test_an_id_that_is_there_already_is_not_taken_and_nothing_else_is_changed(st
     assert store.get([first.id]) == [first]
 
 
-def test_after_a_failed_add_each_job_is_where_the_error_says(store):
+@pytest.mark.parametrize("around", [1, 130])
+def test_after_a_failed_add_each_job_is_where_the_error_says(store, around):
     there = row()
     add(store, there)
-    before, after = row(), row()
+    before, after = [row() for _ in range(around)], [row() for _ in range(around)]
     with pytest.raises(AddFailed) as failed:
-        store.add([before, there, after])
-    assert set(failed.value.taken) | set(failed.value.not_taken) == {before.id, there.id, after.id}
+        store.add([*before, there, *after])
+    assert set(failed.value.taken) | set(failed.value.not_taken) == {there.id, *ids(before), *ids(after)}
     assert there.id in failed.value.not_taken
-    assert set(ids(store.get([before.id, after.id]))) == set(failed.value.taken)
+    assert set(ids(store.get(ids([*before, *after])))) == set(failed.value.taken)
+
+
+@pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 149])
+@pytest.mark.parametrize("size", [1, 5000])
+def test_every_row_of_a_list_is_there_in_its_order(store, other, count, size):
+    added = [row(payload=b"x" * size) for _ in range(count)]
+    store.add(added)
+    assert other.get(ids(added)) == added
+    assert ids(claim(other).rows) == ids(added)
 
 
 def test_an_add_to_a_store_that_is_not_there_names_every_job_as_not_taken(absent_store):
@@ -171,6 +181,27 @@ def test_an_add_to_a_store_that_is_not_there_names_every_job_as_not_taken(absent
 
 
 # -- claim -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_a_claimed_row_says_what_the_store_says(store, other, by_id):
+    """Each field has a value of its own, so that none stands in another's place."""
+    full = row(
+        priority=3, delay=4.0, run_at=NOW - 5, ttr=6.0, fence=7, tries=8, failures=9, crashes=10, suspicion=1,
+        reason="r", gate="t", created_at=NOW - 11, put_at=NOW - 12, unique_key="u", limit_key="l",
+    )  # fmt: skip
+    add(store, full)
+    (held,) = claim(store, *[full.id] * by_id, owner="me").rows
+    assert held == full._replace(state="running", fence=8, tries=9, lease_owner="me", lease_until=NOW + 6)
+    assert other.get([full.id]) == [held]
+
+
+def test_a_claim_takes_none_that_stand_between_those_it_takes(store, other):
+    """Rows of other types, and such as are not due, were added in between."""
+    wanted, later, between = row(), delayed(NOW + 9), row(type="u")
+    added = add(store, wanted, later, between, row())
+    assert len(claim(store).rows) == 2
+    assert [job.state for job in other.get(added)] == ["running", "delayed", "ready", "running"]
 
 
 def test_a_claimed_row_is_running_under_a_lease(store, other):

@@ -131,7 +131,7 @@ def test_a_snooze_costs_no_try(make_queue: MakeQueue, how: str) -> None:
     assert tries == [1, 1, 1]
     assert (waits(queue, job_id), the_job(queue, job_id).priority) == (500, 2**14)
     (answer,) = queue.why(job_id)
-    assert answer.text.endswith("; its last run: snoozed for 500 s")
+    assert answer.text.endswith("; said last: snoozed for 500 s")
 
 
 def test_the_four_words(make_queue: MakeQueue) -> None:

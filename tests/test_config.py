@@ -485,7 +485,6 @@ def test_a_queue_has_the_options_of_its_types(folder: Path):
             queue.options("resize", ttr=5)
 
 
-@pytest.mark.skipif(not hasattr(KQueue, "limit"), reason="a queue has no limits yet")
 def test_a_queue_has_the_limits_of_its_types(folder: Path):
     (folder / "kqueue.toml").write_text("[types.resize]\nrunning = 2\nstarts = 9\nperiod = 60")
     assert load().limits() == {"resize": {"running": 2, "starts": 9, "period": 60}}

@@ -45,12 +45,10 @@ class Ending:
 
     def is_over(self, now: float | None = None) -> bool:
         """Whether no new job is to be taken. ``now`` in monotonic seconds, if it is known."""
-        if self._stopped or self._pid != os.getpid():  # asked between any two jobs, so it is said twice
-            return True
-        if self._deadline is not None and self.is_stopped(now):
-            return True
         limit, is_spent = self._limits.count, self._is_spent
-        return (limit is not None and self.count >= limit) or (is_spent is not None and is_spent())
+        if self.is_stopped(now) or (limit is not None and self.count >= limit):
+            return True
+        return is_spent is not None and is_spent()
 
     def is_stopped(self, now: float | None = None) -> bool:
         """Whether it is over for another reason than the number of jobs."""

@@ -47,13 +47,12 @@ class Limits:
         """
         taken: list[Row] = []
         jobs, room, seconds, cost = self.jobs, self.payload_bytes, self.work_s, self.job_s
-        unknown = self.work_s
         for row in candidates:
             room -= len(row.payload)
-            seconds -= cost.get(row.type, unknown)
+            seconds -= cost.get(row.type, self.work_s)
             if row.suspicion:
                 jobs = min(jobs, suspect_jobs(row.suspicion))
-            if (len(taken) >= jobs or room < 0 or seconds < 0) and taken:
+            if taken and (len(taken) >= jobs or room < 0 or seconds < 0):
                 return taken, True
             taken.append(row)
         return taken, False

@@ -19,9 +19,9 @@ _DUE: Final = "id, type, priority, run_at, put_at"
 
 # -- a job's way -----------------------------------------------------------------------------------------
 
-#: What a claim sets, or a claimed row cannot have: to read it would cost as much for each as what it tells.
-KNOWN_TO_CLAIMS: Final = {"state", "alone", "lease_owner", "lease_until", "keep_until", "history"}
-_CLAIM_COLUMNS: Final = ", ".join(f"job.{name}" for name in Row._fields if name not in KNOWN_TO_CLAIMS)
+#: What a claim sets, does not hand out, or finds in no row that it may take. So it is not read, which costs.
+_KNOWN_TO_CLAIMS: Final = {"state", "alone", "lease_owner", "lease_until", "keep_until", "history"}
+_CLAIM_COLUMNS: Final = ", ".join(f"job.{name}" for name in Row._fields if name not in _KNOWN_TO_CLAIMS)
 
 #: A claim that names ids looks at these alone.
 WANTED: Final = f"""

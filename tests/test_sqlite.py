@@ -10,6 +10,7 @@ import threading
 import traceback
 import tracemalloc
 import weakref
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from kqueue.stores import (
 )
 from kqueue.stores import sqlite_statements as sql
 from kqueue.stores.sqlite import SqliteStore
+from kqueue.stores.sqlite_insert import MANY, SMALL_BYTES
 from kqueue.window import Limits
 
 NOW = 1_700_000_000.0
@@ -428,6 +430,24 @@ def test_an_error_inside_a_transaction_takes_all_of_it_back(store, outsider):
     outsider.execute("ROLLBACK")
     assert store.counts()["ready"] == 1
     assert store.settle([Delete(claim(store).rows[0].id, 1)], NOW).lost == frozenset()
+
+
+def statements(store, call):
+    """How many of each kind SQLite ran for it."""
+    store.open()
+    ran = []
+    connection = store._file._handles.get().connection
+    connection.set_trace_callback(ran.append)
+    call()
+    connection.set_trace_callback(None)
+    return Counter(statement.split()[0] for statement in ran if not statement.startswith("--"))
+
+
+@pytest.mark.parametrize(("size", "inserts"), [(1, 3), (SMALL_BYTES, 3), (SMALL_BYTES + 1, 2 * MANY + 1)])
+def test_small_rows_go_in_by_many_and_large_ones_alone(store, size, inserts):
+    """A statement keeps what was bound to it, so many large payloads would stay in memory."""
+    rows = [row(number, payload=b"x" * size) for number in range(2 * MANY + 1)]
+    assert statements(store, lambda: store.add(rows))["INSERT"] == inserts
 
 
 def test_a_batch_that_holds_one_id_twice_is_not_taken(store):

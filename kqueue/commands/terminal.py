@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import click
 
@@ -18,44 +17,45 @@ from kqueue.layers import FILE_VARIABLE
 OK, SOME_FAILED, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 
 _SQLITE = "sqlite:///"
-#: Where the context of a command keeps what --config and --app were given.
-_CONFIG, _APP = "kqueue.config", "kqueue.app"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _kept_option(name: str, metavar: str, text: str) -> Callable[[Command], Command]:
+    """An option that is no argument of the command, but kept for :func:`_kept`."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        context.meta[f"kqueue.{name}"] = value
+
+    return click.option(f"--{name}", metavar=metavar, expose_value=False, callback=keep, help=text)
+
+
+def _kept(name: str) -> str | None:
+    """What the command that runs was given for it; None for nothing, or where it has no such option."""
+    value: str | None = click.get_current_context().meta.get(f"kqueue.{name}")
+    return value
 
 
 def queue_options(command: Command) -> Command:
     """``--store`` and ``--broker`` or ``--app``, for :func:`make_queue` and :func:`find_queue`; ``--config``."""
     store = click.option("--store", metavar="URL", help="Or set KQUEUE_STORE, or store in the file.")
     broker = click.option("--broker", metavar="URL", help="Or set KQUEUE_BROKER, or broker in the file.")
-    app = click.option(
-        "--app",
-        metavar="MODULE:QUEUE",
-        expose_value=False,
-        callback=lambda context, parameter, value: _keep(context, _APP, value),
-        help="The KQueue of your own code, instead of --store and --broker.",
-    )
+    app = _kept_option("app", "MODULE:QUEUE", "The KQueue of your own code, instead of --store and --broker.")
     return store(broker(app(config_option(command))))
 
 
-def _keep(context: click.Context, name: str, value: str | None) -> None:
-    context.meta[name] = value
-
-
-#: For :func:`configured`, so it is no argument of the command.
-config_option = click.option(
-    "--config",
-    metavar="FILE",
-    expose_value=False,
-    callback=lambda context, parameter, value: _keep(context, _CONFIG, value),
-    help="The configuration. Or set KQUEUE_CONFIG; or else kqueue.toml in this folder, if it is there.",
+#: For :func:`configured`.
+config_option = _kept_option(
+    "config",
+    "FILE",
+    "The configuration. Or set KQUEUE_CONFIG; or else kqueue.toml in this folder, if it is there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def configured(options: Mapping[str, object]) -> Configuration:
     """The configuration of the command that runs. ``options``: what it was given; None for what it was not."""
-    return load(_config_file(), options)
+    return load(_kept("config"), options)
 
 
 def worker_settings(given: Mapping[str, object]) -> dict[str, Any]:
@@ -72,15 +72,10 @@ def hand_on_config() -> None:
 
     Raises ``ValueError`` if that is not there, or holds what is refused.
     """
-    file = _config_file()
+    file = _kept("config")
     if file is not None:
         load(file)
         os.environ[FILE_VARIABLE] = os.path.abspath(file)
-
-
-def _config_file() -> str | None:
-    file: str | None = click.get_current_context().meta.get(_CONFIG)
-    return file
 
 
 def make_queue(store: str | None, broker: str | None) -> KQueue:
@@ -97,31 +92,25 @@ def find_queue(store: str | None, broker: str | None) -> KQueue:
     Opening a SQLite file makes it, so a mistyped path would look like a queue with no jobs. Raises
     ``ValueError`` if the file is not there.
     """
-    queue = _queue_of_app(store, broker)
-    if queue is not None:
-        _check_file(queue.store.address.removeprefix(_SQLITE), queue.store.address, "the app")
-        return queue
-    configuration = configured({"store": store, "broker": broker})
-    queue = _make_queue(configuration)
-    _, url, source = configuration.setting("store")
-    _check_file(unquote(url.removeprefix(_SQLITE).partition("?")[0]), url, source)
-    return queue
-
-
-def _check_file(path: str, url: str, source: str) -> None:
-    if url.startswith(_SQLITE):
-        path = os.path.abspath(path)
+    queue, source = _queue_of_app(store, broker), "the app"
+    if queue is None:
+        configuration = configured({"store": store, "broker": broker})
+        queue = _make_queue(configuration)
+        _, _, source = configuration.setting("store")
+    if queue.store.address.startswith(_SQLITE):
+        path = os.path.abspath(queue.store.address.removeprefix(_SQLITE))
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(
                 f"store: there is no file {path}, which {source} names (kqueue add makes a new one)"
             ) from None
+    return queue
 
 
 def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:
     """What ``--app`` names; None if it was not given."""
-    app: str | None = click.get_current_context().meta.get(_APP)
+    app = _kept("app")
     if app is None:
         return None
     if store is not None or broker is not None:

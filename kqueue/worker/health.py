@@ -34,7 +34,8 @@ class HealthFile:
         """It is removed and replaced, so a name that was mistyped must not cost somebody a file."""
         if not self._path.exists():
             return
-        text = self._path.read_bytes()[:LOOKED_AT]
+        with self._path.open("rb") as file:
+            text = file.read(LOOKED_AT)
         if text and not (text.startswith(b'{"time": ') and b'"children": ' in text):
             raise ValueError(f"--health-file: {self._path} is there and is no health file: give another path")
 

@@ -14,6 +14,20 @@ from tests.mongod import executable as mongod_path
 from tests.tubes import opened
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--proof``: also what proves by enumeration, and whole where the other tests sample."""
+    parser.addoption("--proof", action="store_true", help="run the tests marked proof too, and samples whole")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``proof``, unless it was asked for."""
+    if config.getoption("--proof"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("proof")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
 def missing(server: str, what_to_do: str) -> None:
     """End the test: skipped on a developer's machine, failed where CI is set."""
     message = f"{server} is not installed: {what_to_do}"

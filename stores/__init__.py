@@ -10,8 +10,9 @@ URL                                         store
 ``mongodb+srv://host/db``                   the same, found by DNS
 ==========================================  =====================================================
 
-SQLite takes options: ``?synchronous=FULL|NORMAL|OFF`` (FULL by default: durable at power loss) and
-``?busy_timeout=5`` (seconds to wait for another write, of this process or another; may be a fraction).
+SQLite takes options: ``?synchronous=FULL|NORMAL|OFF`` (FULL by default: durable at power loss),
+``?busy_timeout=5`` (seconds to wait for another write, of this process or another; may be a fraction) and
+``?mode=0600`` (permissions of a file that is made; one that is there keeps its own).
 """
 
 if __name__ != "kqueue.stores":
@@ -21,7 +22,9 @@ if __name__ != "kqueue.stores":
         " import kqueue.stores, and take KQueue's source folder off sys.path"
     )
 
+import logging
 import os
+import re
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
@@ -34,11 +37,15 @@ __all__ = ["MemoryStore", "SqliteStore", "open_store", "shared_url"]
 
 _SQLITE: Final = "sqlite:///"
 _MONGO: Final = ("mongodb://", "mongodb+srv://")
+_MODE: Final = re.compile("[0-7]{3,4}")
 _FORMS: Final = "memory:, sqlite:///relative.db, sqlite:////absolute.db, mongodb://host:port/db"
 
 
-def open_store(url: str) -> JobStore:
+def open_store(url: str, *, create: bool = True, logger: logging.Logger | None = None) -> JobStore:
     """The store that ``url`` names. Nothing is connected or made before its first use.
+
+    ``create``: whether that use makes an SQLite file that is missing, which ``logger`` is told of; else it raises
+    :class:`~kqueue.errors.StoreUnavailable`. Other stores need nothing made.
 
     Raises ``TypeError`` or ``ValueError``, naming ``store``, for what is no such URL, and
     :class:`~kqueue.errors.StoreError` if the store's driver is not installed.
@@ -48,7 +55,7 @@ def open_store(url: str) -> JobStore:
     if url == "memory:":
         return MemoryStore()
     if url.startswith(_SQLITE):
-        return _sqlite(url)
+        return _sqlite(url, create, logger)
     if url.startswith(_MONGO):
         return _mongo(url)
     # The rest of the URL may hold a password, so it is not repeated.
@@ -66,18 +73,30 @@ def shared_url(url: str) -> str | None:
     return f"{_SQLITE}{absolute}{mark}{query}"
 
 
-def _sqlite(url: str) -> JobStore:
+def _sqlite(url: str, create: bool, logger: logging.Logger | None) -> JobStore:
     path, _, query = url.removeprefix(_SQLITE).partition("?")
-    options = {"synchronous": "FULL", "busy_timeout": "5"}
+    options = {"synchronous": "FULL", "busy_timeout": "5", "mode": "0600"}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in options:
-            raise ValueError(f"store: expected the options {' and '.join(options)} for SQLite, got {name!r:.40}")
+            *some, last = options
+            raise ValueError(
+                f"store: expected the options {', '.join(some)} and {last} for SQLite, got {name!r:.40}"
+            )
         options[name] = value
     try:
         busy_timeout = float(options["busy_timeout"])
     except ValueError:
         raise ValueError(f"store: expected busy_timeout in seconds, got {options['busy_timeout']!r:.40}") from None
-    return SqliteStore(unquote(path), synchronous=options["synchronous"], busy_timeout=busy_timeout)
+    if not _MODE.fullmatch(options["mode"]):
+        raise ValueError(f"store: expected mode as permissions in octal, such as 0660, got {options['mode']!r:.40}")
+    return SqliteStore(
+        unquote(path),
+        synchronous=options["synchronous"],
+        busy_timeout=busy_timeout,
+        mode=int(options["mode"], 8),
+        create=create,
+        logger=logger,
+    )
 
 
 def _mongo(url: str) -> JobStore:

@@ -1,6 +1,7 @@
 """The SQLite store: one file, no server, durable at every return. See :mod:`kqueue.stores.sqlite_schema`."""
 
 import json
+import logging
 import math
 import os
 import sqlite3
@@ -59,9 +60,13 @@ class SqliteStore:
         synchronous: str = "FULL",
         busy_timeout: float = 5.0,
         clock: Clock | None = None,
+        create: bool = True,
+        mode: int = 0o600,
+        logger: logging.Logger | None = None,
     ) -> None:
         """``busy_timeout``: seconds to wait for the other threads of this process, and then for another process's
-        write. Nothing is opened yet.
+        write. ``create``: whether to make a file that is missing, with the permissions ``mode``; ``logger`` is told
+        of it. Nothing is opened yet.
         """
         name = os.fspath(path)
         if not isinstance(name, str) or name in {"", ":memory:"}:
@@ -73,8 +78,19 @@ class SqliteStore:
                 f"store: expected busy_timeout in seconds, 0 or more, at most {MAX_BUSY_TIMEOUT_S},"
                 f" got {busy_timeout!r}"
             )
-        # Absolute, so that a later change of the working folder does not lead to another file.
-        self._file = SqliteFile(os.path.abspath(name), synchronous=synchronous, busy_timeout=busy_timeout)
+        if mode & 0o600 != 0o600 or mode & ~0o777:
+            raise ValueError(
+                f"store: expected a mode from 0600 to 0777 that lets the owner read and write, got {mode:04o}"
+            )
+        self._file = SqliteFile(
+            # Absolute, so that a later change of the working folder does not lead to another file.
+            os.path.abspath(name),
+            synchronous=synchronous,
+            busy_timeout=busy_timeout,
+            create=create,
+            mode=mode,
+            logger=logger or logging.getLogger("kqueue"),
+        )
         self._clock = clock or SystemClock()
 
     @property
@@ -82,8 +98,14 @@ class SqliteStore:
         """Its URL for messages."""
         return self._file.address
 
+    def exists(self) -> bool:
+        """Whether there is a file. Opens and makes nothing."""
+        return self._file.exists()
+
     def open(self) -> None:
-        """Connect, and make or migrate the tables."""
+        """Connect, and make or migrate the tables. Raises :class:`~kqueue.errors.StoreUnavailable` if the file is
+        missing and may not be made.
+        """
         self._file.open()
 
     def close(self) -> None:

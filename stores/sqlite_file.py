@@ -17,6 +17,7 @@ for those by sleeping and trying again, not in a line (https://www.sqlite.org/c3
 steady writes one process may wait much longer than those that came after it.
 """
 
+import logging
 import os
 import sqlite3
 import threading
@@ -52,9 +53,23 @@ _MEANINGS: Final[dict[int, tuple[type[StoreError], str]]] = {
 class SqliteFile:
     """Safe to share by threads, and to use after a fork."""
 
-    def __init__(self, path: str, *, synchronous: str, busy_timeout: float) -> None:
-        """``path`` is absolute; ``busy_timeout`` in seconds."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        synchronous: str,
+        busy_timeout: float,
+        create: bool,
+        mode: int,
+        logger: logging.Logger,
+    ) -> None:
+        """``path`` is absolute; ``busy_timeout`` in seconds. ``create``: whether to make a file that is missing,
+        with the permissions ``mode``.
+        """
         self.path = path
+        self._create = create
+        self._mode = mode
+        self._logger = logger
         #: For messages.
         self.address = f"sqlite:///{path}"
         self._synchronous = synchronous
@@ -63,6 +78,10 @@ class SqliteFile:
         #: The process that has a connection now, if any.
         self._open_in: int | None = None
         _close_at_fork(self)
+
+    def exists(self) -> bool:
+        """Whether there is a file. Opens and makes nothing."""
+        return os.path.exists(self.path)
 
     def open(self) -> None:
         """Connect now. Idempotent."""
@@ -145,6 +164,8 @@ class SqliteFile:
                 f"{self.address}: this process was forked in a way that Python was not told of, with the file"
                 " open; open the queue after the fork"
             )
+        if not self.exists():
+            self._make()
         connection = sqlite3.connect(
             self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
@@ -158,6 +179,20 @@ class SqliteFile:
         handle.connection, self._open_in = connection, os.getpid()
         handle.place, handle.serial = place, object()
         return connection
+
+    def _make(self) -> None:
+        if not self._create:
+            raise StoreUnavailable(
+                f"{self.address}: there is no such file, and this process may not make one; a producer makes it, or"
+                " create=True"
+            )
+        try:
+            made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode)
+        except OSError:
+            return  # another was first, or the next step says what is wrong
+        os.fchmod(made, self._mode)  # whatever the umask
+        os.close(made)
+        self._logger.info("%s: made a new store", self.address)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._switch_to_wal(connection)

@@ -1,12 +1,14 @@
 """From a URL to a store."""
 
+import logging
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from kqueue.errors import StoreError
+from kqueue.errors import StoreError, StoreUnavailable
 from kqueue.stores import MemoryStore, SqliteStore, open_store, shared_url
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +51,53 @@ def test_a_url_for_other_processes_names_the_same_file_in_any_folder(url, tmp_pa
     assert shared.partition("?")[2] == url.partition("?")[2]
 
 
+@pytest.mark.parametrize(
+    ("query", "mode"), [("", 0o600), ("?mode=0660", 0o660), ("?mode=640", 0o640), ("?mode=0777", 0o777)]
+)
+def test_a_new_file_has_the_permissions_asked_for(tmp_path, query, mode):
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db{query}")
+    store.open()
+    files = list(tmp_path.iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
+    store.close()
+
+
+def test_a_file_that_is_there_keeps_its_permissions(tmp_path):
+    path = tmp_path / "jobs.db"
+    path.touch()
+    path.chmod(0o640)
+    store = open_store(f"sqlite:///{path}?mode=0660")
+    store.open()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    store.close()
+
+
+def test_a_file_that_may_not_be_made_is_named_and_not_made(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db", create=False)
+    assert not store.exists()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=rf"sqlite:///{tmp_path}/jobs\.db: there is no such file"):
+            store.open()
+        assert list(tmp_path.iterdir()) == []
+    maker = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    maker.open()
+    maker.close()
+    assert store.exists()
+    assert store.counts()["ready"] == 0
+    store.close()
+
+
+def test_a_file_that_is_made_is_told_of_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "shop")
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db", logger=logging.getLogger("shop"))
+    assert caplog.messages == []
+    for _ in range(2):
+        store.open()
+        store.close()
+    assert caplog.messages == [f"sqlite:///{tmp_path}/jobs.db: made a new store"]
+
+
 def test_what_no_other_process_can_open_has_no_url_for_it():
     assert shared_url("memory:") is None
     assert shared_url("mongodb://host:1/app?w=1") == "mongodb://host:1/app?w=1"
@@ -73,9 +122,13 @@ def test_an_absolute_file(tmp_path):
         ("sqlite://host/jobs.db", "sqlite:///relative.db"),
         ("sqlite:///", "the path of an SQLite file"),
         ("sqlite:///:memory:", "'memory:'"),
-        ("sqlite:///jobs.db?sync=FULL", "synchronous and busy_timeout for SQLite, got 'sync'"),
+        ("sqlite:///jobs.db?sync=FULL", "synchronous, busy_timeout and mode for SQLite, got 'sync'"),
         ("sqlite:///jobs.db?synchronous=", "FULL"),
         ("sqlite:///jobs.db?synchronous=full;drop", "FULL"),
+        ("sqlite:///jobs.db?mode=", "octal, such as 0660, got ''"),
+        ("sqlite:///jobs.db?mode=rw", "octal, such as 0660, got 'rw'"),
+        ("sqlite:///jobs.db?mode=0060", "lets the owner read and write, got 0060"),
+        ("sqlite:///jobs.db?mode=4600", "0600 to 0777"),
         ("sqlite:///jobs.db?busy_timeout=soon", "seconds, got 'soon'"),
         ("sqlite:///jobs.db?busy_timeout=-1", "0 or more"),
         ("sqlite:///jobs.db?busy_timeout=inf", "0 or more"),

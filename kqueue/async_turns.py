@@ -5,25 +5,23 @@ free places, and what :mod:`kqueue.flights` has in hand ends in its own time. Ev
 broker is done by the loop's thread or the watchdog's, and nothing by the event loop's.
 """
 
-import os
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from kqueue.bell import wait_readable
 from kqueue.broker import Reservation, Subscription
 from kqueue.claims import claim_rows, give_back_claim, leased_at, look_after, post_verdicts, release
+from kqueue.coroutine_runs import CoroutineRuns
 from kqueue.crew import Crew
 from kqueue.ending import Reins
 from kqueue.errors import KQueueError
-from kqueue.execution import execute_async
 from kqueue.flight import Flight
 from kqueue.flights import Flights
 from kqueue.following import Following
 from kqueue.handlers import Handler
 from kqueue.ids import IdMint
-from kqueue.job import JobInHand
+from kqueue.overtime import MOST_ABANDONED
 from kqueue.pointers import judge, stale
 from kqueue.quarantine import LOOK_S, SOLITUDE_S
 from kqueue.settling import Desk
@@ -33,7 +31,7 @@ from kqueue.watchdog import Watchdog
 from kqueue.window import MAX_JOBS, Limits
 
 if TYPE_CHECKING:
-    from kqueue.event_loop import LoopThread
+    from kqueue.loop_thread import LoopThread
 
 #: Seconds between two looks at the limits while a landing is awaited, which wakes its loop by itself.
 IDLE_S = 1.0
@@ -72,7 +70,15 @@ class AsyncTurns:
         self._stop = reins.stop
         self._turned = reins.turned
         self._watchdog = Watchdog(desk.clock, desk.logger)
-        self._flights = Flights(desk, is_loop_thread=loop.is_here, awake=self._awake, ring=self._ring)
+        self._flights = Flights(
+            desk,
+            is_loop_thread=loop.is_here,
+            awake=self._awake,
+            ring=self._ring,
+            keeps_loop=self._keeps_loop,
+            late=self._late,
+        )
+        self._runs = CoroutineRuns(desk, crew, loop, self._flights, self._interrupt_with)
         #: What a handler raised to end the loop.
         self._interrupt: BaseException | None = None
         #: Pointers that had no row to claim at all.
@@ -81,9 +87,15 @@ class AsyncTurns:
     # -- see kqueue.turns --------------------------------------------------------------------------------
 
     def limits(self) -> Limits | None:
-        """What the next claim may hold; None if all places are taken. The loop's bell rings when one gets free."""
+        """What the next claim may hold; None if all places are taken. The loop's bell rings when one gets free.
+
+        Raises ``KQueueError`` if the event loop has failed.
+        """
+        self._loop.check()
         self._flights.read_clock()
         concurrency = max((handler.concurrency for handler in self._handlers().values()), default=0)
+        if len(self._crew.abandoned) >= MOST_ABANDONED:
+            concurrency = 0
         places = self._flights.places(concurrency)
         left = [number for number in (self._ending.jobs_left(), self._crew.share()) if number is not None]
         jobs = min([places, MAX_JOBS, *left])
@@ -163,6 +175,7 @@ class AsyncTurns:
     def _claim(
         self, subscription: Subscription, reservation: Reservation, selection: Selection, limits: Limits
     ) -> None:
+        self._flights.thread = self._loop.thread
         self._crew.hold(self._flights)
         owner = self._mint.make(1)[0]
         try:
@@ -235,36 +248,30 @@ class AsyncTurns:
             self._ending.count += 1
             if heard:
                 self._desk.telling.started(flight.row, self._flights.now())
+            handler = handlers[flight.row.type]
             if flight.grip is not None:
                 flight.grip.start(flight.row.id, flight.started_at)
-            self._loop.spawn(self._fly(handlers[flight.row.type], flight))
-
-    async def _fly(self, handler: Handler, flight: Flight) -> None:
-        interrupt: BaseException | None = None
-        try:
-            interrupt = await execute_async(handler, JobInHand(flight.row, flight), flight)
-            if interrupt is not None and self._flights.is_here():
-                self._interrupt = interrupt
-                self._stop()
-        finally:
-            if not self._flights.is_here():
-                _end_child(interrupt)  # it has a copy of every coroutine, and may run none
-            self._flights.land(flight)
+                flight.max_runtime = handler.max_runtime
+            self._runs.start(handler, flight)
 
     def _ring(self) -> None:
-        # Not at once: several may be about to land, and one claim for all of them costs as much as one for each.
-        self._loop.call_last(self._bell.ring)
+        if self._loop.is_here():
+            # Not at once: several may be about to land, and one claim for all costs as much as one for each.
+            self._loop.call_last(self._bell.ring)
+        else:
+            self._bell.ring()
 
     # -- from any thread ---------------------------------------------------------------------------------
 
+    def _keeps_loop(self, flight: Flight) -> bool | None:
+        return self._runs.keeps_loop(flight)
+
+    def _late(self, flight: Flight) -> None:
+        self._runs.late(flight)
+
+    def _interrupt_with(self, interrupt: BaseException) -> None:
+        self._interrupt = interrupt
+        self._stop()
+
     def _awake(self) -> None:
         self._watchdog.watch(self._flights, alone=False)
-
-
-def _end_child(interrupt: BaseException | None) -> None:
-    """End a child that a handler forked, with the status that it asked for by ``sys.exit``."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    code = interrupt.code if isinstance(interrupt, SystemExit) else 0
-    os._exit(code if isinstance(code, int) else int(code is not None))

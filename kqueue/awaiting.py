@@ -5,7 +5,8 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kqueue.event_loop import LoopThread, RunLoop
+    from kqueue.event_loop import RunLoop, Timed
+    from kqueue.loop_thread import LoopThread
 
 
 class Awaiter:
@@ -16,11 +17,15 @@ class Awaiter:
     def __init__(self) -> None:
         self._loop: RunLoop | None = None
 
-    def wait(self, awaitable: Awaitable[Any]) -> object:
-        """Run ``awaitable`` to its end. Returns and raises as it does."""
+    def wait(self, timed: "Timed", awaitable: Awaitable[Any]) -> object:
+        """Run ``awaitable`` to its end, or until its time is over: see :meth:`kqueue.event_loop.RunLoop.wait`."""
         if self._loop is None:
             self._loop = _open_run_loop()
-        return self._loop.wait(awaitable)
+        return self._loop.wait(awaitable, timed)
+
+    def abandoned(self) -> int:
+        """How many of them were cancelled, since their time was over, and have not ended."""
+        return 0 if self._loop is None else self._loop.abandoned()
 
     def close(self) -> None:
         """Cancel what handlers have left running in the background, and close the event loop. Idempotent."""
@@ -37,7 +42,7 @@ def check_outside_loop(name: str) -> None:
 
 def open_loop_thread(logger: logging.Logger) -> "LoopThread":
     """An event loop with a thread of its own, which is not started yet."""
-    from kqueue.event_loop import LoopThread  # noqa: PLC0415 (see the module's text)
+    from kqueue.loop_thread import LoopThread  # noqa: PLC0415 (see the module's text)
 
     return LoopThread(logger)
 

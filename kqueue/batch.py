@@ -10,6 +10,7 @@ so that they do not wait behind it. Every write is fenced, so whatever either th
 thread at that moment: so what a child could come by asks for the process before it takes the lock.
 """
 
+import logging
 import math
 import os
 import threading
@@ -22,6 +23,7 @@ from kqueue.execution import Wish
 from kqueue.job import JobInHand, Priority, Row
 from kqueue.lease import Grip
 from kqueue.lookout import Lookout
+from kqueue.overtime import TimeLeft, time_left, unended
 from kqueue.retry import RetryPolicy
 from kqueue.settling import Desk, Settling
 from kqueue.store import Delete, Finish, Held, Settlement
@@ -61,6 +63,10 @@ class Batch:
         self._renewed: tuple[str, float] | None = None
         #: Of the keeper that renews leases while handlers run, if any of them wants it.
         self.grip: Grip | None = None
+        #: Seconds that the running job may take, where its lease follows it; None: without end.
+        self.max_runtime: float | None = None
+        #: How the running job's run ends, if its coroutine was cancelled and it settles nothing itself.
+        self._cut: Wish | None = None
         self._lookout: Lookout | None = None
         #: The running job, if it was deleted by its id and not by its handler.
         self._deleted: Row | None = None
@@ -84,7 +90,7 @@ class Batch:
         window's begin. Later a job with under half its lease left is never started: it and the rest are given back.
         """
         with self._lock:
-            self._running = self._settlement = None
+            self._running = self._settlement = self._cut = None
             if not self._is_late(now):
                 return self._next(now)
         if self._bound_at == math.inf:
@@ -165,13 +171,43 @@ class Batch:
         None where no handler runs, or its job is settled. ``now`` in monotonic seconds.
         """
         with self._lock:
-            row, renewed = self._running, self._renewed
+            row = self._running
             if row is None or self._settlement is not None:
                 return None
-            if self.grip is not None and self.grip.renews(row.id):
-                return row.ttr
-            leased_at = self._leased_at if renewed is None or renewed[0] != row.id else renewed[1]
-            return leased_at + row.ttr - now
+            return row.ttr if self._follows(row) else self._leased_since(row) + row.ttr - now
+
+    # -- its coroutine's event loop's --------------------------------------------------------------------
+
+    def time_left(self) -> TimeLeft:
+        """What the running job's coroutine still has, also after its outcome."""
+        with self._lock:
+            row = self._running
+            if row is None:
+                raise RuntimeError("no job of the window runs")
+            return time_left(
+                row,
+                self._desk.clock.monotonic(),
+                leased_at=self._leased_since(row),
+                started_at=self._started_at,
+                max_runtime=self.max_runtime,
+                follows=self._follows(row),
+            )
+
+    def cut(self, wish: Wish) -> None:
+        """The running job's coroutine is cancelled, since its time is over."""
+        self._cut = wish
+
+    def cut_short(self) -> Wish | None:
+        """How the run ends if its handler settles nothing itself; None if it was not cancelled."""
+        return self._cut
+
+    def abandon(self) -> None:
+        """It has not ended, although it was cancelled."""
+        row, cut = self._running, self._cut
+        if row is not None and cut is not None:
+            self._cut = unended(cut)
+            text = "%s: it is abandoned, and what it still does with its job changes nothing"
+            self._desk.telling.log(logging.WARNING, row, text, self._cut.reason)
 
     # -- the watchdog's ----------------------------------------------------------------------------------
 
@@ -272,6 +308,8 @@ class Batch:
             if self._running is row and before is None:
                 if self.is_heard:
                     self._settling.seconds[row.id] = self._ran_for()
+                if self._follows(row):
+                    self._renewed = row.id, self._desk.clock.monotonic()  # what it still does has one TTR
                 self._settling.add(row, settlement)
                 self._settlement = settlement
             else:
@@ -382,6 +420,15 @@ class Batch:
         row = self._running = self._unstarted.popleft()
         self._started_at = now
         return JobInHand(row, self)
+
+    def _follows(self, row: Row) -> bool:
+        """Whether the running job's lease is renewed while its handler runs. Not once it has its outcome."""
+        return self._settlement is None and self.grip is not None and self.grip.renews(row.id)
+
+    def _leased_since(self, row: Row) -> float:
+        """Under the lock. When the running job's lease began, as far as this process knows."""
+        renewed = self._renewed
+        return self._leased_at if renewed is None or renewed[0] != row.id else renewed[1]
 
     def _ran_for(self) -> float:
         """Seconds since the running job was started."""

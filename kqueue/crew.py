@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kqueue.errors import StoreError
 from kqueue.quarantine import Quarantine
@@ -20,13 +20,20 @@ class Listener(Protocol):
         """End a wait for jobs, to look for what is new."""
 
 
-class Loop(Listener, Protocol):
-    """A loop that is under way."""
+class Turning(Protocol):
+    """What is under way in a thread of its own, and may hang."""
 
-    #: Grows each time that it looks for jobs; what shows that it does not hang.
-    turns: int
-    #: Its thread, as :func:`threading.get_ident` has it.
-    thread: int
+    @property
+    def turns(self) -> int:
+        """Grows each time that it comes round; what shows that it does not hang."""
+
+    @property
+    def thread(self) -> int:
+        """Its thread, as :func:`threading.get_ident` has it."""
+
+
+class Loop(Listener, Turning, Protocol):
+    """A loop that is under way. It comes round each time that it looks for jobs."""
 
     @property
     def count(self) -> int:
@@ -65,6 +72,14 @@ class Jobs(Protocol):
         """Store that no job of these runs alone in the process any more, if one was said to."""
 
 
+class Abandoned(NamedTuple):
+    """A run whose coroutine did not end when its time was over, and goes on without its job."""
+
+    id: str
+    type: str
+    fence: int
+
+
 class Crew:
     """Shared by all threads of a process; after a fork the child has a crew of its own.
 
@@ -85,6 +100,10 @@ class Crew:
         #: Who is to be told of a stop.
         self._listeners: set[Listener] = set()
         self._loops: set[Loop] = set()
+        #: Event loops that are under way.
+        self.event_loops: set[Turning] = set()
+        #: Those that have not ended yet.
+        self.abandoned: set[Abandoned] = set()
         self._stop_next = False
 
     def stop(self) -> None:

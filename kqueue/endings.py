@@ -4,6 +4,7 @@ from kqueue import arguments
 from kqueue.errors import AlreadySettled, KQueueError
 from kqueue.execution import Outcome, Wish, outcome
 from kqueue.job import Priority, Row
+from kqueue.overtime import UNBEGUN
 from kqueue.store import Settlement, Unget
 
 #: Why a job went back that was in hand in a process which had to end.
@@ -30,6 +31,11 @@ def unstarted(row: Row, run_at: float, put_at: float | None) -> Unget:
 def unfinished(row: Row, run_at: float, put_at: float | None) -> Unget:
     """Back although its handler goes on, in a process that is about to end."""
     return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason=STOPPED)
+
+
+def unbegun(row: Row, run_at: float, put_at: float | None) -> Unget:
+    """Back since its task was cancelled before its handler was called."""
+    return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason=UNBEGUN)
 
 
 def check_repeated(row: Row, is_running: bool, before: Settlement | None, wanted: Settlement) -> None:

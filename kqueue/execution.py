@@ -11,6 +11,7 @@
                                 what is final              -> dead, with the exception as its reason
                                 what gives back            -> given back for the retry policy's delay
                                 any other                  -> retried, with the exception as its reason
+                                cancelled by its loop      -> retried, with what it took too long for as its reason
                                 KeyboardInterrupt          -> given back, and the loop ends
                                 SystemExit                 -> retried, and the loop ends
 
@@ -83,6 +84,11 @@ class Hand(Holder, Protocol):
     def end(self, row: Row, wish: Wish) -> None:
         """End the run as it is wished."""
 
+    def cut_short(self) -> Wish | None:
+        """How its run ends if it settles nothing itself, since its coroutine was cancelled: its time is over. None
+        if it was not.
+        """
+
     def raised(self, error: BaseException) -> None:
         """The handler of the job in hand raised ``error``; the job has its outcome, or gets it now."""
 
@@ -125,6 +131,9 @@ def conclude(
     if not hand.is_settled():
         row = row_of(job)
         wish = wish_of_returned(returned, handler) if error is None else wish_of_raised(error, hand.policy(row))
+        cut = hand.cut_short()
+        if cut is not None and says_nothing(returned, error):
+            wish = cut._replace(error=error)
         try:
             hand.end(row, wish)
         except (LeaseLost, AlreadySettled):
@@ -133,6 +142,13 @@ def conclude(
             if interrupt is None:
                 raise
     return interrupt
+
+
+def says_nothing(returned: object, error: BaseException | None) -> bool:
+    """Whether a handler that was cancelled ended just so: by the cancellation, or by returning no word."""
+    if error is None:
+        return not isinstance(returned, Result | Snooze)
+    return not isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
 
 def wish_of_returned(returned: object, handler: Handler) -> Wish:

@@ -7,6 +7,7 @@ from kqueue.execution import Wish
 from kqueue.job import Priority, Row
 from kqueue.lease import Grip
 from kqueue.lookout import Lookout
+from kqueue.overtime import TimeLeft, time_left
 from kqueue.retry import RetryPolicy
 from kqueue.settling import Desk
 from kqueue.store import Held, Settlement
@@ -38,7 +39,18 @@ class Fleet(Protocol):
 class Flight:
     """Answers for one :class:`~kqueue.JobInHand`. What it is asked for, its fleet writes."""
 
-    __slots__ = ("_fleet", "_lookout", "grip", "is_lost", "leased_at", "row", "settlement", "started_at")
+    __slots__ = (
+        "_cut",
+        "_fleet",
+        "_lookout",
+        "grip",
+        "is_lost",
+        "leased_at",
+        "max_runtime",
+        "row",
+        "settlement",
+        "started_at",
+    )
 
     def __init__(self, row: Row, leased_at: float, fleet: Fleet) -> None:
         self.row = row
@@ -52,6 +64,9 @@ class Flight:
         self.is_lost = False
         #: Of the keeper that renews its lease, if its handler wants that.
         self.grip: Grip | None = None
+        #: Seconds that its coroutine may run, where its lease follows it; None: without end.
+        self.max_runtime: float | None = None
+        self._cut: Wish | None = None
         self._lookout: Lookout | None = None
         self._fleet = fleet
 
@@ -67,6 +82,29 @@ class Flight:
     def is_settled(self) -> bool:
         """Whether its run has an outcome, or none is to be had here: the process is a forked child."""
         return self.settlement is not None or not self._fleet.is_here()
+
+    def follows(self) -> bool:
+        """Whether its lease is renewed for as long as its coroutine runs. Not once it has its outcome."""
+        return self.settlement is None and self.grip is not None and self.grip.renews(self.row.id)
+
+    def time_left(self) -> TimeLeft:
+        """What its coroutine still has, also after its outcome."""
+        return time_left(
+            self.row,
+            self._fleet.desk.clock.monotonic(),
+            leased_at=self.leased_at,
+            started_at=self.started_at,
+            max_runtime=self.max_runtime,
+            follows=self.follows(),
+        )
+
+    def cut(self, wish: Wish) -> None:
+        """Its coroutine is cancelled, since its time is over."""
+        self._cut = wish
+
+    def cut_short(self) -> Wish | None:
+        """How its run ends if it settles nothing itself; None if its coroutine was not cancelled."""
+        return self._cut
 
     def delete(self, row: Row) -> None:
         """The job is finished. A second time changes nothing."""

@@ -6,6 +6,9 @@ coroutines and is never made to wait: what ends there is only noted, under a loc
 watchdog's writes it to the store, ``settle_ms`` after the first that waits, or at once if nothing else is in the
 air. The loop's own claims more as soon as there are places. Every write is fenced, as everywhere.
 
+A coroutine that has had its time is cancelled by the event loop. Where one keeps the event loop, so that it cannot
+do this, the watchdog sees it a second later: see ``late``.
+
 Jobs that board while a coroutine keeps the event loop busy would wait behind it: the watchdog gives them back after
 ``BOUND_S``, as it does with those of a window.
 
@@ -23,6 +26,7 @@ from kqueue.batch import BOUND_S, CLAIMS_PART
 from kqueue.errors import AlreadySettled, LeaseLost
 from kqueue.flight import Flight
 from kqueue.job import Row, State
+from kqueue.overtime import MARGIN_S
 from kqueue.quarantine import SOLITUDE_S
 from kqueue.settling import Desk, Settling
 from kqueue.store import Delete, Finish, Settlement, Unget
@@ -30,6 +34,8 @@ from kqueue.window import suspect_jobs
 
 #: A job with less than this part of its lease left is not started.
 LEAST_PART = 0.5
+#: Seconds after which a coroutine that was to be cancelled, and was not, counts as late; and between two looks.
+LATE_S = 1.0
 
 
 class Flights:
@@ -42,9 +48,14 @@ class Flights:
         is_loop_thread: Callable[[], bool],
         awake: Callable[[], None],
         ring: Callable[[], None],
+        keeps_loop: Callable[[Flight], bool | None] = lambda flight: None,
+        late: Callable[[Flight], None] = lambda flight: None,
     ) -> None:
         """``is_loop_thread()``: whether the event loop's thread asks. ``awake()`` tells the watchdog that something
         is to be settled; ``ring()`` wakes the loop's own thread, where it waits for a landing.
+
+        ``keeps_loop(flight)``: whether it is this one's code that runs now; None if it is not known whose.
+        ``late(flight)``: it should have been cancelled, and the event loop does not come to it.
         """
         self._desk = desk
         self._store = desk.store
@@ -53,11 +64,15 @@ class Flights:
         self._is_loop_thread = is_loop_thread
         self._awake = awake
         self._ring = ring
+        self._keeps_loop = keeps_loop
+        self._late = late
         self._lock = threading.Lock()
         self._settling = Settling(desk, self._lock)
         self._claimed: list[Flight] = []
         self._boarding: list[Flight] = []
         self._air: set[Flight] = set()
+        #: When to see whether some are late, in monotonic seconds.
+        self._look_at = 0.0
         #: When those that board have waited for long enough, in monotonic seconds.
         self._bound_at = math.inf
         #: Whether the event loop has yet to come to those that boarded.
@@ -70,7 +85,7 @@ class Flights:
         self._window: ExitStack | None = None
         #: The store's time, and the monotonic time when it was read.
         self._time = (0.0, 0.0)
-        #: See :class:`kqueue.crew.Jobs`: no handler keeps the loop's thread.
+        #: See :class:`kqueue.crew.Jobs`: the event loop's, which a handler may keep. -1: it is not known yet.
         self.thread = -1
 
     @property
@@ -190,8 +205,13 @@ class Flights:
             self.settle()
 
     def lease_left(self, now: float) -> float | None:
-        """None: a coroutine does not keep the loop's thread."""
-        return None
+        """Of the coroutine that keeps the event loop, if it is one of these; if it is not known whose does, of the
+        one that has least. Asked all the time, also where none does.
+        """
+        with self._lock:
+            flying = [one for one in self._air if one.settlement is None]
+        known = [(one, self._keeps_loop(one)) for one in flying]
+        return min((_lease_left(one, now) for one, keeps in known if keeps is not False), default=None)
 
     # -- the event loop's --------------------------------------------------------------------------------
 
@@ -207,6 +227,8 @@ class Flights:
                 is_late = is_over or now - one.leased_at > LEAST_PART * one.row.ttr
                 (late if is_late else starting).append(one)
             self._boarding, self._bound_at, self._is_called = [], math.inf, False
+            if not self._air:
+                self._look_at = now + LATE_S
             for one in starting:
                 one.started_at = now
             self._air.update(starting)
@@ -217,27 +239,46 @@ class Flights:
         self._tell()
         return starting
 
-    def land(self, flight: Flight) -> None:
-        """The coroutine of ``flight`` has ended."""
-        self._desk.telling.ran({flight.row.type: [self._monotonic() - flight.started_at]})
+    def land(self, flight: Flight) -> bool:
+        """The coroutine of ``flight`` has ended, or is abandoned: its place is free. It has its outcome, or its
+        handler was never called. False if it has landed before.
+        """
         with self._lock:
+            was_there = flight in self._air
             self._air.discard(flight)
-            if flight.settlement is None:
-                self._give_back([flight], 0.0)
+            is_cut_off = was_there and flight.settlement is None
+            if is_cut_off:
+                self._tell_seconds(flight)
+                self._give_back([flight], 0.0, endings.unbegun)
             if self._alone is flight:
                 self._alone = None
+        if not was_there:
+            self._tell()
+            return False
+        self._desk.telling.ran({flight.row.type: [self._monotonic() - flight.started_at]})
         flight.let_go()
+        if is_cut_off:
+            self._awake()
         self._leave_if_empty()
         self._tell()
+        return True
 
     # -- the watchdog's ----------------------------------------------------------------------------------
 
     def wants_attention_at(self, now: float) -> float:
         """When another thread is to call :meth:`attend`, in monotonic seconds; infinity for never."""
-        return min(self._settling.due_at, self._bound_at)
+        look_at = self._look_at if self._air else math.inf
+        return min(self._settling.due_at, self._bound_at, look_at)
 
     def attend(self, now: float) -> None:
         """Give back what waits for a busy event loop, and write what has ended. Raises as :meth:`settle` does."""
+        if now >= self._look_at:
+            self._look_at = now + LATE_S
+            with self._lock:
+                flying = list(self._air)
+            for one in flying:
+                if one.time_left().seconds < -(LATE_S + MARGIN_S):
+                    self._late(one)
         late: list[Flight] = []
         with self._lock:
             is_late = now >= self._bound_at
@@ -262,8 +303,9 @@ class Flights:
                 endings.check_repeated(flight.row, flight in self._air, flight.settlement, settlement)
                 return
             is_due = self.is_written()
-            if self._desk.telling.is_heard():
-                self._settling.seconds[flight.row.id] = self._monotonic() - flight.started_at
+            self._tell_seconds(flight)
+            if flight.follows():
+                flight.leased_at = self._monotonic()  # what its coroutine still does has one TTR
             flight.settlement = settlement
             self._settling.add(flight.row, settlement)
             if len(self._air) == 1 and not self._boarding:
@@ -368,6 +410,11 @@ class Flights:
 
     # -- within ------------------------------------------------------------------------------------------
 
+    def _tell_seconds(self, flight: Flight) -> None:
+        """Under the lock."""
+        if self._desk.telling.is_heard():
+            self._settling.seconds[flight.row.id] = self._monotonic() - flight.started_at
+
     def _give_back(
         self,
         flights: Iterable[Flight],
@@ -407,6 +454,10 @@ class Flights:
 def _let_go(flights: Iterable[Flight]) -> None:
     for one in flights:
         one.let_go()
+
+
+def _lease_left(flight: Flight, now: float) -> float:
+    return flight.row.ttr if flight.follows() else flight.leased_at + flight.row.ttr - now
 
 
 def _most(flights: Iterable[Flight]) -> float:

@@ -6,6 +6,7 @@ whatever line, no row stays claimed by nobody.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from kqueue.awaiting import Awaiter
 from kqueue.batch import BOUND_S, Batch
@@ -19,6 +20,7 @@ from kqueue.following import Following
 from kqueue.handlers import Handler
 from kqueue.ids import IdMint
 from kqueue.job import Row
+from kqueue.overtime import MOST_ABANDONED
 from kqueue.pointers import judge, stale
 from kqueue.settling import Desk
 from kqueue.store import Selection
@@ -188,6 +190,7 @@ class Turns:
     def _call_handlers(self, batch: Batch, spent: defaultdict[str, list[float]]) -> None:
         """Adds to ``spent``, by type, the seconds of each."""
         ending, heard, grip = self._ending, batch.is_heard, batch.grip
+        wait = partial(self._awaiter.wait, batch)
         now = self._monotonic()
         while not ending.is_over(now):
             job = batch.start(now)
@@ -202,11 +205,17 @@ class Turns:
             settling = batch.seconds_settling
             if grip is not None:
                 grip.start(job.id, now)
+                batch.max_runtime = handler.max_runtime
             try:
-                interrupt = execute(handler, job, batch, self._awaiter.wait)
+                interrupt = execute(handler, job, batch, wait)
             finally:
                 ended = self._monotonic()
                 spent[job.type].append(ended - now - (batch.seconds_settling - settling))
             if interrupt is not None:
                 raise interrupt
+            if batch.cut_short() is not None and self._awaiter.abandoned() >= MOST_ABANDONED:
+                raise KQueueError(
+                    f"{MOST_ABANDONED} coroutines that were cancelled at the end of their leases have not ended:"
+                    " they swallow CancelledError; this process has to be started anew"
+                )
             now = self._monotonic() if batch.settle_if_due(ended) else ended

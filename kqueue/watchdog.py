@@ -85,8 +85,8 @@ class Watchdog:
                 due = math.inf if batch is None else batch.wants_attention_at(now)
                 if now < due:
                     # Not woken for a new batch while it waits for an older one's time, so never for long.
-                    self._sleeps = due == math.inf
-                    self._condition.wait(LONGEST_LOOK_S if self._sleeps else min(due - now, BOUND_S))
+                    self._sleeps = due - now > BOUND_S
+                    self._condition.wait(min(due - now, LONGEST_LOOK_S))
                     self._sleeps = False
                     continue
             if batch is not None and not self._attend(batch, now):

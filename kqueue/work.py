@@ -13,7 +13,7 @@ from kqueue.reports import RunReport, total
 from kqueue.runner import Runner
 
 if TYPE_CHECKING:
-    from kqueue.event_loop import LoopThread
+    from kqueue.loop_thread import LoopThread
 
 
 class Work:
@@ -44,6 +44,7 @@ class Work:
             try:
                 if self._loop is not None:
                     self._loop.start()
+                    self._crew.event_loops.add(self._loop)
                 for number, runner in enumerate(self._runners, 1):
                     self._start(runner, f"kqueue-loop-{number}")
                 self._await_ends()
@@ -53,7 +54,8 @@ class Work:
                 raise
             finally:
                 if self._loop is not None:
-                    self._loop.close()
+                    self._crew.event_loops.discard(self._loop)
+                    self._loop.close(is_kept=bool(self._crew.abandoned))
         if self._errors:
             raise self._errors[0]
         return total(self._reports, time.monotonic() - started)

@@ -12,10 +12,32 @@ import pytest
 
 from kqueue import KQueueError
 from kqueue.awaiting import Awaiter
-from kqueue.event_loop import LoopThread, RunLoop
+from kqueue.event_loop import RunLoop
+from kqueue.execution import Outcome, Wish
+from kqueue.loop_thread import LoopThread
+from kqueue.overtime import TimeLeft
 from tests.tubes import await_true
 
 LOGGER = logging.getLogger("kqueue")
+
+
+class Whoever:
+    """A run that has all time, and that notes how it landed."""
+
+    def __init__(self) -> None:
+        self.ends: list[BaseException | None] = []
+
+    def time_left(self) -> TimeLeft:
+        return TimeLeft(600, 600, Wish(Outcome.RETRIED))
+
+    def cut(self, wish: Wish) -> None:
+        raise AssertionError
+
+    def abandon(self) -> None:
+        raise AssertionError
+
+    def landed(self, error: BaseException | None) -> None:
+        self.ends.append(error)
 
 
 async def value(number: int) -> int:
@@ -104,7 +126,7 @@ def test_a_thread_goes_on_after_an_interrupt_of_a_background_task(caplog: pytest
         done.set()
 
     loop.start()
-    loop.call(lambda: loop.spawn(handler()))
+    loop.call(lambda: loop.spawn(handler(), Whoever()))
     assert done.wait(30)
     loop.close()
     assert "a background task of a handler raised SystemExit" in caplog.text
@@ -124,7 +146,7 @@ def test_a_thread_cancels_what_is_left_in_the_background() -> None:
 
     loop.start()
     assert not loop.is_here()
-    loop.call(lambda: loop.spawn(background()))
+    loop.call(lambda: loop.spawn(background(), Whoever()))
     await_true(lambda: bool(seen))
     loop.close()
     assert seen == ["begun", "cancelled"]

@@ -20,9 +20,10 @@ ROOMS = {
     "stores": ("stores", "values contracts rules"),
     "keeper": ("keeper", "values contracts stores"),
     "engine": (
-        "adding async_turns awaiting batch chores claims counters crew cron dead doctor doorbell ending endings"
-        " event_loop execution findings flight flights following inspection limits lookout loops outages pauses"
-        " presence quarantine runner settling sweep telling turns watchdog why work",
+        "adding async_turns awaiting batch chores claims coroutine_runs counters crew cron dead doctor doorbell"
+        " ending endings event_loop execution findings flight flights following inspection limits lookout"
+        " loop_thread loops outages overtime pauses presence quarantine runner settling sweep telling turns"
+        " watchdog why work",
         "values contracts rules",
     ),
     "configuration": ("config keys layers", "values brokers stores"),

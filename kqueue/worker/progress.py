@@ -1,13 +1,13 @@
 """Whether loops get on: told by their turns, not by their being there.
 
 A loop that makes turns gets on; one that waits for jobs turns at least every 15 seconds, and one that waits for a
-store that is down every 30. A loop whose handler runs makes no turn; it is taken to get on as long as the job's
-lease holds. Past it others take the job, so the handler counts as one that hangs.
+store that is down every 30; an event loop turns each second. A loop whose handler runs makes no turn; it is taken
+to get on as long as the job's lease holds. Past it others take the job, so the handler counts as one that hangs.
 """
 
 from collections.abc import Sequence
 
-from kqueue.crew import Crew, Loop
+from kqueue.crew import Crew, Turning
 
 #: Seconds without a turn from which on a loop counts as hung: twice the longest wait that a loop has.
 QUIET_S = 60.0
@@ -19,7 +19,7 @@ class Progress:
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         #: By loop: its turns, and when these were first seen, in monotonic seconds.
-        self._seen: dict[Loop, tuple[int, float]] = {}
+        self._seen: dict[Turning, tuple[int, float]] = {}
 
     def quiet_s(self, now: float, away: Sequence[float] = ()) -> float:
         """Seconds since that loop has made progress which has made none for the longest time; 0 without any loop.
@@ -28,7 +28,7 @@ class Progress:
         To be called about once a second: a turn counts from when it is seen.
         """
         seen = {}
-        for loop in self._crew.loops():
+        for loop in (*self._crew.loops(), *list(self._crew.event_loops)):
             turns, since = self._seen.get(loop, (-1, now))
             seen[loop] = (turns, since) if loop.turns == turns else (loop.turns, now)
         self._seen = seen

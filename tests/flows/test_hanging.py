@@ -1,0 +1,270 @@
+"""Coroutines that are cancelled, and such that hang: each frees its place, and is ended once."""
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from kqueue import JobInHand, KQueue, RetryPolicy
+from kqueue.job import State
+from tests.flows.test_work import Working
+from tests.tubes import await_true
+
+Handle = Callable[[JobInHand], Awaitable[None]]
+#: Seconds of a lease that is to run out.
+TTR = 1
+TWO_TRIES = RetryPolicy(max_tries=2, delay=0)
+
+
+async def for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def hang(job: JobInHand) -> None:
+    await for_ever()
+
+
+async def swallow(job: JobInHand) -> None:
+    """Goes on whatever it is told."""
+    with suppress(GeneratorExit):
+        while True:
+            with suppress(asyncio.CancelledError):
+                await for_ever()
+
+
+async def settle_and_hang(job: JobInHand) -> None:
+    job.retry("settled")
+    await for_ever()
+
+
+async def return_when_cancelled(job: JobInHand) -> None:
+    with suppress(asyncio.CancelledError):
+        await for_ever()
+
+
+async def hang_in_a_group(job: JobInHand) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(for_ever())
+        group.create_task(for_ever())
+
+
+async def hang_with_a_timeout(job: JobInHand) -> None:
+    async with asyncio.timeout(600):
+        await for_ever()
+
+
+async def hang_in_the_end(job: JobInHand) -> None:
+    try:
+        raise ValueError
+    finally:
+        await for_ever()
+
+
+def states(queue: KQueue) -> dict[str, int]:
+    return {state: count for state, count in queue.counts().items() if count}
+
+
+# -- cancelled ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+def test_a_task_that_is_cancelled_before_its_first_step_is_given_back(store: str, tmp_path: Any) -> None:
+    """Ten places; the first that begins cancels all others, which have boarded with it and not begun."""
+    queue = KQueue(store if store == "memory:" else f"sqlite:///{tmp_path}/jobs.db")
+    begun: Counter[int] = Counter()
+    cancelled: list[int] = []
+
+    @queue.handler("t", concurrency=10)
+    async def handle(job: JobInHand) -> None:
+        begun[job.payload] += 1
+        if not cancelled:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            cancelled.append(sum(task.cancel() for task in others))
+        await asyncio.sleep(0)
+        job.delete()
+
+    queue.add_jobs("t", range(10))
+    report = queue.work(wait=False)
+    assert cancelled == [9]
+    assert begun == Counter(range(10))
+    assert (report.count, report.deleted, report.ungot, report.retried) == (19, 10, 9, 0)
+    assert states(queue) == {}
+
+
+def test_work_ends_after_stop_although_tasks_were_cancelled_before_their_first_step(queue: KQueue) -> None:
+    """A storm: whatever begins cancels whatever there is, itself too."""
+    begun: Counter[int] = Counter()
+
+    @queue.handler("t", concurrency=7)
+    async def handle(job: JobInHand) -> None:
+        begun[job.payload] += 1
+        if begun[job.payload] == 1:
+            for task in asyncio.all_tasks():
+                task.cancel()
+        await asyncio.sleep(0)
+        job.delete()
+
+    queue.options("t", retry=RetryPolicy(delay=0))
+    queue.add_jobs("t", range(40))
+    with Working(queue) as working:
+        await_true(lambda: states(queue) == {})
+        working.stop()
+    report = working.report
+    assert set(begun) == set(range(40))
+    assert (report.deleted, report.lost_lease) == (40, 0)
+    assert report.count == report.deleted + report.ungot + report.retried
+
+
+# -- hanging -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["work", "run_jobs"])
+@pytest.mark.parametrize(
+    ("handle", "options", "reason"),
+    [
+        (hang, {}, "its lease ran out after 1 s; its coroutine was cancelled"),
+        (swallow, {}, "its lease ran out after 1 s; its coroutine was cancelled and did not end"),
+        (settle_and_hang, {}, "settled"),
+        (return_when_cancelled, {}, "its lease ran out after 1 s; its coroutine was cancelled"),
+        (return_when_cancelled, {"delete_on_success": True}, "its lease ran out after 1 s; its coroutine was"),
+        (hang_in_a_group, {}, "its lease ran out after 1 s; its coroutine was cancelled"),
+        (hang_with_a_timeout, {}, "its lease ran out after 1 s; its coroutine was cancelled"),
+        (hang_in_the_end, {}, "its lease ran out after 1 s; its coroutine was cancelled"),
+        (hang, {"auto_renew": True, "max_runtime": 0.7}, "ran longer than max_runtime (0.7 s); its coroutine was"),
+        (swallow, {"auto_renew": True, "max_runtime": 0.7}, "ran longer than max_runtime (0.7 s); its coroutine"),
+        (settle_and_hang, {"auto_renew": True}, "settled"),
+    ],
+)
+def test_a_coroutine_that_hangs_ends_as_a_failed_run(
+    how: str, handle: Handle, options: dict[str, Any], reason: str
+) -> None:
+    queue = KQueue("memory:")
+    queue.add_handler("t", handle, **options)
+    job_id = queue.add_job("t", ttr=TTR)
+    report = queue.work(wait=False) if how == "work" else queue.run_jobs()
+    assert (report.count, report.retried, report.lost_lease) == (1, 1, 0)
+    [row] = queue.store.get([job_id])
+    assert (row.state, row.failures, row.suspicion) == (State.DELAYED, 1, 0)
+    assert (row.reason or "").startswith(reason)
+
+
+@pytest.mark.parametrize("handle", [hang, swallow])
+def test_eleven_silent_jobs_with_two_tries_are_started_twice_each_and_end_dead(
+    queue: KQueue, handle: Handle
+) -> None:
+    """As a field report had it, whose queue started them for ever."""
+    starts: Counter[str] = Counter()
+
+    @queue.handler("silent", concurrency=4, retry=TWO_TRIES)
+    async def silent(job: JobInHand) -> None:
+        starts[job.id] += 1
+        await handle(job)
+
+    ids = queue.add_jobs("silent", range(11), ttr=TTR)
+    report = queue.work(wait=False)
+    assert starts == Counter(dict.fromkeys(ids, 2))
+    assert (report.count, report.retried, report.dead, report.lost_lease) == (22, 11, 11, 0)
+    assert [row.state for row in queue.store.get(ids)] == [State.DEAD] * 11
+
+
+def test_places_that_hang_get_free_while_work_goes_on(queue: KQueue) -> None:
+    """Two that never end had kept their type for ever."""
+
+    @queue.handler("t", concurrency=2)
+    async def handle(job: JobInHand) -> None:
+        if job.payload == "hang":
+            await for_ever()
+        job.delete()
+
+    queue.add_jobs("t", ["hang", "hang"], ttr=TTR, priority="urgent")
+    queue.add_jobs("t", range(20))
+    with Working(queue) as working:
+        await_true(lambda: queue.counts("t")["ready"] + queue.counts("t")["running"] == 0)
+        working.stop()
+    assert (working.report.deleted, working.report.retried) == (20, 2)
+
+
+def test_work_ends_after_its_time_limit_although_coroutines_hang(queue: KQueue) -> None:
+    queue.add_handler("t", hang, concurrency=2)
+    queue.add_jobs("t", range(5), ttr=TTR)
+    report = queue.work(time_limit_ms=100)
+    assert (report.count, report.retried) == (2, 2)
+    assert queue.counts("t")["ready"] == 3
+
+
+def test_a_coroutine_that_renews_goes_on(queue: KQueue) -> None:
+    renewed: list[int] = []
+
+    @queue.handler("t", concurrency=2)
+    async def handle(job: JobInHand) -> None:
+        for n in range(5):
+            await asyncio.sleep(TTR / 2)
+            await asyncio.to_thread(job.renew)
+            renewed.append(n)
+        job.delete()
+
+    queue.add_job("t", ttr=2 * TTR)
+    assert queue.work(wait=False).deleted == 1
+    assert len(renewed) == 5
+
+
+def test_what_a_coroutine_does_with_its_job_when_it_is_cancelled_counts(queue: KQueue) -> None:
+    @queue.handler("t", concurrency=3, retry=RetryPolicy(delay=600))
+    async def handle(job: JobInHand) -> None:
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            if job.payload == "raise":
+                raise ValueError("torn down") from None
+            getattr(job, job.payload)(*(["why"] if job.payload == "retry" else []))
+            raise
+
+    ids = queue.add_jobs("t", ["delete", "retry", "raise"], ttr=TTR)
+    report = queue.work(wait=False)
+    assert (report.deleted, report.retried) == (1, 2)
+    assert [(row.reason or "").partition(" (")[0] for row in queue.store.get(ids)] == [
+        "why",
+        "ValueError: torn down",
+    ]
+
+
+def test_what_an_abandoned_coroutine_does_with_its_job_changes_nothing(
+    queue: KQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes on in its event loop, and ends there, while the job's next run succeeds."""
+    caplog.set_level(logging.INFO)
+    second_ran, told = threading.Event(), list[BaseException]()
+
+    @queue.handler("t", retry=TWO_TRIES)
+    async def handle(job: JobInHand) -> None:
+        if job.tries == 2:
+            job.delete()
+            second_ran.set()
+            return
+        while not second_ran.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        for settle in (job.delete, job.renew, lambda: job.retry("late")):
+            try:
+                settle()
+            except Exception as error:
+                told.append(error)
+
+    job_id = queue.add_job("t", ttr=TTR)
+    with Working(queue) as working:
+        await_true(lambda: len(told) == 3)
+        await_true(lambda: not queue.crew.abandoned)
+        working.stop()
+    assert (working.report.count, working.report.deleted, working.report.retried) == (2, 1, 1)
+    assert {type(error).__name__ for error in told} == {"AlreadySettled"}
+    warnings = [record.message for record in caplog.records if "abandoned" in record.message]
+    assert (
+        f"job {job_id} (t): its lease ran out after 1 s; its coroutine was cancelled and did not end"
+        in (warnings[0])
+    )
+    assert warnings[-1] == f"job {job_id} (t): its coroutine, which was abandoned, has ended"

@@ -130,6 +130,7 @@ class RunLoop:
         """
         if self._loop is None or os.getpid() != self._pid or self._loop.is_closed():
             return
+        self._loop.set_task_factory(None)  # closing needs tasks, and a handler may have set one that fails
         if self.abandoned():
             self._runner.run(_cancel_all())
             self._loop.close()

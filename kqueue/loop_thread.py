@@ -140,7 +140,10 @@ class LoopThread:
             self._error = error
             self._logger.error("the event loop has failed: %s: %s", type(error).__name__, error)
             self._land_all()
+            with suppress(Exception):
+                self._loop.close()
             return
+        self._loop.set_task_factory(None)  # closing needs tasks, and a handler may have set one that fails
         self._runner.close()
 
     def _loop_on(self) -> None:

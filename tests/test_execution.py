@@ -21,6 +21,7 @@ class Hand:
         self.errors: list[BaseException] = []
         self.error = error
         self._policy = policy or RetryPolicy()
+        self.cut: Wish | None = None
 
     def is_settled(self) -> bool:
         return bool(self.asked)
@@ -32,6 +33,9 @@ class Hand:
     def end(self, row: Row, wish: Wish) -> None:
         assert row is ROW
         self._ask(wish)
+
+    def cut_short(self) -> Wish | None:
+        return self.cut
 
     def raised(self, error: BaseException) -> None:
         self.errors.append(error)
@@ -164,3 +168,25 @@ def test_every_settlement_has_its_outcome() -> None:
         Die("a", 1, "why"),
     ]
     assert [outcome(one) for one in settlements] == [Outcome.DELETED, Outcome.RETRIED, Outcome.UNGOT, Outcome.DEAD]
+
+
+class Cancelled(BaseException):
+    """Stands for asyncio's, which is no ``Exception`` either."""
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (returning(None), "too long"),
+        (raising(Cancelled()), "too long"),
+        (returning(Result.FAILED), "the handler returned FAILED"),
+        (raising(ValueError("no")), "ValueError: no"),
+        (returning(Snooze(5)), "snoozed for 5 s"),
+    ],
+)
+def test_a_run_that_was_cut_short_says_so_unless_its_handler_says_more(function: Any, reason: str) -> None:
+    hand = Hand()
+    hand.cut = Wish(Outcome.RETRIED, "too long")
+    run(function, hand, delete_on_success=True)
+    [wish] = hand.asked
+    assert (wish.reason or "").startswith(reason)

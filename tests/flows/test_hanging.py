@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kqueue import JobInHand, KQueue, RetryPolicy
+from kqueue import JobInHand, KQueue, KQueueError, RetryPolicy
 from kqueue.job import State
 from tests.flows.test_work import Working
 from tests.tubes import await_true
@@ -118,6 +118,87 @@ def test_work_ends_after_stop_although_tasks_were_cancelled_before_their_first_s
     assert set(begun) == set(range(40))
     assert (report.deleted, report.lost_lease) == (40, 0)
     assert report.count == report.deleted + report.ungot + report.retried
+
+
+async def stop_the_loop(job: JobInHand) -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.01)
+    job.delete()
+
+
+async def cancel_oneself_and_return(job: JobInHand) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    job.delete()
+
+
+@pytest.mark.parametrize("how", ["work", "run_jobs"])
+@pytest.mark.parametrize("handle", [stop_the_loop, cancel_oneself_and_return])
+def test_what_a_handler_does_to_its_loop_or_task_does_not_matter(how: str, handle: Handle) -> None:
+    queue = KQueue("memory:")
+    queue.add_handler("t", handle, concurrency=5)
+    queue.add_jobs("t", range(20))
+    report = queue.work(wait=False) if how == "work" else queue.run_jobs()
+    assert (report.count, report.deleted) == (20, 20)
+
+
+def test_an_event_loop_that_fails_ends_work_and_gives_all_back() -> None:
+    """Its selector raises, so that nothing in it is ever called again."""
+    queue = KQueue("memory:")
+
+    def broken(timeout: float | None) -> Any:
+        raise OSError("no such descriptor")
+
+    @queue.handler("t", concurrency=5)
+    async def handle(job: JobInHand) -> None:
+        if job.payload == 4:
+            asyncio.get_running_loop()._selector.select = broken  # type: ignore[attr-defined]
+        await for_ever()
+
+    ids = queue.add_jobs("t", range(5))
+    with pytest.raises(KQueueError, match="the event loop has failed"):
+        queue.work()
+    rows = queue.store.get(ids)
+    assert [(row.state, row.failures) for row in rows] == [(State.READY, 0)] * 5
+    assert {row.reason for row in rows} == {rows[0].reason}
+    assert (rows[0].reason or "").startswith("the event loop has failed: ")
+
+
+def test_a_task_factory_that_fails_costs_each_job_a_try() -> None:
+    """A handler may set one, as libraries do. Only the first job comes to it."""
+    queue = KQueue("memory:")
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise ValueError("no task today")
+
+    @queue.handler("t")
+    async def handle(job: JobInHand) -> None:
+        asyncio.get_running_loop().set_task_factory(refuse)
+        job.delete()
+
+    ids = queue.add_jobs("t", range(3))
+    report = queue.work(wait=False)
+    assert (report.count, report.deleted, report.retried) == (3, 1, 2)
+    assert [(row.reason or "")[:25] for row in queue.store.get(ids)] == ["ValueError: no task today"] * 2
+
+
+def test_an_interrupt_that_comes_out_of_a_delay_function_ends_work() -> None:
+    """It comes after the handler, so nobody but the task's end sees it."""
+    queue = KQueue("memory:")
+
+    def delay(failures: int, error: BaseException | None) -> float:
+        raise KeyboardInterrupt
+
+    @queue.handler("t", retry=RetryPolicy(delay=delay))
+    async def handle(job: JobInHand) -> None:
+        raise ValueError
+
+    job_id = queue.add_job("t")
+    with pytest.raises(KeyboardInterrupt):
+        queue.work()
+    [row] = queue.store.get([job_id])
+    assert (row.state, row.failures) == (State.READY, 0)
 
 
 # -- hanging -----------------------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ from tests.pages.blocks import blocks, page
 EXAMPLES = blocks(page("async"), "python")
 
 
-def run(code: str, folder: Path) -> str:
+def run(code: str, folder: Path, said: int = 0) -> str:
+    """``said``: lines that it logs."""
     (folder / "shop.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "-W", "error", "shop.py"], check=False, cwd=folder, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.count("\n")) == (0, said), done.stderr
     return done.stdout
 
 
@@ -31,8 +32,12 @@ assert queue.counts("index")["ready"] == 2
     assert run(EXAMPLES[1] + main, tmp_path) == ""
 
 
+def test_one_that_never_ends_is_dead_after_its_tries(tmp_path: Path) -> None:
+    assert run(EXAMPLES[2], tmp_path, said=2) == ""
+
+
 def test_inside_an_event_loop_a_thread_runs_the_jobs(tmp_path: Path) -> None:
-    code = EXAMPLES[2].replace("report = ", 'queue.add_job("fetch")\nreport = ') + "print(report.deleted)\n"
+    code = EXAMPLES[3].replace("report = ", 'queue.add_job("fetch")\nreport = ') + "print(report.deleted)\n"
     said, done = run(code, tmp_path).splitlines()
     assert said.startswith("run_jobs: called inside a running event loop")
     assert "await asyncio.to_thread(queue.run_jobs)" in said
@@ -40,4 +45,4 @@ def test_inside_an_event_loop_a_thread_runs_the_jobs(tmp_path: Path) -> None:
 
 
 def test_all_examples_are_run() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4

@@ -18,14 +18,15 @@ from collections import deque
 from collections.abc import Sequence
 
 from kqueue import endings
-from kqueue.errors import AlreadySettled, LeaseLost
+from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.execution import Wish
 from kqueue.job import JobInHand, Priority, Row
 from kqueue.lease import Grip
+from kqueue.locks import entry
 from kqueue.lookout import Lookout
 from kqueue.overtime import TimeLeft, time_left, unended
 from kqueue.retry import RetryPolicy
-from kqueue.settling import Desk, Settling
+from kqueue.settling import SETTLING, Desk, Settling
 from kqueue.store import Delete, Finish, Held, Settlement
 
 #: Seconds from a window's start after which its unstarted jobs are given back: twice the work it should hold.
@@ -49,7 +50,7 @@ class Batch:
         self._alone = alone and len(rows) == 1
         #: Monotonic seconds; runs from the first start, so that a slow claim does not use it up.
         self._bound_at = math.inf
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._settling = Settling(desk, self._lock)
         #: Whether each start and end is to be told.
         self.is_heard = desk.telling.is_heard()
@@ -268,7 +269,8 @@ class Batch:
     def renew(self, row: Row) -> None:
         """Another TTR from now."""
         self._check_process()
-        with self._settling.writing:  # so that no settle of the same job comes between the check and the write
+        # So that no settle of the same job comes between the check and the write.
+        with entry(self._settling.writing, KQueueError, SETTLING):
             with self._lock:
                 if self._running is not row or self._settlement is not None:
                     raise endings.refusal(row, self._settlement if self._running is row else None)
@@ -303,7 +305,7 @@ class Batch:
 
     def _end(self, row: Row, settlement: Settlement) -> None:
         self._check_process()
-        with self._lock:
+        with entry(self._lock, KQueueError, SETTLING):
             before = self._settlement
             if self._running is row and before is None:
                 if self.is_heard:
@@ -340,7 +342,7 @@ class Batch:
         """
         if os.getpid() != self._pid:
             return False
-        with self._lock:
+        with entry(self._lock, KQueueError, SETTLING):
             row = self._running
             ended = self._settling.find(job_id)
         if ended is not None:

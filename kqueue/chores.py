@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from kqueue.cron import Cron
 from kqueue.errors import KQueueError
 from kqueue.limits import Gatekeeper
+from kqueue.locks import is_ours, wait_until
 from kqueue.pauses import Pauses
 from kqueue.presence import Presence
+from kqueue.threads import Background
 
 #: Seconds that the end of the thread is waited for: it may be in the middle of a call to a slow store.
 PATIENCE_S = 10.0
@@ -46,11 +48,13 @@ class Chores:
         self._logger = logger
         self._pid = os.getpid()
         #: Whoever holds it does what is due; nobody waits for it.
-        self._turn = threading.Lock()
-        self._changed = threading.Condition()
-        #: Loops that wait for jobs.
-        self._loops = 0
-        self._thread: threading.Thread | None = None
+        self._turn = threading.RLock()
+        self._lock = threading.Lock()
+        #: What the thread waits for. On that lock.
+        self._changed = threading.Condition(self._lock)
+        #: One token for each loop that waits for jobs. The thread is there as long as there is one.
+        self._loops: set[object] = set()
+        self._thread: Background | None = None
         #: Chores that fail now.
         self._failing: set[str] = set()
 
@@ -61,8 +65,7 @@ class Chores:
     def look_again(self) -> None:
         """See what is paused at once: this process has changed it."""
         self._pauses.forget()
-        with self._changed:
-            self._changed.notify_all()
+        self._wake_thread()
 
     def do_due(self) -> None:
         """Do what is due, unless another thread does it now; but what is paused is known when this returns.
@@ -70,16 +73,25 @@ class Chores:
         Raises ``StoreError`` if that cannot be learned. What else fails is logged, is due again later, and harms no
         job. Does nothing in a child that a handler forked and that comes back into the loop.
         """
-        if self._pid == os.getpid() and self._turn.acquire(blocking=not self._pauses.are_known()):
-            try:
-                if self._pauses.seconds_to_look() <= 0 and self._pauses.look():
-                    self._wake()
-                if self._cron.seconds_to_look() <= 0:
-                    self._attempt("schedules", self._cron.add_due)
-                if self._gatekeeper.seconds_to_look() <= 0:
-                    self._attempt("limits", lambda: self._gatekeeper.look(self._types()))
-            finally:
+        if self._pid != os.getpid() or is_ours(self._turn):
+            return
+        try:
+            # Within, and let go in one step: a signal handler may raise anywhere. See kqueue.locks.
+            if self._turn.acquire(blocking=not self._pauses.are_known()):
+                self._do_due()
+        finally:
+            try:  # noqa: SIM105 (suppress() is Python, and a signal handler could come before the release)
                 self._turn.release()
+            except RuntimeError:
+                pass  # it is another thread's
+
+    def _do_due(self) -> None:
+        if self._pauses.seconds_to_look() <= 0 and self._pauses.look():
+            self._wake()
+        if self._cron.seconds_to_look() <= 0:
+            self._attempt("schedules", self._cron.add_due)
+        if self._gatekeeper.seconds_to_look() <= 0:
+            self._attempt("limits", lambda: self._gatekeeper.look(self._types()))
 
     def _attempt(self, what: str, chore: Callable[[], object]) -> None:
         """It is told once that one fails, until it goes well again."""
@@ -96,43 +108,47 @@ class Chores:
     @contextmanager
     def attended(self) -> Iterator[None]:
         """While a loop waits for jobs: a thread does what is due, and tells that this process is there."""
-        is_counted = False
+        me = object()
         try:
-            with self._changed:
-                self._loops += 1
-                is_counted = True
+            self._loops.add(me)
+            with self._lock:
                 if self._thread is None:
-                    thread = threading.Thread(target=self._attend, name="kqueue-chores", daemon=True)
-                    self._thread = thread
-                    thread.start()
+                    self._thread = Background(self._attend, "kqueue-chores")
             yield
         finally:
-            if is_counted:
-                self._leave()
+            self._loops.discard(me)
+            self._leave()
 
     def _leave(self) -> None:
-        if self._pid != os.getpid():
-            return  # a child that a handler forked: the thread may have held the lock at that moment
-        with self._changed:
-            self._loops -= 1
-            thread = self._thread if not self._loops else None
+        # In a child that a handler forked there is no thread, and the lock may have been held at that moment.
+        if self._pid == os.getpid() and not self._loops:
+            thread = self._thread
+            self._wake_thread()
             if thread is not None:
-                self._thread = None
-                self._changed.notify_all()
-        if thread is not None and thread.is_alive():
-            thread.join(PATIENCE_S)
+                wait_until(lambda: bool(self._loops) or not thread.is_alive(), PATIENCE_S)
+
+    def _wake_thread(self) -> None:
+        with self._lock:
+            self._changed.notify_all()
 
     def _attend(self) -> None:
-        me = threading.current_thread()
-        self._presence.arrive()
-        while self._thread is me:
-            self._attempt("pauses", self.do_due)
-            if self._presence.seconds_to_tell() <= 0:
-                self._attempt("workers", self._presence.tell)
-            with self._changed:
-                if self._thread is me:
-                    self._changed.wait(self._seconds_to_next())
-        self._presence.leave()
+        while self._is_wanted():
+            self._presence.arrive()
+            while self._loops:
+                self._attempt("pauses", self.do_due)
+                if self._presence.seconds_to_tell() <= 0:
+                    self._attempt("workers", self._presence.tell)
+                with self._lock:
+                    if self._loops:
+                        self._changed.wait(self._seconds_to_next())
+            self._presence.leave()
+
+    def _is_wanted(self) -> bool:
+        """If not, the next loop starts another thread."""
+        with self._lock:
+            if not self._loops:
+                self._thread = None
+            return bool(self._loops)
 
     def _seconds_to_next(self) -> float:
         """Each chore puts its next look off before it begins this one, so one that fails is not tried at once."""

@@ -1,7 +1,7 @@
 """What became of jobs in this process since it began to count, and what waits in the store: by type."""
 
 import threading
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -9,6 +9,7 @@ from types import MappingProxyType
 from kqueue.clock import Clock
 from kqueue.execution import Outcome
 from kqueue.job import State
+from kqueue.locks import is_ours
 from kqueue.reports import Stats, TypeStats
 from kqueue.store import Standing
 
@@ -20,7 +21,9 @@ class Counters:
     """Of one process. Each call takes the lock once: for a list of adds, a window that ran, or what was written."""
 
     def __init__(self, clock: Clock) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        #: Adds that a signal handler has made while its own thread was in here: counted by whoever comes next.
+        self._late: deque[tuple[str, int]] = deque()
         self._clock = clock
         self._began = clock.monotonic()
         self._added: Counter[str] = Counter()
@@ -30,7 +33,15 @@ class Counters:
 
     def added(self, type: str, jobs: int) -> None:
         """They are in the store."""
-        with self._lock:
+        self._late.append((type, jobs))
+        if not is_ours(self._lock):
+            with self._lock:
+                self._count_late()
+
+    def _count_late(self) -> None:
+        """Under the lock."""
+        while self._late:
+            type, jobs = self._late.popleft()
             self._added[type] += jobs
 
     def ran(self, spent: Mapping[str, Sequence[float]]) -> None:
@@ -52,6 +63,7 @@ class Counters:
         """The counts beside what the store had at ``now``, by its clock."""
         standings = _by_type(overview)
         with self._lock:
+            self._count_late()
             types = sorted({*standings, *self._added, *self._run, *(type for type, _ in self._ended)})
             counted = {type: self._of(type) for type in types}
         return Stats(

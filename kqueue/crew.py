@@ -193,10 +193,19 @@ class Crew:
         """While ``loop`` loops."""
         try:
             self._loops.add(loop)
-            with self.listening(loop), self.quarantine.loop():
+            with self.listening(loop), self.quarantine.loop(loop):
                 yield
         finally:
-            self._leave(loop)
+            try:
+                self._leave(loop)
+            finally:
+                self._loops.discard(loop)
+
+    def forget(self, loop: Loop) -> None:
+        """``loop`` is over: where a signal handler has raised on the way out, it may still be here."""
+        self._listeners.discard(loop)
+        self._loops.discard(loop)
+        self.quarantine.forget(loop)
 
     def hold(self, batch: Jobs) -> None:
         """``batch`` is in hand."""

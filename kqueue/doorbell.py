@@ -12,6 +12,7 @@ from kqueue.broker import Broker
 from kqueue.clock import Clock
 from kqueue.errors import BrokerError, BrokerUnavailable
 from kqueue.forks import PerProcess
+from kqueue.locks import is_ours
 from kqueue.outages import Outages
 from kqueue.pointers import MAX_TUBE_DELAY_S, group
 from kqueue.retry import backoff
@@ -26,7 +27,7 @@ class Doorbell:
         self._outages = outages
         self._clock = clock
         self._logger = logger
-        self._turn = PerProcess(threading.Lock)
+        self._turn = PerProcess(threading.RLock)
         self._failures = 0
         self._silent_until = -1.0
 
@@ -44,7 +45,10 @@ class Doorbell:
         """
         if self._broker.carries_pointers:
             dues = [due for due in dues if due.put_at is not None]
-        with self._turn.get():
+        turn = self._turn.get()
+        if is_ours(turn):
+            return  # a signal handler has added them in the midst of a ring: they are found in the store
+        with turn:
             if self._is_silent():
                 return
             try:

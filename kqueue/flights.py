@@ -23,12 +23,13 @@ from contextlib import ExitStack
 
 from kqueue import endings
 from kqueue.batch import BOUND_S, CLAIMS_PART
-from kqueue.errors import AlreadySettled, LeaseLost
+from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.flight import Flight
 from kqueue.job import Row, State
+from kqueue.locks import entry
 from kqueue.overtime import MARGIN_S
 from kqueue.quarantine import SOLITUDE_S
-from kqueue.settling import Desk, Settling
+from kqueue.settling import SETTLING, Desk, Settling
 from kqueue.store import Delete, Finish, Settlement, Unget
 from kqueue.window import suspect_jobs
 
@@ -66,7 +67,7 @@ class Flights:
         self._ring = ring
         self._keeps_loop = keeps_loop
         self._late = late
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._settling = Settling(desk, self._lock)
         self._claimed: list[Flight] = []
         self._boarding: list[Flight] = []
@@ -316,7 +317,8 @@ class Flights:
     def renew(self, flight: Flight) -> None:
         """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
         self._check_process()
-        with self._settling.writing:  # so that no settle of the same job comes between the check and the write
+        # So that no settle of the same job comes between the check and the write.
+        with entry(self._settling.writing, KQueueError, SETTLING):
             with self._lock:
                 is_in_the_air = flight in self._air
                 if not is_in_the_air or flight.settlement is not None:
@@ -350,7 +352,7 @@ class Flights:
         """
         if not self.is_here():
             return False
-        with self._lock:
+        with entry(self._lock, KQueueError, SETTLING):
             ended = self._settling.find(job_id)
             running = [one for one in self._air if one.row.id == job_id and one.settlement is None]
         if running:

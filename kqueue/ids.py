@@ -92,32 +92,35 @@ def host_tag(name: str | None = None) -> str:
 
 
 class _Press:
+    """Counts in one number: milliseconds since 1970, and the number within the millisecond behind them."""
+
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may make ids while its own thread is in here, so it has to be let in.
+        self._lock = threading.RLock()
         self.where = host_tag() + _base32(os.getpid() & 0x1FFFFFF, 5) + _base32(secrets.randbits(30), 6)
-        self._ms = 0
-        self._number = 0
+        self._next = 0
 
     def make(self, count: int) -> list[str]:
+        first = self._take(count)
         ids: list[str] = []
-        with self._lock:
-            while len(ids) < count:
-                ids += self._within_one_ms(count - len(ids))
+        while len(ids) < count:
+            ms, number = divmod(first + len(ids), _PER_MS)
+            ids += self._within_one_ms(ms, number, min(_PER_MS, number + count - len(ids)))
         return ids
 
-    def _within_one_ms(self, count: int) -> list[str]:
-        now = time.time_ns() // 1_000_000
-        if now > self._ms:
-            self._ms, self._number = now, 0
-        elif self._number == _PER_MS:
-            self._ms, self._number = self._ms + 1, 0
-        first, self._number = self._number, min(self._number + count, _PER_MS)
-        ms = self._ms
+    def _take(self, count: int) -> int:
+        """The first of ``count`` numbers that nobody else gets."""
+        with self._lock:
+            now = time.time_ns() // 1_000_000 * _PER_MS
+            # No call and no loop from here on, so no signal handler comes in between.
+            first = self._next
+            first = max(first, now)
+            self._next = first + count
+        return first
+
+    def _within_one_ms(self, ms: int, first: int, end: int) -> list[str]:
         when = _DIGITS[ms >> 40] + "".join(_PAIRS[ms >> shift & 1023] for shift in (30, 20, 10, 0))
-        return [
-            when + _PAIRS[number >> 10] + _PAIRS[number & 1023] + self.where
-            for number in range(first, self._number)
-        ]
+        return [when + _PAIRS[number >> 10] + _PAIRS[number & 1023] + self.where for number in range(first, end)]
 
 
 def _base32(value: int, width: int) -> str:

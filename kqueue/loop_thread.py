@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kqueue.errors import KQueueError
 from kqueue.event_loop import PATIENCE_S, SHORT_PATIENCE_S, Deadline, Timed, new_loop
+from kqueue.threads import Background
 
 #: Seconds between two turns that are counted.
 TURN_S = 1.0
@@ -51,21 +52,21 @@ class LoopThread:
         self._error: BaseException | None = None
         #: Grows once a second while the loop gets on.
         self.turns = 0
-        self._thread = threading.Thread(target=self._run, name="kqueue-event-loop", daemon=True)
+        self._thread: Background | None = None
 
     def start(self) -> None:
         """Let it run."""
         self._loop.call_soon(self._turn)
-        self._thread.start()
+        self._thread = Background(self._run, "kqueue-event-loop")
 
     @property
     def thread(self) -> int:
         """Its own, as :func:`threading.get_ident` has it; -1 before it is started."""
-        return self._thread.ident or -1
+        return -1 if self._thread is None else self._thread.ident
 
     def is_here(self) -> bool:
         """Whether the caller is in its thread."""
-        return threading.get_ident() == self._thread.ident
+        return threading.get_ident() == self.thread
 
     def check(self) -> None:
         """Raises ``KQueueError`` if the loop has failed."""
@@ -110,13 +111,12 @@ class LoopThread:
         ``is_kept``: something is known to keep it, so it is not waited for as long as otherwise.
         """
         self._closing = True
-        if self._thread.ident is None:
+        if self._thread is None:
             self._runner.close()
             return
         with suppress(RuntimeError):  # it has failed and is closed
             self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(SHORT_PATIENCE_S if is_kept else PATIENCE_S)
-        if self._thread.is_alive():
+        if not self._thread.join(SHORT_PATIENCE_S if is_kept else PATIENCE_S):
             self._logger.warning(
                 "the event loop is left behind: a background task or a cancelled coroutine does not end"
             )

@@ -7,15 +7,15 @@ long, the suspect goes back into the store, for longer each time, and nobody wai
 """
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from kqueue.locks import wait_until
 from kqueue.retry import backoff
 
-#: How often a loop that waits asks whether it is to end, in seconds.
+#: How often a loop of coroutines that waits asks whether it is to end, in seconds.
 LOOK_S = 0.05
 #: Seconds that other loops wait for a suspect. One that takes longer runs on, but is not called alone any more.
 SOLITUDE_S = 30.0
@@ -25,35 +25,35 @@ class Quarantine:
     """Shared by the loops of one process."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._changed = threading.Condition()
-        self._loops = 0
-        self._windows = 0
+        #: Held for a few steps. Who waits looks again and again: see :mod:`kqueue.locks`.
+        self._lock = threading.Lock()
+        #: One token each, taken out by one step whatever a signal handler raises.
+        self._loops: set[object] = set()
+        self._windows: set[object] = set()
         self._refusals = 0
         #: The thread whose suspect is aside, or about to be.
         self._taken_by: int | None = None
+        self._taken_for: object = None
         #: When its solitude ends, in monotonic seconds.
         self._until = math.inf
 
     @contextmanager
-    def loop(self) -> Iterator[None]:
-        """While a loop lives."""
-        counted = False
+    def loop(self, me: object = None) -> Iterator[None]:
+        """While a loop lives. ``me``: what :meth:`forget` is told of it."""
+        me = me or object()
         try:
-            with self._changed:
-                self._loops += 1
-                counted = True
+            self._loops.add(me)
             yield
         finally:
-            self._leave(loops=counted)
+            self._loops.discard(me)
 
     def has_one_loop(self) -> bool:
         """Whether only one loop lives in this process."""
-        return self._loops == 1
+        return len(self._loops) == 1
 
     def loops(self) -> int:
         """How many live in this process."""
-        return self._loops
+        return len(self._loops)
 
     def is_taken(self) -> bool:
         """Whether a suspect of another thread is aside. A handler of that suspect may run a loop of its own."""
@@ -65,52 +65,49 @@ class Quarantine:
 
     def wait_until_free(self, is_over: Callable[[], bool]) -> None:
         """Wait while a suspect is aside, but no longer than until ``is_over()``."""
-        with self._changed:
-            while self.is_taken() and not is_over():
-                self._changed.wait(LOOK_S)
+        if self.is_taken():
+            wait_until(lambda: not self.is_taken() or is_over(), math.inf)
 
     @contextmanager
-    def window(self) -> Iterator[bool]:
-        """While a window is in hand. Yields False, at once, if a suspect is aside: then nothing may be claimed."""
-        entered = False
+    def window(self, me: object = None) -> Iterator[bool]:
+        """While a window is in hand. Yields False, at once, if a suspect is aside: then nothing may be claimed.
+        ``me``: what :meth:`forget` is told of it.
+        """
+        me = me or object()
         try:
-            with self._changed:
+            with self._lock:
                 if not self.is_taken():
-                    self._windows += 1
-                    entered = True
-            yield entered
+                    self._windows.add(me)
+            yield me in self._windows
         finally:
-            self._leave(windows=entered)
+            self._windows.discard(me)
 
     @contextmanager
-    def aside(self, timeout: float) -> Iterator[bool]:
+    def aside(self, timeout: float, of: object = None) -> Iterator[bool]:
         """Within a window: while its one job runs alone. Yields False if the other loops' windows did not end
-        within ``timeout`` seconds, or another suspect is aside.
+        within ``timeout`` seconds, or another suspect is aside. ``of``: what :meth:`forget` is told of it.
         """
         me, mine = threading.get_ident(), False
         try:
-            with self._changed:
+            with self._lock:
                 if self._taken_by is None:
-                    self._taken_by, mine = me, True
-                    self._until = math.inf
-                    self._changed.wait_for(lambda: self._windows == 1, timeout)
-                    self._until = time.monotonic() + SOLITUDE_S
-                alone = mine and self._windows == 1
-                self._refusals = 0 if alone else self._refusals + 1
+                    self._until, self._taken_by, self._taken_for, mine = math.inf, me, of, True
+            if mine:
+                wait_until(lambda: len(self._windows) == 1, timeout)
+                self._until = time.monotonic() + SOLITUDE_S
+            alone = mine and len(self._windows) == 1
+            self._refusals = 0 if alone else self._refusals + 1
             yield alone
         finally:
             if mine:
-                self._leave(suspect=True)
+                self._taken_by = self._taken_for = None
 
-    def _leave(self, *, loops: int = 0, windows: int = 0, suspect: bool = False) -> None:
-        if self._pid != os.getpid():
-            return  # a child that a handler forked: another thread may have held the lock at that moment
-        with self._changed:
-            self._loops -= loops
-            self._windows -= windows
-            if suspect:
-                self._taken_by = None
-            self._changed.notify_all()
+    def forget(self, me: object) -> None:
+        """``me`` is over, a loop or a window: where a signal handler raised on the way out, it may still count."""
+        self._loops.discard(me)
+        self._windows.discard(me)
+        if self._taken_for is me:
+            self._taken_by = self._taken_for = None
 
     def again_in(self) -> float:
         """Seconds until a suspect that was refused is to be tried again: more after each refusal."""

@@ -140,14 +140,17 @@ class Runner:
         """Loop until a limit, or nothing is ready, or :meth:`stop`."""
         self.thread = threading.get_ident()  # not where it was made: that may be another one
         attended = self._chores.attended() if self._waits else nullcontext()
-        with attended, self._crew.running(self), closing(self._turns):
-            try:
-                self._loop()
-            finally:
-                if self._sweep is not None:
-                    self._sweeper.give_back(self._sweep)
-                self._unsubscribe()
-            self._turns.land()
+        try:
+            with attended, self._crew.running(self), closing(self._turns):
+                try:
+                    self._loop()
+                finally:
+                    if self._sweep is not None:
+                        self._sweeper.give_back(self._sweep)
+                    self._unsubscribe()
+                self._turns.land()
+        finally:
+            self._crew.forget(self)
         return self._report()
 
     def _loop(self) -> None:

@@ -14,9 +14,11 @@ from random import Random
 
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
+from kqueue.errors import KQueueError
 from kqueue.execution import Outcome, Wish, outcome
 from kqueue.job import Row
 from kqueue.limits import Gatekeeper
+from kqueue.locks import OwnLock, entry, wait_until
 from kqueue.options import Options
 from kqueue.outages import Outages
 from kqueue.reasons import describe, reason_text
@@ -24,6 +26,8 @@ from kqueue.retry import backoff, jittered
 from kqueue.store import Delete, Die, Due, Finish, JobStore, Retry, Settled, Settlement, Unget
 from kqueue.telling import Ended, Telling, Written, has_run
 
+#: Where a signal handler came in between.
+SETTLING = "a job's end or renewal"
 #: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
 RING_S = 5.0
 
@@ -105,17 +109,16 @@ class Desk:
 class Settling:
     """The settlements of one batch. :meth:`add` and :meth:`find` are called under the batch's lock."""
 
-    def __init__(self, desk: Desk, lock: threading.Lock) -> None:
+    def __init__(self, desk: Desk, lock: OwnLock) -> None:
         """``lock``: the batch's, which is never held over I/O."""
         self._desk = desk
         self._lock = lock
         self._pending: list[Ended] = []
         self._failures = 0
-        #: Writes whose jobs that came back may still lack their pointers.
-        self._ringing = 0
-        self._rung = threading.Condition(lock)
+        #: One token for each write whose jobs that came back may still lack their pointers.
+        self._ringing: set[object] = set()
         #: Orders the writes. Whoever holds it keeps a settle from coming in between.
-        self.writing = threading.Lock()
+        self.writing = threading.RLock()
         #: When what is pending is to be written, in monotonic seconds; infinity for never.
         self.due_at = math.inf
         #: The ids whose lease was lost.
@@ -140,11 +143,12 @@ class Settling:
     def write(self) -> None:
         """Write what is pending, now.
 
-        Raises ``StoreError``; then nothing is forgotten, and it is due again after a back-off.
+        Raises ``StoreError``; then nothing is forgotten, and it is due again after a back-off. Raises
+        ``KQueueError`` in a signal handler that has interrupted a write or renewal of the same thread.
         """
-        ringing = False
+        me = object()
         try:
-            with self.writing:
+            with entry(self.writing, KQueueError, SETTLING):
                 with self._lock:
                     pending = self._pending.copy()
                 if not pending:
@@ -153,8 +157,7 @@ class Settling:
                 with self._lock:
                     del self._pending[: len(pending)]
                     self.due_at = self._desk.clock.monotonic() + self._desk.settle_s if self._pending else math.inf
-                    self._ringing += 1
-                    ringing = True
+                    self._ringing.add(me)
                 written = self._account(pending, settled, now)
             dues = [_due(row, one) for row, one in written.others if isinstance(one, Retry | Unget)]
             # Out of the lock: a broker that is silent must not hold up a renew.
@@ -162,10 +165,7 @@ class Settling:
                 self._desk.doorbell.ring(dues, now)
             self._desk.gatekeeper.freed(row for row, _ in pending)
         finally:
-            if ringing:
-                with self._rung:
-                    self._ringing -= 1
-                    self._rung.notify_all()
+            self._ringing.discard(me)
         self._desk.outages.is_over(self._desk.store.address)
         self._desk.telling.settled(written, self.seconds)
 
@@ -173,8 +173,7 @@ class Settling:
         """Wait until what another thread has written is in the tubes too: else a loop that drains would find these
         empty, and end.
         """
-        with self._rung:
-            self._rung.wait_for(lambda: not self._ringing, RING_S)
+        wait_until(lambda: not self._ringing, RING_S)
 
     def _store(self, pending: list[Ended]) -> tuple[Settled, float]:
         try:

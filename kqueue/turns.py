@@ -103,11 +103,14 @@ class Turns:
 
         Raises what a handler raised to end the loop.
         """
-        with self._crew.quarantine.window() as entered:
-            if not entered:
-                post_verdicts(subscription, release(reservation), self._logger)
-            elif reservation.selection is not None:
-                self._work(subscription, reservation, reservation.selection, limits)
+        try:
+            with self._crew.quarantine.window(self) as entered:
+                if not entered:
+                    post_verdicts(subscription, release(reservation), self._logger)
+                elif reservation.selection is not None:
+                    self._work(subscription, reservation, reservation.selection, limits)
+        finally:
+            self._crew.quarantine.forget(self)
 
     def deny_solitude(self) -> None:
         """See :meth:`kqueue.crew.Crew.deny_solitude`."""
@@ -160,7 +163,7 @@ class Turns:
                 batch.deny_solitude()  # another loop has begun since the claim
             self._run_handlers(batch, rows)
             return
-        with quarantine.aside(ASIDE_S) as isolated:
+        with quarantine.aside(ASIDE_S, self) as isolated:
             if not isolated:
                 batch.give_back(quarantine.again_in())
                 return

@@ -9,6 +9,7 @@ from typing import Protocol
 from kqueue.batch import BOUND_S
 from kqueue.clock import Clock
 from kqueue.errors import KQueueError
+from kqueue.threads import Background
 
 #: Seconds between two looks where nothing is expected: a job that is alone settles by itself, but may fail to.
 LONGEST_LOOK_S = 1.0
@@ -37,47 +38,43 @@ class Watchdog:
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
         self._clock = clock
         self._logger = logger
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        #: What the thread waits for. On that lock, which alone is taken by others: see :mod:`kqueue.locks`.
+        self._condition = threading.Condition(self._lock)
         self._batch: Watched | None = None
         #: Each failing batch is told of once, until all goes well with it.
         self._complained_of: Watched | None = None
         self._sleeps = False
         self._closed = False
-        self._thread: threading.Thread | None = None
+        self._thread: Background | None = None
         self._pid = os.getpid()
 
     def watch(self, batch: Watched, *, alone: bool) -> None:
         """Look after ``batch`` until :meth:`rest`. ``alone``: no job of it waits for another one."""
-        with self._condition:
+        with self._lock:
             self._batch = batch
             if self._sleeps and not alone:
                 self._condition.notify()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._look, name="kqueue-watchdog", daemon=True)
-            self._thread.start()
+            self._thread = Background(self._look, "kqueue-watchdog")
 
     def rest(self) -> None:
         """The batch is closed."""
         self._batch = None
 
     def close(self) -> None:
-        """End the thread. Idempotent. In a forked child there is none.
-
-        An interrupt may have left the lock with whoever asks; then the thread sees the end at its next look.
-        """
+        """End the thread. Idempotent. In a forked child there is none."""
+        self._closed = True
         thread = self._thread
         if thread is None or self._pid != os.getpid():
             return
-        self._closed = True
-        if self._condition.acquire(timeout=LONGEST_LOOK_S):
+        with self._lock:
             self._condition.notify()
-            self._condition.release()
-        if thread.is_alive():
-            thread.join(PATIENCE_S)
+        thread.join(PATIENCE_S)
 
     def _look(self) -> None:
         while True:
-            with self._condition:
+            with self._lock:
                 if self._closed:
                     return
                 now = self._clock.monotonic()
@@ -90,7 +87,7 @@ class Watchdog:
                     self._sleeps = False
                     continue
             if batch is not None and not self._attend(batch, now):
-                with self._condition:
+                with self._lock:
                     self._condition.wait(BOUND_S)
 
     def _attend(self, batch: Watched, now: float) -> bool:

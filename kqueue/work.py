@@ -6,11 +6,13 @@ All coroutines run in one event loop, which has a thread of its own.
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kqueue.crew import Crew
 from kqueue.reports import RunReport, total
 from kqueue.runner import Runner
+from kqueue.threads import Background
 
 if TYPE_CHECKING:
     from kqueue.loop_thread import LoopThread
@@ -26,8 +28,10 @@ class Work:
         self._loop = loop
         self._reports: list[RunReport] = []
         self._errors: list[BaseException] = []
-        #: One for each loop that has begun, set when it has ended.
-        self._ends: list[threading.Event] = []
+        self._begin = threading.Lock()
+        self._is_closed = False
+        #: Of the loops that have begun: each is let go when its loop has ended. None begins once it is closed.
+        self._begun: list[threading.Lock] = []
 
     def stop(self) -> None:
         """End all loops, also those that have not begun. Safe in a signal handler."""
@@ -40,17 +44,23 @@ class Work:
     def run(self) -> RunReport:
         """Loop in all of them until they end. The first that fails ends the others, and its error is raised."""
         started = time.monotonic()
+        ends: list[threading.Lock] = []
         with self._crew.listening(self):
             try:
                 if self._loop is not None:
                     self._loop.start()
                     self._crew.event_loops.add(self._loop)
                 for number, runner in enumerate(self._runners, 1):
-                    self._start(runner, f"kqueue-loop-{number}")
-                self._await_ends()
+                    end = threading.Lock()
+                    end.acquire()
+                    ends.append(end)
+                    Background(partial(self._loop_in, runner, end), f"kqueue-loop-{number}")
+                _await(ends)
             except BaseException:  # Ctrl-C, or a thread that could not be started
+                with self._begin:
+                    self._is_closed = True
                 self.stop()
-                self._await_ends()
+                _await(self._begun)
                 raise
             finally:
                 if self._loop is not None:
@@ -60,21 +70,22 @@ class Work:
             raise self._errors[0]
         return total(self._reports, time.monotonic() - started)
 
-    def _start(self, runner: Runner, name: str) -> None:
-        ended = threading.Event()
-        threading.Thread(target=self._loop_in, args=(runner, ended), name=name, daemon=True).start()
-        self._ends.append(ended)
-
-    def _await_ends(self) -> None:
-        # Not by joining the threads: a join that Ctrl-C interrupts takes its thread for ended (Python 3.11).
-        for ended in self._ends:
-            ended.wait()
-
-    def _loop_in(self, runner: Runner, ended: threading.Event) -> None:
+    def _loop_in(self, runner: Runner, end: threading.Lock) -> None:
+        with self._begin:
+            if self._is_closed:
+                return
+            self._begun.append(end)
         try:
             self._reports.append(runner.run())
         except BaseException as error:
             self._errors.append(error)
             self.stop()
         finally:
-            ended.set()
+            end.release()
+
+
+def _await(ends: Sequence[threading.Lock]) -> None:
+    """Not by joining threads, nor by events: see :mod:`kqueue.locks` and :mod:`kqueue.threads`."""
+    for end in ends:
+        with end:
+            pass

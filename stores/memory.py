@@ -7,8 +7,8 @@ import heapq
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
+from kqueue import locks
 from kqueue.clock import Clock, SystemClock
 from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
@@ -53,7 +53,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pid = os.getpid()
         self._rows = MemoryRows()
         self._starts = Starts()
@@ -96,12 +96,11 @@ class MemoryStore:
         """The id of the job that has the row's type and unique key then."""
         with self._adding([row]):
             if row.unique_key is None:
-                raise StoreError("memory: the job has no unique key")
+                raise self._not_added("memory: the job has no unique key", [row])
             place = row.type, row.unique_key
             if self._is_taken(place, now):
                 return self._unique[place][0]
-            self._insert([row])
-            self._unique[place] = row.id, until
+            self._insert([row], unique=place, until=until)
         return row.id
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
@@ -109,8 +108,7 @@ class MemoryStore:
         with self._adding(rows):
             if self._ticks.get(tick.schedule) != tick.before:
                 return False
-            self._insert(rows)
-            self._ticks[tick.schedule] = tick.after
+            self._insert(rows, tick)
         return True
 
     def last_ticks(self) -> dict[str, float]:
@@ -412,29 +410,45 @@ class MemoryStore:
 
     # -- under the lock ----------------------------------------------------------------------------------
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> locks.OwnLock:
+        """The lock, for the ``with`` that calls this."""
         # A child has a copy of the rows: it would run its parent's jobs again, and its own would be lost.
         if os.getpid() != self._pid:
             raise StoreError("memory: a memory store cannot be used after a fork; use sqlite:///jobs.db")
-        with self._lock:
-            yield
+        return locks.entry(self._lock, StoreError, "memory")
 
-    @contextmanager
-    def _adding(self, rows: Sequence[Row]) -> Iterator[None]:
-        """The lock; an error says that no job was added."""
+    def _adding(self, rows: Sequence[Row]) -> locks.OwnLock:
+        """The lock. Raises ``AddFailed``: no job was added."""
         try:
-            with self._locked():
-                yield
+            return self._locked()
         except StoreError as error:
-            raise AddFailed(f"no job was added: {error}", not_taken=[row.id for row in rows]) from error
+            raise self._not_added(str(error), rows) from error
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _not_added(self, why: str, rows: Sequence[Row]) -> AddFailed:
+        return AddFailed(f"no job was added: {why}", not_taken=[row.id for row in rows])
+
+    def _insert(
+        self,
+        rows: Sequence[Row],
+        tick: Tick | None = None,
+        *,
+        unique: tuple[str, str] | None = None,
+        until: float = 0.0,
+    ) -> None:
+        """``rows``, the ``tick`` that they are of, and that the first has the ``unique`` place: all, or nothing."""
         ids = [row.id for row in rows]
         if len(set(ids)) < len(ids) or any(id in self._rows.by_id for id in ids):
-            raise StoreError("memory: holds a job of this id already")
-        for row in rows:
-            self._rows.add(row)
+            raise self._not_added("memory: holds a job of this id already", rows)
+        try:
+            for row in rows:
+                self._rows.add(row)
+            if tick is not None:
+                self._ticks[tick.schedule] = tick.after
+            if unique is not None:
+                self._unique[unique] = ids[0], until
+        except BaseException:  # of a signal handler
+            self._rows.remove(self._rows.existing(ids))
+            raise
 
     def _is_taken(self, place: tuple[str, str], now: float) -> bool:
         """Whether a type and unique key are."""

@@ -1,4 +1,8 @@
-"""The rows of a memory store, each where it is looked for: so that no call but the rare ones walks all of them."""
+"""The rows of a memory store, each where it is looked for: so that no call but the rare ones walks all of them.
+
+A signal handler may raise in the middle of a change. What a row is stands in one place, which changes in one step;
+all other places are made anew from it when a change was not ended.
+"""
 
 import heapq
 from bisect import bisect_left, insort
@@ -23,6 +27,11 @@ class MemoryRows:
         #: When each row was added, as a number.
         self._order: dict[str, int] = {}
         self._next_order = count()
+        #: Whether a change was begun and not ended.
+        self._is_torn = False
+        self._clear()
+
+    def _clear(self) -> None:
         #: The places of the ready rows of each type, sorted; then of the held rows of each gate, and of the ready
         #: ones that it has admitted.
         self._ready: dict[str, list[_Stand]] = {}
@@ -55,10 +64,16 @@ class MemoryRows:
 
     def write(self, row: Row) -> None:
         """The one way to change a row."""
+        self._mend()
+        self._is_torn = True
         before = self.by_id.get(row.id)
         self._leave_place(row.id)
         self.by_id[row.id] = row
         self.changes += 1
+        self._take_place(row, before)
+        self._is_torn = False
+
+    def _take_place(self, row: Row, before: Row | None) -> None:
         for places, name in self._places(row):
             insort(places.setdefault(name, []), self._stand(row))
         if _is_limited(row):
@@ -68,11 +83,22 @@ class MemoryRows:
 
     def remove(self, rows: Sequence[Row]) -> int:
         """Delete them; returns how many."""
+        self._mend()
         for row in rows:
+            self._is_torn = True
             self._leave_place(row.id)
             del self.by_id[row.id], self._order[row.id]
             self.changes += 1
+            self._is_torn = False
         return len(rows)
+
+    def _mend(self) -> None:
+        """Where a change was not ended, put every row in its places."""
+        if self._is_torn:
+            self._clear()
+            for row in self.by_id.values():
+                self._take_place(row, None)
+            self._is_torn = False
 
     def _leave_place(self, id: str) -> None:
         row = self.by_id.get(id)
@@ -105,43 +131,52 @@ class MemoryRows:
 
     def ready(self, types: Sequence[str]) -> Iterator[Row]:
         """Ready rows, in order over all types, lazily."""
+        self._mend()
         places = heapq.merge(*(self._ready.get(type, ()) for type in dict.fromkeys(types)))
         return (self.by_id[id] for _, _, id in places)
 
     def ready_types(self) -> list[str]:
         """Types that have a ready row, sorted."""
+        self._mend()
         return sorted(self._ready)
 
     def ahead(self, id: str, priority: int) -> int:
         """Ready rows of the row's type that come before it."""
+        self._mend()
         row = self.by_id.get(id)
         places = [] if row is None else self._ready.get(row.type, [])
         return bisect_left(places, (priority, self._order.get(id, 0), id))
 
     def held_types(self) -> list[str]:
         """Types that have a held row, sorted."""
+        self._mend()
         return sorted({type_of(gate) for gate in self._held})
 
     def held_keys(self, type: str) -> list[str]:
         """Limit keys of the type at whose gates a row is held."""
+        self._mend()
         keys = (key_of(gate) for gate in self._held if type <= gate < after_gates(type))
         return [key for key in keys if key is not None]
 
     def held(self, gate: str) -> list[Row]:
         """Rows held at the gate, in order."""
+        self._mend()
         return [self.by_id[id] for _, _, id in self._held.get(gate, ())]
 
     def admitted(self, gate: str) -> int:
         """Ready rows that the gate has admitted."""
+        self._mend()
         return len(self._admitted.get(gate, ()))
 
     def at_gate(self, gate: str) -> Iterator[Place]:
         """Held rows and admitted ones, in order."""
+        self._mend()
         stands = heapq.merge(self._held.get(gate, ()), self._admitted.get(gate, ()))
         return ((priority, order) for priority, order, _ in stands)
 
     def limited(self, type: str) -> list[Row]:
         """Running rows of the type that throttles count."""
+        self._mend()
         return [self.by_id[id] for id in self._limited.get(type, ())]
 
     def abandoned(self, now: float, limit: int) -> list[Row]:
@@ -155,6 +190,7 @@ class MemoryRows:
 
     def earliest(self) -> Row | None:
         """The delayed row that is due first."""
+        self._mend()
         while self._delayed:
             run_at, id = self._delayed[0]
             row = self.by_id.get(id)

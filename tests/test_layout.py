@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 #: Each room, from the bottom up: its modules (a package stands for all in it), and the rooms it may use.
 ROOMS = {
     "values": (
-        "arguments bell clock errors events forks handlers history ids job moments observers options payload"
-        " reasons reports results retry schedule window",
+        "arguments bell clock errors events forks handlers history ids job locks moments observers options payload"
+        " reasons reports results retry schedule threads window",
         "",
     ),
     "contracts": ("broker lease store", "values"),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 
+from kqueue import locks
 from kqueue.broker import UNKNOWN_HEAD, Peek, Pointer
 from kqueue.brokers import wire
 from kqueue.brokers.connection import Connection, Endpoint
@@ -95,7 +96,7 @@ class BeanstalkBroker:
         """See :meth:`kqueue.broker.Broker.close`. A later call connects again."""
         producer = self._producers.existing()
         if producer is not None:
-            with producer.lock:
+            with producer.turn():
                 producer.hang_up()
 
     def put(self, pointers: Sequence[tuple[Pointer, float]]) -> None:
@@ -103,7 +104,7 @@ class BeanstalkBroker:
         if not pointers:
             return
         producer = self._producers.get()
-        with producer.lock:
+        with producer.turn():
             connection = producer.connected()
             max_job_size = producer.max_job_size
             using = connection.using
@@ -120,6 +121,7 @@ class BeanstalkBroker:
                     commands.append(wire.use(tube))
                     using = tube
                 commands += [wire.put(pointer.priority, seconds, body) for body in bodies]
+            connection.using = None  # unknown, should a signal handler raise
             replies = connection.exchange(commands)
             connection.using = using
         self._refuse_not_put(replies)
@@ -131,8 +133,9 @@ class BeanstalkBroker:
         tube = self._tube(type)
         producer = self._producers.get()
         for foreign in range(MAX_LOOKS):
-            with producer.lock:  # for one look, so that no put waits for all of them
+            with producer.turn():  # for one look, so that no put waits for all of them
                 connection = producer.connected()
+                connection.using = None
                 _, reply = connection.exchange([wire.use(tube), wire.peek_ready()])
                 connection.using = tube
                 if reply.status == b"NOT_FOUND":
@@ -179,7 +182,7 @@ class BeanstalkBroker:
     def warnings(self, types: Sequence[str]) -> list[str]:
         """See :meth:`kqueue.broker.Broker.warnings`."""
         producer = self._producers.get()
-        with producer.lock:
+        with producer.turn():
             connection = producer.connected()
             server, *tubes = connection.exchange(
                 [wire.stats(), *(wire.stats_tube(self._tube(one)) for one in types)]
@@ -199,7 +202,7 @@ class BeanstalkBroker:
         """See :meth:`kqueue.broker.Broker.depths`. A tube that does not exist has zeros."""
         commands = [wire.stats_tube(self._tube(type)) for type in types]
         producer = self._producers.get()
-        with producer.lock:
+        with producer.turn():
             replies = producer.connected().exchange(commands)
         return {type: _depths_of(reply) for type, reply in zip(types, replies, strict=True)}
 
@@ -230,15 +233,19 @@ class BeanstalkBroker:
 
 
 class _Producer:
-    """The one connection of a process for all but subscriptions. Use it under its lock."""
+    """The one connection of a process for all but subscriptions. Use it in its turn."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.lock = threading.Lock()
+        self._lock = threading.RLock()
         self._endpoint = endpoint
         self._connection: Connection | None = None
         #: The longest body that the connected server takes, in bytes.
         self.max_job_size = 0
         self._warned = False
+
+    def turn(self) -> locks.OwnLock:
+        """For the ``with`` that calls this. Raises ``BrokerError`` in a signal handler that came in between."""
+        return locks.entry(self._lock, BrokerError, self._endpoint.url)
 
     def connected(self) -> Connection:
         """The connection, made anew if it is gone."""

@@ -96,8 +96,8 @@ class Connection:
         self._closed = False
         #: What was posted, and is not answered yet.
         self._owed: list[Command] = []
-        #: The tube that puts go to; kept by whoever sends ``use``.
-        self.using = wire.DEFAULT_TUBE
+        #: The tube that puts go to; kept by whoever sends ``use``. None: unknown.
+        self.using: str | None = wire.DEFAULT_TUBE
 
     def usable(self) -> bool:
         """Whether it may be spoken to: open, this process's own, and not hung up by the server.

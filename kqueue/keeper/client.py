@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 from kqueue.bell import Bell, wait_readable
 from kqueue.errors import KQueueError
@@ -34,6 +35,8 @@ from kqueue.keeper.messages import (
 )
 from kqueue.keeper.starting import FAILURES, PATIENCE_S, Link, Starter
 from kqueue.lease import Hold, Word
+from kqueue.locks import OwnLock, entry, wait_until
+from kqueue.threads import Background
 
 #: Seconds that a keeper may take to be there: Python starts, and imports a driver, on a busy machine.
 START_S = 3.0
@@ -59,13 +62,13 @@ class Client:
         self._logger = logger
         self._pid = os.getpid()
         #: Guards what follows. Held while a keeper is started, never while one is waited for.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._board: Board | None = None
         self._grips: dict[int, _Grip] = {}
         #: The serial number of the next job. 0 is what an unused slot says.
         self._serial = 1
         self._link: Link | None = None
-        self._listener: threading.Thread | None = None
+        self._listener: Background | None = None
         #: What is left of a message, and whether all is to be said anew after it.
         self._rest = b""
         self._is_behind = False
@@ -73,7 +76,7 @@ class Client:
         self._hasty = 0
         #: Wakes the listening thread.
         self._bell: Bell | None = None
-        self._ready = threading.Event()
+        self._is_ready = False
 
     def offer(self, descriptor: int) -> None:
         """There is a keeper at the other end of this socket, inherited from who started this process: none of our
@@ -83,17 +86,17 @@ class Client:
 
     def prepare(self, ttr: float) -> None:
         """See :meth:`kqueue.lease.Keeper.prepare`."""
-        if self._ready.is_set():
+        if self._is_ready:
             return
-        with self._lock:
+        with self._turn():
             if self._link is None:
                 self._begin()
         if ttr * PART < START_S:
-            self._ready.wait(START_S)
+            wait_until(lambda: self._is_ready, START_S)
 
     def hold(self, window: Mapping[str, Hold | None], leased_at: float) -> "_Grip":
         """See :meth:`kqueue.lease.Keeper.hold`."""
-        with self._lock:
+        with self._turn():
             self._board = board = self._board or Board()
             first, self._serial = self._serial, self._serial + len(window) + 1
             slot = board.take()
@@ -109,7 +112,7 @@ class Client:
 
     def close(self) -> None:
         """Let the keeper end, and wait for it, unless something is held. A later hold has a new one."""
-        with self._lock:
+        with self._turn():
             link, listener, bell = self._link, self._listener, self._bell
             if link is None or listener is None or bell is None or self._grips:
                 return
@@ -127,11 +130,14 @@ class Client:
 
     def let_go(self, grip: "_Grip") -> None:
         """See :meth:`kqueue.lease.Grip.let_go`."""
-        with self._lock:
+        with self._turn():
             if self._grips.pop(grip.first, None) is not None:
                 if self._link is not None:
                     self._say(encode(LetGo(grip.slot)))
                 grip.board.give_back(grip.slot)
+
+    def _turn(self) -> OwnLock:
+        return entry(self._lock, KQueueError, "the keeper of leases")
 
     # -- saying it, under the lock -----------------------------------------------------------------------
 
@@ -167,33 +173,33 @@ class Client:
         """Have a keeper, and tell it all."""
         self._board = board = self._board or Board()
         self._bell = bell = self._bell or Bell()
-        self._ready.clear()
+        self._is_ready = False
         for _ in range(ATTEMPTS):
             try:
                 link = self._starter.connect()
             except OSError as error:
                 raise KQueueError(f"no keeper of leases can be started: {error}") from error
             self._link, self._rest, self._is_behind = link, b"", True
-            self._listener = threading.Thread(
-                target=self._listen, args=(link, bell), name="kqueue-held", daemon=True
-            )
             try:
                 hello = encode(Hello(VERSION, self._pid, self._starter.url))
                 socket.send_fds(link.socket, [hello], [board.fileno()])
                 link.socket.setblocking(False)
                 self._send(link)
+                self._listener = Background(partial(self._listen, link, bell), "kqueue-held")
+                return
             except OSError:
                 link.socket.close()
                 link.end()
-            else:
-                self._listener.start()
-                return
+            except BaseException:  # of a signal handler: the keeper sees its end
+                self._forget_link()
+                link.socket.close()
+                raise
         self._forget_link()
         raise KQueueError("no keeper of leases can be reached")
 
     def _forget_link(self) -> None:
         self._link = None
-        self._ready.clear()
+        self._is_ready = False
 
     # -- the listening thread ----------------------------------------------------------------------------
 
@@ -246,7 +252,7 @@ class Client:
         match said:
             case Ready():
                 self._starter.heard()
-                self._ready.set()
+                self._is_ready = True
             case Trouble(text):
                 self._logger.warning("%s", text)
             case Told(first, id, word):

@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from kqueue.keeper.server import Server
 from kqueue.store import JobStore
+from kqueue.threads import Background, run_aside
 
 #: Seconds that the end of a keeper is waited for.
 PATIENCE_S = 5.0
@@ -26,7 +27,7 @@ class Link(NamedTuple):
 
     socket: socket.socket
     #: Called once, when the socket is closed: waits until the keeper has ended.
-    end: Callable[[], None]
+    end: Callable[[], object]
 
 
 class Starter:
@@ -83,6 +84,11 @@ def in_process() -> Link:
     """
     if not sys.executable or getattr(sys, "frozen", False):  # then it may be the user's whole program
         raise OSError("no Python is known that could run it")
+    # In a thread of its own, since the mask is the thread's: a signal handler that raises must leave none behind.
+    return run_aside(_start_process, "kqueue-starter")
+
+
+def _start_process() -> Link:
     ours, theirs = socket.socketpair()
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path if isinstance(folder, str))
     number = str(theirs.fileno())
@@ -117,6 +123,5 @@ def in_thread(store: JobStore, logger: logging.Logger) -> Link:
     ours, theirs = socket.socketpair()
     server = Server(lambda _: store, logger)
     server.add(theirs)
-    thread = threading.Thread(target=server.serve, kwargs={"until_alone": True}, name="kqueue-keeper", daemon=True)
-    thread.start()
-    return Link(ours, lambda: thread.join(PATIENCE_S))
+    thread = Background(partial(server.serve, until_alone=True), "kqueue-keeper")
+    return Link(ours, partial(thread.join, PATIENCE_S))

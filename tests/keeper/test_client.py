@@ -268,6 +268,7 @@ def test_an_idle_keeper_is_let_go_and_another_one_comes_with_the_next_hold(
 def test_it_is_not_closed_while_something_is_held(client: Client, keeper: FakeKeeper) -> None:
     grip = client.hold(windows(IDS[0]), 0.0)
     keeper.welcome()
+    await_true(lambda: client._is_ready)
     client.close()
     grip.let_go()
     assert [keeper.hear(), keeper.hear()][1] == LetGo(0)

@@ -3,20 +3,20 @@
 Theory of operation. Python runs signal handlers in the main thread, between two steps of whatever runs there: at
 the begin of a function, after a call, at a jump back. So an exception from one (``KeyboardInterrupt``, or a user's
 own) may come before the first line of any ``__enter__`` or ``__exit__`` that is written in Python, and then a lock
-stays held that was to be released. Tried with CPython 3.11 and real signals: a ``threading.Condition`` and a context
-manager that is a generator stay held about half the time that a signal comes near; a plain ``Lock`` or ``RLock`` by
-``with``, whose two methods are C, never. Hence the rules of this package:
+stays held that was to be released. Tried with CPython 3.11 and real signals: a ``threading.Condition`` and a
+context manager that is a generator stay held about half the time that a signal comes near; a plain ``Lock`` or
+``RLock`` by ``with``, whose two methods are C, never. Hence the rules of this package:
 
 - A lock is held by ``with lock:`` alone, and a lock is a plain one: no ``acquire()`` before ``try``, no condition,
   no generator around it.
 - Who waits in a thread that may be the main one waits for no condition or ``Event``: those hold locks in Python.
   They poll (:func:`wait_until`), or wait for a plain lock. Threads of our own may wait for conditions: no signal
   handler runs there. They are woken under the condition's own plain lock.
-- What is counted while something goes on is a set of tokens. ``set.add`` and ``set.discard`` are one step each, and
-  the latter stands by itself in a ``finally``.
+- What is counted while something goes on is a set of tokens. ``set.add`` and ``set.discard`` are one step
+  each, and the latter stands by itself in a ``finally``.
 
-And a handler that uses the queue may have interrupted its own thread inside a lock. It would wait for ever, so it is
-refused at once: :func:`entry`.
+And a handler that uses the queue may have interrupted its own thread inside a lock. It would wait for ever, so it
+is refused at once: :func:`entry`.
 """
 
 import threading
@@ -46,7 +46,7 @@ def is_ours(lock: OwnLock) -> bool:
 
 
 def entry(lock: OwnLock, error: type[KQueueError], where: str) -> OwnLock:
-    """``lock``, for the ``with`` that calls this. Raises ``error`` that names ``where``, if this thread holds it."""
+    """``lock``, for the ``with`` that calls this. Raises ``error``, naming ``where``, if this thread holds it."""
     if is_ours(lock):
         raise error(f"{where}: {REENTERED}")
     return lock

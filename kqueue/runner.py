@@ -150,7 +150,9 @@ class Runner:
                     self._unsubscribe()
                 self._turns.land()
         finally:
+            # Where a signal handler has raised on the way out, something is still to be done.
             self._crew.forget(self)
+            self._turns.close()
         return self._report()
 
     def _loop(self) -> None:

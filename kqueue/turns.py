@@ -84,7 +84,8 @@ class Turns:
         self._watchdog.rest()
         while self._unsettled and self._ending.is_here():
             self._unsettled[0].close()
-            self._let_go(self._unsettled.pop(0))
+            self._let_go(self._unsettled[0])
+            del self._unsettled[0]
 
     def _let_go(self, batch: Batch) -> None:
         self._crew.let_go(batch)

@@ -116,6 +116,7 @@ class Client:
             link, listener, bell = self._link, self._listener, self._bell
             if link is None or listener is None or bell is None or self._grips:
                 return
+            self._starter.heard()
             self._forget_link()
             bell.ring()
             with suppress(OSError):  # it has gone already
@@ -191,6 +192,7 @@ class Client:
                 link.socket.close()
                 link.end()
             except BaseException:  # of a signal handler: the keeper sees its end
+                self._starter.heard()
                 self._forget_link()
                 link.socket.close()
                 raise

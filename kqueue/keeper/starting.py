@@ -72,7 +72,7 @@ class Starter:
         return in_thread(self._store, self._logger)
 
     def heard(self) -> None:
-        """The keeper has said a word."""
+        """The keeper has said a word, or was let go before it could."""
         self._failures = 0
 
 

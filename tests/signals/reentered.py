@@ -1,0 +1,90 @@
+"""A program whose signal handler adds jobs, wherever it interrupts its own thread.
+
+``python -m tests.signals.reentered STORE BROKER ROUNDS``: prints a line for each round, and at its end what it saw.
+"""
+
+import faulthandler
+import json
+import random
+import signal
+import sys
+from collections import Counter
+from types import FrameType
+
+from kqueue import KQueue
+from kqueue.errors import KQueueError
+from kqueue.ids import IdMint
+from kqueue.job import JobInHand
+
+#: Seconds from one call of the handler to the next signal at most: shorter than most calls.
+EACH_S = 0.0007
+
+
+class Program:
+    def __init__(self, store: str, broker: str | None) -> None:
+        self.queue = KQueue(store, broker, settle_ms=1)
+        self.queue.add_handler("t", self._handle)
+        self.mint = IdMint()
+        self.ids: list[str] = []
+        self.ran: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.by_signals = 0
+        self.is_on = False
+        self.made: list[str] = []
+
+    def _handle(self, job: JobInHand) -> None:
+        self.ran[job.id] += 1
+        job.delete()
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self.made += self.mint.make(1)
+            self.ids.append(self.queue.add_job("t"))
+            self.by_signals += 1
+        except KQueueError as error:
+            self.refused[f"{type(error).__name__}: {error}"] += 1
+        finally:
+            self.arm()
+
+    def arm(self) -> None:
+        if self.is_on:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, EACH_S))
+
+    def round(self) -> None:
+        for _ in range(5):
+            self.ids.append(self.queue.add_job("t"))
+        for _ in range(200):
+            self.made += self.mint.make(1)
+        self.queue.run_jobs()
+        self.queue.counts()
+
+
+def main(store: str, broker: str, rounds: str) -> None:
+    faulthandler.enable()
+    program = Program(store, broker or None)
+    program.round()
+    signal.signal(signal.SIGALRM, program.on_signal)
+    for _ in range(int(rounds)):
+        print("a round", flush=True)
+        program.is_on = True
+        program.arm()
+        program.round()
+        program.is_on = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    while sum(program.queue.counts().values()):
+        program.queue.run_jobs(wait=True, time_limit_ms=50)
+    stats = program.queue.stats().types["t"]
+    program.queue.close()
+    seen = {
+        "by signals": program.by_signals,
+        "refused": program.refused,
+        "same ids": len(program.ids) - len(set(program.ids)) + len(program.made) - len(set(program.made)),
+        "not run": len(set(program.ids) - program.ran.keys()),
+        "run twice": sum(times > 1 for times in program.ran.values()),
+        "miscounted": stats.added - len(program.ids),
+    }
+    print(json.dumps(seen), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

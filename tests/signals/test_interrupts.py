@@ -26,7 +26,7 @@ def store_and_broker(request: pytest.FixtureRequest, tmp_path: Path, where: str)
     return store, broker
 
 
-WHERE = ["memory", "memory+beanstalkd", "mongod", "mongod+beanstalkd"]
+WHERE = ["memory", "memory+beanstalkd"]
 
 
 def check(request: pytest.FixtureRequest, tmp_path: Path, where: str, rounds: int) -> None:

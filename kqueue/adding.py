@@ -5,6 +5,7 @@ stored in one write, and their doorbell is rung.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from kqueue import arguments, payload
@@ -113,12 +114,23 @@ class Adding:
     def add(self, order: Order) -> list[str]:
         """Their ids, in the order of the payloads, once they are durable. Where the unique key is taken nothing is
         added, and the id is that of the job that has it. Raises :class:`~kqueue.AddFailed`.
+
+        What interrupts it, as ``KeyboardInterrupt`` does, has the ids as ``job_ids``: they may be durable by then.
         """
         if not order.payloads:
             return []
         self._open()
         now = self._store.now()
         rows = self.rows(order, now)
+        try:
+            return self._write(order, rows, now)
+        except Exception:
+            raise
+        except BaseException as interrupt:
+            _name_jobs(interrupt, rows)
+            raise
+
+    def _write(self, order: Order, rows: list[Row], now: float) -> list[str]:
         ids = [row.id for row in rows]
         try:
             if order.unique is None:
@@ -137,9 +149,18 @@ class Adding:
         return ids
 
     def announce(self, rows: Sequence[Row], now: float) -> None:
-        """Rows of one type are in the store. Never raises for a broker that is down."""
+        """Rows of one type are in the store, so whatever becomes of the doorbell is no error of theirs."""
         self._ring(rows, now)
         self._telling.added(rows[0].type, [row.id for row in rows], now)
 
     def _ring(self, rows: Iterable[Row], now: float) -> None:
         self._doorbell.ring([Due(row.id, row.type, row.priority, row.run_at, row.put_at) for row in rows], now)
+
+
+def _name_jobs(interrupt: BaseException, rows: Sequence[Row]) -> None:
+    """So that whoever catches it can ask what became of them."""
+    first, last = rows[0].id, rows[-1].id
+    named = first if len(rows) == 1 else f"{len(rows)} jobs from {first} to {last}"
+    with suppress(AttributeError):  # a class of the user's with slots
+        interrupt.job_ids = tuple(row.id for row in rows)  # type: ignore[attr-defined]
+    interrupt.add_note(f"KQueue was adding {named}, which may be in the store: ask with get_job(id)")

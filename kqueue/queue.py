@@ -292,7 +292,8 @@ class KQueue:
 
         A beanstalkd that is down does not matter: the job is in the store, and the sweep puts it. Raises
         :class:`~kqueue.AddFailed` when the store does not take it. A job that this calls ``unknown`` may be there:
-        to add it again without a look may make two jobs.
+        to add it again without a look may make two jobs. A ``KeyboardInterrupt`` and its like may come once the job
+        is there: what leaves has its id in ``job_ids``, and in a note.
         """
         order = self._adding.check(
             type,
@@ -319,7 +320,7 @@ class KQueue:
         """Add one job for each payload, in one write; returns their ids in the same order.
 
         Arguments as for :meth:`add_job`; a unique key is for a single job. Raises :class:`~kqueue.AddFailed`, which
-        says which were taken, which not, and which may have been.
+        says which were taken, which not, and which may have been. What interrupts it has their ids in ``job_ids``.
         """
         order = self._adding.check(type, payloads, priority=priority, delay=delay, ttr=ttr, limit_key=limit_key)
         return self._adding.add(order)

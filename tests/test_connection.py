@@ -124,6 +124,30 @@ def test_a_senseless_reply_costs_the_connection_and_names_the_server(fake_server
             assert peer.recv(1) == b""
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"FOUND 4\r\nbody\r\n",
+        b"FOUND 1 2 4\r\nbody\r\n",
+        b"FOUND 99999999999999999999 4\r\nbody\r\n",
+        b"FOUND 1 1073741825\r\n",
+        b"FOUND 1 %b\r\n" % (b"9" * 240),
+        b"FOUND 1 \xd9\xa3\r\n",
+        b"FOUND 1 4" + b" " * 300,
+    ],
+)
+def test_a_number_that_cannot_be_right_is_not_waited_for(fake_server, reply):
+    """Whether or not what it announces would come."""
+    expect_given_up(fake_server(STATS, b"USING p1.mail\r\n" + reply, hang_up=False))
+
+
+def test_statistics_longer_than_any_are_not_read(fake_server):
+    server = fake_server(b"OK 1000000\r\n", hang_up=False)
+    broker = open_broker(server.url)
+    broker.open(PREFIX)
+    assert "a body of 1000000 bytes" in str(error_of(lambda: broker.peek("mail")))
+
+
 def expect_given_up(server: FakeServer) -> None:
     """That a peek fails, and does not leave its connection to the next."""
     broker = open_broker(server.url)
@@ -157,12 +181,43 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(fake_server):
         assert f"{server.url}: no answer within 0.05 s" in str(error)
 
 
-def test_a_server_without_figures_is_no_beanstalkd(fake_server):
-    server = fake_server(b"OK 4\r\n---\n\r\n")
+def figures(text: bytes) -> bytes:
+    """A server's answer to ``stats``."""
+    return b"OK %d\r\n%b\r\n" % (len(text), text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"---\n",
+        b"max-job-size: \n",
+        b"max-job-size: 0\n",
+        b"max-job-size: -1\n",
+        b"max-job-size: many\n",
+        b"max-job-size: 1073741825\n",
+        b"max-job-size: %b\n" % (b"9" * 6000),
+        "max-job-size: ٣٣٣\n".encode(),
+    ],
+    ids=range(8),
+)
+def test_a_server_without_figures_that_can_be_right_is_no_beanstalkd(fake_server, text):
+    server = fake_server(figures(text))
     broker = open_broker(server.url)
     broker.open(PREFIX)
     with pytest.raises(BrokerError, match=f"{server.url}: .*is it a beanstalkd"):
         broker.peek("mail")
+
+
+@pytest.mark.parametrize("number", [b"many", b"-1", b"1.5", b"9" * 6000])
+def test_figures_of_a_tube_that_are_no_numbers_are_an_error_that_names_the_server(fake_server, number):
+    odd = figures(b"current-jobs-ready: %b\ncurrent-jobs-buried: %b\n" % (number, number))
+    server = fake_server(STATS, odd, STATS + odd, hang_up=False)
+    broker = open_broker(server.url)
+    broker.open(PREFIX)
+    for call in (broker.depths, broker.warnings):
+        with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*where a number belongs"):
+            call(["mail"])
+    assert server.connections == 1
 
 
 def test_all_replies_of_a_batch_are_read_before_a_refusal_is_told(fake_server):

@@ -18,7 +18,8 @@ def open_broker(url: str, *, logger: logging.Logger | None = None) -> Broker:
     """The broker that ``url`` names; connects nowhere yet.
 
     ``beanstalk://host:port`` (the port is 11300 unless given) or ``beanstalk+unix:///path``, with options in
-    the query: ``?timeout=1.0&connect_timeout=1.0``, in seconds. Raises ``ValueError`` for anything else.
+    the query: ``?timeout=1.0&connect_timeout=1.0``, in seconds: what a whole exchange may take, however its bytes
+    come, and what it may take to find and reach the server. Raises ``ValueError`` for anything else.
     """
     if not isinstance(url, str):
         raise TypeError(f"broker: expected a URL such as {FORMS}, got {url!r:.80}")

@@ -2,15 +2,14 @@
 
 import logging
 import math
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 
-from kqueue import locks
 from kqueue.broker import UNKNOWN_HEAD, Peek, Pointer
 from kqueue.brokers import wire
 from kqueue.brokers.connection import Connection, Endpoint
+from kqueue.brokers.pool import Pool
 from kqueue.brokers.subscription import FOREIGN, BeanstalkSubscription, whole_delay
 from kqueue.brokers.wire import Command, Reply
 from kqueue.clock import Clock, SystemClock
@@ -22,6 +21,8 @@ from kqueue.store import Head
 LOGGER_NAME = "kqueue.brokers.beanstalk"
 #: Foreign entries that one ``peek`` looks past before it gives up.
 MAX_LOOKS = 1000
+#: Seconds that all of them may take.
+LOOKS_S = 10.0
 #: Entries that a drain takes at once. Deletes get slower with the number reserved on the connection.
 DRAIN_ENTRIES = 200
 #: What it means when a put is not INSERTED, and what to do.
@@ -57,8 +58,9 @@ DEPTHS = {
 class BeanstalkBroker:
     """Pointers in the tubes of one beanstalkd. See :class:`kqueue.broker.Broker`.
 
-    ``address`` is ``(host, port)`` or the path of a Unix socket; ``timeout`` and ``connect_timeout`` are
-    seconds. Puts, peeks and depths of one process share a connection; a subscription has its own.
+    ``address`` is ``(host, port)`` or the path of a Unix socket; ``timeout`` is the seconds of a whole exchange,
+    and ``connect_timeout`` those until a server is connected. Puts, peeks and depths of one process share
+    connections; a subscription has its own.
     """
 
     def __init__(
@@ -70,13 +72,16 @@ class BeanstalkBroker:
         clock: Clock | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
-        self._endpoint = Endpoint(
-            address, _positive("timeout", timeout), _positive("connect_timeout", connect_timeout)
-        )
         self._clock = clock or SystemClock()
+        self._endpoint = Endpoint(
+            address,
+            _positive("timeout", timeout),
+            _positive("connect_timeout", connect_timeout),
+            self._clock.monotonic,
+        )
         self._logger = logger or logging.getLogger(LOGGER_NAME)
         self._prefix: str | None = None
-        self._producers = PerProcess(lambda: _Producer(self._endpoint))
+        self._pools = PerProcess(lambda: Pool(self._endpoint))
 
     @property
     def address(self) -> str:
@@ -94,19 +99,16 @@ class BeanstalkBroker:
 
     def close(self) -> None:
         """See :meth:`kqueue.broker.Broker.close`. A later call connects again."""
-        producer = self._producers.existing()
-        if producer is not None:
-            with producer.turn():
-                producer.hang_up()
+        pool = self._pools.existing()
+        if pool is not None:
+            pool.close()
 
     def put(self, pointers: Sequence[tuple[Pointer, float]]) -> None:
         """See :meth:`kqueue.broker.Broker.put`."""
         if not pointers:
             return
-        producer = self._producers.get()
-        with producer.turn():
-            connection = producer.connected()
-            max_job_size = producer.max_job_size
+        with self._pools.get().connection() as connection:
+            max_job_size = connection.max_job_size
             using = connection.using
             commands: list[Command] = []
             too_long: set[str] = set()
@@ -131,10 +133,10 @@ class BeanstalkBroker:
     def peek(self, type: str, *, bury: bool = True) -> Peek:
         """See :meth:`kqueue.broker.Broker.peek`."""
         tube = self._tube(type)
-        producer = self._producers.get()
+        pool = self._pools.get()
+        until = self._clock.monotonic() + LOOKS_S
         for foreign in range(MAX_LOOKS):
-            with producer.turn():  # for one look, so that no put waits for all of them
-                connection = producer.connected()
+            with pool.connection() as connection:
                 connection.using = None
                 _, reply = connection.exchange([wire.use(tube), wire.peek_ready()])
                 connection.using = tube
@@ -145,10 +147,12 @@ class BeanstalkBroker:
                     return Peek(Head(pointer.priority, pointer.put_at), foreign)
                 if not bury:
                     return Peek(UNKNOWN_HEAD, 1)
-                producer.warn_once(self._logger, reply)
+                self._warn_once(pool, reply)
                 stranger = reply.values[0]
                 # Another worker may have taken it in between: then both are NOT_FOUND, and we look again.
                 connection.exchange([wire.reserve_job(stranger), wire.bury(stranger)])
+            if self._clock.monotonic() >= until:
+                return Peek(UNKNOWN_HEAD, foreign + 1)
         return Peek(UNKNOWN_HEAD, MAX_LOOKS)
 
     def drain(self, type: str) -> int:
@@ -181,35 +185,47 @@ class BeanstalkBroker:
 
     def warnings(self, types: Sequence[str]) -> list[str]:
         """See :meth:`kqueue.broker.Broker.warnings`."""
-        producer = self._producers.get()
-        with producer.turn():
-            connection = producer.connected()
-            server, *tubes = connection.exchange(
-                [wire.stats(), *(wire.stats_tube(self._tube(one)) for one in types)]
-            )
+        commands = [wire.stats(), *(wire.stats_tube(self._tube(one)) for one in types)]
+        with self._pools.get().connection() as connection:
+            server, *tubes = connection.exchange(commands)
         figures = wire.parse_stats(server.body)
         found = [warning for name, value, warning in WARNINGS if figures.get(name) == value]
         for type, reply in zip(types, tubes, strict=True):
-            of_tube = wire.parse_stats(reply.body)
+            of_tube = self._figures(reply, [name for name, _ in TUBE_WARNINGS])
             found += [
-                warning.format(number=of_tube[name], type=type)
-                for name, warning in TUBE_WARNINGS
-                if of_tube.get(name, "0") != "0"
+                warning.format(number=of_tube[name], type=type) for name, warning in TUBE_WARNINGS if of_tube[name]
             ]
         return [f"{self.address}: {warning}" for warning in found]
 
     def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
         """See :meth:`kqueue.broker.Broker.depths`. A tube that does not exist has zeros."""
         commands = [wire.stats_tube(self._tube(type)) for type in types]
-        producer = self._producers.get()
-        with producer.turn():
-            replies = producer.connected().exchange(commands)
-        return {type: _depths_of(reply) for type, reply in zip(types, replies, strict=True)}
+        with self._pools.get().connection() as connection:
+            replies = connection.exchange(commands)
+        depths = {}
+        for type, reply in zip(types, replies, strict=True):
+            of_tube = self._figures(reply, list(DEPTHS.values()))
+            depths[type] = {name: of_tube[figure] for name, figure in DEPTHS.items()}
+        return depths
 
     def _tube(self, type: str) -> str:
         if self._prefix is None:
             raise BrokerError(f"{self.address}: the broker was not opened; call open(prefix) first")
         return self._prefix + type
+
+    def _figures(self, reply: Reply, names: Sequence[str]) -> dict[str, int]:
+        """Those of a tube; 0 where it has none, or is not there. Raises ``BrokerUnavailable`` for no number."""
+        figures = wire.parse_stats(reply.body)
+        try:
+            return {name: wire.figure(figures, name) for name in names}
+        except ValueError as error:
+            raise BrokerUnavailable(f"{self.address}: {error}; is it a beanstalkd?") from error
+
+    def _warn_once(self, pool: Pool, stranger: Reply) -> None:
+        """Tell of a foreign entry, if none was told of before."""
+        if not pool.has_warned:
+            pool.has_warned = True
+            self._logger.warning(FOREIGN, self.address, stranger.values[0], stranger.body[:80])
 
     def _too_long(self, types: set[str], max_job_size: int) -> BrokerError:
         names = ", ".join(map(repr, sorted(types)))
@@ -232,51 +248,6 @@ class BeanstalkBroker:
         )
 
 
-class _Producer:
-    """The one connection of a process for all but subscriptions. Use it in its turn."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._lock = threading.RLock()
-        self._endpoint = endpoint
-        self._connection: Connection | None = None
-        #: The longest body that the connected server takes, in bytes.
-        self.max_job_size = 0
-        self._warned = False
-
-    def turn(self) -> locks.OwnLock:
-        """For the ``with`` that calls this. Raises ``BrokerError`` in a signal handler that came in between."""
-        return locks.entry(self._lock, BrokerError, self._endpoint.url)
-
-    def connected(self) -> Connection:
-        """The connection, made anew if it is gone."""
-        if self._connection is None or not self._connection.usable():
-            self.hang_up()
-            connection = self._endpoint.connect()
-            [reply] = connection.exchange([wire.stats()])
-            self.max_job_size = _max_job_size(self._endpoint, reply)
-            self._connection = connection
-        return self._connection
-
-    def warn_once(self, logger: logging.Logger, stranger: Reply) -> None:
-        """Tell of a foreign entry, if none was told of before."""
-        if not self._warned:
-            self._warned = True
-            logger.warning(FOREIGN, self._endpoint.url, stranger.values[0], stranger.body[:80])
-
-    def hang_up(self) -> None:
-        """Close the connection, if there is one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-def _max_job_size(endpoint: Endpoint, reply: Reply) -> int:
-    size = wire.parse_stats(reply.body).get("max-job-size", "")
-    if not size.isdecimal():
-        raise BrokerError(f"{endpoint.url}: its stats name no max-job-size; is it a beanstalkd?")
-    return int(size)
-
-
 def _pointer_of(type: str, body: bytes) -> Pointer | None:
     try:
         pointer = wire.decode(body)
@@ -290,11 +261,6 @@ def _delete_ready(connection: Connection, tube: str) -> int:
     reserved = [reply for reply in connection.exchange(commands) if reply.status == b"RESERVED"]
     deleted = connection.exchange([wire.delete(reply.values[0]) for reply in reserved])
     return sum(reply.status == b"DELETED" for reply in deleted)
-
-
-def _depths_of(reply: Reply) -> dict[str, int]:
-    figures = wire.parse_stats(reply.body)
-    return {name: int(figures.get(figure, 0)) for name, figure in DEPTHS.items()}
 
 
 def _positive(name: str, seconds: float) -> float:

@@ -2,26 +2,28 @@
 
 Theory of operation: the server handles a connection's commands one by one, and stops reading it while its
 replies are not read. So a batch is cut into parts; two parts at most are on their way, and the replies of
-the older are read before the next is written. Whatever goes wrong in between (a timeout, a cut or
-unexpected reply, a ``KeyboardInterrupt``), nobody knows any more which reply belongs to which command: the
-connection is closed and never used again. Its owner makes a new one.
-
-This is the only place that touches greenstalk's private ``_sock`` and ``_reader``.
+the older are read before the next is written. All of them together have one deadline: see
+:mod:`kqueue.brokers.stream`. Whatever goes wrong in between (the time is up, a cut or unexpected reply, a
+``KeyboardInterrupt``), nobody knows any more which reply belongs to which command: the connection is closed and
+never used again. Its owner makes a new one.
 """
 
 import math
 import os
 import socket
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import greenstalk
 
 from kqueue.bell import Bell, wait_readable
 from kqueue.brokers import wire
+from kqueue.brokers.names import Address, Names
+from kqueue.brokers.stream import Stream, dial
 from kqueue.brokers.wire import Command, Reply
 from kqueue.errors import BrokerUnavailable
 
@@ -31,10 +33,13 @@ PART_BYTES = 32 * 1024
 #: Commands that may be posted together: their replies, a dozen bytes each, are far less than what the kernel holds
 #: for us, so the server never has to wait for their reader.
 POST_COMMANDS = 512
-#: Bytes of a reply's line at most; the server's own bound is 224.
-MAX_LINE = 256
-#: Bytes of a body that are kept. No pointer and no statistics are longer; the rest is read and dropped.
+#: Bytes of a body that are kept. No pointer and no statistics are longer. Of an entry that is not ours the rest is
+#: read and dropped.
 MAX_BODY = 64 * 1024
+#: Seconds that an exchange has beside its time-out: for each command of its batch, ...
+COMMAND_S = 0.001
+#: ... and for each byte that was read of bodies longer than ``MAX_BODY``: 10 MB in a second.
+BYTE_S = 1e-7
 #: Seconds by which the server's whole-second timeout may come after ours before we hang up on it.
 LATE_S = 0.05
 
@@ -45,10 +50,17 @@ class Endpoint:
 
     #: ``(host, port)``, or the path of a Unix socket.
     address: tuple[str, int] | str
-    #: Seconds without a byte, after which the server counts as silent.
+    #: Seconds that one exchange may take, whatever comes meanwhile.
     timeout: float
-    #: Seconds.
+    #: Seconds until it is connected, the look-up of its name among them.
     connect_timeout: float
+    #: Only tests have another.
+    monotonic: Callable[[], float] = time.monotonic
+    _names: Names | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = None if isinstance(self.address, str) else Names(*self.address)
+        object.__setattr__(self, "_names", names)
 
     @property
     def url(self) -> str:
@@ -60,37 +72,26 @@ class Endpoint:
 
     def connect(self) -> "Connection":
         """A new connection. Raises :class:`~kqueue.errors.BrokerUnavailable`."""
+        deadline = self.monotonic() + self.connect_timeout
         try:
-            return Connection(greenstalk.Client(self._socket(), encoding=None), self)
-        except (OSError, UnicodeError) as error:  # the latter for a host such as a..b
+            if self._names is None:
+                addresses = [Address(socket.AF_UNIX, self.address)]
+            else:
+                addresses = self._names.addresses(self.connect_timeout)
+            sock = dial(addresses, deadline - self.monotonic(), self.monotonic)
+        # UnicodeError for a host such as a..b, ValueError for a path with a NUL, RuntimeError for no more threads.
+        except (OSError, ValueError, RuntimeError) as error:
             raise BrokerUnavailable(
                 f"{self.url}: cannot connect ({error}); start beanstalkd there, or correct the broker's URL"
             ) from error
-
-    def _socket(self) -> socket.socket:
-        if isinstance(self.address, str):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(self.connect_timeout)
-            try:
-                sock.connect(self.address)
-            except BaseException:
-                sock.close()
-                raise
-        else:
-            sock = socket.create_connection(self.address, self.connect_timeout)
-            # A batch is one write: waiting to fill a packet would only delay it.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(self.timeout)
-        return sock
+        return Connection(Stream(sock, self.monotonic), self)
 
 
 class Connection:
     """A conversation with the server. For one thread at a time."""
 
-    def __init__(self, client: "greenstalk.Client[bytes]", endpoint: Endpoint) -> None:
-        self._client = client
-        self._sock = client._sock
-        self._reader = client._reader
+    def __init__(self, stream: Stream, endpoint: Endpoint) -> None:
+        self._stream = stream
         self._endpoint = endpoint
         self._pid = os.getpid()
         self._closed = False
@@ -98,6 +99,8 @@ class Connection:
         self._owed: list[Command] = []
         #: The tube that puts go to; kept by whoever sends ``use``. None: unknown.
         self.using: str | None = wire.DEFAULT_TUBE
+        #: Bytes of the longest body that the server takes; kept by whoever asks for it.
+        self.max_job_size = 0
 
     def usable(self) -> bool:
         """Whether it may be spoken to: open, this process's own, and not hung up by the server.
@@ -111,7 +114,7 @@ class Connection:
                 self.exchange([])
             except BrokerUnavailable:
                 return False
-        return not wait_readable([self._sock], 0)
+        return not self._stream.has_unread()
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """Send a batch; the replies in the same order. None of the commands may block.
@@ -120,10 +123,10 @@ class Connection:
         """
         replies: list[Reply] = []
         in_flight: deque[Sequence[Command]] = deque()
-        with self._conversation():
+        with self._conversation(len(commands)):
             self._read_owed()
             for part in _parts(commands):
-                self._sock.sendall(b"".join([command.data for command in part]))
+                self._stream.send(b"".join([command.data for command in part]))
                 in_flight.append(part)
                 if len(in_flight) == 2:
                     replies += [self._read(command) for command in in_flight.popleft()]
@@ -142,25 +145,27 @@ class Connection:
         if len(commands) > POST_COMMANDS:
             self.exchange(commands)
         elif commands:
-            with self._conversation():
+            with self._conversation(len(commands)):
                 self._read_owed()
-                self._sock.sendall(b"".join([command.data for command in commands]))
+                self._stream.send(b"".join([command.data for command in commands]))
                 self._owed += commands
 
     def reserve(self, seconds: float, bell: Bell) -> Reply | None:
         """One blocking reserve: the reply, or None if the time is up or the bell rang before it came.
 
-        After None the connection is closed: a reserve left pending would take an entry for nobody.
+        After None the connection is closed: a reserve left pending would take an entry for nobody. What begins to
+        come has the time of an exchange.
         """
         whole = max(1, math.ceil(seconds))
         # The server counts whole seconds from a moment later than ours. Where these are about to end
         # together, waiting a little for its TIMED_OUT saves a new connection.
         patience = whole + LATE_S if whole - seconds <= LATE_S else seconds
         command = wire.reserve(whole)
-        with self._conversation():
+        with self._conversation(1):
             self._read_owed()
-            self._sock.sendall(command.data)
-            if self._sock.fileno() in wait_readable([self._sock, bell], patience):
+            self._stream.send(command.data)
+            if self._stream.fileno() in wait_readable([self._stream, bell], patience):
+                self._allow(1)
                 return self._read(command)
         self.close()
         return None
@@ -170,14 +175,19 @@ class Connection:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        # close() alone says nothing to the server while a forked child still has a copy of the socket.
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError):
-            self._client.close()
+        self._stream.close()
+
+    def is_closed(self) -> bool:
+        """Whether it was given up."""
+        return self._closed
+
+    def _allow(self, commands: int) -> None:
+        """The time of an exchange, from now on."""
+        self._stream.allow(self._endpoint.timeout + COMMAND_S * (commands + len(self._owed)))
 
     @contextmanager
-    def _conversation(self) -> Iterator[None]:
+    def _conversation(self, commands: int) -> Iterator[None]:
+        self._allow(commands)
         try:
             yield
         except TimeoutError as error:
@@ -199,37 +209,37 @@ class Connection:
         self._owed = []
 
     def _read(self, command: Command) -> Reply:
-        line = self._reader.readline(MAX_LINE)
+        line = self._stream.line()
         plain = wire.PLAIN.get(line)
         if plain is not None and plain.status in command.replies:
             return plain
-        if not line.endswith(b"\r\n"):
-            raise ConnectionError("the reply was cut off" if line else "the server closed the connection")
         status, *values = line.split() or [b""]
         if status not in command.replies:
             raise _refusal(command, line, status, values)
+        if len(values) != wire.NUMBERS.get(status, len(values)):
+            raise ValueError(
+                f"the server answered {line[:80]!r}, with another number of numbers than belongs there"
+            )
         if status not in wire.WITH_BODY:
             # USING is followed by a name; all others by numbers or by nothing.
-            return Reply(status, () if status == b"USING" else tuple(map(_number, values)))
-        *numbers, size = map(_number, values)
+            return Reply(status, () if status == b"USING" else tuple(map(wire.number, values)))
+        *numbers, size = map(wire.number, values)
+        most = MAX_BODY if status == b"OK" else wire.MAX_JOB_SIZE
+        if size > most:
+            raise ValueError(f"the server announced a body of {size} bytes, where no more than {most} can be right")
         return Reply(status, tuple(numbers), self._read_body(size))
 
     def _read_body(self, size: int) -> bytes:
         """The body; one too long to be ours is read and dropped, and no bytes stand for it."""
         unread = size
         while unread > MAX_BODY:
-            self._read_exactly(MAX_BODY)
+            self._stream.exactly(MAX_BODY)
+            self._stream.extend(MAX_BODY * BYTE_S)
             unread -= MAX_BODY
-        body = self._read_exactly(unread + 2)
+        body = self._stream.exactly(unread + 2)
         if not body.endswith(b"\r\n"):
             raise ConnectionError("a body has no end")
         return body[:-2] if size <= MAX_BODY else b""
-
-    def _read_exactly(self, size: int) -> bytes:
-        data = self._reader.read(size)
-        if len(data) != size:
-            raise ConnectionError("the reply was cut off")
-        return data
 
 
 def _parts(commands: Sequence[Command]) -> Iterator[Sequence[Command]]:
@@ -241,12 +251,6 @@ def _parts(commands: Sequence[Command]) -> Iterator[Sequence[Command]]:
             first, size = index + 1, 0
     if first < len(commands):
         yield commands[first:]
-
-
-def _number(word: bytes) -> int:
-    if not word.isdigit():
-        raise ValueError(f"the server answered {word[:80]!r} where a number belongs")
-    return int(word)
 
 
 def _refusal(command: Command, line: bytes, status: bytes, values: list[bytes]) -> Exception:

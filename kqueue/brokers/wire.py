@@ -13,7 +13,7 @@ https://github.com/beanstalkd/beanstalkd/blob/master/doc/protocol.txt (beanstalk
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kqueue.broker import Pointer
@@ -30,6 +30,11 @@ ID_BYTES = 29
 ENTRY_TTR = 60
 #: The largest and least urgent priority: 32 bits.
 MAX_PRIORITY = 2**32 - 1
+#: The largest number that the server counts to: 64 bits.
+MAX_NUMBER = 2**64 - 1
+#: Bytes of the longest entry that any server takes: the most that its -z allows
+#: (https://github.com/beanstalkd/beanstalkd/blob/master/dat.h, JOB_DATA_SIZE_LIMIT_MAX).
+MAX_JOB_SIZE = 2**30
 #: Seconds since 1970 that ``put_at`` stays below.
 MAX_PUT_AT = 1e11
 #: The tube that the server has every new connection watch.
@@ -42,6 +47,7 @@ _POINTER = re.compile(
     rb" ((?:0|[1-9][0-9]{0,10})\.[0-9]{6})"
     rb"((?: %b){1,%d})" % (ID_FORM.pattern.encode(), MAX_IDS)
 )
+_MAX_DIGITS = len(str(MAX_NUMBER))
 _TUBE = re.compile(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9+/;.$_()-]{0,199}", re.ASCII)
 
 
@@ -111,6 +117,9 @@ PLAIN = {
 }
 #: Replies that a body follows; its size in bytes is the last word of the line.
 WITH_BODY = frozenset({b"RESERVED", b"FOUND", b"OK"})
+
+#: How many numbers follow a status where any is used; a body's size is one of them.
+NUMBERS = {b"RESERVED": 2, b"FOUND": 2, b"OK": 1, b"KICKED": 1}
 
 _PUT = frozenset({b"INSERTED", b"BURIED", b"OUT_OF_MEMORY", b"DRAINING", b"JOB_TOO_BIG"})
 _RESERVE = frozenset({b"RESERVED", b"TIMED_OUT", b"DEADLINE_SOON"})
@@ -202,6 +211,21 @@ def parse_stats(body: bytes) -> dict[str, str]:
     """Figures by name. The server's text only looks like YAML (it does not quote a tube named ``null``)."""
     lines = body.decode("ascii", "replace").splitlines()
     return {name: value for name, colon, value in (line.partition(": ") for line in lines) if colon}
+
+
+def number(word: bytes | str) -> int:
+    """What a server means by a number. Raises ``ValueError`` for what is none, or more than it can count to."""
+    # Python itself refuses some thousand digits, and takes digits of other scripts.
+    if word.isdigit() and word.isascii() and len(word) <= _MAX_DIGITS:
+        value = int(word)
+        if value <= MAX_NUMBER:
+            return value
+    raise ValueError(f"the server answered {word[:80]!r} where a number belongs")
+
+
+def figure(figures: Mapping[str, str], name: str) -> int:
+    """One of :func:`parse_stats`; 0 where it is not there. Raises ``ValueError`` as :func:`number` does."""
+    return number(figures.get(name, "0"))
 
 
 def _u32(argument: str, number: int) -> int:

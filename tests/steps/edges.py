@@ -23,6 +23,7 @@ import bson
 import pytest
 from pymongo.synchronous import pool
 
+from kqueue.brokers.stream import Stream, dial
 from tests.steps.tap import Tap
 
 #: Characters of a statement that tell it from others.
@@ -38,7 +39,8 @@ OP_MSG, OP_MSG_START = 2013, 21
 def install(tap: Tap, patch: pytest.MonkeyPatch) -> None:
     """Lay every edge on ``tap``, until ``patch`` is undone."""
     patch.setattr("kqueue.stores.sqlite_file.sqlite3", _Module(sqlite3, connect=_sqlite_connect(tap)))
-    patch.setattr("kqueue.brokers.connection.socket", _Module(socket, **_sockets(tap)))
+    patch.setattr("kqueue.brokers.connection.dial", _dial(tap))
+    patch.setattr("kqueue.brokers.connection.Stream", _stream(tap))
     _tap_mongo(tap, patch)
 
 
@@ -94,51 +96,36 @@ def _disk_error() -> Exception:
 # -- beanstalkd ------------------------------------------------------------------------------------------
 
 
-def _sockets(tap: Tap) -> dict[str, object]:
-    class Reader:
-        """What ``makefile`` gives."""
+def _dial(tap: Tap) -> Callable[..., socket.socket]:
+    return lambda *given: tap.step("tube: connect", lambda: dial(*given), _reset)
 
-        def __init__(self, file: Any, asked: list[tuple[str, bool]]) -> None:
-            self._file = file
-            self._asked = asked
+
+def _stream(tap: Tap) -> type[Stream]:
+    class Tapped(Stream):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self._asked: list[tuple[str, bool]] = []
             self._reply, self._is_point = "", True
-            self.close = file.close
 
-        def readline(self, limit: int = -1) -> bytes:
+        def send(self, data: bytes) -> None:
+            words = _commands(data)
+            ends = {0, len(words) - 1}
+            self._asked += [(word, at in ends) for at, word in enumerate(words)]
+            tap.step(f"tube: {', '.join(dict.fromkeys(words))}", lambda: super(Tapped, self).send(data), _reset)
+
+        def line(self) -> bytes:
             self._reply, self._is_point = self._asked.pop(0)
-            return self._step("first line", lambda: self._file.readline(limit))
+            return self._step("first line", super().line)
 
-        def read(self, size: int = -1) -> bytes:
-            return self._step("body" if size > len(LINE_END) else "end", lambda: self._file.read(size))
+        def exactly(self, size: int) -> bytes:
+            return self._step("body" if size > len(LINE_END) else "end", lambda: super(Tapped, self).exactly(size))
 
         def _step(self, part: str, effect: Callable[[], bytes]) -> bytes:
             return (
                 tap.step(f"tube: {part} of reply to {self._reply}", effect, _reset) if self._is_point else effect()
             )
 
-    class Socket(socket.socket):
-        def __init__(self, *given: Any, **options: Any) -> None:
-            super().__init__(*given, **options)
-            self._asked: list[tuple[str, bool]] = []
-
-        def connect(self, address: Any) -> None:
-            tap.step("tube: connect", lambda: super(Socket, self).connect(address), _reset)
-
-        def sendall(self, data: Any, flags: int = 0) -> None:
-            words = _commands(bytes(data))
-            ends = {0, len(words) - 1}
-            self._asked += [(word, at in ends) for at, word in enumerate(words)]
-            nature = f"tube: {', '.join(dict.fromkeys(words))}"
-            tap.step(nature, lambda: super(Socket, self).sendall(data, flags), _reset)
-
-        def makefile(self, *args: Any, **options: Any) -> Any:
-            return Reader(super().makefile(*args, **options), self._asked)
-
-    def create_connection(*given: Any) -> socket.socket:
-        made = tap.step("tube: connect", lambda: socket.create_connection(*given), _reset)
-        return Socket(fileno=made.detach())
-
-    return {"socket": Socket, "create_connection": create_connection}
+    return Tapped
 
 
 def _commands(data: bytes) -> list[str]:

@@ -1,0 +1,1 @@
+"""Processes whose standard library was patched by eventlet or gevent."""

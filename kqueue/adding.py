@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kqueue import arguments, payload
 from kqueue.doorbell import Doorbell
-from kqueue.errors import AddFailed
+from kqueue.errors import AddFailed, StoreError
 from kqueue.ids import IdMint
 from kqueue.job import Priority, Row, State
 from kqueue.options import Options
@@ -43,6 +43,7 @@ class Adding:
         self,
         *,
         open: Callable[[], None],
+        follow: Callable[[], object],
         store: JobStore,
         doorbell: Doorbell,
         options: Options,
@@ -50,8 +51,11 @@ class Adding:
         mint: IdMint,
         telling: Telling,
     ) -> None:
-        """``open()`` opens what is not open. ``max_payload``: bytes once encoded."""
+        """``open()`` opens what is not open; ``follow()`` sees whose tubes there are now. ``max_payload``: bytes
+        once encoded.
+        """
         self._open = open
+        self._follow = follow
         self._store = store
         self._doorbell = doorbell
         self._options = options
@@ -154,6 +158,8 @@ class Adding:
         self._telling.added(rows[0].type, [row.id for row in rows], now)
 
     def _ring(self, rows: Iterable[Row], now: float) -> None:
+        with suppress(StoreError):  # they are added; a pointer in the tube of another store does no harm
+            self._follow()
         self._doorbell.ring([Due(row.id, row.type, row.priority, row.run_at, row.put_at) for row in rows], now)
 
 

@@ -103,8 +103,9 @@ class Broker(Protocol):
         """Whether pointers go anywhere. False where the store itself dispatches, so needs no put."""
 
     def open(self, prefix: str) -> None:
-        """Tubes are named ``prefix + type``; a prefix has at most 10 characters of those of a type. Connects
-        nowhere yet, so it works while the server is down.
+        """Tubes are named ``prefix + type`` from now on, as :func:`kqueue.tubes.name` says; subscriptions keep
+        those that they have. A prefix has at most 30 characters of those of a type. Connects nowhere yet, so it
+        works while the server is down.
         """
 
     def close(self) -> None:

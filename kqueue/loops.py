@@ -27,7 +27,7 @@ class Loops:
     def __init__(
         self,
         *,
-        open: Callable[[], None],
+        open: Callable[[], str],
         desk: Callable[[], Desk],
         broker: Broker,
         sweeper: Sweeper,
@@ -37,8 +37,9 @@ class Loops:
         mint: IdMint,
         keeper: Callable[[], Keeper],
     ) -> None:
-        """``open()`` opens what is not open; ``desk()`` makes a new one; ``handlers()`` returns a mapping that is
-        replaced, never changed; ``keeper()`` returns this process's.
+        """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``desk()`` makes a
+        new one; ``handlers()`` returns a mapping that is replaced, never changed; ``keeper()`` returns this
+        process's.
         """
         self._open = open
         self._desk = desk

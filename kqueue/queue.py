@@ -3,7 +3,6 @@
 import inspect
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -33,6 +32,7 @@ from kqueue.keeper.starting import Starter
 from kqueue.keys import nearest
 from kqueue.limits import Gatekeeper
 from kqueue.loops import Loops
+from kqueue.naming import Naming
 from kqueue.observers import Observers
 from kqueue.options import GivenOptions, Options, TypeOptions
 from kqueue.outages import Outages
@@ -48,8 +48,6 @@ from kqueue.sweep import Sweeper
 from kqueue.telling import Telling
 from kqueue.why import Answer
 
-#: The store's setting that keeps a prefix of its own, so that two stores on one beanstalkd never meet.
-PREFIX_SETTING = "prefix"
 #: Seconds. A store forgets after a day what its limits have counted.
 LONGEST_PERIOD_S = 86_400.0
 #: Rows deleted at a time by a purge.
@@ -102,7 +100,8 @@ class KQueue:
         ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
         ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long an ended job of a window may
         wait to be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10
-        characters; the store keeps the first that it was given, by default a random one.
+        characters; the store keeps the first that it was given, by default none. The store's random id follows
+        it, so that two stores never share a tube.
         ``logger``: by default the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
         """
         retry = RetryPolicy(max_tries=max_tries, delay=arguments.number("retry_delay", retry_delay, 0))
@@ -111,13 +110,14 @@ class KQueue:
         sweep_interval = arguments.number("sweep_interval", sweep_interval, 0.01)
         self._settle_s = arguments.number("settle_ms", settle_ms, 0) / 1000
         max_payload = arguments.whole("max_payload", max_payload, 0)
-        self._prefix = None if prefix is None else arguments.prefix(prefix)
+        prefix = None if prefix is None else arguments.prefix(prefix)
         self._logger = logging.getLogger("kqueue") if logger is None else arguments.logger(logger)
         self._clock = SystemClock()
         self._store = open_store(store) if isinstance(store, str) else arguments.instance("store", store, "claim")
         url = shared_url(store) if isinstance(store, str) else None
         self._keepers = PerProcess(lambda: Client(Starter(self._store, url, self._logger), self._logger))
         self._broker = self._make_broker(broker)
+        self._naming = Naming(self._store, self._broker, prefix, self._clock.monotonic)
         self._observers = Observers(self._logger)
         self._telling = Telling(
             self._observers,
@@ -142,6 +142,7 @@ class KQueue:
         self._mint = IdMint()
         self._adding = Adding(
             open=self.open,
+            follow=self._naming.follow,
             store=self._store,
             doorbell=self._doorbell,
             options=self._options,
@@ -195,13 +196,13 @@ class KQueue:
     # -- opening and closing -----------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the store and learn the tubes' prefix. Idempotent; every call that needs it does it.
+        """Open the store and learn the names of its tubes. Idempotent; every call that needs it does it.
 
         A beanstalkd is connected to at first use only, and need not be there: see :meth:`add_job`.
         """
         if not self._is_open:
             self._store.open()
-            self._broker.open(self._agreed_prefix())
+            self._naming.look()
             self._is_open = True
 
     def close(self) -> None:
@@ -235,9 +236,8 @@ class KQueue:
 
     @property
     def prefix(self) -> str:
-        """What the names of its tubes begin with."""
-        self.open()
-        return self._agreed_prefix()
+        """What the names of its tubes begin with: the ``prefix`` that was given, and the store's id."""
+        return self._open_and_follow()
 
     @property
     def crew(self) -> Crew:
@@ -732,7 +732,7 @@ class KQueue:
     def purge_jobs(self, type: str) -> int:
         """Delete all jobs of ``type`` that do not run, and drain its tube; returns how many jobs."""
         job_type = arguments.job_type(type)
-        self.open()
+        self._open_and_follow()
         total = 0
         while deleted := self._store.purge(job_type, PURGE_BATCH):
             total += deleted
@@ -748,12 +748,12 @@ class KQueue:
         A broker that does not answer is one of the answers.
         """
         job_id = arguments.job_id(job_id)
-        self.open()
+        self._open_and_follow()
         return self._inspection.why(job_id)
 
     def checkup(self) -> list[Symptom]:
         """What an operator should look at; empty if all is well. Raises :class:`~kqueue.StoreUnavailable`."""
-        self.open()
+        self._open_and_follow()
         return self._inspection.checkup()
 
     def sweep(self) -> SweepReport:
@@ -761,7 +761,7 @@ class KQueue:
 
         Raises :class:`~kqueue.BrokerUnavailable` after the store's own part is done, if the broker is down.
         """
-        self.open()
+        self._open_and_follow()
         return self._sweeper.sweep()
 
     def findings(self, limit: int = 100) -> Iterator[Finding]:
@@ -773,12 +773,19 @@ class KQueue:
         seen without burying it, so the dry run ends there for that tube.
         """
         limit = arguments.whole("limit", limit, 1)
-        self.open()
+        self._open_and_follow()
         return self._sweeper.findings(limit)
+
+    def _open_and_follow(self) -> str:
+        """Open what is not open, and see whether another store has taken the place of this one. What the names of
+        the tubes begin with.
+        """
+        self.open()
+        return self._naming.follow()
 
     def _loops(self) -> Loops:
         return Loops(
-            open=self.open,
+            open=self._open_and_follow,
             desk=self._make_desk,
             broker=self._broker,
             sweeper=self._sweeper,
@@ -820,17 +827,6 @@ class KQueue:
             wake=crew.wake,
             logger=self._logger,
         )
-
-    def _agreed_prefix(self) -> str:
-        """The one that all who use this store have: the first that was ever given, or else a random one."""
-        wanted = f"kq{secrets.token_hex(3)}." if self._prefix is None else self._prefix
-        kept = self._store.setting(PREFIX_SETTING, wanted)
-        if self._prefix not in {None, kept}:
-            raise ValueError(
-                f"prefix: the tubes of the store at {self._store.address} begin with {kept!r}, not {wanted!r};"
-                " give that one, or none"
-            )
-        return kept
 
     def _make_broker(self, broker: str | Broker | None) -> Broker:
         if broker is None:

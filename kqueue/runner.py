@@ -70,7 +70,7 @@ class Runner:
     def __init__(
         self,
         *,
-        open: Callable[[], None],
+        open: Callable[[], str],
         desk: Desk,
         broker: Broker,
         sweeper: Sweeper,
@@ -80,8 +80,8 @@ class Runner:
         limits: RunLimits,
         turns: Callable[[Reins], AnyTurns],
     ) -> None:
-        """``open()`` opens what is not open; ``handlers()`` returns a mapping that is replaced, never changed, when
-        a handler comes or goes. ``turns`` makes the loop's.
+        """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``handlers()``
+        returns a mapping that is replaced, never changed, when a handler comes or goes. ``turns`` makes the loop's.
         """
         self._open = open
         self._logger = desk.logger
@@ -98,7 +98,8 @@ class Runner:
         self._ending = Ending(limits, self._monotonic, None if crew.max_jobs is None else crew.is_spent)
         self._bell = Bell()
         self._turns = turns(Reins(self._ending, self._bell, self.stop, self._turned))
-        #: What the subscription goes by: the handlers, and what is paused.
+        #: What the subscription goes by: whose tubes there are, the handlers, and what is paused.
+        self._tubes = ""
         self._served: Mapping[str, Handler] = {}
         self._paused: frozenset[str] = frozenset()
         self._subscription: Subscription | None = None
@@ -159,10 +160,10 @@ class Runner:
         while True:
             self.turns += 1
             try:
-                self._open()
+                tubes = self._open()
                 self._turns.settle_leftovers()
                 self._chores.do_due()
-                subscription = self._subscribe()
+                subscription = self._subscribe(tubes)
                 if self._ending.is_over() or not self._turn(subscription):
                     return
                 self._failures = 0
@@ -238,11 +239,15 @@ class Runner:
         wait_readable([self._bell], seconds)
         self._bell.answer()
 
-    def _subscribe(self) -> Subscription | None:
-        """The subscription to all types that have a handler now and are not paused; None without any."""
+    def _subscribe(self, tubes: str) -> Subscription | None:
+        """The subscription to all types that have a handler now and are not paused; None without any. ``tubes``:
+        what the names of their tubes begin with now.
+        """
         handlers, paused = self._handlers(), self._chores.paused()
-        if handlers is not self._served or paused is not self._paused or self._subscription is None:
+        is_served = (tubes, handlers, paused) == (self._tubes, self._served, self._paused)
+        if not is_served or self._subscription is None:
             self._unsubscribe()
+            self._tubes = tubes
             self._served, self._paused = handlers, paused
             types = sorted(type for type in handlers if not holds_up(paused, type))
             self._subscription = self._broker.subscribe(types) if types else None

@@ -230,6 +230,20 @@ class JobStore(Protocol):
     def now(self) -> float:
         """The store's clock: seconds since 1970."""
 
+    def identity(self) -> str:
+        """The store's random id, as :func:`kqueue.tubes.new_id` makes one: always the same, unless another store
+        has taken its place.
+
+        It is bound to what no copy has: to the inode and birth of a SQLite file; to a database's name and its
+        replica set; to the instance of a store in memory. What was copied takes an id of its own when it is opened,
+        and every claim of it gives a fence above any that the original may have given since.
+        """
+
+    def begin_anew(self) -> None:
+        """Take another id, and begin fences anew, as a copy does: for contents that were restored in their old
+        place, which nothing tells from the original. Nobody may use the store meanwhile.
+        """
+
     def setting(self, name: str, default: str) -> str:
         """The setting's value; if it has none, ``default`` is stored. Of many writers the first wins."""
 

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from kqueue import locks
+from kqueue import locks, tubes
 from kqueue.clock import Clock, SystemClock
 from kqueue.errors import AddFailed, StoreError
 from kqueue.job import Row, State
@@ -58,6 +58,7 @@ class MemoryStore:
         self._rows = MemoryRows()
         self._starts = Starts()
         self._settings: dict[str, str] = {}
+        self._id = tubes.new_id()
         self._last_sweep: float | None = None
         #: By (type, unique key): the id of the job that has them, and until when they are taken without it.
         self._unique: dict[tuple[str, str], tuple[str, float]] = {}
@@ -79,6 +80,16 @@ class MemoryStore:
     def now(self) -> float:
         """The clock it was given."""
         return self._clock.time()
+
+    def identity(self) -> str:
+        """The instance's."""
+        with self._locked():
+            return self._id
+
+    def begin_anew(self) -> None:
+        """Another id. Nothing is ever restored here, so fences go on."""
+        with self._locked():
+            self._id = tubes.new_id()
 
     def setting(self, name: str, default: str) -> str:
         """The setting's value; if it has none, ``default`` is stored."""
@@ -127,7 +138,7 @@ class MemoryStore:
                 candidates = self._passing(candidates, gates, stopped, MOST_HELD if wanted is None else None)
             found, cut = limits.fit(candidates)
             blame = alone and len(found) == 1
-            rows = [claimed(row, owner, now, blame, gates.throttled(row.type)) for row in found]
+            rows = [claimed(row, owner, now, blame, throttled=gates.throttled(row.type)) for row in found]
             for row in (*rows, *stopped):
                 self._rows.write(row)
             for throttle in selection.throttles:

@@ -104,6 +104,17 @@ class MongoStore:
         with named_errors(self._address):
             return self._links.get().now()
 
+    def identity(self) -> str:
+        """See :meth:`kqueue.store.JobStore.identity`. One small read."""
+        with named_errors(self._address):
+            return self._links.get().identity().id
+
+    def begin_anew(self) -> None:
+        """See :meth:`kqueue.store.JobStore.begin_anew`."""
+        with named_errors(self._address):
+            self._links.get().begin_anew()
+            self._links.get().identity()
+
     def setting(self, name: str, default: str) -> str:
         """See :meth:`kqueue.store.JobStore.setting`."""
         with self._meta() as meta:
@@ -161,12 +172,13 @@ class MongoStore:
         if throttles:
             selection = selection._replace(throttles=throttles)
             with self._jobs() as jobs:
-                return LimitedJobs(jobs, self._address).claim(selection, limits, owner, now, alone)
+                return self._limited(jobs).claim(selection, limits, owner, now, alone)
         later: dict[str, float] = {}
         with self._jobs() as jobs:
             rows, cut = limits.fit(candidates(jobs, selection, limits, now, later))
             if rows:
-                rows = take(jobs, rows, owner, now, alone and len(rows) == 1)
+                alone = alone and len(rows) == 1
+                rows = take(jobs, rows, owner, now, alone=alone, floor=self._links.get().fence_floor())
         return Claim(rows, cut, later)
 
     def admit(
@@ -177,7 +189,7 @@ class MongoStore:
         When it raises, rows may have been admitted all the same: they are then found lost, and put.
         """
         with self._jobs() as jobs:
-            return LimitedJobs(jobs, self._address).admit(throttle, keys, now, put_at, limit)
+            return self._limited(jobs).admit(throttle, keys, now, put_at, limit)
 
     def held_types(self) -> list[str]:
         """See :meth:`kqueue.store.JobStore.held_types`."""
@@ -433,6 +445,9 @@ class MongoStore:
     def pulse(self) -> object:
         """None: MongoDB has no such token that would be cheaper than to look."""
         return None
+
+    def _limited(self, jobs: Collection[Document]) -> LimitedJobs:
+        return LimitedJobs(jobs, self._address, self._links.get().fence_floor())
 
     def _ready_to_add(self, rows: Sequence[Row]) -> tuple[Database[Document], range]:
         """The database, opened, and the places of new rows. Raises ``AddFailed``."""

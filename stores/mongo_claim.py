@@ -70,15 +70,18 @@ def candidates(
         yield from _with_payloads(jobs, due, limits.payload_bytes, door)
 
 
-def take(jobs: Collection[Document], rows: Sequence[Row], owner: str, now: float, alone: bool) -> list[Row]:
-    """Claim ``rows`` as they were read; returns those that nobody else had changed since, as they are now.
+def take(
+    jobs: Collection[Document], rows: Sequence[Row], owner: str, now: float, *, alone: bool, floor: int
+) -> list[Row]:
+    """Claim ``rows`` as they were read, with fences above ``floor``; returns those that nobody
+    else had changed since, as they are now.
 
     Where it raises, they may be claimed all the same, but not as ``alone`` if that can be helped: a job that
     never ran is not to be blamed for the end of its lease.
     """
-    ours = [claimed(row, owner, now, alone) for row in rows]
+    ours = [claimed(row, owner, now, alone, fence_floor=floor) for row in rows]
     try:
-        written = write(jobs, commands.claims(rows, owner, now, alone))
+        written = write(jobs, commands.claims(rows, owner, now, alone=alone, floor=floor))
         if written.matched == len(rows):
             return ours
         got = matching(jobs, [row.id for row in rows], {"lease_owner": owner})

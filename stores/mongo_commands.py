@@ -58,8 +58,11 @@ def claimable(ids: Sequence[str], types: Sequence[str]) -> Document:
     return among(ids, {"state": none_of(READY, DELAYED)}) | {"type": {"$in": list(types)}}
 
 
-def claims(rows: Sequence[Row], owner: str, now: float, alone: bool, limited: Collection[str] = ()) -> list[Write]:
-    """Claim ``rows``: one write for all that were read alike. Those of ``limited`` types are counted.
+def claims(
+    rows: Sequence[Row], owner: str, now: float, *, alone: bool, floor: int, limited: Collection[str] = ()
+) -> list[Write]:
+    """Claim ``rows`` with fences above ``floor``: one write for all that were read alike. Those of ``limited``
+    types are counted.
 
     A late holder may settle a row between our read and this write, at the same fence; ``lease_owner`` is then
     taken off, so it is compared too.
@@ -71,11 +74,12 @@ def claims(rows: Sequence[Row], owner: str, now: float, alone: bool, limited: Co
     for (fence, ttr, late_holder, is_limited), ids in groups.items():
         where = among(ids, {"state": none_of(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder}
         lease = {"state": RUNNING, "lease_owner": owner, "lease_until": now + ttr, "alone": alone}
+        lease["fence"] = max(fence, floor) + 1
         if is_limited:
-            counters = {name: {"$add": [f"${name}", 1]} for name in ("fence", "tries")}
-            claims.append(UpdateMany(where, [{"$set": literal(lease) | counters | _COUNTED}]))
+            tries = {"tries": {"$add": ["$tries", 1]}}
+            claims.append(UpdateMany(where, [{"$set": literal(lease) | tries | _COUNTED}]))
         else:
-            claims.append(UpdateMany(where, {"$set": lease, "$inc": {"fence": 1, "tries": 1}}))
+            claims.append(UpdateMany(where, {"$set": lease, "$inc": {"tries": 1}}))
     return claims
 
 

@@ -26,17 +26,19 @@ _BEST_FIRST = [("priority", 1), ("place", 1)]
 
 class LimitedJobs:
     """The jobs of types with limits, for one call. It raises ``StoreUnavailable``, naming ``address``, where others
-    have their turn all the time.
+    have their turn all the time. A claim gives fences above ``fence_floor``.
     """
 
-    def __init__(self, jobs: Collection[Document], address: str) -> None:
-        self._jobs, self._address = jobs, address
+    def __init__(self, jobs: Collection[Document], address: str, fence_floor: int) -> None:
+        self._jobs, self._address, self._floor = jobs, address, fence_floor
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """See :meth:`kqueue.store.JobStore.claim`. Leases run from when its turn came."""
 
         def attempt(turns: Turns, waited: float) -> Claim:
-            claim = _LimitedClaim(self._jobs, turns, selection.throttles, owner, now + waited)
+            claim = _LimitedClaim(
+                self._jobs, turns, selection.throttles, owner, now + waited, fence_floor=self._floor
+            )
             return claim.attempt(selection, limits, now, alone)
 
         return in_turn(self._jobs, [one.type for one in selection.throttles], self._address, attempt)
@@ -57,10 +59,17 @@ class _LimitedClaim:
     """One attempt to claim, and the door of its candidates."""
 
     def __init__(
-        self, jobs: Collection[Document], turns: Turns, throttles: Sequence[Throttle], owner: str, start: float
+        self,
+        jobs: Collection[Document],
+        turns: Turns,
+        throttles: Sequence[Throttle],
+        owner: str,
+        start: float,
+        *,
+        fence_floor: int,
     ) -> None:
         """``start``: from when the leases run."""
-        self._jobs, self._turns = jobs, turns
+        self._jobs, self._turns, self._floor = jobs, turns, fence_floor
         self._owner, self._start = owner, start
         self._throttles = {throttle.type: throttle for throttle in throttles}
         self._counts = MongoCounts(turns, start)
@@ -78,7 +87,7 @@ class _LimitedClaim:
         if types:
             rows, held = self._take(rows, types, blame)
         elif rows:
-            rows = take(self._jobs, rows, self._owner, self._start, blame)
+            rows = take(self._jobs, rows, self._owner, self._start, alone=blame, floor=self._floor)
         return Claim(rows, cut, later, held)
 
     @property
@@ -115,7 +124,9 @@ class _LimitedClaim:
     def _take(self, rows: list[Row], types: Sequence[str], alone: bool) -> tuple[list[Row], int]:
         """(those claimed, as they are now, and how many were held)."""
         ids, held = [row.id for row in rows], [id for at_gate in self._held.values() for id in at_gate]
-        claims = commands.claims(rows, self._owner, self._start, alone, self._throttles)
+        claims = commands.claims(
+            rows, self._owner, self._start, alone=alone, floor=self._floor, limited=self._throttles
+        )
         writes = [*claims, *commands.holds(self._held, self._start)]
 
         def is_made() -> bool:
@@ -130,8 +141,12 @@ class _LimitedClaim:
             if alone:
                 deny_solitude(self._jobs, self._owner, ids[0])
             raise
-        limited = self._gates.throttled
-        return [claimed(row, self._owner, self._start, alone, limited(row.type)) for row in rows], len(held)
+        limited, floor = self._gates.throttled, self._floor
+        ours = [
+            claimed(row, self._owner, self._start, alone, throttled=limited(row.type), fence_floor=floor)
+            for row in rows
+        ]
+        return ours, len(held)
 
     def _got(self, ids: Sequence[str]) -> set[str]:
         return matching(self._turns.jobs, ids, {"lease_owner": self._owner})

@@ -13,6 +13,8 @@ from pymongo.uri_parser import parse_uri
 
 from kqueue.clock import Clock
 from kqueue.errors import StoreError
+from kqueue.stores import mongo_identity as identities
+from kqueue.stores.mongo_identity import Identity, Place
 from kqueue.stores.mongo_schema import Document
 
 #: Options of the client where the URL does not say otherwise. Times in milliseconds.
@@ -88,6 +90,9 @@ class Link:
         #: (seconds from this host's monotonic clock to the server's, monotonic time of the look).
         self._offset: tuple[float, float] | None = None
         self._next_place = 0
+        #: Where the database is, and whose it is, as it was read last.
+        self._place: Place | None = None
+        self._identity: Identity | None = None
 
     def database(self) -> Database[Document]:
         """The database, its schema made. Opens what is not open."""
@@ -100,6 +105,26 @@ class Link:
             client, self._own, self._database = self._own, None, None
         if client is not None:
             client.close()
+
+    def identity(self) -> Identity:
+        """Who the store is now. Another one that has taken its place is looked at as at an open."""
+        database = self.database()
+        place = self._place or identities.place_of(database)
+        found = identities.read(database)
+        if found is None or self._identity is None or found.id != self._identity.id:
+            self._prepare(database, self._target.address)
+            found = identities.adopt(database, place)
+        self._identity = found
+        return found
+
+    def begin_anew(self) -> None:
+        """As if the database were a copy."""
+        database = self.database()
+        identities.begin_anew(database, self._place or identities.place_of(database))
+
+    def fence_floor(self) -> int:
+        """Every claim gives a fence above it; as it was read last. Ask when the database is open."""
+        return 0 if self._identity is None else self._identity.fence_floor
 
     def now(self) -> float:
         """The clock that was given, or the server's: monotonic time plus the offset to it.
@@ -142,6 +167,8 @@ class Link:
                 primary = ReadPreference.PRIMARY
                 database = client.get_database(self._target.database, read_preference=primary)
                 self._prepare(database, self._target.address)
+                self._place = identities.place_of(database)
+                self._identity = identities.adopt(database, self._place)
                 self._database = database
             return self._database
 

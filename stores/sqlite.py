@@ -116,6 +116,14 @@ class SqliteStore:
         """The host's clock."""
         return self._clock.time()
 
+    def identity(self) -> str:
+        """The file's."""
+        return self._file.identity().id
+
+    def begin_anew(self) -> None:
+        """As if the file were a copy."""
+        self._file.begin_anew()
+
     def setting(self, name: str, default: str) -> str:
         """The setting's value; if it has none, ``default`` is stored."""
         key = f"setting.{name}"
@@ -149,7 +157,7 @@ class SqliteStore:
         """One transaction: candidates are read lazily, in order, until the window is full."""
         keys: list[int] = []
         with self._write_lease(now) as (connection, start):
-            lease = Lease(owner, start, now)
+            lease = Lease(owner, start, now, self._file.fence_floor())
             if selection.throttles:
                 return claim_throttled(connection, selection, limits, lease, alone)
             with ExitStack() as cursors:

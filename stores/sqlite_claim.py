@@ -22,6 +22,8 @@ class Lease(NamedTuple):
     start: float
     #: What is due by then may be claimed.
     now: float
+    #: Each fence is above it.
+    fence_floor: int = 0
 
 
 def candidates(
@@ -39,7 +41,7 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
 
     By position: this is done for each job. A column that is read costs ten times as much as one that is known.
     """
-    owner, start, _ = lease
+    owner, start, _, floor = lease
     make = tuple.__new__  # Row._make would count the fields once more
     # fmt: off
     for (
@@ -48,7 +50,8 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
     ) in records:
         keys.append(key)
         yield make(Row, (
-            id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr, fence + 1, tries + 1, failures,
+            id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr,
+            (fence if fence > floor else floor) + 1, tries + 1, failures,
             crashes, suspicion, False, owner, start + ttr, reason, gate, None, None, created_at, put_at, unique_key,
             limit_key,
         ))

@@ -29,6 +29,7 @@ from typing import Final
 
 from kqueue.errors import StoreError, StoreUnavailable
 from kqueue.forks import PerProcess
+from kqueue.stores.sqlite_identity import Identity, adopt, begin_anew, read
 from kqueue.stores.sqlite_schema import NewerSchemaError, migrate
 
 #: Seconds between two attempts to switch a new file to write-ahead logging.
@@ -126,6 +127,24 @@ class SqliteFile:
                     self._disconnect(handle)
                 raise
 
+    def identity(self) -> Identity:
+        """Who the file is now."""
+        with self.read() as connection:
+            handle = self._handles.get()
+            handle.identity = read(connection) or self._adopt(connection)
+            return handle.identity
+
+    def begin_anew(self) -> None:
+        """Become another store, as a copy does."""
+        with self.write() as connection:
+            begin_anew(connection, self.path)
+        self.identity()
+
+    def fence_floor(self) -> int:
+        """Every claim gives a fence above it; as it was read last. Ask inside a transaction."""
+        identity = self._handles.get().identity
+        return 0 if identity is None else identity.fence_floor
+
     def pulse(self) -> object:
         """Differs once any connection has changed the file. PRAGMA data_version leaves out one's own changes,
         and is only comparable within one connection (https://www.sqlite.org/pragma.html#pragma_data_version).
@@ -172,6 +191,7 @@ class SqliteFile:
         place = _place(self.path)
         try:
             self._prepare(connection)
+            handle.identity = self._adopt(connection)
         except BaseException:
             _roll_back(connection)
             connection.close()
@@ -193,6 +213,12 @@ class SqliteFile:
         os.fchmod(made, self._mode)  # whatever the umask
         os.close(made)
         self._logger.info("%s: made a new store", self.address)
+
+    def _adopt(self, connection: sqlite3.Connection) -> Identity:
+        try:
+            return adopt(connection, self.path)
+        except OSError as error:
+            raise StoreUnavailable(f"{self.address}: went away while it was opened ({error.strerror})") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._switch_to_wal(connection)
@@ -259,6 +285,8 @@ class _Handle:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
+        #: Of the file that the connection has open, as it was read last.
+        self.identity: Identity | None = None
         #: Of the file that the connection has open.
         self.place: tuple[int, int] | None = None
         #: A new one for each connection.

@@ -53,7 +53,7 @@ LATER: Final = f"""
 
 _CLAIM: Final = """
     UPDATE kqueue_jobs SET
-        state = 'running', fence = fence + 1, tries = tries + 1,
+        state = 'running', fence = max(fence, :fence_floor) + 1, tries = tries + 1,
         alone = :alone, lease_owner = :owner, lease_until = :start + ttr
 """
 #: One statement for a window: half the time of one for each row.

@@ -33,7 +33,7 @@ HOLD: Final = "UPDATE kqueue_jobs SET state = 'held', gate = ?, put_at = NULL WH
 
 CLAIM: Final = """
     UPDATE kqueue_jobs SET
-        state = 'running', fence = fence + 1, tries = tries + 1,
+        state = 'running', fence = max(fence, :fence_floor) + 1, tries = tries + 1,
         alone = :alone, lease_owner = :owner, lease_until = :start + ttr,
         gate = iif(type IN (SELECT value FROM json_each(:limited)), type, gate)
     WHERE key IN (SELECT value FROM json_each(:keys))

@@ -17,12 +17,14 @@ UNFINISHED: Final = frozenset({State.DELAYED, State.READY, State.HELD, State.RUN
 FORGET_AFTER_S: Final = 86_400.0
 
 
-def claimed(row: Row, owner: str, now: float, alone: bool, throttled: bool = False) -> Row:
-    """The row under a new lease. ``throttled``: its type has limits, so it is counted."""
+def claimed(row: Row, owner: str, now: float, alone: bool, *, throttled: bool = False, fence_floor: int = 0) -> Row:
+    """The row under a new lease. ``throttled``: its type has limits, so it is counted. Its fence is above the
+    floor.
+    """
     return row._replace(
         gate=row.type if throttled else row.gate,
         state=State.RUNNING,
-        fence=row.fence + 1,
+        fence=max(row.fence, fence_floor) + 1,
         tries=row.tries + 1,
         alone=alone,
         lease_owner=owner,

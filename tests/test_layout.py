@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "values": (
         "arguments bell clock errors events forks handlers history ids job locks moments observers options payload"
-        " reasons reports results retry schedule threads window",
+        " reasons reports results retry schedule threads tubes window",
         "",
     ),
     "contracts": ("broker lease store", "values"),
@@ -22,8 +22,8 @@ ROOMS = {
     "engine": (
         "adding async_turns awaiting batch chores claims coroutine_runs counters crew cron dead doctor doorbell"
         " ending endings event_loop execution findings flight flights following inspection limits lookout"
-        " loop_thread loops outages overtime pauses presence quarantine ringing runner settling sweep telling turns"
-        " watchdog why work",
+        " loop_thread loops naming outages overtime pauses presence quarantine ringing runner settling sweep telling"
+        " turns watchdog why work",
         "values contracts rules",
     ),
     "configuration": ("config keys layers", "values brokers stores"),

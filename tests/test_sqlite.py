@@ -76,7 +76,7 @@ def text(path, query):
 
 # -- no query reads the backlog --------------------------------------------------------------------------
 
-LEASE = {"owner": "w", "start": NOW, "now": NOW}
+LEASE = {"owner": "w", "start": NOW, "now": NOW, "fence_floor": 0}
 IDS_AND_TYPES = {"ids": '["a"]', "types": '["t"]', **LEASE}
 LOST = {"type": "t", "priority": 1, "until": NOW, "beside": NOW, "limit": 9}
 PAGE = {"type": None, "after": "", "limit": 9}

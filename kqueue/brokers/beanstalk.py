@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 
+from kqueue import tubes
 from kqueue.broker import UNKNOWN_HEAD, Peek, Pointer
 from kqueue.brokers import wire
 from kqueue.brokers.connection import Connection, Endpoint
@@ -94,7 +95,7 @@ class BeanstalkBroker:
         return True
 
     def open(self, prefix: str) -> None:
-        """See :meth:`kqueue.broker.Broker.open`. With types of up to 190 characters, 10 are left for it."""
+        """See :meth:`kqueue.broker.Broker.open`. A name that would be too long ends in a digest."""
         self._prefix = prefix
 
     def close(self) -> None:
@@ -187,10 +188,10 @@ class BeanstalkBroker:
         """See :meth:`kqueue.broker.Broker.warnings`."""
         commands = [wire.stats(), *(wire.stats_tube(self._tube(one)) for one in types)]
         with self._pools.get().connection() as connection:
-            server, *tubes = connection.exchange(commands)
+            server, *of_tubes = connection.exchange(commands)
         figures = wire.parse_stats(server.body)
         found = [warning for name, value, warning in WARNINGS if figures.get(name) == value]
-        for type, reply in zip(types, tubes, strict=True):
+        for type, reply in zip(types, of_tubes, strict=True):
             of_tube = self._figures(reply, [name for name, _ in TUBE_WARNINGS])
             found += [
                 warning.format(number=of_tube[name], type=type) for name, warning in TUBE_WARNINGS if of_tube[name]
@@ -211,7 +212,7 @@ class BeanstalkBroker:
     def _tube(self, type: str) -> str:
         if self._prefix is None:
             raise BrokerError(f"{self.address}: the broker was not opened; call open(prefix) first")
-        return self._prefix + type
+        return tubes.name(self._prefix, type)
 
     def _figures(self, reply: Reply, names: Sequence[str]) -> dict[str, int]:
         """Those of a tube; 0 where it has none, or is not there. Raises ``BrokerUnavailable`` for no number."""

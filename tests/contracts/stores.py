@@ -78,6 +78,8 @@ class OneCallAtATime:
 
 
 def mongomocked(request: pytest.FixtureRequest) -> MakeStore:
+    # It knows no command of this name.
+    request.getfixturevalue("monkeypatch").setattr(mongomock.Database, "command", lambda self, name: {})
     client, lock = mongomock.MongoClient(), threading.Lock()
     url = "mongodb://mongomock/app"
     return lambda: cast(JobStore, OneCallAtATime(MongoStore(url, clock=SystemClock(), client=client), lock))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kqueue import arguments, payload
 from kqueue.doorbell import Doorbell
-from kqueue.errors import AddFailed, StoreError
+from kqueue.errors import AddFailed
 from kqueue.ids import IdMint
 from kqueue.job import Priority, Row, State
 from kqueue.options import Options
@@ -158,7 +158,7 @@ class Adding:
         self._telling.added(rows[0].type, [row.id for row in rows], now)
 
     def _ring(self, rows: Iterable[Row], now: float) -> None:
-        with suppress(StoreError):  # they are added; a pointer in the tube of another store does no harm
+        with suppress(Exception):  # they are added; a pointer in the tube of another store does no harm
             self._follow()
         self._doorbell.ring([Due(row.id, row.type, row.priority, row.run_at, row.put_at) for row in rows], now)
 

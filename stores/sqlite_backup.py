@@ -1,9 +1,10 @@
 """Backups of a SQLite store, and what is restored from one.
 
-A backup is made by SQLite's online backup (https://www.sqlite.org/backup.html) from a second connection, never through
-a descriptor of the live file: to close one would drop this process's locks on it. The connection reads one snapshot
-from the beginning to the end, so that writers need not wait and need not be waited for; the write-ahead log grows as
-long. The copy is checked, belongs to nobody (see :mod:`kqueue.stores.sqlite_identity`), and gets its name last.
+A backup is made by SQLite's online backup (https://www.sqlite.org/backup.html) from a second connection, never
+through a descriptor of the live file, since to close one would drop this process's locks on it. It reads one
+snapshot from the beginning to the end, so that writers need not wait and need not be waited for; the write-ahead log
+grows as long. The copy is checked, belongs to nobody (see :mod:`kqueue.stores.sqlite_identity`), and is given its
+name last.
 """
 
 import os
@@ -27,7 +28,8 @@ _MOST_ASIDE: Final = 1000
 
 
 def backup(path: str, target: str, *, replace: bool, timeout: float) -> None:
-    """Save the store at ``path``, which this process has open, as ``target``. ``timeout``: seconds to wait for locks.
+    """Save the store at ``path``, which this process has open, as ``target``. ``timeout``: seconds to wait for
+    locks.
 
     Raises ``ValueError`` for a target that is there (unless ``replace``) or is the store itself, and ``StoreError``
     for one that cannot be written or does not pass its check; then nothing is left of it.

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kqueue import KQueue, config, keys, layers
+from kqueue import KQueue, config, keys, layers, tubes
 from kqueue.config import Configuration, load
 from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key, nearest
 from kqueue.options import CHECKS
@@ -467,7 +467,7 @@ def test_a_queue_of_what_is_configured(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("KQUEUE_PREFIX", "of_env")
     with KQueue.from_config() as queue:
         assert queue.store.address == f"sqlite:///{folder}/jobs.db"
-        assert queue.prefix == "of_env"
+        assert queue.prefix == tubes.beginning("of_env", queue.store.identity())
         with pytest.raises(ValueError, match="payload: "):
             queue.add_job("resize", "x" * 20)
 
@@ -498,7 +498,7 @@ def test_overrides_win_and_may_be_anything_that_kqueue_takes(folder: Path):
     with KQueue.from_config("my.toml", store=store, broker=None, prefix="b") as queue:
         assert queue.store is store
         assert not queue.broker.carries_pointers
-        assert queue.prefix == "b"
+        assert queue.prefix == tubes.beginning("b", store.identity())
 
 
 def test_a_configuration_that_was_read_before_is_taken(folder: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kqueue import KQueue
+from kqueue import KQueue, tubes
 from kqueue.keys import WORKER
 from tests.beanstalkd import Beanstalkd
 from tests.shop import NO_JOB, PATIENCE_S, Shop
@@ -117,7 +117,7 @@ def test_another_file_can_be_named(shop: Shop, how: str):
     shop.ids("greet", "1", *args)
     with KQueue(store=f"sqlite:///{shop.folder}/other.db") as queue:
         assert queue.counts()["ready"] == 1
-        assert queue.prefix == "mine."
+        assert queue.prefix == tubes.beginning("mine.", queue.store.identity())
     assert rows(shop, *args)["prefix"] == ["mine.", "other.toml:2"]
 
 

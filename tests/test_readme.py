@@ -152,7 +152,7 @@ def test_the_options_and_their_defaults_are_those_of_the_code() -> None:
         )
     )
     code = KQueue.__init__.__kwdefaults__ | {"store": "(none)", "broker": None}
-    said = {"max_payload": "15 MiB", "prefix": "random", "logger": "``kqueue``", "store": "(none)"}
+    said = {"max_payload": "15 MiB", "logger": "``kqueue``", "store": "(none)"}
     assert table == {
         name: said.get(name, f"``{value}``" if value is None else str(value)) for name, value in code.items()
     }

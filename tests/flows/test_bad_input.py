@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kqueue import KQueue
+from kqueue import KQueue, tubes
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_bad_arguments_in_a_handler_leave_the_job_in_hand() -> None:
 
 def test_a_prefix_other_than_the_stores_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/jobs.db"
-    assert KQueue(store=url, prefix="shop.").prefix == "shop."
-    assert KQueue(store=url).prefix == "shop."
+    with KQueue(store=url, prefix="shop.") as first, KQueue(store=url) as second:
+        assert first.prefix == second.prefix == tubes.beginning("shop.", first.store.identity())
     with pytest.raises(ValueError, match=r"prefix: .*begin with 'shop.', not 'other.'"):
         KQueue(store=url, prefix="other.").open()

@@ -34,7 +34,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from kqueue import AddFailed, JobInHand, KQueue, KQueueError, payload
+from kqueue import AddFailed, JobInHand, KQueue, KQueueError, payload, tubes
 from kqueue.clock import ManualClock
 from kqueue.ids import IdMint
 from kqueue.job import Row, State
@@ -102,6 +102,7 @@ class House:
         self._others: list[KQueue] = []
         self._mint = IdMint()
         self._clear(new)
+        self._store_id = "" if new else self._make_known()
         self._queue: KQueue | None = None
         self._runs = 0
         #: What a handler does, by the first word of its job's label; else it deletes.
@@ -268,7 +269,17 @@ class House:
     def at_tube(self, type: str) -> "greenstalk.Client[bytes]":
         """A plain client."""
         assert self.place.beanstalkd is not None
-        return self.place.beanstalkd.client(self._prefix + type)
+        self._store_id = self._store_id or self._make_known()
+        return self.place.beanstalkd.client(tubes.name(tubes.beginning(self._prefix, self._store_id), type))
+
+    def _make_known(self) -> str:
+        """The id of the store, which gets one if it has none, so that no process of the case has to make it."""
+        store = self.store(shared=True)
+        with self.tap.unheard():
+            try:
+                return store.identity()
+            finally:
+                store.close()
 
     @property
     def _path(self) -> Path:

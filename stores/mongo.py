@@ -171,14 +171,14 @@ class MongoStore:
         throttles = tuple(one for one in selection.throttles if one.type in selection.types)
         if throttles:
             selection = selection._replace(throttles=throttles)
-            with self._jobs() as jobs:
-                return self._limited(jobs).claim(selection, limits, owner, now, alone)
+            with self._claiming() as (jobs, floor):
+                return LimitedJobs(jobs, self._address, floor).claim(selection, limits, owner, now, alone)
         later: dict[str, float] = {}
-        with self._jobs() as jobs:
+        with self._claiming() as (jobs, floor):
             rows, cut = limits.fit(candidates(jobs, selection, limits, now, later))
             if rows:
                 alone = alone and len(rows) == 1
-                rows = take(jobs, rows, owner, now, alone=alone, floor=self._links.get().fence_floor())
+                rows = take(jobs, rows, owner, now, alone=alone, floor=floor)
         return Claim(rows, cut, later)
 
     def admit(
@@ -189,7 +189,7 @@ class MongoStore:
         When it raises, rows may have been admitted all the same: they are then found lost, and put.
         """
         with self._jobs() as jobs:
-            return self._limited(jobs).admit(throttle, keys, now, put_at, limit)
+            return LimitedJobs(jobs, self._address).admit(throttle, keys, now, put_at, limit)
 
     def held_types(self) -> list[str]:
         """See :meth:`kqueue.store.JobStore.held_types`."""
@@ -446,9 +446,6 @@ class MongoStore:
         """None: MongoDB has no such token that would be cheaper than to look."""
         return None
 
-    def _limited(self, jobs: Collection[Document]) -> LimitedJobs:
-        return LimitedJobs(jobs, self._address, self._links.get().fence_floor())
-
     def _ready_to_add(self, rows: Sequence[Row]) -> tuple[Database[Document], range]:
         """The database, opened, and the places of new rows. Raises ``AddFailed``."""
         try:
@@ -456,6 +453,13 @@ class MongoStore:
                 return jobs.database, self._links.get().places(len(rows))
         except StoreError as error:
             raise AddFailed(f"no job was added: {error}", not_taken=[row.id for row in rows]) from error
+
+    @contextmanager
+    def _claiming(self) -> Iterator[tuple[Collection[Document], int]]:
+        """The jobs, and what every fence is to be above."""
+        with named_errors(self._address):
+            link = self._links.get()
+            yield link.database()[schema.JOBS], link.fence_floor()
 
     @contextmanager
     def _jobs(self) -> Iterator[Collection[Document]]:

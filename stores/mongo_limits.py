@@ -29,7 +29,7 @@ class LimitedJobs:
     have their turn all the time. A claim gives fences above ``fence_floor``.
     """
 
-    def __init__(self, jobs: Collection[Document], address: str, fence_floor: int) -> None:
+    def __init__(self, jobs: Collection[Document], address: str, fence_floor: int = 0) -> None:
         self._jobs, self._address, self._floor = jobs, address, fence_floor
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:

@@ -157,7 +157,7 @@ class SqliteStore:
         """One transaction: candidates are read lazily, in order, until the window is full."""
         keys: list[int] = []
         with self._write_lease(now) as (connection, start):
-            lease = Lease(owner, start, now, self._file.fence_floor())
+            lease = Lease(owner, start, now, self._file.fence_floor)
             if selection.throttles:
                 return claim_throttled(connection, selection, limits, lease, alone)
             with ExitStack() as cursors:

@@ -78,6 +78,8 @@ class SqliteFile:
         self._handles = PerProcess(_Handle)
         #: The process that has a connection now, if any.
         self._open_in: int | None = None
+        #: Every claim gives a fence above it; as it was read last, at the latest when the file was opened.
+        self.fence_floor = 0
         _close_at_fork(self)
 
     def exists(self) -> bool:
@@ -130,20 +132,15 @@ class SqliteFile:
     def identity(self) -> Identity:
         """Who the file is now."""
         with self.read() as connection:
-            handle = self._handles.get()
-            handle.identity = read(connection) or self._adopt(connection)
-            return handle.identity
+            identity = read(connection) or self._adopt(connection)
+            self.fence_floor = identity.fence_floor
+            return identity
 
     def begin_anew(self) -> None:
         """Become another store, as a copy does."""
         with self.write() as connection:
             begin_anew(connection, self.path)
         self.identity()
-
-    def fence_floor(self) -> int:
-        """Every claim gives a fence above it; as it was read last. Ask inside a transaction."""
-        identity = self._handles.get().identity
-        return 0 if identity is None else identity.fence_floor
 
     def pulse(self) -> object:
         """Differs once any connection has changed the file. PRAGMA data_version leaves out one's own changes,
@@ -191,7 +188,7 @@ class SqliteFile:
         place = _place(self.path)
         try:
             self._prepare(connection)
-            handle.identity = self._adopt(connection)
+            self.fence_floor = self._adopt(connection).fence_floor
         except BaseException:
             _roll_back(connection)
             connection.close()
@@ -285,8 +282,6 @@ class _Handle:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
-        #: Of the file that the connection has open, as it was read last.
-        self.identity: Identity | None = None
         #: Of the file that the connection has open.
         self.place: tuple[int, int] | None = None
         #: A new one for each connection.

@@ -22,8 +22,8 @@ ROOMS = {
     "engine": (
         "adding async_turns awaiting batch chores claims coroutine_runs counters crew cron dead doctor doorbell"
         " ending endings event_loop execution findings flight flights following inspection limits lookout"
-        " loop_thread loops naming outages overtime pauses presence quarantine ringing runner settling sweep telling"
-        " turns watchdog why work",
+        " loop_thread loops naming outages overtime pauses presence quarantine ringing runner settling sweep"
+        " telling turns watchdog why work",
         "values contracts rules",
     ),
     "configuration": ("config keys layers", "values brokers stores"),

@@ -266,8 +266,8 @@ class AsyncTurns:
     def _keeps_loop(self, flight: Flight) -> bool | None:
         return self._runs.keeps_loop(flight)
 
-    def _late(self, flight: Flight) -> None:
-        self._runs.late(flight)
+    def _late(self, flights: list[Flight]) -> None:
+        self._runs.late(flights)
 
     def _interrupt_with(self, interrupt: BaseException) -> None:
         self._interrupt = interrupt

@@ -177,6 +177,11 @@ class Batch:
                 return None
             return row.ttr if self._follows(row) else self._leased_since(row) + row.ttr - now
 
+    def past_lease(self, at: float) -> list[Row]:
+        """The running job, if it has no outcome and its lease was over ``at``, in monotonic seconds."""
+        row, left = self._running, self.lease_left(at)
+        return [] if row is None or left is None or left > 0 else [row]
+
     # -- its coroutine's event loop's --------------------------------------------------------------------
 
     def time_left(self) -> TimeLeft:

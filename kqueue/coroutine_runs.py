@@ -8,6 +8,7 @@ and its place is free. See :mod:`kqueue.overtime`.
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ from kqueue.settling import Desk
 
 if TYPE_CHECKING:
     from kqueue.loop_thread import LoopThread
+
+#: Seconds after which a coroutine whose code still runs counts as one that keeps its event loop.
+SECOND_LOOK_S = 0.01
 
 
 class CoroutineRuns:
@@ -89,9 +93,14 @@ class CoroutineRuns:
                 MOST_ABANDONED,
             )
 
-    def late(self, flight: Flight) -> None:
-        """It should have been cancelled, and the event loop does not come to it. In the watchdog's thread."""
-        self.abandon(flight, kept_waiting(flight.row, self.keeps_loop(flight)))
+    def late(self, flights: list[Flight]) -> None:
+        """They should have been cancelled, and the event loop does not come to it. In the watchdog's thread."""
+        keeper = self._loop.keeper()
+        time.sleep(SECOND_LOOK_S)
+        is_kept = isinstance(keeper, _Run) and self._loop.keeper() is keeper
+        for one in flights:
+            is_guilty = keeper.flight is one if is_kept and isinstance(keeper, _Run) else None
+            self.abandon(one, kept_waiting(one.row, is_guilty))
 
     def keeps_loop(self, flight: Flight) -> bool | None:
         """Whether it is this one's own code that the event loop runs now; None if it is not known whose."""

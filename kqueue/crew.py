@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from kqueue.errors import StoreError
+from kqueue.job import Row
 from kqueue.quarantine import Quarantine
 
 
@@ -30,6 +31,14 @@ class Turning(Protocol):
     @property
     def thread(self) -> int:
         """Its thread, as :func:`threading.get_ident` has it."""
+
+
+class EventLoop(Turning, Protocol):
+    """An event loop that is under way. It comes round once a second."""
+
+    @property
+    def turned_at(self) -> float:
+        """When it did last, in monotonic seconds."""
 
 
 class Loop(Listener, Turning, Protocol):
@@ -61,6 +70,9 @@ class Jobs(Protocol):
         """Seconds that the lease of the job still holds whose handler keeps the loop's thread; None if none does.
         ``now`` in monotonic seconds.
         """
+
+    def past_lease(self, at: float) -> list[Row]:
+        """Those that run although their leases were over ``at``, in monotonic seconds, and that have no outcome."""
 
     def delete_by_id(self, job_id: str) -> bool:
         """Delete the job if it runs here and its lease holds, or has ended by its delete; True if so."""
@@ -101,7 +113,7 @@ class Crew:
         self._listeners: set[Listener] = set()
         self._loops: set[Loop] = set()
         #: Event loops that are under way.
-        self.event_loops: set[Turning] = set()
+        self.event_loops: set[EventLoop] = set()
         #: Those that have not ended yet.
         self.abandoned: set[Abandoned] = set()
         self._stop_next = False

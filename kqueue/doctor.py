@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kqueue.hanging import hanging_of
 from kqueue.job import State
 from kqueue.moments import span
 from kqueue.presence import is_alive
@@ -61,7 +62,7 @@ class Vitals:
 
 def diagnose(vitals: Vitals) -> list[Symptom]:
     """Problems first; empty if all is well."""
-    found = [*_servers(vitals), *_workers(vitals), *_repairs(vitals), *_jobs(vitals)]
+    found = [*_servers(vitals), *_workers(vitals), *_hanging(vitals), *_repairs(vitals), *_jobs(vitals)]
     return sorted(found, key=lambda symptom: symptom.severity is not Severity.PROBLEM)
 
 
@@ -98,6 +99,35 @@ def _workers(vitals: Vitals) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING, "pause", f"{what} is paused for {span(vitals.now - since)}; {command} ends it"
         )
+
+
+def _hanging(vitals: Vitals) -> Iterator[Symptom]:
+    for worker in vitals.workers:
+        if not is_alive(worker, vitals.now):
+            continue
+        where, hanging = f"process {worker.pid} on {worker.host}", hanging_of(worker)
+        for one in hanging.past_lease:
+            yield Symptom(
+                Severity.PROBLEM,
+                "hang",
+                f"job {one.job_id} of type {one.type} runs in {where} although its lease is over: its handler"
+                " hangs, or its ttr is too short; it keeps a thread until it ends: restart the process",
+            )
+        if hanging.event_loop_s:
+            yield Symptom(
+                Severity.PROBLEM,
+                "hang",
+                f"the event loop of {where} has stood still for {span(hanging.event_loop_s)}: a coroutine does not"
+                " give way, and no other gets on there: restart the process",
+            )
+        if hanging.abandoned:
+            one = hanging.abandoned[0]
+            yield Symptom(
+                Severity.WARNING,
+                "hang",
+                f"coroutines in {where} that have not ended since they were cancelled, their time being over:"
+                f" {hanging.abandoned_count}; one was of job {one.job_id} of type {one.type}",
+            )
 
 
 def _repairs(vitals: Vitals) -> Iterator[Symptom]:

@@ -7,7 +7,7 @@ watchdog's writes it to the store, ``settle_ms`` after the first that waits, or 
 air. The loop's own claims more as soon as there are places. Every write is fenced, as everywhere.
 
 A coroutine that has had its time is cancelled by the event loop. Where one keeps the event loop, so that it cannot
-do this, the watchdog sees it a second later: see ``late``.
+do this, the watchdog sees it before the end of the lease: see ``late``.
 
 Jobs that board while a coroutine keeps the event loop busy would wait behind it: the watchdog gives them back after
 ``BOUND_S``, as it does with those of a window.
@@ -27,7 +27,6 @@ from kqueue.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.flight import Flight
 from kqueue.job import Row, State
 from kqueue.locks import entry
-from kqueue.overtime import MARGIN_S
 from kqueue.quarantine import SOLITUDE_S
 from kqueue.settling import SETTLING, Desk, Settling
 from kqueue.store import Delete, Finish, Settlement, Unget
@@ -35,8 +34,12 @@ from kqueue.window import suspect_jobs
 
 #: A job with less than this part of its lease left is not started.
 LEAST_PART = 0.5
-#: Seconds after which a coroutine that was to be cancelled, and was not, counts as late; and between two looks.
-LATE_S = 1.0
+#: Seconds between two looks whether coroutines are late, at most and at least.
+LOOK_S = 1.0
+SHORTEST_LOOK_S = 0.02
+#: The part of the time that a cancelled coroutine has to end, after which one that is still there counts as late.
+#: After twice that time its lease is over.
+LATE_PART = 1.6
 
 
 class Flights:
@@ -50,13 +53,13 @@ class Flights:
         awake: Callable[[], None],
         ring: Callable[[], None],
         keeps_loop: Callable[[Flight], bool | None] = lambda flight: None,
-        late: Callable[[Flight], None] = lambda flight: None,
+        late: Callable[[list[Flight]], None] = lambda flights: None,
     ) -> None:
         """``is_loop_thread()``: whether the event loop's thread asks. ``awake()`` tells the watchdog that something
         is to be settled; ``ring()`` wakes the loop's own thread, where it waits for a landing.
 
         ``keeps_loop(flight)``: whether it is this one's code that runs now; None if it is not known whose.
-        ``late(flight)``: it should have been cancelled, and the event loop does not come to it.
+        ``late(flights)``: they should have been cancelled, and the event loop does not come to them.
         """
         self._desk = desk
         self._store = desk.store
@@ -214,6 +217,11 @@ class Flights:
         known = [(one, self._keeps_loop(one)) for one in flying]
         return min((_lease_left(one, now) for one, keeps in known if keeps is not False), default=None)
 
+    def past_lease(self, at: float) -> list[Row]:
+        """Those in the air that have no outcome and whose leases were over ``at``, in monotonic seconds."""
+        with self._lock:
+            return [one.row for one in self._air if one.settlement is None and _lease_left(one, at) <= 0]
+
     # -- the event loop's --------------------------------------------------------------------------------
 
     def take_off(self, is_over: bool) -> list[Flight]:
@@ -229,9 +237,10 @@ class Flights:
                 (late if is_late else starting).append(one)
             self._boarding, self._bound_at, self._is_called = [], math.inf, False
             if not self._air:
-                self._look_at = now + LATE_S
+                self._look_at = now + LOOK_S
             for one in starting:
                 one.started_at = now
+                self._look_at = min(self._look_at, now + _late_in(one))
             self._air.update(starting)
             self._give_back(late, 0.0)
         _let_go(late)
@@ -274,12 +283,7 @@ class Flights:
     def attend(self, now: float) -> None:
         """Give back what waits for a busy event loop, and write what has ended. Raises as :meth:`settle` does."""
         if now >= self._look_at:
-            self._look_at = now + LATE_S
-            with self._lock:
-                flying = list(self._air)
-            for one in flying:
-                if one.time_left().seconds < -(LATE_S + MARGIN_S):
-                    self._late(one)
+            self._look_for_late(now)
         late: list[Flight] = []
         with self._lock:
             is_late = now >= self._bound_at
@@ -412,6 +416,16 @@ class Flights:
 
     # -- within ------------------------------------------------------------------------------------------
 
+    def _look_for_late(self, now: float) -> None:
+        with self._lock:
+            flying = list(self._air)
+        late_in = [(one, _late_in(one)) for one in flying]
+        late = [one for one, seconds in late_in if seconds <= 0]
+        if late:
+            self._late(late)
+        soonest = min((seconds for _, seconds in late_in if seconds > 0), default=math.inf)
+        self._look_at = now + min(LOOK_S, max(soonest, SHORTEST_LOOK_S))
+
     def _tell_seconds(self, flight: Flight) -> None:
         """Under the lock."""
         if self._desk.telling.is_heard():
@@ -456,6 +470,12 @@ class Flights:
 def _let_go(flights: Iterable[Flight]) -> None:
     for one in flights:
         one.let_go()
+
+
+def _late_in(flight: Flight) -> float:
+    """Seconds until the event loop should have cancelled its coroutine, and let it end or abandoned it."""
+    left = flight.time_left()
+    return left.seconds + LATE_PART * left.ending_s
 
 
 def _lease_left(flight: Flight, now: float) -> float:

@@ -11,6 +11,7 @@ The loop counts its turns, once a second, so that others see whether a coroutine
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
@@ -52,10 +53,13 @@ class LoopThread:
         self._error: BaseException | None = None
         #: Grows once a second while the loop gets on.
         self.turns = 0
+        #: When it last did, in monotonic seconds.
+        self.turned_at = time.monotonic()
         self._thread: Background | None = None
 
     def start(self) -> None:
         """Let it run."""
+        self.turned_at = time.monotonic()
         self._loop.call_soon(self._turn)
         self._thread = Background(self._run, "kqueue-event-loop")
 
@@ -124,7 +128,7 @@ class LoopThread:
     # -- its thread --------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        self.turns += 1
+        self.turns, self.turned_at = self.turns + 1, time.monotonic()
         self._loop.call_later(TURN_S, self._turn)
 
     def _land(self, task: "asyncio.Task[Any]") -> None:

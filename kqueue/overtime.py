@@ -68,7 +68,7 @@ def kept_waiting(row: Row, is_guilty: bool | None) -> Wish:
     """
     reason = f"its lease ran out after {row.ttr:g} s"
     if is_guilty is None:
-        return Wish(Outcome.RETRIED, f"{reason}; a task that does not give way keeps the event loop")
+        return Wish(Outcome.RETRIED, f"{reason}; the event loop did not come to cancel its coroutine")
     if is_guilty:
         return Wish(Outcome.RETRIED, f"{reason}; its coroutine keeps the event loop and cannot be cancelled")
     return Wish(Outcome.UNGOT, f"{reason} while another coroutine kept the event loop", seconds=0.0)

@@ -24,6 +24,7 @@ from kqueue.errors import BrokerError
 from kqueue.events import Event
 from kqueue.forks import PerProcess
 from kqueue.handlers import Handler, Handlers
+from kqueue.hanging import hanging_in
 from kqueue.ids import IdMint
 from kqueue.inspection import Inspection
 from kqueue.job import Job, JobInHand, Priority, State
@@ -815,7 +816,7 @@ class KQueue:
             store=self._store,
             id=self._mint.make(1)[0],
             types=self.types,
-            note=lambda: {"loops": crew.quarantine.loops()},
+            note=lambda: {"loops": crew.quarantine.loops(), **hanging_in(crew, self._clock.monotonic()).note()},
             monotonic=self._clock.monotonic,
         )
         return Chores(

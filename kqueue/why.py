@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kqueue.hanging import hanging_of
 from kqueue.ids import maker
 from kqueue.job import Row, State
 from kqueue.moments import counted, moment, span
@@ -114,11 +115,18 @@ def _running(facts: Facts) -> Answer:
             Cause.RUNNING, f"it runs, its lease held by {who} until {moment(until)} (for {span(until - facts.now)})"
         )
     blame = f"; it ran alone: crash {row.crashes + 1} of {facts.max_crashes}" if row.alone else ""
+    blame += "".join(f"; its handler hangs in {where}" for where in _where_it_hangs(facts))
     return Answer(
         Cause.ABANDONED,
         f"{who} had it, and its lease ran out {span(facts.now - until)} ago{blame}; the next sweep takes it back"
         f" {_sweeps(facts)}",
     )
+
+
+def _where_it_hangs(facts: Facts) -> Iterator[str]:
+    for worker in facts.workers:
+        if is_alive(worker, facts.now) and hanging_of(worker).names(facts.row.id):
+            yield f"process {worker.pid} on {worker.host}"
 
 
 def _delayed(facts: Facts) -> Answer:
@@ -165,6 +173,8 @@ def _numbers(throttle: Throttle, by_key: bool) -> str:
 def _waiting(facts: Facts) -> Iterator[Answer]:
     yield from _everyone(facts)
     row = facts.row
+    for where in _where_it_hangs(facts):
+        yield Answer(Cause.WAITING, f"its last run hangs in {where}, whose lease is over; another one is to come")
     if facts.has_tubes and row.put_at is None:
         yield Answer(Cause.NO_POINTER, f"it has no pointer in its tube: the next sweep puts one {_sweeps(facts)}")
     elif facts.has_tubes and facts.broker_error is None:

@@ -1,5 +1,6 @@
 """What the doctor says of each thing that is not as it should be, and that it is silent of what is."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from kqueue import KQueue
 from kqueue.brokers.embedded import EmbeddedBroker
 from kqueue.doctor import LONG_WAIT_S, MOST_COUNTED, Severity, Symptom, Vitals, diagnose
+from kqueue.hanging import Hanging, Hung, hanging_of
 from kqueue.presence import ALIVE_S
 from kqueue.store import ALL_TYPES, Standing, WorkerRecord
 from kqueue.stores.memory import MemoryStore
@@ -17,8 +19,8 @@ from tests.beanstalkd import Beanstalkd
 NOW = 1_700_000_000.0
 
 
-def worker(*types: str, seen: float = 1.0) -> WorkerRecord:
-    return WorkerRecord("1" * 28, "here", 1, types, NOW - 100, NOW - seen)
+def worker(*types: str, seen: float = 1.0, note: str = "{}") -> WorkerRecord:
+    return WorkerRecord("1" * 28, "here", 1, types, NOW - 100, NOW - seen, note)
 
 
 def symptoms(**vitals: Any) -> list[Symptom]:
@@ -129,3 +131,24 @@ def test_a_beanstalkd_that_is_down_is_a_problem_and_the_rest_is_told(
     found = queue.checkup()
     assert [symptom.about for symptom in found] == ["broker", "workers"]
     assert "cannot connect" in found[0].text or "closed the connection" in found[0].text
+
+
+def test_what_hangs_in_a_live_worker() -> None:
+    hanging = Hanging((Hung("a" * 28, "mail"),), (Hung("b" * 28, "mail"),), 12, 90.0)
+    note = json.dumps({"loops": 2, **hanging.note()})
+    first, second, third = symptoms(workers=[worker("mail", note=note)])
+    assert {first.about, second.about, third.about} == {"hang"}
+    assert [one.severity for one in (first, second, third)] == ["problem", "problem", "warning"]
+    assert first.text.startswith(
+        f"job {'a' * 28} of type mail runs in process 1 on here although its lease is over"
+    )
+    assert second.text.startswith("the event loop of process 1 on here has stood still for 90 s")
+    assert third.text.endswith(f": 12; one was of job {'b' * 28} of type mail")
+    assert symptoms(workers=[worker("mail"), worker("mail", note=note, seen=100)]) == []
+
+
+@pytest.mark.parametrize(
+    "note", ["", "[]", "{", '{"abandoned": 3}', '{"past_lease": [1]}', '{"event_loop_s": "x"}']
+)
+def test_a_note_of_another_version_says_nothing(note: str) -> None:
+    assert hanging_of(worker("mail", note=note)) == Hanging()

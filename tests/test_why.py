@@ -1,9 +1,11 @@
 """From the facts about a job to the sentences that tell why it does not run."""
 
+import json
 from typing import Any
 
 import pytest
 
+from kqueue.hanging import Hanging, Hung
 from kqueue.ids import IdMint
 from kqueue.job import Row, State
 from kqueue.presence import ALIVE_S
@@ -47,6 +49,14 @@ def test_nothing_keeps_a_job_that_is_next() -> None:
     said = about(job(), workers=workers)
     assert list(said) == [Cause.NOTHING]
     assert "(2 alive) takes it, after what is more urgent" in said[Cause.NOTHING]
+
+
+def test_a_run_that_hangs_is_told_where() -> None:
+    note = json.dumps(Hanging((Hung("0" * 28, "mail"),)).note())
+    workers = [WorkerRecord("1" * 28, "here", 12, ("mail",), NOW - 100, NOW - 1, note)]
+    running = job(state=State.RUNNING, lease_owner=OWNER, lease_until=NOW - 5)
+    assert "; its handler hangs in process 12 on here" in about(running, workers=workers)[Cause.ABANDONED]
+    assert "its last run hangs in process 12 on here" in about(job(), workers=workers)[Cause.WAITING]
 
 
 def test_dead() -> None:

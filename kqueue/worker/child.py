@@ -18,6 +18,7 @@ from kqueue import KQueue, KQueueError
 from kqueue.app import load_queue
 from kqueue.bell import Bell, wait_readable
 from kqueue.moments import counted
+from kqueue.overtime import MOST_ABANDONED
 from kqueue.worker import logs, words
 from kqueue.worker.lanes import Lanes
 from kqueue.worker.memory import resident_mib
@@ -74,6 +75,8 @@ class Child:
         self._line.say(
             Pulse(self._queue.crew.jobs_started(), self._progress.quiet_s(now, self._lanes.away_since()))
         )
+        if len(self._queue.crew.abandoned) >= MOST_ABANDONED:
+            self._leave(f"{MOST_ABANDONED} coroutines that were cancelled have not ended")
         most = self._options.max_rss
         if most is not None and (rss := resident_mib()) >= most:
             self._leave(f"it has {rss:.0f} MiB, and --max-rss is {most}")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue, KQueueError, RetryPolicy
+from kqueue.hanging import hanging_in
 from kqueue.job import State
 from tests.flows.test_work import Working
 from tests.tubes import await_true
@@ -270,12 +272,19 @@ def test_places_that_hang_get_free_while_work_goes_on(queue: KQueue) -> None:
     assert (working.report.deleted, working.report.retried) == (20, 2)
 
 
-def test_work_ends_after_its_time_limit_although_coroutines_hang(queue: KQueue) -> None:
-    queue.add_handler("t", hang, concurrency=2)
-    queue.add_jobs("t", range(5), ttr=TTR)
-    report = queue.work(time_limit_ms=100)
-    assert (report.count, report.retried) == (2, 2)
-    assert queue.counts("t")["ready"] == 3
+def test_work_ends_after_its_time_limit_although_coroutines_hang() -> None:
+    queue = KQueue("memory:")
+    begun: list[JobInHand] = []
+
+    @queue.handler("t", concurrency=2)
+    async def handle(job: JobInHand) -> None:
+        begun.append(job)
+        await for_ever()
+
+    ids = queue.add_jobs("t", range(50), ttr=TTR)
+    report = queue.work(time_limit_ms=2000)
+    assert report.count == report.retried == len(begun)
+    assert [row.state for row in queue.store.get(ids)].count(State.READY) == 50 - len(begun)
 
 
 def test_a_coroutine_that_renews_goes_on(queue: KQueue) -> None:
@@ -343,9 +352,52 @@ def test_what_an_abandoned_coroutine_does_with_its_job_changes_nothing(
         working.stop()
     assert (working.report.count, working.report.deleted, working.report.retried) == (2, 1, 1)
     assert {type(error).__name__ for error in told} == {"AlreadySettled"}
-    warnings = [record.message for record in caplog.records if "abandoned" in record.message]
+    warnings = [record.message for record in caplog.records if "abandoned" in record.message.partition(": ")[2]]
     assert (
         f"job {job_id} (t): its lease ran out after 1 s; its coroutine was cancelled and did not end"
         in (warnings[0])
     )
     assert warnings[-1] == f"job {job_id} (t): its coroutine, which was abandoned, has ended"
+
+
+def test_one_that_keeps_the_event_loop_fails_and_its_neighbours_are_given_back(queue: KQueue) -> None:
+    begun: Counter[str] = Counter()
+    kept, go_on = threading.Event(), threading.Event()
+
+    @queue.handler("t", concurrency=3, retry=RetryPolicy(delay=600))
+    async def handle(job: JobInHand) -> None:
+        begun[job.payload] += 1
+        if job.payload == "keeps":
+            while begun.total() < 3:
+                await asyncio.sleep(0.001)
+            kept.set()
+            assert go_on.wait(60)
+        elif begun[job.payload] == 1:
+            await for_ever()
+        job.delete()
+
+    keeps, *others = queue.add_jobs("t", ["keeps", "waits", "waits too"], ttr=TTR)
+
+    def is_settled() -> bool:
+        [guilty, *innocent] = queue.store.get([keeps, *others])
+        return guilty.failures == 1 and all(row.state == State.READY and row.reason for row in innocent)
+
+    with Working(queue) as working:
+        assert kept.wait(60)
+        await_true(is_settled)
+        hanging = hanging_in(queue.crew, time.monotonic() + 10)
+        assert {one.job_id for one in hanging.abandoned} == {keeps, *others}
+        assert hanging.event_loop_s > 10
+        [guilty, *innocent] = queue.store.get([keeps, *others])
+        assert guilty.reason == (
+            "its lease ran out after 1 s; its coroutine keeps the event loop and cannot be cancelled"
+        )
+        assert {row.reason for row in innocent} == {
+            "its lease ran out after 1 s while another coroutine kept the event loop"
+        }
+        assert [row.failures for row in innocent] == [0, 0]
+        go_on.set()
+        await_true(lambda: states(queue) == {"delayed": 1})
+        await_true(lambda: not queue.crew.abandoned)
+        working.stop()
+    assert (working.report.deleted, working.report.lost_lease) == (2, 0)

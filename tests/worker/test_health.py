@@ -24,7 +24,7 @@ p.QUIET_S = 1.6; f.SILENT_S = 1.3; s.TICK_S = 0.2
 
 class FakeLoop:
     def __init__(self, thread: int) -> None:
-        self.thread, self.turns, self.count = thread, 0, 0
+        self.thread, self.turns, self.count, self.turned_at = thread, 0, 0, 0.0
 
 
 class FakeBatch:
@@ -38,6 +38,7 @@ class FakeBatch:
 class FakeCrew:
     def __init__(self, *loops: FakeLoop) -> None:
         self._loops, self.in_hand = list(loops), list[FakeBatch]()
+        self.event_loops: set[FakeLoop] = set()
 
     def loops(self) -> list[Loop]:
         return list(self._loops)  # type: ignore[arg-type]
@@ -69,6 +70,23 @@ def test_a_loop_whose_handler_runs_gets_on_while_its_lease_holds() -> None:
     assert progress.quiet_s(171.0) == 71.0
     crew.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, None)]
     assert progress.quiet_s(172.0) == 72.0
+
+
+def test_an_event_loop_gets_on_as_long_as_it_turns_or_the_coroutine_that_keeps_it_has_its_lease() -> None:
+    one, event_loop = FakeLoop(1), FakeLoop(2)
+    crew = FakeCrew(one)
+    crew.event_loops.add(event_loop)
+    progress = Progress(crew)  # type: ignore[arg-type]
+    assert progress.quiet_s(100.0) == 0.0
+    one.turns += 1
+    assert progress.quiet_s(109.0) == 9.0
+    event_loop.turns += 1
+    assert progress.quiet_s(110.0) == 1.0
+    crew.in_hand = [FakeBatch(2, 0.1)]
+    one.turns += 1
+    assert progress.quiet_s(150.0) == 0.0
+    crew.in_hand = [FakeBatch(2, -0.1)]
+    assert progress.quiet_s(151.0) == 41.0
 
 
 def test_a_thread_without_its_loop_does_not_get_on() -> None:

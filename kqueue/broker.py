@@ -117,8 +117,8 @@ class Broker(Protocol):
         One with more ids than an entry can hold is put as several. When it raises, some may have been put.
         """
 
-    def peek(self, type: str, *, bury: bool = True) -> Peek:
-        """Look at what the type's tube would serve next, whether the tube is paused or not.
+    def peek(self, types: Sequence[str], *, bury: bool = True) -> dict[str, Peek]:
+        """Look at what each type's tube would serve next, whether the tube is paused or not, with few round trips.
 
         Entries that are not ours and stand before it are buried. Without ``bury`` the look changes nothing: it ends
         at the first such entry, with :data:`UNKNOWN_HEAD`.
@@ -132,7 +132,7 @@ class Broker(Protocol):
 
     def warnings(self, types: Sequence[str]) -> list[str]:
         """What an operator should know of the server and the tubes of ``types``, a sentence each. None if all is
-        well, or without a server.
+        well, or without a server. Of many types the first are looked at; what is left out is said.
         """
 
     def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:

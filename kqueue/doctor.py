@@ -1,5 +1,6 @@
 """What an operator should look at, from the state of a store and its tubes: pure."""
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ LONG_WAIT_S = 600.0
 CLOCKS_S = 2.0
 #: Jobs that are counted of each kind of repair that is late, at most.
 MOST_COUNTED = 1000
+#: Types that are named for one reason, the worst ones.
+MOST_NAMED = 10
 
 
 class Severity(StrEnum):
@@ -88,17 +91,26 @@ def _workers(vitals: Vitals) -> Iterator[Symptom]:
     for standing in vitals.overview:
         if standing.state in {State.READY, State.HELD} and standing.type not in served:
             waiting[standing.type] += standing.rows
-    for type, rows in waiting.items():
-        who = "none of the live workers has a handler for them" if alive else "no worker waits for jobs"
-        yield Symptom(
-            Severity.WARNING, "workers", f"waiting jobs of type {type}: {rows}, and {who}: only cron would run them"
-        )
-    for name, since in vitals.paused.items():
-        what = "the whole queue" if name == ALL_TYPES else f"type {name}"
-        command = "kqueue resume --all" if name == ALL_TYPES else f"kqueue resume {name}"
-        yield Symptom(
-            Severity.WARNING, "pause", f"{what} is paused for {span(vitals.now - since)}; {command} ends it"
-        )
+    who = "none of the live workers has a handler for them" if alive else "no worker waits for jobs"
+    yield from _worst(
+        "workers",
+        {
+            f"waiting jobs of type {type}: {rows}, and {who}: only cron would run them": rows
+            for type, rows in waiting.items()
+        },
+        f"with waiting jobs, and {who}",
+    )
+    yield from _worst(
+        "pause",
+        {_paused(name, vitals.now - since): vitals.now - since for name, since in vitals.paused.items()},
+        "are paused",
+    )
+
+
+def _paused(name: str, seconds: float) -> str:
+    what = "the whole queue" if name == ALL_TYPES else f"type {name}"
+    command = "kqueue resume --all" if name == ALL_TYPES else f"kqueue resume {name}"
+    return f"{what} is paused for {span(seconds)}; {command} ends it"
 
 
 def _hanging(vitals: Vitals) -> Iterator[Symptom]:
@@ -146,18 +158,25 @@ def _repairs(vitals: Vitals) -> Iterator[Symptom]:
 
 
 def _jobs(vitals: Vitals) -> Iterator[Symptom]:
+    waits: dict[str, float] = {}
+    dead: dict[str, float] = {}
     for standing in vitals.overview:
-        waits = vitals.now - standing.oldest_run_at
-        if standing.state == State.READY and waits > LONG_WAIT_S:
-            yield Symptom(
-                Severity.WARNING,
-                "waiting",
-                f"the oldest of {standing.rows} ready jobs of type {standing.type} waits for {span(waits)}:"
-                " more workers, or kqueue why",
-            )
+        seconds = vitals.now - standing.oldest_run_at
+        if standing.state == State.READY and seconds > LONG_WAIT_S:
+            waits[
+                f"the oldest of {standing.rows} ready jobs of type {standing.type} waits for {span(seconds)}:"
+                " more workers, or kqueue why"
+            ] = seconds
         elif standing.state == State.DEAD:
-            yield Symptom(
-                Severity.WARNING,
-                "dead",
-                f"dead jobs of type {standing.type}: {standing.rows}; kqueue list --type {standing.type}",
-            )
+            text = f"dead jobs of type {standing.type}: {standing.rows}; kqueue list --type {standing.type}"
+            dead[text] = standing.rows
+    yield from _worst("waiting", waits, f"with a ready job that waits for {span(LONG_WAIT_S)} or more")
+    yield from _worst("dead", dead, "with dead jobs; kqueue list")
+
+
+def _worst(about: str, found: Mapping[str, float], rest: str) -> Iterator[Symptom]:
+    """A warning for each of the worst, and one that counts the others. ``found``: how bad, by what is said."""
+    for text in heapq.nlargest(MOST_NAMED, found, key=found.__getitem__):
+        yield Symptom(Severity.WARNING, about, text)
+    if len(found) > MOST_NAMED:
+        yield Symptom(Severity.WARNING, about, f"and {len(found) - MOST_NAMED:,} more types {rest}")

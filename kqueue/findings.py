@@ -7,7 +7,7 @@ they need not be kept any more, which is no repair. The one thing that it cannot
 that is not ours: to see that, the sweep buries it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from kqueue.broker import Broker
@@ -26,14 +26,25 @@ class DryRun:
     """One look at a store and its tubes. Changes neither."""
 
     def __init__(
-        self, store: JobStore, broker: Broker, *, max_crashes: int, horizon: float, grace: float, limit: int
+        self,
+        store: JobStore,
+        broker: Broker,
+        *,
+        max_crashes: int,
+        horizon: float,
+        grace: float,
+        page: int,
+        limit: int,
     ) -> None:
-        """``horizon`` and ``grace`` are the sweep's, in seconds; ``limit``: findings of a kind."""
+        """``horizon`` and ``grace`` are the sweep's, in seconds, and so is ``page``, the types that are looked at
+        together; ``limit``: findings of a kind.
+        """
         self._store = store
         self._broker = broker
         self._max_crashes = max_crashes
         self._horizon = horizon
         self._grace = grace
+        self._page = page
         self._limit = limit
         #: Rows to read: one more, to know whether there are more.
         self._rows = limit + 1
@@ -51,19 +62,28 @@ class DryRun:
         unput = self._store.find_unput(now + self._horizon, self._rows)
         yield from self._bounded(chain((_put_first(row, now) for row in unput), map(_put_freed, freed)))
         # The sweep looks at each tube with a ready job, and at those of the jobs that it would put.
-        soon_ready = {*(row.type for row in [*due, *unput]), *(row.type for row in freed)}
-        types = soon_ready.union(self._store.ready_types())
-        yield from self._bounded(chain.from_iterable(self._in_tube(type, due, now) for type in sorted(types)))
+        soon_ready = sorted({*(row.type for row in [*due, *unput]), *(row.type for row in freed)})
+        pages = chain(self._pages_of(soon_ready), self._ready_types(frozenset(soon_ready)))
+        yield from self._bounded(chain.from_iterable(self._in_tubes(page, due, now) for page in pages))
 
-    def _in_tube(self, type: str, due: list[Due], now: float) -> Iterator[Finding]:
-        found, foreign = self._broker.peek(type, bury=False)
-        head = dated(found, now, self._grace)
-        if foreign:
-            yield Finding(Repair.BURY_ENTRY, STRANGER, type)
-        lost = self._store.find_lost(type, head, now, self._grace, self._rows)
-        lost += [row for row in due if row.type == type and is_lost(row, head, now, self._grace)]
+    def _pages_of(self, types: Sequence[str]) -> Iterator[Sequence[str]]:
+        return (types[first : first + self._page] for first in range(0, len(types), self._page))
+
+    def _ready_types(self, seen: frozenset[str]) -> Iterator[Sequence[str]]:
+        """The others, page by page."""
+        position = ""
+        while types := self._store.ready_types(position, self._page):
+            yield [type for type in types if type not in seen]
+            position = types[-1]
+
+    def _in_tubes(self, types: Sequence[str], due: list[Due], now: float) -> Iterator[Finding]:
+        peeks = self._broker.peek(types, bury=False)
+        heads = {type: dated(peek.head, now, self._grace) for type, peek in peeks.items()}
+        lost = self._store.find_lost(heads, now, self._grace, self._rows)
+        lost += [row for row in due if row.type in heads and is_lost(row, heads[row.type], now, self._grace)]
+        yield from (Finding(Repair.BURY_ENTRY, STRANGER, type) for type, peek in peeks.items() if peek.foreign)
         for row in {row.id: row for row in lost}.values():
-            yield _put_again(row, found, now)
+            yield _put_again(row, peeks[row.type].head, now)
 
     def _bounded(self, findings: Iterable[Finding]) -> Iterator[Finding]:
         for number, finding in enumerate(findings):

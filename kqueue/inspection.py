@@ -44,7 +44,8 @@ class Inspection:
         store, now, host_time = self._store, self._store.now(), self._clock.time()
         late = now - LATE_S
         overview = store.overview()
-        warnings, broker_error = self._warnings(sorted({standing.type for standing in overview}))
+        by_rows = sorted(overview, key=lambda standing: -standing.rows)
+        warnings, broker_error = self._warnings(list(dict.fromkeys(standing.type for standing in by_rows)))
         return doctor.diagnose(
             Vitals(
                 now=now,
@@ -79,7 +80,7 @@ class Inspection:
 
     def _head_of(self, type: str) -> tuple[Head | None, str | None]:
         try:
-            return self._broker.peek(type, bury=False).head, None
+            return self._broker.peek([type], bury=False)[type].head, None
         except BrokerError as error:
             return None, str(error)
 

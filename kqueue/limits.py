@@ -6,6 +6,7 @@ others out of its way, and, for what no settle frees (a worker died, a period is
 names. To admit one too many costs it one more turn at its gate, never a run too many: the claim decides.
 """
 
+import heapq
 import logging
 import math
 from collections import defaultdict
@@ -19,6 +20,8 @@ from kqueue.store import JobStore, Throttle
 
 #: Jobs that are admitted at once at most.
 MOST = 1000
+#: Types that one look asks about at most.
+MOST_TYPES = 100
 #: Seconds between two looks for what others hold, or held before they lost their limits.
 LOOK_S = 5.0
 
@@ -36,6 +39,8 @@ class Gatekeeper:
         #: Replaced, never changed.
         self._throttles: Mapping[str, Throttle] = MappingProxyType({})
         self._look_at = -math.inf
+        #: The last type that :meth:`look` came to; those after it are next.
+        self._looked_at = ""
 
     def limit(self, throttle: Throttle) -> None:
         """Raises ``ValueError`` if the type has limits already."""
@@ -75,12 +80,14 @@ class Gatekeeper:
 
     def look(self, types: Collection[str]) -> None:
         """Admit what no settle has let in, of those ``types`` that have a handler here: also where they were held
-        by limits that are gone. Raises ``StoreError``.
+        by limits that are gone. Of many types it looks at some, and is due again at once. Raises ``StoreError``.
         """
-        self._look_at = self._monotonic() + LOOK_S
-        for type in self._store.held_types():
-            if type in types:
-                self._admit(self._throttles.get(type) or Throttle(type), None)
+        page = heapq.nsmallest(MOST_TYPES, (type for type in types if type > self._looked_at))
+        is_last = len(page) < MOST_TYPES
+        self._looked_at = "" if is_last else page[-1]
+        self._look_at = self._monotonic() + (LOOK_S if is_last else 0.0)
+        for type in self._store.held_types(page) if page else ():
+            self._admit(self._throttles.get(type) or Throttle(type), None)
 
     def _try(self, gates: Sequence[tuple[Throttle, Collection[str]]]) -> None:
         try:

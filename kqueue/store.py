@@ -306,8 +306,8 @@ class JobStore(Protocol):
         all through. Of many that admit at once, no place is given twice.
         """
 
-    def held_types(self) -> list[str]:
-        """The types that have a held row, sorted. Index probes only."""
+    def held_types(self, types: Sequence[str]) -> list[str]:
+        """Those of ``types`` that have a held row, sorted. One statement, and an index probe for each type."""
 
     def held_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``: what a caller holds whose claim was interrupted."""
@@ -355,11 +355,10 @@ class JobStore(Protocol):
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Rows by state, all states named, of one type or of all."""
 
-    def types(self) -> list[str]:
-        """All job types that have a row, sorted. May read every row."""
-
     def overview(self) -> list[Standing]:
-        """How many rows stand where, by type and state, sorted. May read every row."""
+        """How many rows stand where, by type and state, sorted. For an operator: it may read every row, and names
+        every type that has one.
+        """
 
     def ahead(self, row: Row, limit: int) -> int:
         """How many ready rows of its type come before ``row`` by (priority, order added); ``limit`` at most."""
@@ -424,13 +423,25 @@ class JobStore(Protocol):
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """Up to ``limit`` rows with ``put_at`` None that are ready, or delayed with ``run_at <= until``."""
 
-    def ready_types(self) -> list[str]:
-        """The types that have a ready row, sorted. A few index probes for each, whatever the backlog."""
+    def ready_types(self, after: str, limit: int) -> list[str]:
+        """Up to ``limit`` types that have a ready row, sorted: those after the name ``after``, which may be empty.
+        A few index probes for each, whatever the backlog and however many others there are.
+        """
 
-    def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
-        """Up to ``limit`` ready rows of ``type`` that have lost their pointer, best priority first, by the
-        head rule: ``put_at`` and ``run_at`` both at ``now - grace`` or before, and ``head`` is None, or of a
-        larger priority number, or of the same and put later than the row by more than ``grace``.
+    def sweep_position(self) -> str:
+        """The type that :meth:`keep_sweep_position` was told last; empty at first."""
+
+    def keep_sweep_position(self, type: str) -> None:
+        """Remember how far a round of the sweep has come. Whoever writes last is remembered."""
+
+    def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, limit: int) -> list[Due]:
+        """Up to ``limit`` ready rows that have lost their pointer, in the order of their types, the best priority
+        first. ``heads`` has the types that are asked about, each with what its tube would serve next.
+
+        The head rule: ``put_at`` and ``run_at`` are both at ``now - grace`` or before, and the type's head is None,
+        or of a larger priority number, or of the same and put later than the row by more than ``grace``.
+
+        One statement or command, whatever the number of types.
         """
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:

@@ -8,12 +8,16 @@ behind the row, the row's own pointer is not in the tube any more, however long 
 Each step marks rows first (compare-and-set on ``put_at``), then puts, in bounded batches. Of many sweeps at once
 each row is marked by one; a sweep that dies between leaves rows whose pointer is missing, which the next
 sweep finds. A wrong guess costs one spare pointer, never a spare run.
+
+The head rule asks the tube of each type that has a ready row, and there may be a hundred thousand of these. So
+one sweep looks at a part of them, a page at once, and the store remembers how far it came. The parts of a *round*
+follow each other soon, in whatever process; the next round begins an interval later. All that has an index by its
+time, of whatever type, is done by every part.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from random import Random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kqueue.broker import Broker
 from kqueue.clock import Clock
@@ -30,6 +34,12 @@ from kqueue.telling import Telling
 GRACE_S = 5.0
 #: Rows in one batch.
 BATCH = 1000
+#: Types whose tubes are looked at with one exchange, one statement and one write of the position.
+PAGE_TYPES = 100
+#: Types that one part of a round looks at, at most.
+PART_TYPES = 2000
+#: Seconds from the beginning of a part to that of the next one.
+PART_S = 1.0
 #: A delayed row without a pointer is put so many seconds before its time, or two sweeps before if that is more.
 HORIZON_S = 60.0
 
@@ -50,7 +60,7 @@ class Sweeper:
         telling: Telling,
         outages: Outages,
     ) -> None:
-        """``interval``: seconds between two sweeps of a store, whoever makes them."""
+        """``interval``: seconds between two rounds over a store, whoever makes them."""
         self._store = store
         self._broker = broker
         self._doorbell = doorbell
@@ -63,6 +73,10 @@ class Sweeper:
         self._outages = outages
         self._look_at = -1.0
         self._unfinished: Sweep | None = None
+        #: The part that was begun last: it knows whether its round goes on.
+        self._part: Sweep | None = None
+        #: When, in monotonic seconds.
+        self._part_at = -1.0
 
     def begin_if_due(self) -> "Sweep | None":
         """A sweep to be stepped through: one that was given back unfinished, or a new one if nobody has begun one
@@ -72,14 +86,18 @@ class Sweeper:
         if unfinished is not None:
             return unfinished
         monotonic = self._clock.monotonic()
-        if monotonic < self._look_at:
+        if self.seconds_to_look() > 0:
             return None
         # Looks more often than the interval, so that a sweeper that died is replaced soon.
         self._look_at = monotonic + self._interval / 4
-        if not self._store.take_sweep(self._store.now(), self._interval):
+        # Half of what it waited: the store's clock may be a little behind ours.
+        since = min(PART_S / 2, self._interval) if self._is_under_way() else self._interval
+        if not self._store.take_sweep(self._store.now(), since):
+            self._part = None  # another process sweeps now
             return None
         self._outages.is_over(self._store.address)  # it was written to
-        return self._begin()
+        self._part, self._part_at = self._begin(most_types=PART_TYPES), monotonic
+        return self._part
 
     def give_back(self, sweep: "Sweep") -> None:
         """Keep an unfinished sweep for the next loop."""
@@ -87,12 +105,17 @@ class Sweeper:
 
     def seconds_to_look(self) -> float:
         """Seconds until :meth:`begin_if_due` would look again."""
-        return max(0.0, self._look_at - self._clock.monotonic())
+        look_at = self._look_at
+        if self._is_under_way():
+            look_at = min(look_at, self._part_at + PART_S)
+        return max(0.0, look_at - self._clock.monotonic())
 
     def sweep(self) -> SweepReport:
-        """Sweep now. Raises ``BrokerUnavailable`` after the store's own part is done, if it is down."""
+        """Sweep all of it now, step by step. Raises ``BrokerUnavailable`` after the store's own part is done, if it
+        is down.
+        """
         self._store.take_sweep(self._store.now(), 0.0)
-        sweep = self._begin()
+        sweep = self._begin(most_types=None)
         while sweep.step():
             pass
         return sweep.report()
@@ -108,15 +131,21 @@ class Sweeper:
             max_crashes=self._max_crashes,
             horizon=self._horizon,
             grace=GRACE_S,
+            page=PAGE_TYPES,
             limit=limit,
         )
         return dry_run.findings()
 
-    def _begin(self) -> "Sweep":
+    def _is_under_way(self) -> bool:
+        """Whether a round was left unfinished by the part that this process has done last."""
+        return self._part is not None and self._part.leaves_more
+
+    def _begin(self, most_types: int | None) -> "Sweep":
         return Sweep(
             self._store,
             self._broker,
             self._doorbell,
+            most_types=most_types,
             max_crashes=self._max_crashes,
             horizon=self._horizon,
             logger=self._logger,
@@ -133,23 +162,28 @@ class Sweep:
         broker: Broker,
         doorbell: Doorbell,
         *,
+        most_types: int | None,
         max_crashes: int,
         horizon: float,
         logger: logging.Logger,
         telling: Telling,
     ) -> None:
-        """``horizon``: seconds before its time that a delayed row is put."""
+        """``most_types``: goes on with the round, and looks at so many types. With None it looks at all, and leaves
+        the round as it is. ``horizon``: seconds before its time that a delayed row is put.
+        """
         self._store = store
         self._broker = broker
         self._doorbell = doorbell
+        self._most_types = most_types
         self._max_crashes = max_crashes
         self._horizon = horizon
         self._logger = logger
         self._telling = telling
+        #: Once it has ended: whether there are types left in the round.
+        self.leaves_more = False
         self._is_told = False
         self._started = time.monotonic()
         self._promoted = self._recovered = self._dead = self._put = self._foreign = self._expired = 0
-        self._looks: dict[str, tuple[Head | None, float]] = {}
         self._steps = self._all_steps()
 
     def step(self) -> bool:
@@ -186,9 +220,7 @@ class Sweep:
         yield expired
         if self._broker.carries_pointers:
             yield from self._put_unput()
-            for type in _from_anywhere(self._store.ready_types(), self._store.now()):
-                yield from self._put_lost(type)
-                yield 0
+            yield from self._look_at_all() if self._most_types is None else self._look_at_some(self._most_types)
         if expired:
             yield from _until_nothing_is_found(self._expire)
 
@@ -224,60 +256,69 @@ class Sweep:
     def _put_unput(self) -> Iterator[int]:
         """Those known to have no pointer, near their time: the tube's own delay then wakes a worker."""
         now = self._store.now()
+        while dues := self._store.find_unput(now + self._horizon, BATCH):
+            types = sorted({due.type for due in dues})
+            # Raises while nothing is marked yet, if the broker is down. And what stands in the tubes before this
+            # put tells what is lost: once put, a batch is the head itself.
+            looks = [self._look_at(types[at : at + PAGE_TYPES]) for at in range(0, len(types), PAGE_TYPES)]
+            self._mark_and_put(dues, now)
+            yield len(dues)
+            for heads, looked_at in looks:
+                yield from self._put_lost(heads, looked_at)
 
-        def batch() -> int:
-            dues = self._store.find_unput(now + self._horizon, BATCH)
-            for type in {due.type for due in dues}:
-                self._look_at(type)  # raises while nothing is marked yet, if the broker is down
-            return self._mark_and_put(dues, now)
+    def _look_at_all(self) -> Iterator[int]:
+        position = ""
+        while types := self._store.ready_types(position, PAGE_TYPES):
+            yield from self._put_lost(*self._look_at(types))
+            position = types[-1]
 
-        yield from _until_nothing_is_found(batch)
+    def _look_at_some(self, most: int) -> Iterator[int]:
+        """From where the round stands. A store of few types has only one page, and no position."""
+        start = position = self._store.sweep_position()
+        for _ in range(0, most, PAGE_TYPES):
+            types = self._store.ready_types(position, PAGE_TYPES)
+            if types:
+                yield from self._put_lost(*self._look_at(types))
+            is_last = len(types) < PAGE_TYPES
+            if is_last and not start:
+                return
+            position = start = "" if is_last else types[-1]
+            self._store.keep_sweep_position(position)
+            if is_last:
+                return
+        self.leaves_more = True
 
-    def _put_lost(self, type: str) -> Iterator[int]:
-        """Those whose pointer is shown to be lost."""
-        head, now = self._look_at(type)
+    def _put_lost(self, heads: Mapping[str, Head | None], now: float) -> Iterator[int]:
+        """Those whose pointer is shown to be lost by the heads of their tubes, as they were ``now``."""
+        heads = {type: dated(head, now, GRACE_S) for type, head in heads.items()}
+        while dues := self._store.find_lost(heads, now, GRACE_S, BATCH):
+            self._mark_and_put(dues, now)
+            yield len(dues)
+        yield 0
 
-        def batch() -> int:
-            dues = self._store.find_lost(type, dated(head, now, GRACE_S), now, GRACE_S, BATCH)
-            return self._mark_and_put(dues, now)
+    def _look_at(self, types: Sequence[str]) -> tuple[Mapping[str, Head | None], float]:
+        """(what each tube would serve next, when it was)."""
+        now = self._store.now()
+        peeks = self._broker.peek(types)
+        self._foreign += sum(peek.foreign for peek in peeks.values())
+        return {type: peek.head for type, peek in peeks.items()}, now
 
-        yield from _until_nothing_is_found(batch)
-
-    def _look_at(self, type: str) -> tuple[Head | None, float]:
-        """(the tube's head, when it was). As of before the sweep's first put to it: once put, a batch is the head
-        itself, and what counts is what stood in the tube before.
-        """
-        if type not in self._looks:
-            now = self._store.now()
-            head, foreign = self._broker.peek(type)
-            self._foreign += foreign
-            self._looks[type] = head, now
-        return self._looks[type]
-
-    def _mark_and_put(self, dues: list[Due], found_by: float) -> int:
+    def _mark_and_put(self, dues: list[Due], found_by: float) -> None:
         """Marked with no earlier time than they were found by, none is found again, even if the clock goes back.
         It is the time of this very batch: with the first one's, what is added during a long sweep would stand in
         the tube before this batch and seem to be put after it, which is how a lost pointer looks.
         """
-        if dues:
-            now = max(found_by, self._store.now())
-            marked = self._store.mark(dues, now)
-            try:
-                self._doorbell.put([due._replace(put_at=now) for due in marked], now)
-            except BrokerUnavailable:
-                raise
-            except BrokerError as error:  # one type does not fit into this server: go on with the others
-                self._logger.warning("sweep: %s", error)
-            self._put += len(marked)
-        return len(dues)
+        now = max(found_by, self._store.now())
+        marked = self._store.mark(dues, now)
+        try:
+            self._doorbell.put([due._replace(put_at=now) for due in marked], now)
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:  # one type does not fit into this server: go on with the others
+            self._logger.warning("sweep: %s", error)
+        self._put += len(marked)
 
 
 def _until_nothing_is_found(step: Callable[[], int]) -> Iterator[int]:
     while found := step():
         yield found
-
-
-def _from_anywhere(types: list[str], now: float) -> list[str]:
-    """All of them, from another one on each time: so runs that are too short for a whole sweep come to each."""
-    start = Random(now).randrange(len(types)) if types else 0  # noqa: S311 (no secret)
-    return types[start:] + types[:start]

@@ -6,7 +6,7 @@ It lives in one process and ends with it, so it is for tests and for jobs that m
 import heapq
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from kqueue import locks, tubes
 from kqueue.clock import Clock, SystemClock
@@ -60,6 +60,7 @@ class MemoryStore:
         self._settings: dict[str, str] = {}
         self._id = tubes.new_id()
         self._last_sweep: float | None = None
+        self._sweep_position = ""
         #: By (type, unique key): the id of the job that has them, and until when they are taken without it.
         self._unique: dict[tuple[str, str], tuple[str, float]] = {}
         self._ticks: dict[str, float] = {}
@@ -180,10 +181,10 @@ class MemoryStore:
                     times.append(free_at(throttle, key, counts))
         return Admission(dues, min((time for time in times if time is not None), default=None))
 
-    def held_types(self) -> list[str]:
+    def held_types(self, types: Sequence[str]) -> list[str]:
         """The types that have a held row, sorted."""
         with self._locked():
-            return self._rows.held_types()
+            return self._rows.held_types(types)
 
     def held_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``."""
@@ -254,11 +255,6 @@ class MemoryStore:
                 if type in {None, row.type}:
                     found[row.state] += 1
         return found
-
-    def types(self) -> list[str]:
-        """All job types that have a row, sorted."""
-        with self._locked():
-            return sorted({row.type for row in self._rows.all()})
 
     def overview(self) -> list[Standing]:
         """How many rows stand where."""
@@ -379,16 +375,26 @@ class MemoryStore:
             if row.state == State.READY or (row.state == State.DELAYED and row.run_at <= until)
         ][:limit]
 
-    def ready_types(self) -> list[str]:
-        """The types that have a ready row, sorted."""
+    def ready_types(self, after: str, limit: int) -> list[str]:
+        """Types that have a ready row, sorted."""
         with self._locked():
-            return self._rows.ready_types()
+            return self._rows.ready_types(after, limit)
 
-    def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
-        """Up to ``limit`` rows that have lost their pointer by the head rule, best priority first."""
+    def sweep_position(self) -> str:
+        """As :meth:`keep_sweep_position` was told last."""
         with self._locked():
-            ready = list(self._rows.ready([type]))
-        return [due(row) for row in ready if is_lost(row, head, now, grace)][:limit]
+            return self._sweep_position
+
+    def keep_sweep_position(self, type: str) -> None:
+        """Remember it."""
+        with self._locked():
+            self._sweep_position = type
+
+    def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, limit: int) -> list[Due]:
+        """Up to ``limit`` rows that have lost their pointer by the head rule."""
+        with self._locked():
+            ready = [row for type in sorted(heads) for row in self._rows.ready([type])]
+        return [due(row) for row in ready if is_lost(row, heads[row.type], now, grace)][:limit]
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
         """Returns those written."""

@@ -135,10 +135,10 @@ class MemoryRows:
         places = heapq.merge(*(self._ready.get(type, ()) for type in dict.fromkeys(types)))
         return (self.by_id[id] for _, _, id in places)
 
-    def ready_types(self) -> list[str]:
-        """Types that have a ready row, sorted."""
+    def ready_types(self, after: str, limit: int) -> list[str]:
+        """Up to ``limit`` types after ``after`` that have a ready row, sorted."""
         self._mend()
-        return sorted(self._ready)
+        return heapq.nsmallest(limit, (type for type in self._ready if type > after))
 
     def ahead(self, id: str, priority: int) -> int:
         """Ready rows of the row's type that come before it."""
@@ -147,10 +147,10 @@ class MemoryRows:
         places = [] if row is None else self._ready.get(row.type, [])
         return bisect_left(places, (priority, self._order.get(id, 0), id))
 
-    def held_types(self) -> list[str]:
-        """Types that have a held row, sorted."""
+    def held_types(self, types: Iterable[str]) -> list[str]:
+        """Those of ``types`` that have a held row, sorted."""
         self._mend()
-        return sorted({type_of(gate) for gate in self._held})
+        return sorted({type_of(gate) for gate in self._held}.intersection(types))
 
     def held_keys(self, type: str) -> list[str]:
         """Limit keys of the type at whose gates a row is held."""

@@ -19,7 +19,7 @@ transaction: a minute and a half by default, see ``transactionLifetimeLimitSecon
 
 import secrets
 from collections.abc import Collection as Many
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -191,10 +191,11 @@ class MongoStore:
         with self._jobs() as jobs:
             return LimitedJobs(jobs, self._address).admit(throttle, keys, now, put_at, limit)
 
-    def held_types(self) -> list[str]:
+    def held_types(self, types: Sequence[str]) -> list[str]:
         """See :meth:`kqueue.store.JobStore.held_types`."""
+        held = {"state": State.HELD.value, "type": {"$in": list(types)}}
         with self._jobs() as jobs:
-            return sorted(jobs.distinct("type", {"state": State.HELD.value}))
+            return sorted(jobs.distinct("type", held))
 
     def held_by(self, owner: str) -> list[Row]:
         """See :meth:`kqueue.store.JobStore.held_by`. Walks the index of what runs.
@@ -269,11 +270,6 @@ class MongoStore:
         """See :meth:`kqueue.store.JobStore.counts`. Walks an index, never the rows."""
         with self._jobs() as jobs:
             return looks.counts(jobs, type)
-
-    def types(self) -> list[str]:
-        """See :meth:`kqueue.store.JobStore.types`. A few index probes for each type and state."""
-        with self._jobs() as jobs:
-            return looks.types(jobs)
 
     def overview(self) -> list[Standing]:
         """See :meth:`kqueue.store.JobStore.overview`. Reads every row."""
@@ -398,22 +394,30 @@ class MongoStore:
             found = read(jobs, commands.unput(until), commands.DUE, limit, index=schema.UNPUT)
         return [commands.to_due(row) for row in found]
 
-    def ready_types(self) -> list[str]:
+    def ready_types(self, after: str, limit: int) -> list[str]:
         """See :meth:`kqueue.store.JobStore.ready_types`."""
         with self._jobs() as jobs:
-            return sorted(jobs.distinct("type", {"state": State.READY.value}))
+            return looks.types_in(jobs, State.READY, after, limit)
 
-    def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
-        """See :meth:`kqueue.store.JobStore.find_lost`."""
-        dues: list[Due] = []
+    def sweep_position(self) -> str:
+        """See :meth:`kqueue.store.JobStore.sweep_position`."""
+        with self._meta() as meta:
+            return str((meta.find_one({"_id": "sweep position"}) or {}).get("type", ""))
+
+    def keep_sweep_position(self, type: str) -> None:
+        """See :meth:`kqueue.store.JobStore.keep_sweep_position`."""
+        with self._meta() as meta:
+            meta.update_one({"_id": "sweep position"}, {"$set": {"type": type}}, upsert=True)
+
+    def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, limit: int) -> list[Due]:
+        """See :meth:`kqueue.store.JobStore.find_lost`. The server merges a range of the index for each term."""
+        if not heads:
+            return []
+        lost = {"$or": [term for type, head in heads.items() for term in commands.lost(type, head, now, grace)]}
+        best = [("type", 1), ("priority", 1), ("put_at", 1)]
         with self._jobs() as jobs:
-            for lost in commands.lost(type, head, now, grace):
-                left = limit - len(dues)
-                if left > 0:
-                    best = [("priority", 1), ("put_at", 1)]
-                    found = read(jobs, lost, commands.DUE, left, sort=best, index=schema.LOST)
-                    dues += [commands.to_due(row) for row in found]
-        return dues
+            found = read(jobs, lost, commands.DUE, limit, sort=best, index=schema.LOST)
+        return [commands.to_due(row) for row in found]
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
         """See :meth:`kqueue.store.JobStore.mark`."""

@@ -38,9 +38,17 @@ def read(
     return _with_index(jobs, lambda: list(jobs.find(where, fields, **how).hint(index)))
 
 
-def group(jobs: Collection[Document], where: Document, groups: Mapping[str, Any], index: str) -> list[Document]:
-    """The groups of the rows that match, by the named index."""
-    stages: list[Document] = [{"$match": where}, {"$group": groups}]
+def group(
+    jobs: Collection[Document],
+    where: Document,
+    groups: Mapping[str, Any],
+    index: str,
+    *,
+    first: tuple[str, int] | None = None,
+) -> list[Document]:
+    """The groups of the rows that match, by the named index. ``first``: of the first so many by a field of it."""
+    limited: list[Document] = [] if first is None else [{"$sort": {first[0]: 1}}, {"$limit": first[1]}]
+    stages: list[Document] = [{"$match": where}, *limited, {"$group": groups}]
     return _with_index(jobs, lambda: list(jobs.aggregate(stages, hint=index, batchSize=_GROUPS)))
 
 

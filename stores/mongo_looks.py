@@ -6,12 +6,14 @@ from kqueue.job import Row, State
 from kqueue.store import Standing
 from kqueue.stores import mongo_commands as commands
 from kqueue.stores import mongo_schema as schema
-from kqueue.stores.mongo_access import read
+from kqueue.stores.mongo_access import group, read
 from kqueue.stores.mongo_schema import Document
 
 #: A projection that the index of :data:`~kqueue.stores.mongo_schema.ORDER` answers without a look at the row.
 COVERED = {"_id": False, "type": True}
 
+#: Rows in one stretch of an index.
+_STRETCH = 1000
 _STATES = [state.value for state in State]
 #: What has an index of its own in the order of ids.
 _BY_ID = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}
@@ -34,9 +36,20 @@ def counts(jobs: Collection[Document], type: str | None) -> dict[str, int]:
     return dict.fromkeys(_STATES, 0) | {group["_id"]: group["rows"] for group in groups}
 
 
-def types(jobs: Collection[Document]) -> list[str]:
-    """Sorted."""
-    return sorted({type for state in _STATES for type in jobs.distinct("type", {"state": state})})
+def types_in(jobs: Collection[Document], state: State, after: str, limit: int) -> list[str]:
+    """Up to ``limit`` types after ``after`` that have a row in ``state``, sorted.
+
+    Each command looks at a stretch of the index and gives the types in it; the next one begins after the last of
+    these, so a type with a long backlog costs one stretch.
+    """
+    found: list[str] = []
+    while len(found) < limit:
+        beyond = {"state": state.value, "type": {"$gt": found[-1] if found else after}}
+        stretch = group(jobs, beyond, {"_id": "$type"}, schema.ORDER, first=("type", _STRETCH))
+        if not stretch:
+            break
+        found += sorted(each["_id"] for each in stretch)
+    return found[:limit]
 
 
 def overview(jobs: Collection[Document]) -> list[Standing]:

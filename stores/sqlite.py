@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -31,7 +31,7 @@ from kqueue.store import (
 from kqueue.stores import sqlite_insert as inserts
 from kqueue.stores import sqlite_records as records
 from kqueue.stores import sqlite_statements as sql
-from kqueue.stores.sqlite_admit import admit, held_types
+from kqueue.stores.sqlite_admit import HELD_TYPES, admit
 from kqueue.stores.sqlite_claim import Lease, candidates, json_set, later, write
 from kqueue.stores.sqlite_expire import expire
 from kqueue.stores.sqlite_file import SqliteFile
@@ -177,10 +177,9 @@ class SqliteStore:
         """One transaction, if any gate has a place for a row that it holds."""
         return admit(self._file, throttle, keys, now, put_at=put_at, limit=limit)
 
-    def held_types(self) -> list[str]:
-        """The types that have a held row, sorted: one index probe for each."""
-        with self._file.read() as connection:
-            return held_types(connection)
+    def held_types(self, types: Sequence[str]) -> list[str]:
+        """Those of ``types`` that have a held row, sorted: one index probe for each."""
+        return [type for (type,) in self._read(HELD_TYPES, (json_set(types),))]
 
     def held_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``."""
@@ -235,10 +234,6 @@ class SqliteStore:
         """Rows by state, each counted in an index."""
         (found,) = self._read(sql.COUNT_ALL) if type is None else self._read(sql.COUNT_TYPE, {"type": type})
         return dict(zip(map(str, State), found, strict=True))
-
-    def types(self) -> list[str]:
-        """All job types that have a row, sorted."""
-        return [record[0] for record in self._read(sql.TYPES)]
 
     def overview(self) -> list[Standing]:
         """How many rows stand where: reads every row."""
@@ -337,17 +332,23 @@ class SqliteStore:
         """Up to ``limit`` rows known to have no pointer that are ready, or due by ``until``."""
         return [Due(*record) for record in self._read(sql.FIND_UNPUT, {"until": until, "limit": limit})]
 
-    def ready_types(self) -> list[str]:
-        """The types that have a ready row, sorted: one index probe for each."""
-        return [record[0] for record in self._read(sql.READY_TYPES)]
+    def ready_types(self, after: str, limit: int) -> list[str]:
+        """Types that have a ready row, sorted: one index probe for each."""
+        return [record[0] for record in self._read(sql.READY_TYPES, {"after": after, "limit": limit})]
 
-    def find_lost(self, type: str, head: Head | None, now: float, grace: float, limit: int) -> list[Due]:
-        """Up to ``limit`` rows that have lost their pointer by the head rule: one index range a priority."""
+    def sweep_position(self) -> str:
+        """As :meth:`keep_sweep_position` was told last."""
+        return next((str(position) for (position,) in self._read(sql.SWEEP_POSITION)), "")
+
+    def keep_sweep_position(self, type: str) -> None:
+        """One small write."""
+        self._write(sql.KEEP_SWEEP_POSITION, (type,))
+
+    def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, limit: int) -> list[Due]:
+        """Rows that have lost their pointer by the head rule: one index range for each type and priority."""
         until = now - grace
-        # Strictly before, as the greatest number that is.
-        beside = until if head is None else min(until, math.nextafter(head.put_at - grace, -math.inf))
-        priority = _AFTER_ALL if head is None else head.priority
-        values = {"type": type, "until": until, "priority": priority, "beside": beside, "limit": limit}
+        rules = [(type, *_rule(head, until, grace)) for type, head in heads.items()]
+        values = {"heads": json.dumps(rules), "until": until, "limit": limit}
         return [Due(*record) for record in self._read(sql.FIND_LOST, values)]
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
@@ -396,3 +397,11 @@ def _abandoned(record: _Values) -> Abandoned:
 def _row(record: _Values) -> Row:
     row = Row._make(record)
     return row._replace(alone=bool(row.alone))
+
+
+def _rule(head: Head | None, until: float, grace: float) -> tuple[int, float]:
+    """(the head's priority, the latest ``put_at`` of a row of that priority whose pointer is lost)."""
+    if head is None:
+        return _AFTER_ALL, until
+    # Strictly before, as the greatest number that is.
+    return head.priority, min(until, math.nextafter(head.put_at - grace, -math.inf))

@@ -32,16 +32,12 @@ _NEXT_HELD_GATE: Final = f"""
 HELD_GATES: Final = f"""
     {_NEXT_HELD_GATE.format("job.gate > found.gate")} SELECT gate FROM found WHERE gate < :last
 """
-#: The next type's gates come after all of this one's.
-_TYPE: Final = "substr(found.gate, 1, instr(found.gate || ' ', ' ') - 1)"
+#: The gates of a type stand together, and begin with its own.
 HELD_TYPES: Final = f"""
-    WITH RECURSIVE found (gate) AS (
-        SELECT min(job.gate) {HELD_HERE}
-        UNION ALL
-        SELECT (SELECT min(job.gate) {HELD_HERE} AND job.gate >= {_TYPE} || '!')
-        FROM found WHERE found.gate IS NOT NULL
+    SELECT wanted.value FROM json_each(?) AS wanted WHERE EXISTS (
+        SELECT 1 {HELD_HERE} AND job.gate >= wanted.value AND job.gate < wanted.value || '!'
     )
-    SELECT {_TYPE} FROM found WHERE found.gate IS NOT NULL
+    ORDER BY wanted.value
 """
 
 
@@ -80,11 +76,6 @@ def admit(
                 if _holds(connection, found[key]):
                     times.append(free_at(throttle, key, counts))
     return Admission(dues, min((time for time in times if time is not None), default=None))
-
-
-def held_types(connection: sqlite3.Connection) -> list[str]:
-    """The types that have a held row, sorted."""
-    return [type for (type,) in connection.execute(HELD_TYPES)]
 
 
 def _held_gates(connection: sqlite3.Connection, type: str, keys: Collection[str] | None) -> list[str]:

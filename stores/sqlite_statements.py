@@ -163,8 +163,6 @@ def _counts(among: str, held_among: str) -> str:
 COUNT_ALL: Final = _counts("", "")
 COUNT_TYPE: Final = _counts(" AND type = :type", f" AND {OF_TYPES_GATES}")
 
-TYPES: Final = "SELECT DISTINCT type FROM kqueue_jobs ORDER BY type"
-
 #: May read every row.
 OVERVIEW: Final = """
     SELECT type, state, count(*), min(run_at) FROM kqueue_jobs GROUP BY type, state ORDER BY type, state
@@ -198,6 +196,8 @@ PURGES: Final = (
 # -- the sweep's -----------------------------------------------------------------------------------------
 
 LAST_SWEEP: Final = "SELECT value FROM kqueue_meta WHERE name = 'last_sweep'"
+SWEEP_POSITION: Final = "SELECT value FROM kqueue_meta WHERE name = 'sweep_position'"
+KEEP_SWEEP_POSITION: Final = "INSERT OR REPLACE INTO kqueue_meta (name, value) VALUES ('sweep_position', ?)"
 
 #: A last sweep in the future does not count.
 TAKE_SWEEP: Final = """
@@ -239,34 +239,41 @@ FIND_UNPUT: Final = f"""
 
 #: From each type that is found, one probe leads to the next: the backlog between them is never read.
 READY_TYPES: Final = """
-    WITH RECURSIVE found (type) AS (
-        SELECT min(type) FROM kqueue_jobs WHERE state = 'ready'
+    WITH RECURSIVE found (type, number) AS (
+        SELECT min(type), 1 FROM kqueue_jobs WHERE state = 'ready' AND type > :after
         UNION ALL
-        SELECT (SELECT min(type) FROM kqueue_jobs WHERE state = 'ready' AND type > found.type)
-        FROM found WHERE found.type IS NOT NULL
+        SELECT
+            (SELECT min(type) FROM kqueue_jobs WHERE state = 'ready' AND type > found.type),
+            found.number + 1
+        FROM found WHERE found.type IS NOT NULL AND found.number < :limit
     )
     SELECT type FROM found WHERE type IS NOT NULL
 """
 
-#: Of each priority up to the head's, found by one probe from the one before, the rows that were put long ago.
-#: So what waits rightly is never read. ``:beside`` is the latest ``put_at`` of a lost row of the head's priority.
+#: ``:heads`` is a list of [type, the head's priority, the latest ``put_at`` of a lost row of that priority].
+#: Of each type and each priority up to the head's, found by one probe from the one before, the rows that were put
+#: long ago. So what waits rightly is never read.
 #: ``likelihood`` says that levels are few: SQLite, once it has statistics, would else read the whole index first to
 #: make a Bloom filter of it (https://www.sqlite.org/releaselog/3_38_0.html, lang_corefunc.html#likelihood).
-FIND_LOST: Final = f"""
-    WITH RECURSIVE found (level) AS (
-        SELECT min(priority) FROM kqueue_jobs INDEXED BY kqueue_jobs_put
-        WHERE state = 'ready' AND put_at IS NOT NULL AND type = :type
-        UNION ALL
-        SELECT (
+FIND_LOST: Final = """
+    WITH RECURSIVE found (type, level, priority, beside) AS (
+        SELECT json_extract(head.value, '$[0]'), (
             SELECT min(priority) FROM kqueue_jobs INDEXED BY kqueue_jobs_put
-            WHERE state = 'ready' AND put_at IS NOT NULL AND type = :type AND priority > found.level
-        )
-        FROM found WHERE found.level < :priority ORDER BY 1
+            WHERE state = 'ready' AND put_at IS NOT NULL AND type = json_extract(head.value, '$[0]')
+        ), json_extract(head.value, '$[1]'), json_extract(head.value, '$[2]')
+        FROM json_each(:heads) AS head
+        UNION ALL
+        SELECT found.type, (
+            SELECT min(priority) FROM kqueue_jobs INDEXED BY kqueue_jobs_put
+            WHERE state = 'ready' AND put_at IS NOT NULL AND type = found.type AND priority > found.level
+        ), found.priority, found.beside
+        FROM found WHERE found.level < found.priority ORDER BY 1, 2
     )
-    SELECT {_DUE} FROM found CROSS JOIN kqueue_jobs AS job INDEXED BY kqueue_jobs_put
-    WHERE likelihood(found.level <= :priority, 0.000000001) AND job.priority = found.level
-        AND job.state = 'ready' AND job.type = :type
-        AND job.put_at <= iif(found.level < :priority, :until, :beside) AND job.run_at <= :until
+    SELECT job.id, job.type, job.priority, job.run_at, job.put_at
+    FROM found CROSS JOIN kqueue_jobs AS job INDEXED BY kqueue_jobs_put
+    WHERE likelihood(found.level <= found.priority, 0.000000001) AND job.priority = found.level
+        AND job.state = 'ready' AND job.type = found.type
+        AND job.put_at <= iif(found.level < found.priority, :until, found.beside) AND job.run_at <= :until
     LIMIT :limit
 """
 

@@ -110,7 +110,7 @@ def test_closed_standard_input_is_said(shop: Shop):
 )
 def test_add_refuses_on_one_line_and_adds_nothing(shop: Shop, queue: KQueue, args: list[str], said: str):
     assert said in shop.refused("add", *args)
-    assert queue.store.types() == []
+    assert queue.store.overview() == []
 
 
 def test_add_while_the_broker_is_down_keeps_the_job(shop: Shop, queue: KQueue):

@@ -116,7 +116,7 @@ def test_each_entry_goes_to_the_tube_of_its_type_whatever_was_looked_at_before(b
         if call == "put":
             broker.put([(pointer(type=type), 0)])
         else:
-            broker.peek(type)
+            broker.peek([type])
     drained = {}
     for type in ("a", "b"):
         subscription = broker.subscribe([type])
@@ -149,7 +149,7 @@ def test_a_name_that_could_be_read_as_a_command_is_never_sent(broker, type):
     broker.put([(pointer(), 0)])
     for call in (
         lambda: broker.put([(pointer(type=type), 0)]),
-        lambda: broker.peek(type + " "),
+        lambda: broker.peek([type + " "]),
         lambda: broker.drain(type + " "),
         lambda: broker.depths([type + " "]),
         lambda: broker.subscribe([type + " "]),
@@ -161,7 +161,7 @@ def test_a_name_that_could_be_read_as_a_command_is_never_sent(broker, type):
 
 def test_a_broker_that_was_not_opened_says_so(beanstalkd):
     with pytest.raises(BrokerError, match="open"):
-        BeanstalkBroker(beanstalkd.address).peek("mail")
+        BeanstalkBroker(beanstalkd.address).peek(["mail"])
 
 
 # -- limits of the server --------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_server_that_takes_no_pointer_at_all_is_named_with_its_limit(start_bea
     broker = opened(server)
     with pytest.raises(BrokerError, match=f"{server.url}: .*max-job-size of 50 bytes.*-z"):
         broker.put([(pointer(), 0)])
-    assert broker.peek("mail").head is None
+    assert broker.peek(["mail"])["mail"].head is None
     broker.close()
 
 
@@ -205,7 +205,7 @@ def test_a_server_in_drain_mode_refuses_puts_and_serves_the_rest(beanstalkd, bro
     beanstalkd.drain_mode()
     with pytest.raises(BrokerUnavailable, match=f"{beanstalkd.url}: .*0 were put, 3 not: 3 DRAINING.*drain mode"):
         broker.put([(pointer(), 0), (pointer(), 0), (pointer(), 0)])
-    assert broker.peek("mail").head == Head(65536, PUT_AT)  # the conversation goes on where it was
+    assert broker.peek(["mail"])["mail"].head == Head(65536, PUT_AT)  # the conversation goes on where it was
     assert delete(subscription, reserve_all(subscription)) == 0
 
 
@@ -300,9 +300,9 @@ def test_strangers_at_the_head_are_buried_on_the_way(beanstalkd, broker, caplog)
         for body in foreign_entries():
             client.put(body, priority=5)
         broker.put([(pointer(priority=7), 0)])
-        assert broker.peek("mail").head == Head(7, PUT_AT)
+        assert broker.peek(["mail"])["mail"].head == Head(7, PUT_AT)
         client.put(b"another", priority=5)
-    assert broker.peek("mail").head == Head(7, PUT_AT)
+    assert broker.peek(["mail"])["mail"].head == Head(7, PUT_AT)
     assert broker.depths(["mail"])["mail"]["buried"] == 7
     assert len(caplog.records) == 1
 
@@ -312,8 +312,8 @@ def test_strangers_without_end_at_the_head_prove_nothing_lost(beanstalkd, broker
     with beanstalkd.client(PREFIX + "mail") as client:
         for _ in range(4):
             client.put(b"stranger")
-    assert broker.peek("mail").head == UNKNOWN_HEAD
-    assert broker.peek("mail").head is None
+    assert broker.peek(["mail"])["mail"].head == UNKNOWN_HEAD
+    assert broker.peek(["mail"])["mail"].head is None
 
 
 def test_an_entry_longer_than_any_pointer_is_read_past(start_beanstalkd):
@@ -336,7 +336,7 @@ def test_a_paused_tube_shows_its_head_and_gives_nothing(beanstalkd, broker, subs
     broker.put([(pointer(priority=7), 0)])
     with beanstalkd.client() as client:
         client.pause_tube(PREFIX + "mail", 1000)
-    assert broker.peek("mail").head == Head(7, PUT_AT)
+    assert broker.peek(["mail"])["mail"].head == Head(7, PUT_AT)
     assert subscription.reserve(1, 0).selection is None
 
 

@@ -99,7 +99,7 @@ def test_what_is_paused_is_known_before_the_first_job(home: Home, monkeypatch: p
 def test_what_cannot_be_learned_is_raised_and_what_else_fails_is_told_of_once(
     home: Home, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    def down() -> Any:
+    def down(*_: object) -> Any:
         raise StoreUnavailable("memory: is down")
 
     with monkeypatch.context() as patch:

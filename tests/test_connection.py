@@ -154,7 +154,7 @@ def expect_given_up(server: FakeServer) -> None:
     broker.open(PREFIX)
     for expected in (1, 2):
         with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*the connection was given up") as caught:
-            broker.peek("mail")
+            broker.peek(["mail"])
         assert caught.value.__cause__ is not None
         assert server.connections == expected
     broker.close()
@@ -166,7 +166,7 @@ def test_a_connection_that_timed_out_is_not_used_again(fake_server):
     broker = open_broker(server.url + "?timeout=0.1")
     broker.open(PREFIX)
     for expected in (1, 2):
-        assert "no answer" in str(error_of(lambda: broker.peek("mail")))
+        assert "no answer" in str(error_of(lambda: broker.peek(["mail"])))
         assert server.connections == expected
 
 
@@ -205,7 +205,7 @@ def test_a_server_without_figures_that_can_be_right_is_no_beanstalkd(fake_server
     broker = open_broker(server.url)
     broker.open(PREFIX)
     with pytest.raises(BrokerError, match=f"{server.url}: .*is it a beanstalkd"):
-        broker.peek("mail")
+        broker.peek(["mail"])
 
 
 @pytest.mark.parametrize("number", [b"many", b"-1", b"1.5", b"9" * 6000])
@@ -229,7 +229,7 @@ def test_all_replies_of_a_batch_are_read_before_a_refusal_is_told(fake_server):
         BrokerUnavailable, match="2 were put, 3 not: 1 BURIED.*1 OUT_OF_MEMORY.*1 JOB_TOO_BIG.*sweep"
     ):
         broker.put([(pointer(), 0) for _ in range(5)])
-    assert broker.peek("mail").head is None
+    assert broker.peek(["mail"])["mail"].head is None
     assert server.connections == 1
     broker.close()
 
@@ -256,7 +256,7 @@ def test_an_old_server_is_told_from_a_broken_one(fake_server):
     broker = open_broker(server.url)
     broker.open(PREFIX)
     with pytest.raises(BrokerUnavailable, match=r"beanstalkd 1\.12 or newer"):
-        broker.peek("mail")
+        broker.peek(["mail"])
 
 
 def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypatch):
@@ -275,7 +275,7 @@ def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypat
         patch.setattr(connection_module.Connection, "_read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             broker.depths(["mail"])
-    assert isinstance(error_of(lambda: broker.peek("mail")), BrokerUnavailable)
+    assert isinstance(error_of(lambda: broker.peek(["mail"])), BrokerUnavailable)
     assert server.connections == 2
 
 

@@ -90,7 +90,7 @@ def test_a_broker_that_is_not_there_ends_it_before_any_job_is_added(files: list[
     with pytest.raises(BrokerUnavailable, match=address):
         run(files, store, address)
     with KQueue(store=store) as queue:
-        assert queue.store.types() == []
+        assert queue.store.overview() == []
 
 
 def test_an_interrupt_leaves_nothing_behind(

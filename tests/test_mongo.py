@@ -250,14 +250,19 @@ CALLS: dict[str, Callable[[MongoStore], object]] = {
     "next_run_at": lambda store: store.next_run_at(),
     "recover": lambda store: store.recover(NOW + 5, 3, 10).ready,
     "find_unput": lambda store: store.find_unput(NOW, 10),
-    "ready_types": lambda store: store.ready_types(),
-    "find_lost, empty tube": lambda store: store.find_lost("t1", None, NOW + 500, 5, 10),
-    "find_lost, head behind": lambda store: store.find_lost("t1", Head(30, NOW + 60), NOW + 9000, 5, 2000),
-    "find_lost, head in front": lambda store: store.find_lost("t1", Head(10, NOW), NOW + 9000, 5, 10) == [],
+    "ready_types": lambda store: store.ready_types("", 10),
+    "find_lost, empty tube": lambda store: store.find_lost({"t1": None}, NOW + 500, 5, 10),
+    "find_lost, many types": lambda store: store.find_lost(
+        {"t0": None, "t1": Head(30, NOW + 60), "t2": Head(10, NOW), **dict.fromkeys(map(str, range(97)))},
+        NOW + 9000,
+        5,
+        2000,
+    ),
+    "find_lost, head behind": lambda store: store.find_lost({"t1": Head(30, NOW + 60)}, NOW + 9000, 5, 2000),
+    "find_lost, head in front": lambda store: store.find_lost({"t1": Head(10, NOW)}, NOW + 9000, 5, 10) == [],
     "purge": lambda store: store.purge("t1", 10),
     "find, dead": lambda store: store.find(None, State.DEAD, None, 10),
     "find, dead of a type": lambda store: store.find("t1", State.DEAD, "0", 10),
-    "types": lambda store: store.types(),
 }
 
 
@@ -275,6 +280,16 @@ def test_a_call_reads_what_it_wants_by_an_index_whatever_the_backlog(
         assert stages <= USING_INDEX, command
         assert keys <= 3 * wanted + 30, (command, keys)
         assert documents <= 2 * wanted + 20, (command, documents)
+
+
+def test_many_types_cost_one_command_each_time(watched: MongoStore, commands: Commands):
+    types = [f"t{number:03}" for number in range(250)]
+    watched.add([row._replace(type=types[at % 250], put_at=NOW) for at, row in enumerate(new_rows(500))])
+    commands.sent.clear()
+    assert watched.ready_types("", 100) == types[:100]
+    assert len(commands.sent) == 1
+    assert len(watched.find_lost(dict.fromkeys(types[:100]), NOW + 9, 5, 1000)) == 200
+    assert len(commands.sent) == 2
 
 
 def test_find_walks_only_the_rows_of_a_state(

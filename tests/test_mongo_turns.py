@@ -171,7 +171,6 @@ def test_a_turn_is_no_job(store: MongoStore, jobs: Any):
     rows = add(store, 2)
     claim(store, *rows)
     assert jobs.count_documents({}) == 3
-    assert store.types() == ["t"]
     assert store.overview() == [Standing("t", "held", 1, NOW), Standing("t", "running", 1, NOW)]
     assert sum(store.counts().values()) == 2
     assert store.find_unput(NOW, 10) == store.find_due(NOW, 10) == []

@@ -63,7 +63,7 @@ def test_why_of_a_dead_job(shop: Shop, queue: KQueue) -> None:
 def test_why_with_a_beanstalkd_that_lost_its_pointer_or_is_down(shop: Shop, beanstalkd: Beanstalkd) -> None:
     with KQueue(store=shop.store, broker=beanstalkd.url) as queue:
         job_id = queue.add_job("greet")
-        [due] = queue.store.find_lost("greet", None, queue.store.now() + 60, 0, 9)
+        [due] = queue.store.find_lost({"greet": None}, queue.store.now() + 60, 0, 9)
         long_ago = queue.store.now() - 60
         queue.store.mark([due], long_ago)
         queue.broker.drain("greet")

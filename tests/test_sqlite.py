@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import json
 import os
 import re
 import resource
@@ -78,7 +79,7 @@ def text(path, query):
 
 LEASE = {"owner": "w", "start": NOW, "now": NOW, "fence_floor": 0}
 IDS_AND_TYPES = {"ids": '["a"]', "types": '["t"]', **LEASE}
-LOST = {"type": "t", "priority": 1, "until": NOW, "beside": NOW, "limit": 9}
+LOST = {"heads": json.dumps([["t", 1, NOW], ["u", 2, NOW]]), "until": NOW, "limit": 9}
 PAGE = {"type": None, "after": "", "limit": 9}
 OF_TYPE = {"type": "t", "limit": 9}
 UNIQUE = {"type": "t", "key": "k", "job_id": "a", "until": NOW, "now": NOW}
@@ -106,7 +107,7 @@ PLANS = {
     "recover": (sql.FIND_ABANDONED, (NOW, 9), {"lease"}),
     "recover: write": (sql.RECOVER, ("ready", "r", "[null, 1, 2]", "a"), {"id"}),
     "find_unput": (sql.FIND_UNPUT, {"until": NOW, "limit": 9}, {"unput"}),
-    "ready_types": (sql.READY_TYPES, (), {"ready"}),
+    "ready_types": (sql.READY_TYPES, {"after": "", "limit": 9}, {"ready"}),
     "find_lost": (sql.FIND_LOST, LOST, {"put"}),
     "mark": (sql.MARK, (NOW, "a", NOW), {"id"}),
     "get": (sql.GET, {"ids": '["a"]'}, {"id"}),
@@ -138,7 +139,7 @@ PLANS = {
     "admit: write": (sqlite_admit.ADMIT, (NOW, "[1]"), {"key"}),
     "admit: is any held": (sqlite_admit.HOLDS, ("t",), {"gate"}),
     "admit: gates of a type": (sqlite_admit.HELD_GATES, {"first": "t", "last": "t!"}, {"gate"}),
-    "held_types": (sqlite_admit.HELD_TYPES, (), {"gate"}),
+    "held_types": (sqlite_admit.HELD_TYPES, ('["t"]',), {"gate"}),
     "expire": (sqlite_expire.EXPIRE, {"now": NOW, "rows": 9}, {"kept", "key"}),
     "expire: is there any": (sqlite_expire.FIND_KEPT, {"now": NOW}, {"kept"}),
     "expire: look at keys": (sqlite_expire.LOOK_AT_KEYS, {"now": NOW, "after": "", "limit": 9}, {"id"}),
@@ -192,7 +193,7 @@ def test_a_query_uses_its_index_and_sorts_nothing(store, outsider, name, analyze
         ("purge held", "(state=? AND gate>? AND gate<?)"),
         ("gates: what runs", "COVERING INDEX kqueue_jobs_gate (state=? AND gate>? AND gate<?)"),
         ("gates: who is held", "COVERING INDEX kqueue_jobs_gate (state=? AND gate=?)"),
-        ("held_types", "(state=? AND gate>?)"),
+        ("held_types", "COVERING INDEX kqueue_jobs_gate (state=? AND gate>? AND gate<?)"),
         ("expire", "(keep_until<?)"),
         ("expire: look at keys", "SEARCH kqueue_unique USING INDEX kqueue_unique_job (job_id>?)"),
         ("expire: forget keys", "SEARCH kqueue_unique USING INDEX kqueue_unique_job (job_id=?)"),
@@ -248,7 +249,7 @@ def test_what_waits_rightly_at_a_better_priority_than_the_head_is_not_read(store
     """Each batch that a sweep marks stays there, so to read it again for the next would take ever longer."""
     store.add([row(number, priority=number % 3, put_at=NOW) for number in range(1000)])
     store.add([row(1000 + number, priority=number, put_at=NOW - 100, run_at=NOW - 100) for number in range(4)])
-    found, steps = steps_of(store, lambda: store.find_lost("t", Head(2, NOW), NOW + 1, 5, 10))
+    found, steps = steps_of(store, lambda: store.find_lost({"t": Head(2, NOW)}, NOW + 1, 5, 10))
     assert [due.id for due in found] == [row(1000).id, row(1001).id, row(1002).id]
     assert steps < 5
 
@@ -340,7 +341,7 @@ def test_what_finds_nothing_to_do_needs_no_write_lock(store, outsider):
     assert store.admit(one[0], None, NOW, NOW, 9).dues == []
     assert store.admit(Throttle("x"), None, NOW, NOW, 9) == ([], None)
     assert store.expire(NOW + 59, 9) == 0
-    assert store.held_types() == ["t"]
+    assert store.held_types(["t"]) == ["t"]
     assert store.paused() == {}
 
 

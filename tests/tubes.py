@@ -81,7 +81,7 @@ def calls_of(broker: Broker, subscription: Subscription) -> list[Callable[[], ob
     """Every call that speaks to the server."""
     return [
         lambda: broker.put([(pointer(), 0)]),
-        lambda: broker.peek("mail"),
+        lambda: broker.peek(["mail"]),
         lambda: broker.drain("mail"),
         lambda: broker.depths(["mail"]),
         lambda: subscription.reserve(1, 0),

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from kqueue import tubes
 from kqueue.broker import UNKNOWN_HEAD, Peek, Pointer
-from kqueue.brokers import wire
+from kqueue.brokers import health, wire
 from kqueue.brokers.connection import Connection, Endpoint
 from kqueue.brokers.pool import Pool
 from kqueue.brokers.subscription import FOREIGN, BeanstalkSubscription, whole_delay
@@ -20,7 +20,9 @@ from kqueue.store import Head
 
 #: Where foreign entries and lost connections are told, unless a logger is given.
 LOGGER_NAME = "kqueue.brokers.beanstalk"
-#: Foreign entries that one ``peek`` looks past before it gives up.
+#: Tubes that are looked at in one round trip.
+MAX_TUBES = 100
+#: Foreign entries of a tube that one ``peek`` looks past before it gives up.
 MAX_LOOKS = 1000
 #: Seconds that all of them may take.
 LOOKS_S = 10.0
@@ -32,27 +34,6 @@ NOT_PUT = {
     b"OUT_OF_MEMORY": "the server has no memory or no disk left: give it more",
     b"DRAINING": "the server is in drain mode (SIGUSR1): restart it",
     b"JOB_TOO_BIG": "the server takes smaller entries than it said: start it with the default -z",
-}
-#: Figures of a server that somebody should look at, with what they mean. Without a binlog its index stays 0.
-WARNINGS = (
-    ("draining", "true", "the server is in drain mode (SIGUSR1) and takes no put: restart it"),
-    (
-        "binlog-current-index",
-        "0",
-        "the server has no binlog (-b): when it restarts, the sweep has to put every waiting job again",
-    ),
-)
-#: Of a tube, where they are not 0.
-TUBE_WARNINGS = (
-    ("pause-time-left", "the tube of type {type} is paused by somebody for another {number} s; KQueue never does"),
-    ("current-jobs-buried", "{number} entries that are not ours were buried in the tube of type {type}"),
-)
-#: Where beanstalkd's figures for a tube stand, by our name.
-DEPTHS = {
-    "ready": "current-jobs-ready",
-    "delayed": "current-jobs-delayed",
-    "reserved": "current-jobs-reserved",
-    "buried": "current-jobs-buried",
 }
 
 
@@ -131,30 +112,46 @@ class BeanstalkBroker:
         if too_long:
             raise self._too_long(too_long, max_job_size)
 
-    def peek(self, type: str, *, bury: bool = True) -> Peek:
-        """See :meth:`kqueue.broker.Broker.peek`."""
-        tube = self._tube(type)
+    def peek(self, types: Sequence[str], *, bury: bool = True) -> dict[str, Peek]:
+        """See :meth:`kqueue.broker.Broker.peek`. One round trip for each 100 types, and two more for each entry in
+        a row that is not ours.
+        """
+        peeks: dict[str, Peek] = {}
+        for first in range(0, len(types), MAX_TUBES):
+            peeks |= self._peek(types[first : first + MAX_TUBES], bury)
+        return peeks
+
+    def _peek(self, types: Sequence[str], bury: bool) -> dict[str, Peek]:
+        names = {type: self._tube(type) for type in types}
+        #: Of those that are not looked at to the end: entries that are not ours.
+        foreign = dict.fromkeys(types, 0)
+        peeks: dict[str, Peek] = {}
         pool = self._pools.get()
         until = self._clock.monotonic() + LOOKS_S
-        for foreign in range(MAX_LOOKS):
+        while foreign:
             with pool.connection() as connection:
                 connection.using = None
-                _, reply = connection.exchange([wire.use(tube), wire.peek_ready()])
-                connection.using = tube
-                if reply.status == b"NOT_FOUND":
-                    return Peek(None, foreign)
-                pointer = _pointer_of(type, reply.body)
-                if pointer is not None:
-                    return Peek(Head(pointer.priority, pointer.put_at), foreign)
-                if not bury:
-                    return Peek(UNKNOWN_HEAD, 1)
-                self._warn_once(pool, reply)
-                stranger = reply.values[0]
-                # Another worker may have taken it in between: then both are NOT_FOUND, and we look again.
-                connection.exchange([wire.reserve_job(stranger), wire.bury(stranger)])
-            if self._clock.monotonic() >= until:
-                return Peek(UNKNOWN_HEAD, foreign + 1)
-        return Peek(UNKNOWN_HEAD, MAX_LOOKS)
+                looks = connection.exchange(
+                    [look for type in foreign for look in (wire.use(names[type]), wire.peek_ready())]
+                )
+                connection.using = names[next(reversed(foreign))]
+                found = dict(zip(list(foreign), looks[1::2], strict=True))
+                strangers = {type: reply for type, reply in found.items() if _is_stranger(type, reply)}
+                for type in found.keys() - strangers.keys():
+                    peeks[type] = Peek(_head(type, found[type]), foreign.pop(type))
+                if strangers and not bury:
+                    return peeks | dict.fromkeys(strangers, Peek(UNKNOWN_HEAD, 1))
+                if strangers:
+                    self._warn_once(pool, next(iter(strangers.values())))
+                    # Another worker may have taken it in between: then both are NOT_FOUND, and we look again.
+                    ids = [reply.values[0] for reply in strangers.values()]
+                    connection.exchange([one for id in ids for one in (wire.reserve_job(id), wire.bury(id))])
+            is_late = self._clock.monotonic() >= until
+            for type in strangers:
+                foreign[type] += 1
+                if is_late or foreign[type] == MAX_LOOKS:
+                    peeks[type] = Peek(UNKNOWN_HEAD, foreign.pop(type))
+        return peeks
 
     def drain(self, type: str) -> int:
         """See :meth:`kqueue.broker.Broker.drain`. A paused tube is resumed, and stays so: it is empty."""
@@ -185,29 +182,32 @@ class BeanstalkBroker:
         return BeanstalkSubscription(self._endpoint, types_by_tube, self._clock, self._logger)
 
     def warnings(self, types: Sequence[str]) -> list[str]:
-        """See :meth:`kqueue.broker.Broker.warnings`."""
-        commands = [wire.stats(), *(wire.stats_tube(self._tube(one)) for one in types)]
+        """See :meth:`kqueue.broker.Broker.warnings`. At most 1,000 tubes are looked at, and none if no tube of the
+        server is paused or has anything buried.
+        """
         with self._pools.get().connection() as connection:
-            server, *of_tubes = connection.exchange(commands)
-        figures = wire.parse_stats(server.body)
-        found = [warning for name, value, warning in WARNINGS if figures.get(name) == value]
-        for type, reply in zip(types, of_tubes, strict=True):
-            of_tube = self._figures(reply, [name for name, _ in TUBE_WARNINGS])
-            found += [
-                warning.format(number=of_tube[name], type=type) for name, warning in TUBE_WARNINGS if of_tube[name]
-            ]
+            [server] = connection.exchange([wire.stats()])
+        touched = self._figures(server, health.TOUCHED)
+        of_tubes = self._figures_of(types[: health.MOST_TUBES]) if any(touched.values()) else {}
+        left_out = len(types) - len(of_tubes) if of_tubes else 0
+        found = health.warnings(wire.parse_stats(server.body), of_tubes, left_out)
         return [f"{self.address}: {warning}" for warning in found]
 
     def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
         """See :meth:`kqueue.broker.Broker.depths`. A tube that does not exist has zeros."""
-        commands = [wire.stats_tube(self._tube(type)) for type in types]
-        with self._pools.get().connection() as connection:
-            replies = connection.exchange(commands)
-        depths = {}
-        for type, reply in zip(types, replies, strict=True):
-            of_tube = self._figures(reply, list(DEPTHS.values()))
-            depths[type] = {name: of_tube[figure] for name, figure in DEPTHS.items()}
-        return depths
+        return {type: health.depths(of_tube) for type, of_tube in self._figures_of(types).items()}
+
+    def _figures_of(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
+        """What is asked of each type's tube."""
+        commands = {type: wire.stats_tube(self._tube(type)) for type in types}
+        pool = self._pools.get()
+        found: dict[str, dict[str, int]] = {}
+        for first in range(0, len(types), MAX_TUBES):
+            page = types[first : first + MAX_TUBES]
+            with pool.connection() as connection:
+                replies = connection.exchange([commands[type] for type in page])
+            found |= {type: self._figures(reply, health.FIGURES) for type, reply in zip(page, replies, strict=True)}
+        return found
 
     def _tube(self, type: str) -> str:
         if self._prefix is None:
@@ -215,7 +215,9 @@ class BeanstalkBroker:
         return tubes.name(self._prefix, type)
 
     def _figures(self, reply: Reply, names: Sequence[str]) -> dict[str, int]:
-        """Those of a tube; 0 where it has none, or is not there. Raises ``BrokerUnavailable`` for no number."""
+        """Those of the server or of a tube; 0 where it has none, or is not there. Raises ``BrokerUnavailable`` for what
+        is no number.
+        """
         figures = wire.parse_stats(reply.body)
         try:
             return {name: wire.figure(figures, name) for name in names}
@@ -255,6 +257,17 @@ def _pointer_of(type: str, body: bytes) -> Pointer | None:
     except ValueError:
         return None
     return pointer if pointer.type == type else None
+
+
+def _is_stranger(type: str, reply: Reply) -> bool:
+    """Whether a peek found an entry that is not ours, or malformed."""
+    return reply.status != b"NOT_FOUND" and _pointer_of(type, reply.body) is None
+
+
+def _head(type: str, reply: Reply) -> Head | None:
+    """What a peek found that is no stranger."""
+    pointer = None if reply.status == b"NOT_FOUND" else _pointer_of(type, reply.body)
+    return None if pointer is None else Head(pointer.priority, pointer.put_at)
 
 
 def _delete_ready(connection: Connection, tube: str) -> int:

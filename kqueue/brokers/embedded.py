@@ -61,9 +61,9 @@ class EmbeddedBroker:
             for bell in list(self._waiting):
                 bell.ring()
 
-    def peek(self, type: str, *, bury: bool = True) -> Peek:
+    def peek(self, types: Sequence[str], *, bury: bool = True) -> dict[str, Peek]:
         """Nothing: no entry waits anywhere."""
-        return Peek(None)
+        return dict.fromkeys(types, Peek(None))
 
     def drain(self, type: str) -> int:
         """0: there is nothing to drain."""

@@ -180,20 +180,22 @@ def test_gates_of_a_type_whose_name_begins_alike_are_left_alone(store):
 
 
 def test_held_types_are_those_with_a_held_row(store, other):
-    assert store.held_types() == []
+    all_types = ["x", "r", "y", "z", "a.b", "a", "ab", "a-b", "b"]
+    assert store.held_types(all_types) == store.held_types([]) == []
     for type in ("z", "a.b", "a", "ab", "a-b"):
         hold(store, row(type=type), throttle=Throttle(type, running=1))
     for key in ("k", "l", "m"):
         hold(store, row(type="y", limit_key=key), throttle=Throttle("y", running_per_key=1))
     first, _ = hold(store, row(type="x"), throttle=Throttle("x", running=1))
     add(store, row(type="r"))
-    assert other.held_types() == ["a", "a-b", "a.b", "ab", "x", "y", "z"]
+    assert other.held_types(all_types) == ["a", "a-b", "a.b", "ab", "x", "y", "z"]
+    assert other.held_types(["z", "r", "a"]) == ["a", "z"]
     leave(store, first)
     admit(store, Throttle("x"))
     admit(store, Throttle("y"), ["k", "l"])
-    assert other.held_types() == ["a", "a-b", "a.b", "ab", "y", "z"]
+    assert other.held_types(all_types) == ["a", "a-b", "a.b", "ab", "y", "z"]
     store.purge("y", 10)
-    assert other.held_types() == ["a", "a-b", "a.b", "ab", "z"]
+    assert other.held_types(all_types) == ["a", "a-b", "a.b", "ab", "z"]
 
 
 # -- when to look again ----------------------------------------------------------------------------------

@@ -321,14 +321,14 @@ def test_a_drained_tube_holds_nothing_and_its_neighbour_all(service):
 
 def test_a_tube_that_nobody_used_is_empty(service):
     assert service.broker.drain("never") == 0
-    assert service.broker.peek("never").head is None
+    assert service.broker.peek(["never"])["never"].head is None
     assert not any(sum(depth.values()) for depth in service.broker.depths(["never"]).values())
 
 
 def test_the_head_is_what_would_come_next(service):
     service.add(priority=9)
     service.add(priority=8, delay=1000)
-    head = service.broker.peek("mail").head
+    head = service.broker.peek(["mail"])["mail"].head
     if service.broker.carries_pointers:
         assert head is not None
         assert head.priority == 9
@@ -347,17 +347,17 @@ def put_stranger(service: Service) -> None:
 
 def test_a_look_that_may_not_bury_ends_at_a_stranger_and_changes_nothing(service):
     job_id = service.add()
-    assert service.broker.peek("mail", bury=False) == service.broker.peek("mail")
+    assert service.broker.peek(["mail"], bury=False)["mail"] == service.broker.peek(["mail"])["mail"]
     put_stranger(service)
     before = service.broker.depths(["mail"])
-    seen = [service.broker.peek("mail", bury=False) for _ in range(2)]
+    seen = [service.broker.peek(["mail"], bury=False)["mail"] for _ in range(2)]
     assert service.broker.depths(["mail"]) == before
     if service.broker.carries_pointers:
         assert seen == [Peek(UNKNOWN_HEAD, 1)] * 2
         assert before["mail"]["buried"] == 0
-        assert service.broker.peek("mail").foreign == 1
+        assert service.broker.peek(["mail"])["mail"].foreign == 1
         assert service.broker.depths(["mail"])["mail"]["buried"] == 1
-        assert service.broker.peek("mail", bury=False).foreign == 0
+        assert service.broker.peek(["mail"], bury=False)["mail"].foreign == 0
     else:
         assert seen == [Peek(None, 0)] * 2
     assert service.take_all(service.subscribe()) == [job_id]

@@ -52,7 +52,7 @@ def test_a_done_row_is_never_claimed_nor_put(store, other):
     assert store.promote(late, 10) == 0
     assert store.recover(late, 3, 10) == Recovered(0, 0)
     assert store.find_unput(late, 10) == store.find_due(late, 10) == store.find_abandoned(late, 10) == []
-    assert store.find_lost("t", None, late, 5, 10) == store.ready_types() == store.held_types() == []
+    assert store.find_lost({"t": None}, late, 5, 10) == store.ready_types("", 9) == store.held_types(["t"]) == []
     assert store.mark([Due(held.id, "t", 100, NOW, None)], late) == []
     assert store.revive([held.id], "once more", late, None) == []
     assert not store.has_ready(["t"])

@@ -76,9 +76,9 @@ def test_what_is_held_is_neither_ready_nor_due_nor_unput(store):
     store.settle([Delete(running.id, 1)], NOW)
     assert claim(store, waiting).rows == claim(store).rows == []
     assert not store.has_ready(["t"])
-    assert store.ready_types() == []
+    assert store.ready_types("", 9) == []
     assert store.find_unput(NOW + 999, 10) == store.find_due(NOW + 999, 10) == []
-    assert store.find_lost("t", None, NOW + 999, 5, 10) == []
+    assert store.find_lost({"t": None}, NOW + 999, 5, 10) == []
     assert store.promote(NOW + 999, 10) == store.recover(NOW + 999, 3, 10).ready == 0
     assert store.next_run_at() is None
     assert store.counts() == store.counts("t")

@@ -62,14 +62,15 @@ def test_an_empty_store_answers_every_question(store):
     assert store.get(["0" * 28]) == []
     assert store.counts() == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
     assert store.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
-    assert store.types() == store.ready_types() == []
+    assert store.overview() == store.ready_types("", 10) == store.held_types(["t"]) == []
+    assert store.sweep_position() == ""
     assert store.next_run_at() is None
     assert not store.has_ready(["t"])
     assert claim(store) == claim(store, "0" * 28) == NOTHING
     assert store.recover(NOW, 3, 10) == Recovered(0, 0)
     assert store.promote(NOW, 10) == store.purge("t", 10) == store.delete(["0" * 28]) == 0
     assert store.find_due(NOW, 10) == store.find_abandoned(NOW, 10) == []
-    assert store.find_unput(NOW, 10) == store.find_lost("t", None, NOW, 5, 10) == []
+    assert store.find_unput(NOW, 10) == store.find_lost({"t": None}, NOW, 5, 10) == []
     assert store.held_by("nobody") == store.find(None, State.DEAD, None, 10) == []
 
 
@@ -729,13 +730,6 @@ def test_counts_are_by_state_and_type(store, other):
     assert set(other.counts()) == set(State)
 
 
-def test_types_are_those_with_a_row_in_any_state(store):
-    claimed_row(store, type="running")
-    (gone, *_) = add(store, row(type="gone"), row(type="b"), row(type="a"), delayed(NOW + 9, type="later"))
-    store.delete([gone])
-    assert store.types() == ["a", "b", "later", "running"]
-
-
 def test_purge_deletes_what_does_not_run_in_bounded_steps(store, other):
     running, dead = claimed_row(store), claimed_row(store)
     store.settle([Die(dead.id, 1, "enough")], NOW)
@@ -906,7 +900,31 @@ def test_find_unput_finds_what_is_known_to_have_no_pointer(store):
 def test_ready_types_are_those_with_a_ready_row(store):
     claimed_row(store, type="running")
     add(store, row(type="b"), row(type="b"), row(type="a", put_at=None), delayed(NOW + 9, type="later"))
-    assert store.ready_types() == ["a", "b"]
+    assert store.ready_types("", 10) == ["a", "b"]
+
+
+def test_ready_types_come_in_pages(store, other):
+    types = sorted(["z", "a.b", "a", "ab", "a-b", *(f"m{number:03}" for number in range(30))])
+    add(store, *(row(type=type) for type in types for _ in range(3)))
+    claimed_row(store, type="c")
+    found, pages = [], 0
+    while page := other.ready_types(found[-1] if found else "", 7):
+        assert len(page) <= 7
+        found += page
+        pages += 1
+    assert found == types
+    assert pages == 5
+    assert other.ready_types("m0285", 10) == ["m029", "z"]
+    assert other.ready_types("z", 10) == []
+
+
+def test_the_position_of_a_sweep_is_remembered(store, other):
+    store.keep_sweep_position("mail")
+    store.keep_sweep_position("resize")
+    assert other.sweep_position() == "resize"
+    other.keep_sweep_position("")
+    assert store.sweep_position() == ""
+    assert store.setting("prefix", "p") == "p"
 
 
 GRACE = 5.0
@@ -945,7 +963,7 @@ OLD = NOW - GRACE
 def test_the_head_rule(store, fields, head, lost):
     job = row(**{"priority": 100, **fields})
     add(store, job)
-    found = store.find_lost("t", head, NOW, GRACE, 10)
+    found = store.find_lost({"t": head}, NOW, GRACE, 10)
     assert found == ([Due(job.id, "t", job.priority, job.run_at, job.put_at)] if lost else [])
 
 
@@ -953,9 +971,9 @@ def test_only_ready_rows_of_the_type_are_lost(store):
     old = {"put_at": NOW - 100, "run_at": NOW - 100}
     add(store, row(type="other", **old), row(state=State.DELAYED, **old))
     claimed_row(store, **old)
-    assert store.find_lost("t", None, NOW, GRACE, 10) == []
+    assert store.find_lost({"t": None}, NOW, GRACE, 10) == []
     store.promote(NOW, 10)
-    assert len(store.find_lost("t", None, NOW, GRACE, 10)) == 1
+    assert len(store.find_lost({"t": None}, NOW, GRACE, 10)) == 1
 
 
 def test_lost_rows_come_best_priority_first_and_no_more_than_asked(store):
@@ -968,10 +986,32 @@ def test_lost_rows_come_best_priority_first_and_no_more_than_asked(store):
         row(priority=1, put_at=NOW - 10, **old),
     )
     head = Head(9, NOW - 50)
-    assert ids(store.find_lost("t", head, NOW, GRACE, 10)) == [best, middle, beside]
-    assert ids(store.find_lost("t", head, NOW, GRACE, 2)) == [best, middle]
-    assert ids(store.find_lost("t", head._replace(priority=8), NOW, GRACE, 10)) == [best, middle]
-    assert ids(store.find_lost("t", None, NOW, GRACE, 10)) == [best, middle, beside, worst]
+    assert ids(store.find_lost({"t": head}, NOW, GRACE, 10)) == [best, middle, beside]
+    assert ids(store.find_lost({"t": head}, NOW, GRACE, 2)) == [best, middle]
+    assert ids(store.find_lost({"t": head._replace(priority=8)}, NOW, GRACE, 10)) == [best, middle]
+    assert ids(store.find_lost({"t": None}, NOW, GRACE, 10)) == [best, middle, beside, worst]
+
+
+def test_the_lost_of_many_types_are_found_at_once_each_by_its_own_head(store, other):
+    old = NOW - GRACE
+    heads = {
+        "empty": None,
+        "behind": Head(200, NOW),
+        "beside": Head(100, NOW),
+        "before": Head(50, 0.0),
+        "none": None,
+    }
+    (*_, second), (first, *_) = (
+        add(store, *(row(type=type, priority=100, put_at=old, run_at=old) for type in types))
+        for types in (["before", "beside", "empty"], ["behind", "unasked"])
+    )
+    (better,) = add(store, row(type="empty", priority=7, put_at=old, run_at=old))
+    found = other.find_lost(dict(reversed(heads.items())), NOW, GRACE, 10)
+    assert [due.type for due in found] == ["behind", "beside", "empty", "empty"]
+    assert ids(found)[0] == first
+    assert ids(found)[2:] == [better, second]
+    assert ids(other.find_lost(heads, NOW, GRACE, 3)) == ids(found)[:3]
+    assert other.find_lost({}, NOW, GRACE, 10) == []
 
 
 def test_each_row_is_marked_by_one_sweep(store, other):

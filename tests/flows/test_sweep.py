@@ -13,8 +13,10 @@ import pytest
 from kqueue import BrokerUnavailable, JobInHand, KQueue
 from kqueue.broker import Pointer
 from kqueue.clock import ManualClock
+from kqueue.ids import IdMint
+from kqueue.job import Row, State
 from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import BATCH, GRACE_S
+from kqueue.sweep import BATCH, GRACE_S, PAGE_TYPES
 from tests.beanstalkd import Beanstalkd
 from tests.flows.processes import KILLED, die, run_in_child
 
@@ -39,6 +41,12 @@ class House:
     def run(self, job: JobInHand) -> None:
         self.runs.append((job.payload, job.fence))
         job.delete()
+
+    def row(self, type: str) -> Row:
+        """A new job of the type, as the store keeps it, just put."""
+        now = self.clock.time()
+        [job_id] = IdMint().make(1)
+        return Row(job_id, type, b"1", "json", 100, State.READY, 0.0, now, 60.0, created_at=now, put_at=now)
 
     def pointers(self, type: str = "t") -> int:
         """Entries in the type's tube, whatever their state."""
@@ -309,17 +317,17 @@ def test_a_large_repair_delays_no_job_for_long(house: House, monkeypatch: pytest
 
 
 def test_many_types_with_nothing_to_repair_hold_up_no_job(house: House) -> None:
-    """Each is a step of its own, so a limit is seen in between, and the next loop goes on with the sweep."""
-    types = [f"type-{n:03d}" for n in range(300)]
+    """A page of them is a step, so a limit is seen in between, and the next loop goes on with the sweep."""
+    types = [f"type-{n:03d}" for n in range(2 * PAGE_TYPES)]
     for type in types:
-        house.queue.add_job(type)
+        house.queue.store.add([house.row(type)])
     house.queue.add_job("t")
     peeked: list[str] = []
     peek = house.queue.broker.peek
-    house.queue.broker.peek = lambda type: (peeked.append(type), house.queue.stop(), peek(type))[-1]  # type: ignore[method-assign]
+    house.queue.broker.peek = lambda types: (peeked.extend(types), house.queue.stop(), peek(types))[-1]  # type: ignore[method-assign]
     house.queue.run_jobs()
-    assert len(peeked) == 1
-    house.queue.broker.peek = lambda type: (peeked.append(type), peek(type))[-1]  # type: ignore[method-assign]
+    assert len(peeked) == PAGE_TYPES
+    house.queue.broker.peek = lambda types: (peeked.extend(types), peek(types))[-1]  # type: ignore[method-assign]
     house.queue.run_jobs()
     assert sorted(peeked) == sorted([*types, "t"])
 

@@ -65,9 +65,9 @@ class FakeBroker:
         if puts:
             self._line("put", lambda: [self._server.put(*one) for one in puts])
 
-    def peek(self, type: str, *, bury: bool = True) -> Peek:
+    def peek(self, types: Sequence[str], *, bury: bool = True) -> dict[str, Peek]:
         """What comes next; strangers before it are buried, or end the look."""
-        return self._line("peek", lambda: self._peek(type, bury))
+        return self._line("peek", lambda: {type: self._peek(type, bury) for type in types})
 
     def drain(self, type: str) -> int:
         """Delete what is not reserved; a pause ends."""

@@ -411,7 +411,7 @@ class Machine(RuleBasedStateMachine):
         if self.server is None:
             return
         rung = self.ids_in_tubes(self.server)
-        heads = {type: self.processes[0].queue.broker.peek(type).head for type in TYPES}
+        heads = {type: peek.head for type, peek in self.processes[0].queue.broker.peek(TYPES).items()}
         for row in self.rows():
             head = heads[row.type]
             if row.state == State.DEAD or row.id in rung:

@@ -150,7 +150,7 @@ def test_a_stranded_entry_is_found_by_delete_only(site):
     site.mine.close()
     site.clock.advance(10**6)
     assert taken(site.theirs) == []
-    assert site.broker.peek("mail").head is None
+    assert site.broker.peek(["mail"])["mail"].head is None
     assert site.broker.drain("mail") == 0
     assert site.states() == [RESERVED]
     assert site.server.delete(1)
@@ -160,14 +160,14 @@ def test_a_paused_tube_serves_nothing_and_shows_its_head(site):
     job_id = site.put()
     site.server.pause("p1.mail", 60)
     assert taken(site.mine) == []
-    assert site.broker.peek("mail").head == Head(5, PUT_AT)
+    assert site.broker.peek(["mail"])["mail"].head == Head(5, PUT_AT)
     site.clock.advance(60)
     assert taken(site.mine) == [job_id]
 
 
 def test_garbage_is_buried_and_counted_by_a_reserve_and_by_a_look(site):
     site.server.put("p1.mail", 0, 0, b"garbage")
-    assert site.broker.peek("mail") == (None, 1)
+    assert site.broker.peek(["mail"])["mail"] == (None, 1)
     site.server.put("p1.mail", 0, 0, b"garbage")
     job_id = site.put()
     reservation = site.mine.reserve(1, 0)
@@ -183,7 +183,7 @@ def test_strangers_alone_leave_a_selection_of_nothing(site):
 def test_a_kick_takes_the_buried_before_the_delayed(site):
     site.server.put("p1.mail", 0, 0, b"garbage")
     site.put(delay=5)
-    site.broker.peek("mail")
+    site.broker.peek(["mail"])
     assert [site.server.kick("p1.mail") for _ in range(3)] == [1, 1, 0]
 
 
@@ -225,7 +225,7 @@ def test_a_failed_settle_loses_the_connection_and_with_it_what_is_held(site, out
 def test_a_server_that_is_down_answers_nobody_and_loses_nothing(site):
     job_id = site.put()
     site.server.is_down = True
-    for call in (site.put, lambda: site.broker.peek("mail"), lambda: site.mine.reserve(1, 0)):
+    for call in (site.put, lambda: site.broker.peek(["mail"]), lambda: site.mine.reserve(1, 0)):
         with pytest.raises(BrokerUnavailable):
             call()
     site.server.is_down = False

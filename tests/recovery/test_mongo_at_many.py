@@ -107,7 +107,7 @@ def test_a_sweep_with_nothing_to_do_sends_a_few_commands_that_read_next_to_nothi
         queue = KQueue(place.store, beanstalkd.url, prefix=f"n{rows}.")
         queue.open()
         for type in TYPES:
-            (best,) = place.store.find_lost(type, None, NOW, GRACE_S, 1)
+            (best,) = place.store.find_lost({type: None}, NOW, GRACE_S, 1)
             queue.broker.put([(Pointer(type, best.priority, NOW - AGE_S, (best.id,)), 0.0)])
         costs[rows] = cost(mongod, place, lambda: queue.sweep().put == 0)  # noqa: B023
         queue.broker.close()
@@ -136,8 +136,8 @@ def jobs_through(store: MongoStore) -> Iterator[tuple[str, Callable[[], object]]
 
     yield "has_ready", lambda: store.has_ready(TYPES)
     yield "next_run_at", store.next_run_at
-    lost = store.find_lost(TYPES[3], None, NOW, GRACE_S, JOBS)
-    yield "find_lost", lambda: store.find_lost(TYPES[3], None, NOW, GRACE_S, JOBS) == lost
+    lost = store.find_lost({TYPES[3]: None}, NOW, GRACE_S, JOBS)
+    yield "find_lost", lambda: store.find_lost({TYPES[3]: None}, NOW, GRACE_S, JOBS) == lost
     yield "mark", lambda: len(store.mark(lost, NOW)) == JOBS
     yield "claim by ids", lambda: claim(Selection(tuple(TYPES), tuple(due.id for due in lost)))
     yield "renew", lambda: not store.renew([Held(row.id, row.fence, row.ttr) for row in held], NOW)
@@ -149,12 +149,12 @@ def jobs_through(store: MongoStore) -> Iterator[tuple[str, Callable[[], object]]
     yield "settle deletes", delete
     yield "claim of all types", lambda: claim(Selection(tuple(TYPES)))
     delete()
-    yield "held_types", lambda: store.held_types() == TYPES
+    yield "held_types", lambda: store.held_types(TYPES) == TYPES
     first, second, third, fourth = (TYPES[at] for at in (0, 1, 2, 6))
     wide = Throttle(first, running=10**6, running_per_key=10**6, starts=10**6, period=60.0)
     yield "limited claim of one type", lambda: claim(Selection((first,), None, (wide,)))
     delete()
-    ready = {type: store.find_lost(type, None, NOW, GRACE_S, JOBS) for type in (second, fourth)}
+    ready = {type: store.find_lost({type: None}, NOW, GRACE_S, JOBS) for type in (second, fourth)}
     by_ids = {type: Selection((type,), tuple(due.id for due in dues)) for type, dues in ready.items()}
     yield "limited claim by ids", lambda: claim(by_ids[fourth]._replace(throttles=(wide._replace(type=fourth),)))
     delete()

@@ -93,7 +93,7 @@ def idle(stores: dict[int, SqliteStore], beanstalkd: Beanstalkd) -> Iterator[dic
     for rows, queue in queues.items():
         queue.open()
         for type in TYPES:
-            (best,) = stores[rows].find_lost(type, None, NOW, GRACE_S, 1)
+            (best,) = stores[rows].find_lost({type: None}, NOW, GRACE_S, 1)
             queue.broker.put([(Pointer(type, best.priority, NOW - AGE_S, (best.id,)), 0.0)])
     yield {rows: (stores[rows], queue) for rows, queue in queues.items()}
     for queue in queues.values():
@@ -131,11 +131,11 @@ def jobs_through(store: SqliteStore) -> Iterator[tuple[str, Callable[[], object]
     yield "next_run_at", store.next_run_at
     yield "take_sweep", lambda: store.take_sweep(NOW, 15)
     yield "take_sweep, too soon", lambda: not store.take_sweep(NOW + 1, 15)
-    yield "ready_types", lambda: store.ready_types() == TYPES
+    yield "ready_types", lambda: store.ready_types("", JOBS) == TYPES
     yield "find_unput", lambda: store.find_unput(NOW + FIRST_DUE_S + JOBS, JOBS)
-    lost = store.find_lost(TYPES[3], None, NOW, GRACE_S, JOBS)
-    yield "find_lost", lambda: store.find_lost(TYPES[3], None, NOW, GRACE_S, JOBS) == lost
-    yield "find_lost, nothing", lambda: store.find_lost(TYPES[3], best_head(), NOW, GRACE_S, BATCH) == []
+    lost = store.find_lost({TYPES[3]: None}, NOW, GRACE_S, JOBS)
+    yield "find_lost", lambda: store.find_lost({TYPES[3]: None}, NOW, GRACE_S, JOBS) == lost
+    yield "find_lost, nothing", lambda: store.find_lost({TYPES[3]: best_head()}, NOW, GRACE_S, BATCH) == []
     yield "mark", lambda: len(store.mark(lost, NOW)) == JOBS
     held: list[Row] = []
 

@@ -323,7 +323,8 @@ def look(house: House) -> None:
     queue.counts()
     queue.counts("t")
     queue.get_job(queue.jobs("t", state="ready", limit=1)[0].id)
-    store.types()
+    store.ready_types("", 9)
+    store.overview()
     store.pulse()
     store.find_due(store.now(), 1)
     store.find_abandoned(store.now(), 1)
@@ -347,7 +348,7 @@ def limit(house: House) -> None:
     store = house.queue.store
     first = _claim_limited(store, None)
     assert (len(first.rows), first.held) == (2, 2)
-    assert store.held_types() == ["t"]
+    assert store.held_types(TYPES) == ["t"]
     assert store.admit(LIMIT, None, store.now(), None, 9).dues == []
     _give_back(store, first)
     dues = store.admit(LIMIT, ["k"], store.now(), store.now(), 9).dues
@@ -369,7 +370,7 @@ def _give_back(store: JobStore, claim: Claim) -> None:
 
 def admit_all(queue: KQueue) -> None:
     store = queue.store
-    for type in store.held_types():
+    for type in store.held_types(TYPES):
         store.admit(Throttle(type), None, store.now(), None, 99)
 
 

@@ -179,7 +179,7 @@ class SqliteStore:
 
     def held_types(self, types: Sequence[str]) -> list[str]:
         """Those of ``types`` that have a held row, sorted: one index probe for each."""
-        return [type for (type,) in self._read(HELD_TYPES, (json_set(types),))]
+        return sorted(type for (type,) in self._read(HELD_TYPES, (json_set(types),)))
 
     def held_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``."""

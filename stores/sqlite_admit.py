@@ -37,7 +37,6 @@ HELD_TYPES: Final = f"""
     SELECT wanted.value FROM json_each(?) AS wanted WHERE EXISTS (
         SELECT 1 {HELD_HERE} AND job.gate >= wanted.value AND job.gate < wanted.value || '!'
     )
-    ORDER BY wanted.value
 """
 
 

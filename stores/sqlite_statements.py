@@ -267,7 +267,7 @@ FIND_LOST: Final = """
             SELECT min(priority) FROM kqueue_jobs INDEXED BY kqueue_jobs_put
             WHERE state = 'ready' AND put_at IS NOT NULL AND type = found.type AND priority > found.level
         ), found.priority, found.beside
-        FROM found WHERE found.level < found.priority ORDER BY 1, 2
+        FROM found WHERE found.level < found.priority ORDER BY 1, 2 LIMIT -1
     )
     SELECT job.id, job.type, job.priority, job.run_at, job.put_at
     FROM found CROSS JOIN kqueue_jobs AS job INDEXED BY kqueue_jobs_put

@@ -9,6 +9,8 @@ import pytest
 from kqueue import KQueue, StoreUnavailable
 from kqueue.chores import Chores
 from kqueue.clock import ManualClock
+from kqueue.limits import LOOK_S as LOOK_AT_GATES_S
+from kqueue.limits import MOST_TYPES
 from kqueue.pauses import LOOK_S, Pauses
 from kqueue.presence import Presence
 from kqueue.stores.memory import MemoryStore
@@ -31,7 +33,7 @@ class Home:
             cron=self.queue._cron,
             gatekeeper=self.queue._gatekeeper,
             presence=Presence(store=self.store, id="0" * 28, types=list, note=dict, monotonic=self.clock.monotonic),
-            types=list,
+            types=lambda: ["t"],
             wake=lambda: self.wakes.append(None),
             logger=logging.getLogger("kqueue"),
         )
@@ -135,3 +137,19 @@ def test_a_child_that_comes_out_of_an_attended_loop_does_not_hang(home: Home) ->
     with home.chores.attended(), home.chores._changed:
         assert run_in_child(home.chores._leave) == 0
         assert run_in_child(home.chores.do_due) == 0
+
+
+def test_held_jobs_of_many_types_are_looked_for_in_bounded_lots(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = [f"t{number:03}" for number in range(2 * MOST_TYPES + 50)]
+    asked: list[list[str]] = []
+    monkeypatch.setattr(home.store, "held_types", lambda some: asked.append(some) or [])
+    gatekeeper = home.queue._gatekeeper
+    due = []
+    for _ in range(4):
+        due.append(gatekeeper.seconds_to_look())
+        gatekeeper.look(set(types))
+    assert asked[:3] == [types[:MOST_TYPES], types[MOST_TYPES : 2 * MOST_TYPES], types[2 * MOST_TYPES :]]
+    assert due == [0.0, 0.0, 0.0, LOOK_AT_GATES_S]
+    assert asked[3] == asked[0]

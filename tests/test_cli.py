@@ -197,6 +197,23 @@ def test_status_counts_by_type_and_state(shop: Shop, queue: KQueue):
     assert ["greet", "0", "2", "0", "0", "0", "0"] in [line.split() for line in plain]
 
 
+def test_status_of_many_types_shows_those_with_most_jobs_and_counts_the_rest(shop: Shop, queue: KQueue):
+    for number in range(30):
+        queue.add_jobs(f"t{number:02}", [None] * (1 + number))
+    lines = [[word.strip() for word in line.split("  ")] for line in shop.kqueue("status").stdout.splitlines()]
+    named = [line[0] for line in lines if line[0].startswith("t")]
+    assert named == [f"t{number:02}" for number in range(29, 9, -1)]
+    [rest] = [line for line in lines if line[0] == "and 10 more types"]
+    assert str(sum(range(11))) in rest
+    status = json.loads(shop.kqueue("status", "--json").stdout)
+    assert list(status["types"]) == named
+    assert (status["more_types"], status["more_jobs"]["ready"]) == (10, sum(range(11)))
+    every = json.loads(shop.kqueue("status", "--json", "--all").stdout)
+    assert (len(every["types"]), every["more_types"]) == (30, 0)
+    one = json.loads(shop.kqueue("status", "--json", "--type", "t03").stdout)
+    assert {type: counts["jobs"]["ready"] for type, counts in one["types"].items()} == {"t03": 4}
+
+
 def test_status_of_an_empty_store(shop: Shop, queue: KQueue):
     done = shop.kqueue("status")
     assert done.returncode == 0

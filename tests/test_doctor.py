@@ -9,7 +9,8 @@ import pytest
 
 from kqueue import KQueue
 from kqueue.brokers.embedded import EmbeddedBroker
-from kqueue.doctor import LONG_WAIT_S, MOST_COUNTED, Severity, Symptom, Vitals, diagnose
+from kqueue.brokers.health import MOST_TUBES
+from kqueue.doctor import LONG_WAIT_S, MOST_COUNTED, MOST_NAMED, Severity, Symptom, Vitals, diagnose
 from kqueue.hanging import Hanging, Hung, hanging_of
 from kqueue.presence import ALIVE_S
 from kqueue.store import ALL_TYPES, Standing, WorkerRecord
@@ -83,6 +84,48 @@ def test_each_symptom(vitals: dict[str, Any], severity: str, about: str, said: s
     assert "\n" not in found.text
 
 
+@pytest.mark.parametrize(
+    ("vitals", "about", "worst", "rest"),
+    [
+        (
+            {"overview": [Standing(f"t{n:05}", "ready", 1 + n % 7919, NOW) for n in range(10_000)], "workers": []},
+            "workers",
+            "waiting jobs of type t07918: 7919,",
+            "and 9,990 more types with waiting jobs, and no worker waits for jobs",
+        ),
+        (
+            {"overview": [Standing(f"t{n:05}", "dead", 1 + n, NOW) for n in range(10_000)]},
+            "dead",
+            "dead jobs of type t09999: 10000;",
+            "and 9,990 more types with dead jobs; kqueue list",
+        ),
+        (
+            {
+                "overview": [Standing(f"t{n:05}", "ready", 1, NOW - LONG_WAIT_S - 1 - n) for n in range(10_000)],
+                "workers": [worker(*(f"t{n:05}" for n in range(10_000)))],
+            },
+            "waiting",
+            "the oldest of 1 ready jobs of type t09999 waits for 3 h",
+            "and 9,990 more types with a ready job that waits for 10 min or more",
+        ),
+        (
+            {"paused": {f"t{n:05}": NOW - n for n in range(10_000)}},
+            "pause",
+            "type t09999 is paused for 3 h",
+            "and 9,990 more types are paused",
+        ),
+    ],
+    ids=["workers", "dead", "waiting", "pause"],
+)
+def test_of_many_types_the_worst_are_named_and_the_rest_is_counted(
+    vitals: dict[str, Any], about: str, worst: str, rest: str
+) -> None:
+    found = symptoms(**vitals)
+    assert [symptom.about for symptom in found] == [about] * (MOST_NAMED + 1)
+    assert worst in found[0].text
+    assert found[-1].text == rest
+
+
 def test_problems_come_first() -> None:
     found = symptoms(paused={"mail": NOW}, overdue=1)
     assert [symptom.severity for symptom in found] == [Severity.PROBLEM, Severity.WARNING]
@@ -152,3 +195,26 @@ def test_what_hangs_in_a_live_worker() -> None:
 )
 def test_a_note_of_another_version_says_nothing(note: str) -> None:
     assert hanging_of(worker("mail", note=note)) == Hanging()
+
+
+def test_of_many_tubes_the_worst_are_named_and_none_is_looked_at_without_need(beanstalkd: Beanstalkd) -> None:
+    queue = KQueue(store="memory:", broker=beanstalkd.url)
+    queue.open()
+    types = [f"t{number:04}" for number in range(MOST_TUBES + 5)]
+
+    def looks() -> int:
+        with beanstalkd.client() as client:
+            return int(client.stats()["cmd-stats-tube"])
+
+    assert all("tube of" not in warning for warning in queue.broker.warnings(types))
+    assert looks() == 0
+    for number, type in enumerate(types[: MOST_NAMED + 3]):
+        with beanstalkd.client(queue.prefix + type) as stranger:
+            for _ in range(1 + (number == 5)):
+                stranger.bury(stranger.reserve_job(stranger.put(b"not ours")))
+    said = [text for text in queue.broker.warnings(types) if "buried" in text or "looked" in text]
+    assert len(said) == MOST_NAMED + 2
+    assert "2 entries that are not ours were buried in the tube of type t0005" in said[0]
+    assert said[-2].endswith("and entries that are not ours were buried in the tubes of 3 more types")
+    assert said[-1].endswith("the tubes of 5 more types were not looked at")
+    assert looks() == MOST_TUBES

@@ -1,13 +1,12 @@
 """``kqueue status``: how many jobs stand where."""
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import click
 
 from kqueue import KQueue, KQueueError, State
 from kqueue.commands.terminal import find_queue, json_option, print_columns, print_json, queue_options
-from kqueue.store import Standing
 
 #: Types that are shown unless all are asked for.
 MOST_TYPES = 20
@@ -21,7 +20,7 @@ MOST_TYPES = 20
 def status(store: str | None, broker: str | None, job_type: str | None, all_types: bool, as_json: bool) -> None:
     """Show how many jobs stand where, and what the tubes hold."""
     with find_queue(store, broker) as queue:
-        jobs = _by_type(queue.store.overview()) if job_type is None else {job_type: queue.counts(job_type)}
+        jobs = _by_type(queue) if job_type is None else {job_type: queue.counts(job_type)}
         shown = {type: jobs[type] for type in (jobs if all_types else _most(jobs))}
         tubes, broker_error = _depths(queue, list(shown))
         store_address = queue.store.address
@@ -44,9 +43,9 @@ def status(store: str | None, broker: str | None, job_type: str | None, all_type
         click.echo(f"\nThe {len(shown)} types with most jobs are shown. --all shows every one, --type one of them.")
 
 
-def _by_type(standings: Sequence[Standing]) -> dict[str, dict[str, int]]:
+def _by_type(queue: KQueue) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for standing in standings:
+    for standing in queue.store.overview():
         found.setdefault(standing.type, {state.value: 0 for state in State})[standing.state] = standing.rows
     return found
 

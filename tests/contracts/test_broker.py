@@ -337,6 +337,20 @@ def test_the_head_is_what_would_come_next(service):
         assert head is None
 
 
+def test_many_tubes_are_looked_at_together(service):
+    types = [f"t{number:03}" for number in range(250)]
+    for number, type in enumerate(types[:3]):
+        service.add(type, priority=number)
+    peeks = service.broker.peek(types)
+    assert sorted(peeks) == types
+    heads = [peeks[type].head for type in types]
+    if service.broker.carries_pointers:
+        assert [head and head.priority for head in heads] == [0, 1, 2, *[None] * 247]
+    else:
+        assert heads == [None] * 250
+    assert service.broker.peek([]) == {}
+
+
 def put_stranger(service: Service) -> None:
     """Into the tube of "mail" a pointer of a type "il", as a store with another prefix would put it."""
     [job_id] = service.shelf.mint.make(1)

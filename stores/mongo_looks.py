@@ -12,8 +12,8 @@ from kqueue.stores.mongo_schema import Document
 #: A projection that the index of :data:`~kqueue.stores.mongo_schema.ORDER` answers without a look at the row.
 COVERED = {"_id": False, "type": True}
 
-#: Rows in one stretch of an index.
-_STRETCH = 1000
+#: Rows in a stretch of an index, at least and at most.
+_STRETCHES = 20, 1000
 _STATES = [state.value for state in State]
 #: What has an index of its own in the order of ids.
 _BY_ID = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}
@@ -40,15 +40,17 @@ def types_in(jobs: Collection[Document], state: State, after: str, limit: int) -
     """Up to ``limit`` types after ``after`` that have a row in ``state``, sorted.
 
     Each command looks at a stretch of the index and gives the types in it; the next one begins after the last of
-    these, so a type with a long backlog costs one stretch.
+    these. Stretches get longer while types have few rows, and are short among those with a long backlog.
     """
     found: list[str] = []
+    rows = _STRETCHES[0]
     while len(found) < limit:
         beyond = {"state": state.value, "type": {"$gt": found[-1] if found else after}}
-        stretch = group(jobs, beyond, {"_id": "$type"}, schema.ORDER, first=("type", _STRETCH))
+        stretch = group(jobs, beyond, {"_id": "$type"}, schema.ORDER, first=("type", rows))
         if not stretch:
             break
         found += sorted(each["_id"] for each in stretch)
+        rows = min(4 * rows, _STRETCHES[1]) if len(stretch) > 1 else _STRETCHES[0]
     return found[:limit]
 
 

@@ -282,14 +282,15 @@ def test_a_call_reads_what_it_wants_by_an_index_whatever_the_backlog(
         assert documents <= 2 * wanted + 20, (command, documents)
 
 
-def test_many_types_cost_one_command_each_time(watched: MongoStore, commands: Commands):
+def test_many_types_cost_few_commands(watched: MongoStore, commands: Commands):
     types = [f"t{number:03}" for number in range(250)]
     watched.add([row._replace(type=types[at % 250], put_at=NOW) for at, row in enumerate(new_rows(500))])
     commands.sent.clear()
     assert watched.ready_types("", 100) == types[:100]
-    assert len(commands.sent) == 1
+    assert len(commands.sent) <= 4
+    commands.sent.clear()
     assert len(watched.find_lost(dict.fromkeys(types[:100]), NOW + 9, 5, 1000)) == 200
-    assert len(commands.sent) == 2
+    assert len(commands.sent) == 1
 
 
 def test_find_walks_only_the_rows_of_a_state(

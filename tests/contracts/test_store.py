@@ -997,7 +997,7 @@ def test_the_lost_of_many_types_are_found_at_once_each_by_its_own_head(store, ot
     heads = {
         "empty": None,
         "behind": Head(200, NOW),
-        "beside": Head(100, NOW),
+        "beside": Head(100, NOW + 1),
         "before": Head(50, 0.0),
         "none": None,
     }

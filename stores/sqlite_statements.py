@@ -253,6 +253,8 @@ READY_TYPES: Final = """
 #: ``:heads`` is a list of [type, the head's priority, the latest ``put_at`` of a lost row of that priority].
 #: Of each type and each priority up to the head's, found by one probe from the one before, the rows that were put
 #: long ago. So what waits rightly is never read.
+#: ``LIMIT -1`` keeps the ORDER BY, which SQLite else leaves out before a join
+#: (https://www.sqlite.org/optoverview.html, "omit ORDER BY on subqueries").
 #: ``likelihood`` says that levels are few: SQLite, once it has statistics, would else read the whole index first to
 #: make a Bloom filter of it (https://www.sqlite.org/releaselog/3_38_0.html, lang_corefunc.html#likelihood).
 FIND_LOST: Final = """

@@ -145,7 +145,7 @@ def test_statistics_longer_than_any_are_not_read(fake_server):
     server = fake_server(b"OK 1000000\r\n", hang_up=False)
     broker = open_broker(server.url)
     broker.open(PREFIX)
-    assert "a body of 1000000 bytes" in str(error_of(lambda: broker.peek("mail")))
+    assert "a body of 1000000 bytes" in str(error_of(lambda: broker.peek(["mail"])))
 
 
 def expect_given_up(server: FakeServer) -> None:
@@ -211,7 +211,7 @@ def test_a_server_without_figures_that_can_be_right_is_no_beanstalkd(fake_server
 @pytest.mark.parametrize("number", [b"many", b"-1", b"1.5", b"9" * 6000])
 def test_figures_of_a_tube_that_are_no_numbers_are_an_error_that_names_the_server(fake_server, number):
     odd = figures(b"current-jobs-ready: %b\ncurrent-jobs-buried: %b\n" % (number, number))
-    server = fake_server(STATS, odd, STATS + odd, hang_up=False)
+    server = fake_server(STATS, odd, odd, hang_up=False)
     broker = open_broker(server.url)
     broker.open(PREFIX)
     for call in (broker.depths, broker.warnings):

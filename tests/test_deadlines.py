@@ -86,7 +86,7 @@ WATCHING = b"WATCHING 2\r\nWATCHING 1\r\n"
 EXCHANGES: list[tuple[list[bytes], bytes, Callable[[Broker], object]]] = [
     ([], b"OK 60000\r\n" + b"x" * 60_000, lambda broker: broker.put([(pointer(), 0)])),
     ([STATS], b"USING p1.mail\r\nINSERTED 1\r\n", lambda broker: broker.put([(pointer(), 0) for _ in range(9)])),
-    ([STATS], b"USING p1.mail\r\nFOUND 1 60000\r\n" + b"x" * 60_000, lambda broker: broker.peek("mail")),
+    ([STATS], b"USING p1.mail\r\nFOUND 1 60000\r\n" + b"x" * 60_000, lambda broker: broker.peek(["mail"])),
     ([STATS], b"OK 60000\r\n" + b"x" * 60_000, lambda broker: broker.depths(["mail"])),
     ([WATCHING], b"RESERVED 1 600\r\n" + b"x" * 600, lambda broker: broker.subscribe(["mail"]).reserve(1, 0)),
     (

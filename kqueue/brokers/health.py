@@ -43,8 +43,8 @@ FIGURES = (*DEPTHS.values(), "pause-time-left")
 
 
 def warnings(figures: Mapping[str, str], tubes: Mapping[str, Mapping[str, int]], left_out: int) -> Iterator[str]:
-    """A sentence each. ``figures``: the server's. ``tubes``: those of tubes, by type; ``left_out``: so many types more
-    were not looked at.
+    """A sentence each. ``figures``: the server's. ``tubes``: those of tubes, by type; ``left_out``: types that were
+    not looked at.
     """
     yield from (warning for name, value, warning in WARNINGS if figures.get(name) == value)
     for name, warning, rest in TUBE_WARNINGS:

@@ -3,8 +3,8 @@
 A backup is made by SQLite's online backup (https://www.sqlite.org/backup.html) from a second connection, never
 through a descriptor of the live file, since to close one would drop this process's locks on it. It reads one
 snapshot from the beginning to the end, so that writers need not wait and need not be waited for; the write-ahead
-log grows as long. The copy is checked, belongs to nobody (see :mod:`kqueue.stores.sqlite_identity`), and is given its
-name last.
+log grows as long. The copy is checked, belongs to nobody (see :mod:`kqueue.stores.sqlite_identity`), and is given
+its name last.
 """
 
 import os

@@ -144,7 +144,7 @@ def test_a_delay_that_is_none_is_refused_before_a_put(broker, delay):
     assert broker.depths(["mail"])["mail"]["ready"] == 0
 
 
-@pytest.mark.parametrize("type", ["a b", "x\r\ndelete 1\r\n", "", "ü", "x" * 199])
+@pytest.mark.parametrize("type", ["a b", "x\r\ndelete 1\r\n", "", "ü"])
 def test_a_name_that_could_be_read_as_a_command_is_never_sent(broker, type):
     broker.put([(pointer(), 0)])
     for call in (

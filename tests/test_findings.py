@@ -384,7 +384,7 @@ def test_strangers_before_a_first_put_are_found_and_counted() -> None:
     """The tube holds no ready job of ours: the sweep looks at it only because it is about to put one there."""
     site = Site()
     site.add(state=State.DELAYED, run_at=site.clock.time() + 20, put_at=None)
-    site.server.put("p.t", 0, 0.0, b"garbage")
+    site.server.put(site.broker.tube("t"), 0, 0.0, b"garbage")
     findings = site.findings()
     assert repairs(findings) == {"put pointer": 1, "bury entry": 1}
     assert repairs(findings) == counted(site.queue.sweep())

@@ -215,7 +215,7 @@ class BeanstalkBroker:
         return tubes.name(self._prefix, type)
 
     def _figures(self, reply: Reply, names: Sequence[str]) -> dict[str, int]:
-        """Those of the server or of a tube; 0 where it has none. Raises ``BrokerUnavailable`` for what is no number."""
+        """Of the server or of a tube; 0 where it has none. Raises ``BrokerUnavailable`` for what is no number."""
         figures = wire.parse_stats(reply.body)
         try:
             return {name: wire.figure(figures, name) for name in names}

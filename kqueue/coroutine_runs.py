@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which a coroutine whose code still runs counts as one that keeps its event loop.
 SECOND_LOOK_S = 0.01
+#: Seconds that the event loop has to come to one that it should have cancelled, where nobody is known to keep it.
+LATE_S = 2.0
 
 
 class CoroutineRuns:
@@ -97,10 +99,13 @@ class CoroutineRuns:
         """They should have been cancelled, and the event loop does not come to it. In the watchdog's thread."""
         keeper = self._loop.keeper()
         time.sleep(SECOND_LOOK_S)
-        is_kept = isinstance(keeper, _Run) and self._loop.keeper() is keeper
-        for one in flights:
-            is_guilty = keeper.flight is one if is_kept and isinstance(keeper, _Run) else None
-            self.abandon(one, kept_waiting(one.row, is_guilty))
+        if isinstance(keeper, _Run) and self._loop.keeper() is keeper:
+            for one in flights:
+                self.abandon(one, kept_waiting(one.row, keeper.flight is one))
+            return
+        for one in flights:  # the machine may be slow, and the event loop about to come to it
+            if one.time_left().seconds < -LATE_S:
+                self.abandon(one, kept_waiting(one.row, None))
 
     def keeps_loop(self, flight: Flight) -> bool | None:
         """Whether it is this one's own code that the event loop runs now; None if it is not known whose."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kqueue.hanging import hanging_of
-from kqueue.ids import maker
+from kqueue.ids import is_job_id, maker, origin
 from kqueue.job import Row, State
 from kqueue.moments import counted, moment, span
 from kqueue.presence import is_alive
@@ -112,7 +112,8 @@ def _running(facts: Facts) -> Answer:
     who = maker(row.lease_owner)
     if until > facts.now:
         return Answer(
-            Cause.RUNNING, f"it runs, its lease held by {who} until {moment(until)} (for {span(until - facts.now)})"
+            Cause.RUNNING,
+            f"it runs, its lease held by {who} until {moment(until)} (for {span(until - facts.now)}){_age(facts)}",
         )
     blame = f"; it ran alone: crash {row.crashes + 1} of {facts.max_crashes}" if row.alone else ""
     blame += "".join(f"; its handler hangs in {where}" for where in _where_it_hangs(facts))
@@ -121,6 +122,17 @@ def _running(facts: Facts) -> Answer:
         f"{who} had it, and its lease ran out {span(facts.now - until)} ago{blame}; the next sweep takes it back"
         f" {_sweeps(facts)}",
     )
+
+
+def _age(facts: Facts) -> str:
+    """Of a run that has had more than one lease. A claim's owner is made as ids are, so it tells when it began."""
+    row = facts.row
+    if row.lease_owner is None or not is_job_id(row.lease_owner):
+        return ""
+    ran = facts.now - origin(row.lease_owner).made_at
+    if ran < 2 * row.ttr:
+        return ""
+    return f"; it has run for {span(ran)}, its lease renewed: if its handler hangs, only max_runtime ends it"
 
 
 def _where_it_hangs(facts: Facts) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kqueue.hanging import Hanging, Hung
-from kqueue.ids import IdMint
+from kqueue.ids import IdMint, origin
 from kqueue.job import Row, State
 from kqueue.presence import ALIVE_S
 from kqueue.store import ALL_TYPES, Head, Throttle, WorkerRecord
@@ -76,6 +76,14 @@ def test_running_says_who_holds_it_and_until_when() -> None:
     assert "held by process" in said[Cause.RUNNING]
     assert "on this host until 20" in said[Cause.RUNNING]
     assert "(for 20 s)" in said[Cause.RUNNING]
+
+
+def test_a_run_that_was_renewed_says_for_how_long_it_has_run() -> None:
+    now = origin(OWNER).made_at + 7200
+    [text] = about(job(state=State.RUNNING, lease_owner=OWNER, lease_until=now + 20), now=now).values()
+    assert "it has run for 2 h, its lease renewed: if its handler hangs, only max_runtime ends it" in text
+    [text] = about(job(state=State.RUNNING, lease_owner="?", lease_until=now + 20), now=now).values()
+    assert "it has run" not in text
 
 
 def test_abandoned_says_when_the_sweep_mends_it() -> None:

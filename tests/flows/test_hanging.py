@@ -401,3 +401,28 @@ def test_one_that_keeps_the_event_loop_fails_and_its_neighbours_are_given_back(q
         await_true(lambda: not queue.crew.abandoned)
         working.stop()
     assert (working.report.deleted, working.report.lost_lease) == (2, 0)
+
+
+def test_a_task_that_keeps_the_event_loop_and_is_nobodys_costs_its_holder_a_try(queue: KQueue) -> None:
+    """A child of a handler's task: whose it is, is not known."""
+    kept, go_on = threading.Event(), threading.Event()
+
+    async def keep() -> None:
+        kept.set()
+        assert go_on.wait(60)
+
+    @queue.handler("t", retry=RetryPolicy(delay=600))
+    async def handle(job: JobInHand) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep())
+        job.delete()
+
+    job_id = queue.add_job("t", ttr=TTR)
+    with Working(queue) as working:
+        assert kept.wait(60)
+        await_true(lambda: queue.store.get([job_id])[0].failures == 1)
+        go_on.set()
+        working.stop()
+    [row] = queue.store.get([job_id])
+    assert row.reason == "its lease ran out after 1 s; the event loop did not come to cancel its coroutine"
+    assert (working.report.retried, working.report.lost_lease) == (1, 0)

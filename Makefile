@@ -82,6 +82,7 @@ lint: $(TESTABLE)
 servers: $(TESTABLE)
 	@scripts/get-beanstalkd
 	@scripts/get-strace
+	@scripts/get-faketime
 	@scripts/get-mongod "$(VENV)/bin/python" "$(VENV)/mongod"
 
 clean:

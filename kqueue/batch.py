@@ -136,9 +136,9 @@ class Batch:
 
     def give_back(self, delay: float = 0.0) -> None:
         """What has not started is to go back, to run in ``delay`` seconds at the earliest, with the next settle."""
-        run_at, put_at = self._back_at(delay)
+        back_at = self._back_at(delay)
         with self._lock:
-            self._give_back_unstarted(run_at, put_at)
+            self._give_back_unstarted(*back_at)
 
     def give_up(self) -> None:
         """Give back the running job too, now, although its handler goes on: this process is about to end, and
@@ -148,13 +148,13 @@ class Batch:
         """
         if os.getpid() != self._pid:
             return
-        run_at, put_at = self._back_at()
+        back_at = self._back_at()
         with self._lock:
             row = self._running
             if row is not None and self._settlement is None:
-                self._settlement = endings.unfinished(row, run_at, put_at)
+                self._settlement = endings.unfinished(row, *back_at)
                 self._settling.add(row, self._settlement)
-            self._give_back_unstarted(run_at, put_at)
+            self._give_back_unstarted(*back_at)
         self.settle()
 
     def settle(self) -> None:
@@ -400,15 +400,15 @@ class Batch:
 
     # -- within ------------------------------------------------------------------------------------------
 
-    def _back_at(self, delay: float = 0.0) -> tuple[float, float | None]:
-        """(run_at, put_at) of what goes back, in ``delay`` seconds."""
+    def _back_at(self, delay: float = 0.0) -> tuple[float, float | None, float]:
+        """(run_at, put_at, asked_at) of what goes back, in ``delay`` seconds."""
         now = self._desk.store.now()
-        return now + delay, self._desk.doorbell.put_at(now + delay, now)
+        return now + delay, self._desk.doorbell.put_at(now + delay, now), now
 
-    def _give_back_unstarted(self, run_at: float, put_at: float | None) -> None:
+    def _give_back_unstarted(self, run_at: float, put_at: float | None, asked_at: float) -> None:
         """Under the lock."""
         for row in self._unstarted:
-            self._settling.add(row, endings.unstarted(row, run_at, put_at))
+            self._settling.add(row, endings.unstarted(row, run_at, put_at, asked_at))
         self._unstarted.clear()
 
     def _is_late(self, now: float) -> bool:

@@ -3,6 +3,9 @@
 The store keeps the last tick of every schedule, and moves it on in the very transaction that adds the jobs of the
 ticks since (compare-and-set). So of any number of workers one adds a tick, one that dies before the commit has
 added nothing, and the tick outlives its job. A schedule that the store has never seen begins now.
+
+It also keeps which ticks were added, as spans of time. So after a clock was ahead and is set right, those that were
+added for a time to come are known by that time, and those in between are added when they come.
 """
 
 import logging
@@ -15,8 +18,9 @@ from kqueue.adding import Adding, Order
 from kqueue.errors import StoreError
 from kqueue.job import Row
 from kqueue.retry import backoff
-from kqueue.schedule import LATE_S, Schedule
-from kqueue.store import JobStore, Tick
+from kqueue.schedule import Schedule, is_in
+from kqueue.store import JobStore, Span, Tick
+from kqueue.stored_times import latest
 
 #: Seconds between two looks at most: the store's clock may be set meanwhile.
 LONGEST_LOOK_S = 60.0
@@ -74,12 +78,15 @@ class Cron:
         self._failures += 1
         self._look_at = asked_at + backoff(self._failures)  # unless all goes well
         now = self._store.now()
-        last_ticks = self._store.last_ticks()
+        last_ticks, added_ticks = self._store.last_ticks(), self._store.added_ticks()
         added, wait, errors = 0, LONGEST_LOOK_S, []
         for job in jobs.values():
             try:
-                last = self._begun(job, last_ticks.get(job.name), now)
-                found, last = self._add_ticks(job, last, now)
+                last, spans = last_ticks.get(job.name), added_ticks.get(job.name, ())
+                if last is not None and not spans:  # by an older KQueue
+                    spans = ((last, last),)
+                last = self._begun(job, last, spans, now)
+                found, last = self._add_ticks(job, last, spans, now)
             except StoreError as error:
                 errors.append(error)
                 continue
@@ -94,30 +101,40 @@ class Cron:
         self._look_at = asked_at + wait if jobs is self._jobs else -math.inf
         return added
 
-    def _begun(self, job: CronJob, last: float | None, now: float) -> float:
-        """The last tick that was dealt with. A schedule that has none begins now; so does one whose last tick is in
-        the future, since a clock that was ahead must not silence it until that time has come.
+    def _begun(self, job: CronJob, last: float | None, added: Sequence[Span], now: float) -> float:
+        """The last tick that was dealt with. A schedule that has none begins now. One whose last tick is in the
+        future, since a clock was ahead, goes on from the last tick by now that was added, and if none is known,
+        begins now: it must not be silent until that time has come. What was added ahead is known by its own time.
         """
-        if last is not None and last <= now + LATE_S:
+        if last is not None and last <= latest(now):
             return last
+        begin = now
         if last is not None:
-            self._logger.warning("cron: the clock was ahead: %s begins again now", job.name)
-        self._store.add_tick(Tick(job.name, last, now), [])
-        return now
+            begin = max((min(until, now) for first, until in added if first <= now), default=now)
+            self._logger.warning(
+                "cron: the clock was ahead: %s begins again now, without what was added for later already", job.name
+            )
+        self._store.add_tick(Tick(job.name, last, begin, tuple(added)), [])
+        return begin
 
-    def _add_ticks(self, job: CronJob, last: float, now: float) -> tuple[int, float]:
+    def _add_ticks(self, job: CronJob, last: float, added: Sequence[Span], now: float) -> tuple[int, float]:
         """(how many jobs were added, the last tick that was dealt with)."""
-        added = 0
+        found, before = 0, last
         while ticks := job.schedule.due(last, now):
-            rows = self._rows(job, ticks, now)
-            if not self._store.add_tick(Tick(job.name, last, ticks[-1]), rows):
+            last = ticks[-1]
+            new = [tick for tick in ticks if not is_in(added, tick)]
+            if not new:
+                continue
+            added = job.schedule.remember(added, ticks)
+            rows = self._rows(job, new, now)
+            if not self._store.add_tick(Tick(job.name, before, last, tuple(added)), rows):
                 break  # another worker was first
             self._adding.announce(rows, now)
             self._logger.debug("cron: %s: %d jobs of type %s added", job.name, len(rows), job.order.type)
-            added, last = added + len(rows), ticks[-1]
-        return added, last
+            found, before = found + len(rows), last
+        return found, last
 
     def _rows(self, job: CronJob, ticks: Sequence[float], now: float) -> list[Row]:
-        """A job for each tick, whose time is its ``run_at``."""
+        """A job for each tick, whose time is what it is for."""
         rows = self._adding.rows(job.order._replace(payloads=job.order.payloads * len(ticks)), now)
-        return [row._replace(run_at=tick) for row, tick in zip(rows, ticks, strict=True)]
+        return [row._replace(run_at=tick, scheduled_for=tick) for row, tick in zip(rows, ticks, strict=True)]

@@ -1,16 +1,17 @@
 """What an operator should look at, from the state of a store and its tubes: pure."""
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from kqueue.hanging import hanging_of
 from kqueue.job import State
-from kqueue.moments import span
+from kqueue.moments import counted, span
 from kqueue.presence import is_alive
 from kqueue.store import ALL_TYPES, Standing, WorkerRecord
+from kqueue.stored_times import Misdated
 
 #: Seconds that a repair may be late before somebody should look: a few sweeps.
 LATE_S = 60.0
@@ -61,6 +62,8 @@ class Vitals:
     broker_warnings: Sequence[str]
     #: Why it does not answer.
     broker_error: str | None
+    #: What holds a time that lies further ahead than it can, up to :data:`MOST_COUNTED` of each kind.
+    misdated: Sequence[Misdated] = ()
 
 
 def diagnose(vitals: Vitals) -> list[Symptom]:
@@ -82,6 +85,20 @@ def _servers(vitals: Vitals) -> Iterator[Symptom]:
             f"the store's clock and this host's are {span(apart)} apart: run NTP on both; leases and delays go by"
             " the store's",
         )
+    kinds = Counter(one.what for one in vitals.misdated)
+    if kinds:
+        ahead = span(max(one.at for one in vitals.misdated) - vitals.now)
+        counts = ", ".join(f"{_at_least(number)}{counted(number, kind)}" for kind, number in kinds.items())
+        yield Symptom(
+            Severity.WARNING,
+            "clock",
+            f"times in the future, up to {ahead} ahead: {counts}. The store's clock was wrong when they were"
+            " written; the next sweep sets them right: start a worker, or run kqueue sweep; and run NTP there",
+        )
+
+
+def _at_least(number: int) -> str:
+    return "at least " if number >= MOST_COUNTED else ""
 
 
 def _workers(vitals: Vitals) -> Iterator[Symptom]:

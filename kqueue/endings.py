@@ -23,19 +23,19 @@ def back(priority: Priority | str | int | None, delay: object) -> Wish:
     return Wish(Outcome.UNGOT, "given back by its handler", arguments.number("delay", delay, 0), priority=level)
 
 
-def unstarted(row: Row, run_at: float, put_at: float | None) -> Unget:
-    """Back before its handler was called."""
-    return Unget(row.id, row.fence, run_at, None, put_at, started=False)
+def unstarted(row: Row, run_at: float, put_at: float | None, asked_at: float | None = None) -> Unget:
+    """Back before its handler was called. ``asked_at``: when ``run_at`` was reckoned."""
+    return Unget(row.id, row.fence, run_at, None, put_at, started=False, asked_at=asked_at)
 
 
-def unfinished(row: Row, run_at: float, put_at: float | None) -> Unget:
-    """Back although its handler goes on, in a process that is about to end."""
-    return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason=STOPPED)
+def unfinished(row: Row, run_at: float, put_at: float | None, asked_at: float | None = None) -> Unget:
+    """Back although its handler goes on, in a process that is about to end. ``asked_at`` as above."""
+    return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason=STOPPED, asked_at=asked_at)
 
 
-def unbegun(row: Row, run_at: float, put_at: float | None) -> Unget:
+def unbegun(row: Row, run_at: float, put_at: float | None, asked_at: float | None = None) -> Unget:
     """Back since its task was cancelled before its handler was called."""
-    return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason=UNBEGUN)
+    return Unget(row.id, row.fence, run_at, None, put_at, started=True, reason=UNBEGUN, asked_at=asked_at)
 
 
 def check_repeated(row: Row, is_running: bool, before: Settlement | None, wanted: Settlement) -> None:

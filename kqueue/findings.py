@@ -17,6 +17,7 @@ from kqueue.moments import moment, span
 from kqueue.reports import Finding, Repair
 from kqueue.rules import dated, is_lost, recovery
 from kqueue.store import Abandoned, Due, Head, JobStore
+from kqueue.stored_times import Misdated
 
 #: Why an entry would be buried.
 STRANGER = "what its tube would serve next is not ours or malformed; what stands behind it is seen after that"
@@ -56,6 +57,7 @@ class DryRun:
         abandoned = self._store.find_abandoned(now, self._rows)
         yield from self._bounded(_make_ready(row, now) for row in due)
         yield from self._bounded(_take_back(row, now, self._max_crashes) for row in abandoned)
+        yield from self._bounded(_set_right(one, now) for one in self._store.find_misdated(None, now, self._rows))
         if not self._broker.carries_pointers:
             return
         freed = [row for row in abandoned if not _is_dead(row, self._max_crashes)]
@@ -77,6 +79,7 @@ class DryRun:
             position = types[-1]
 
     def _in_tubes(self, types: Sequence[str], due: list[Due], now: float) -> Iterator[Finding]:
+        yield from (_set_right(one, now) for one in self._store.find_misdated(types, now, self._rows))
         peeks = self._broker.peek(types, bury=False)
         heads = {type: dated(peek.head, now, self._grace) for type, peek in peeks.items()}
         lost = self._store.find_lost(heads, now, self._grace, self._rows)
@@ -91,6 +94,12 @@ class DryRun:
                 yield Finding(finding.repair, f"there are more than {self._limit}; a higher limit shows them")
                 return
             yield finding
+
+
+def _set_right(misdated: Misdated, now: float) -> Finding:
+    job_id = misdated.name if misdated.what == "job" else None
+    why = f"{misdated.told(now)}: the store's clock was ahead"
+    return Finding(Repair.SET_TIME_RIGHT, why, misdated.type, job_id)
 
 
 def _make_ready(row: Due, now: float) -> Finding:

@@ -435,13 +435,13 @@ class Flights:
         self,
         flights: Iterable[Flight],
         delay: float,
-        ending: Callable[[Row, float, float | None], Unget] = endings.unstarted,
+        ending: Callable[[Row, float, float | None, float], Unget] = endings.unstarted,
     ) -> None:
         """Under the lock."""
         now = self.now()
         put_at = self._desk.doorbell.put_at(now + delay, now)
         for one in flights:
-            one.settlement = ending(one.row, now + delay, put_at)
+            one.settlement = ending(one.row, now + delay, put_at, now)
             self._settling.add(one.row, one.settlement)
 
     def _is_holding(self) -> bool:

@@ -9,8 +9,12 @@ from kqueue.doctor import LATE_S, MOST_COUNTED, Symptom, Vitals
 from kqueue.errors import BrokerError
 from kqueue.job import Row
 from kqueue.store import Head, JobStore, Throttle
+from kqueue.stored_times import Misdated
 from kqueue.sweep import GRACE_S
 from kqueue.why import MOST_AHEAD, Answer, Facts, why
+
+#: Types whose tubes are looked at for times that lie ahead, at most.
+MOST_TYPES = 1000
 
 
 class Inspection:
@@ -58,6 +62,7 @@ class Inspection:
                 unput=self._unput(late),
                 broker_warnings=warnings,
                 broker_error=broker_error,
+                misdated=self._misdated(now),
             )
         )
 
@@ -89,6 +94,13 @@ class Inspection:
             return self._broker.warnings(types), None
         except BrokerError as error:
             return [], str(error)
+
+    def _misdated(self, now: float) -> list[Misdated]:
+        """All but ready jobs in tubes, and those of the first types that have some."""
+        found = self._store.find_misdated(None, now, MOST_COUNTED)
+        if self._broker.carries_pointers:
+            found += self._store.find_misdated(self._store.ready_types("", MOST_TYPES), now, MOST_COUNTED)
+        return found
 
     def _unput(self, until: float) -> int:
         """Jobs that were due by then and have no pointer, counted up to a bound."""

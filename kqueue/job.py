@@ -88,6 +88,11 @@ class Row(NamedTuple):
     unique_key: str | None = None
     #: Jobs of one type and limit key count together.
     limit_key: str | None = None
+    #: The time that it is for, if that was given: the tick of a schedule. Never changed.
+    scheduled_for: float | None = None
+    #: When ``run_at``, or ``keep_until`` of one that is done, was asked for last, by the clock that it was reckoned
+    #: with. None: when it was added.
+    asked_at: float | None = None
 
 
 class Job:
@@ -145,8 +150,19 @@ class Job:
 
     @property
     def run_at(self) -> float:
-        """It runs not before this: seconds since 1970."""
+        """It runs not before this: seconds since 1970. A retry or a give-back moves it; see
+        :attr:`scheduled_for`.
+        """
         return self._row.run_at
+
+    @property
+    def scheduled_for(self) -> float:
+        """The time that it is for: seconds since 1970. Of one that a schedule added it is the tick, of any other
+        when it was to run at first (``created_at`` and the delay that was given). However often it is retried,
+        snoozed, given back or brought back, it is for the same time; ``run_at`` says when it may run next.
+        """
+        row = self._row
+        return row.created_at + row.delay if row.scheduled_for is None else row.scheduled_for
 
     @property
     def state(self) -> State:

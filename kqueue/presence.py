@@ -50,7 +50,7 @@ class Presence:
         """I am here. Raises ``StoreError``."""
         self._tell_at = self._monotonic() + TELL_S
         now = self._store.now()
-        self._started_at = self._started_at or now
+        self._started_at = min(self._started_at or now, now)  # unless the clock was ahead then
         note = json.dumps(dict(self._note()))
         worker = WorkerRecord(
             self._id,
@@ -105,5 +105,5 @@ def worker_of(record: WorkerRecord, now: float) -> Worker:
 
 
 def is_alive(worker: WorkerRecord, now: float) -> bool:
-    """Whether it was heard of lately. ``now`` by the store's clock."""
-    return now - worker.seen_at < ALIVE_S
+    """Whether it was heard of lately, and not by a clock that is ahead. ``now`` by the store's clock."""
+    return abs(now - worker.seen_at) < ALIVE_S

@@ -50,6 +50,9 @@ class SweepReport:
     foreign_pointers: int = 0
     #: Finished jobs that were kept, and need not be any more: deleted.
     expired: int = 0
+    #: Jobs, unique keys, counted starts, pauses and workers with a time that lay further ahead than it can, since a
+    #: clock was wrong: set right.
+    redated: int = 0
     seconds: float = 0.0
 
 
@@ -66,6 +69,8 @@ class Repair(StrEnum):
     PUT_POINTER = "put pointer"
     #: Of a tube's entry that is not ours or malformed. Counted as ``foreign_pointers``.
     BURY_ENTRY = "bury entry"
+    #: Of a time that lies further ahead than it can. Counted as ``redated``.
+    SET_TIME_RIGHT = "set time right"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ star repeats runs at each step of real time.
 
 import difflib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice, takewhile
+from typing import TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -23,6 +24,10 @@ LATE_S = 60.0
 MOST_TICKS = 1000
 #: How a look back for the last missed tick grows.
 _FURTHER = 4
+#: Spans of ticks that are remembered as added, of each schedule.
+MOST_SPANS = 50
+#: From one tick to another, both with it.
+Span: TypeAlias = tuple[float, float]
 
 
 class Missed(StrEnum):
@@ -57,6 +62,23 @@ class Schedule:
         """The first tick later than ``moment``; None if there is none."""
         return next(self.ticks_after(moment), None)
 
+    def remember(self, added: Sequence[Span], ticks: Sequence[float]) -> tuple[Span, ...]:
+        """``added`` and these ticks, which are all that the schedule has between the first and the last of them, as
+        spans from a tick to a tick, the earliest first: of all ticks in a span it is known that they were added. Of
+        too many spans those that lie furthest ahead are kept.
+        """
+        first, last = ticks[0], ticks[-1]
+        before = [span for span in added if span[1] < first]
+        after = [span for span in added if span[0] > last]
+        for span in added:
+            if span not in before and span not in after:
+                first, last = min(first, span[0]), max(last, span[1])
+        if before and self.next_after(before[-1][1]) == first:
+            first = before.pop()[0]
+        if after and self.next_after(last) == after[0][0]:
+            last = after.pop(0)[1]
+        return tuple([*before, (first, last), *after][-MOST_SPANS:])
+
     def due(self, last: float, now: float) -> list[float]:
         """The ticks to be added at ``now``, the earliest first, if those up to ``last`` have been dealt with.
 
@@ -77,6 +99,11 @@ class Schedule:
 
     def _within(self, after: float, until: float) -> Iterator[float]:
         return takewhile(lambda tick: tick <= until, self.ticks_after(after))
+
+
+def is_in(spans: Iterable[Span], moment: float) -> bool:
+    """Whether ``moment`` lies in one of the spans."""
+    return any(first <= moment <= last for first, last in spans)
 
 
 def make(expression: object, tz: object, missed: object) -> Schedule:

@@ -56,7 +56,8 @@ class Desk:
         keep = self.options.kept.get(row.type)
         if keep is None:
             return Delete(row.id, row.fence)
-        return Finish(row.id, row.fence, (now or self.store.now)() + keep)
+        at = (now or self.store.now)()
+        return Finish(row.id, row.fence, at + keep, at)
 
     def settlement(self, row: Row, wish: Wish, now: Callable[[], float] | None = None) -> Settlement:
         """What is to be written so that the run of ``row`` ends as it is wished. ``now()`` is the store's time, by
@@ -66,14 +67,14 @@ class Desk:
             return self.delete(row, now)
         reason = reason_text(wish.reason or "")
         if wish.outcome is Outcome.UNGOT:
-            run_at, put_at = self._again(row, wish, now)
+            run_at, put_at, at = self._again(row, wish, now)
             if wish.error is not None:
                 self.telling.log(logging.INFO, row, "given back: %s", reason)
-            return Unget(row.id, row.fence, run_at, wish.priority, put_at, started=True, reason=reason)
+            return Unget(row.id, row.fence, run_at, wish.priority, put_at, True, reason, at)
         if wish.outcome is Outcome.DEAD or self.options.of(row.type).retry.is_used_up(row.failures + 1):
             return Die(row.id, row.fence, reason)
-        run_at, put_at = self._again(row, wish, now)
-        return Retry(row.id, row.fence, run_at, reason, put_at)
+        run_at, put_at, at = self._again(row, wish, now)
+        return Retry(row.id, row.fence, run_at, reason, put_at, at)
 
     def retry_in(self, row: Row) -> float | None:
         """Seconds until the job runs again if this run is ended from outside; None if it is dead then. A delay
@@ -86,11 +87,11 @@ class Desk:
             return self.options.default.retry.bare_delay(1)
         return self._delay(row, None)
 
-    def _again(self, row: Row, wish: Wish, now: Callable[[], float] | None) -> tuple[float, float | None]:
-        """(``run_at``, ``put_at``) of a row that comes back."""
+    def _again(self, row: Row, wish: Wish, now: Callable[[], float] | None) -> tuple[float, float | None, float]:
+        """(``run_at``, ``put_at``, ``asked_at``) of a row that comes back."""
         seconds = self._delay(row, wish.error) if wish.seconds is None else wish.seconds
         at = (now or self.store.now)()
-        return at + seconds, self.doorbell.put_at(at + seconds, at)
+        return at + seconds, self.doorbell.put_at(at + seconds, at), at
 
     def _delay(self, row: Row, error: BaseException | None) -> float:
         """By the policy of the row's type. Whatever a delay function of the user's does, the job has its delay."""

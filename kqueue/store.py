@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from kqueue.job import Row
+from kqueue.stored_times import Misdated
 from kqueue.window import Limits
 
 #: Stands for all types where one may be paused.
@@ -75,6 +76,8 @@ class Finish(NamedTuple):
     id: str
     fence: int
     keep_until: float
+    #: When that was reckoned; None: when it is settled.
+    asked_at: float | None = None
 
 
 class Retry(NamedTuple):
@@ -85,6 +88,8 @@ class Retry(NamedTuple):
     run_at: float
     reason: str
     put_at: float | None
+    #: When ``run_at`` was reckoned; None: when it is settled.
+    asked_at: float | None = None
 
 
 class Unget(NamedTuple):
@@ -99,6 +104,8 @@ class Unget(NamedTuple):
     started: bool
     #: Why, if there is more to say than before; None keeps the job's own.
     reason: str | None = None
+    #: As in :class:`Retry`.
+    asked_at: float | None = None
 
 
 class Die(NamedTuple):
@@ -166,13 +173,19 @@ class Recovered(NamedTuple):
     dead: int
 
 
+#: From one tick of a schedule to another, both with it: all its ticks in between were added too.
+Span: TypeAlias = tuple[float, float]
+
+
 class Tick(NamedTuple):
-    """A schedule goes on from one tick to a later one. Times in seconds since 1970."""
+    """A schedule goes on from one tick to another. Times in seconds since 1970."""
 
     schedule: str
     #: Its last tick as it was read; None if it never had one.
     before: float | None
     after: float
+    #: The ticks that were added, those of this write too, as far as they are remembered: the earliest first.
+    added: tuple[Span, ...] = ()
 
 
 class Admission(NamedTuple):
@@ -273,6 +286,11 @@ class JobStore(Protocol):
 
     def last_ticks(self) -> dict[str, float]:
         """The last tick of every schedule, by its name. They outlive every job."""
+
+    def added_ticks(self) -> dict[str, tuple[Span, ...]]:
+        """What the last :class:`Tick` of every schedule said was ``added``, by its name; nothing of one that an
+        older KQueue wrote.
+        """
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """Take ready rows, or delayed ones that are due, for one window: a compare-and-set.
@@ -412,6 +430,22 @@ class JobStore(Protocol):
 
         Also forgets, in lots of ``limit``, what nobody asks for any more: unique keys that are not taken, claims
         that throttles counted more than a day ago, workers that were not heard of for a day.
+        """
+
+    def find_misdated(self, types: Sequence[str] | None, now: float, limit: int) -> list[Misdated]:
+        """Up to ``limit`` records of each kind that hold a time which lies further ahead of ``now`` than it can:
+        see :mod:`kqueue.stored_times`. Changes nothing, and costs a few index probes whatever there is, and some
+        more for each TTR under which jobs run.
+
+        With ``types``: of the ready rows of these types that have a pointer, a few probes for each type and
+        priority. With None: of all other jobs that wait, run or have ended, of unique keys, counted starts, pauses
+        and workers. What is under way may be passed over: what cannot be seen of a running row is set right when
+        its run ends.
+        """
+
+    def repair_times(self, types: Sequence[str] | None, now: float, limit: int) -> int:
+        """Set right what :meth:`find_misdated` would find, and return how many records that were. Of two at once
+        one changes a row, and none overwrites what anybody else has changed meanwhile.
         """
 
     def find_due(self, now: float, limit: int) -> list[Due]:

@@ -18,6 +18,7 @@ time, of whatever type, is done by every part.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from kqueue.broker import Broker
 from kqueue.clock import Clock
@@ -184,6 +185,7 @@ class Sweep:
         self._is_told = False
         self._started = time.monotonic()
         self._promoted = self._recovered = self._dead = self._put = self._foreign = self._expired = 0
+        self._redated = 0
         self._steps = self._all_steps()
 
     def step(self) -> bool:
@@ -209,6 +211,7 @@ class Sweep:
             put=self._put,
             foreign_pointers=self._foreign,
             expired=self._expired,
+            redated=self._redated,
             seconds=time.monotonic() - self._started,
         )
 
@@ -216,6 +219,8 @@ class Sweep:
         """Each value: rows found in one batch."""
         yield from _until_nothing_is_found(self._promote)
         yield from _until_nothing_is_found(self._recover)
+        # After it, and before pointers are put: what is taken back may have been added by a clock that was ahead.
+        yield from _until_nothing_is_found(self._repair_times)
         expired = self._expire()  # one batch first, which a broker that is down does not hold up
         yield expired
         if self._broker.carries_pointers:
@@ -235,6 +240,11 @@ class Sweep:
                 self._dead,
                 self._put,
             )
+        if self._redated:
+            self._logger.warning(
+                "sweep: %d stored times lay in the future and were set right: the store's clock was ahead",
+                self._redated,
+            )
         self._telling.swept(self.report())
 
     def _promote(self) -> int:
@@ -247,6 +257,11 @@ class Sweep:
         self._recovered += ready
         self._dead += dead
         return ready + dead
+
+    def _repair_times(self, types: Sequence[str] | None = None) -> int:
+        redated = self._store.repair_times(types, self._store.now(), BATCH)
+        self._redated += redated
+        return redated
 
     def _expire(self) -> int:
         expired = self._store.expire(self._store.now(), BATCH)
@@ -290,6 +305,7 @@ class Sweep:
 
     def _put_lost(self, heads: Mapping[str, Head | None], now: float) -> Iterator[int]:
         """Those whose pointer is shown to be lost by the heads of their tubes, as they were ``now``."""
+        yield from _until_nothing_is_found(partial(self._repair_times, list(heads)))
         heads = {type: dated(head, now, GRACE_S) for type, head in heads.items()}
         while dues := self._store.find_lost(heads, now, GRACE_S, BATCH):
             self._mark_and_put(dues, now)

@@ -15,6 +15,7 @@ from kqueue.moments import counted, moment, span
 from kqueue.presence import is_alive
 from kqueue.rules import dated, is_lost
 from kqueue.store import ALL_TYPES, Head, Throttle, WorkerRecord
+from kqueue.stored_times import furthest, is_misdated, times_of
 
 #: Jobs that are counted before a waiting one at most.
 MOST_AHEAD = 10_000
@@ -38,6 +39,8 @@ class Cause(StrEnum):
     NO_WORKER = "no worker"
     NO_POINTER = "no pointer"
     BROKER_DOWN = "broker down"
+    #: One of its times lies in the future, since the store's clock was ahead.
+    CLOCK = "clock"
     #: Others come first.
     WAITING = "waiting"
     #: Nothing keeps it.
@@ -79,6 +82,10 @@ class Facts:
 
 def why(facts: Facts) -> list[Answer]:
     """At least one answer."""
+    return [*_clock(facts), *_by_state(facts)]
+
+
+def _by_state(facts: Facts) -> list[Answer]:
     match facts.row.state:
         case State.DEAD:
             return [_dead(facts)]
@@ -92,6 +99,17 @@ def why(facts: Facts) -> list[Answer]:
             return [_delayed(facts), *_paused(facts)]
         case _:
             return list(_waiting(facts)) or [_next(facts)]
+
+
+def _clock(facts: Facts) -> Iterator[Answer]:
+    times = times_of(facts.row)
+    if is_misdated(facts.row, facts.now):
+        ahead = span(furthest(times, facts.now) - facts.now)
+        yield Answer(
+            Cause.CLOCK,
+            f"the store's clock was ahead when it was written: one of its times lies {ahead} in the future;"
+            f" the next sweep sets it right {_sweeps(facts)}",
+        )
 
 
 def _dead(facts: Facts) -> Answer:

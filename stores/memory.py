@@ -24,14 +24,17 @@ from kqueue.store import (
     Selection,
     Settled,
     Settlement,
+    Span,
     Standing,
     Throttle,
     Tick,
     WorkerRecord,
 )
+from kqueue.stored_times import Misdated
 from kqueue.stores.gates import MOST_HELD, Gates, free, free_at, gate_of
 from kqueue.stores.memory_gates import MemoryCounts, Starts
-from kqueue.stores.memory_rows import MemoryRows
+from kqueue.stores.memory_rows import MemoryRows, waiting_by
+from kqueue.stores.memory_times import MemoryTimes, Taken
 from kqueue.stores.transitions import (
     FORGET_AFTER_S,
     UNFINISHED,
@@ -61,9 +64,9 @@ class MemoryStore:
         self._id = tubes.new_id()
         self._last_sweep: float | None = None
         self._sweep_position = ""
-        #: By (type, unique key): the id of the job that has them, and until when they are taken without it.
-        self._unique: dict[tuple[str, str], tuple[str, float]] = {}
-        self._ticks: dict[str, float] = {}
+        #: By (type, unique key).
+        self._unique: dict[tuple[str, str], Taken] = {}
+        self._ticks: dict[str, Tick] = {}
         self._paused: dict[str, float] = {}
         self._workers: dict[str, WorkerRecord] = {}
 
@@ -111,14 +114,15 @@ class MemoryStore:
                 raise self._not_added("memory: the job has no unique key", [row])
             place = row.type, row.unique_key
             if self._is_taken(place, now):
-                return self._unique[place][0]
-            self._insert([row], unique=place, until=until)
+                return self._unique[place].id
+            self._insert([row], unique=place, taken=Taken(row.id, until, now))
         return row.id
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
         """All of them and the tick, or nothing."""
         with self._adding(rows):
-            if self._ticks.get(tick.schedule) != tick.before:
+            last = self._ticks.get(tick.schedule)
+            if (None if last is None else last.after) != tick.before:
                 return False
             self._insert(rows, tick)
         return True
@@ -126,14 +130,19 @@ class MemoryStore:
     def last_ticks(self) -> dict[str, float]:
         """The last tick of every schedule, by its name."""
         with self._locked():
-            return dict(self._ticks)
+            return {name: tick.after for name, tick in self._ticks.items()}
+
+    def added_ticks(self) -> dict[str, tuple[Span, ...]]:
+        """The spans of time whose ticks were added, of every schedule by its name."""
+        with self._locked():
+            return {name: tick.added for name, tick in self._ticks.items()}
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """Candidates are looked at lazily, in order, until the window is full."""
         stopped: list[Row] = []
         with self._locked():
-            wanted = None if selection.ids is None else self._wanted(selection.ids, selection.types)
-            candidates = self._rows.ready(selection.types) if wanted is None else _claimable(wanted, now)
+            wanted = None if selection.ids is None else self._rows.wanted(selection.ids, selection.types)
+            candidates = self._rows.ready(selection.types) if wanted is None else waiting_by(wanted, now)
             gates = Gates(selection.throttles, MemoryCounts(self._rows, self._starts, now))
             if selection.throttles:
                 candidates = self._passing(candidates, gates, stopped, MOST_HELD if wanted is None else None)
@@ -175,7 +184,7 @@ class MemoryStore:
                 waiting = self._rows.held(gate)
                 places = min(free(throttle, key, counts) - counts.admitted(gate), limit - len(dues))
                 for row in waiting[: max(0, int(places))]:
-                    self._rows.write(admitted(row, put_at))
+                    self._rows.write(admitted(row, put_at, now))
                     dues.append(due(self._rows.by_id[row.id]))
                 if self._rows.held(gate):
                     times.append(free_at(throttle, key, counts))
@@ -274,7 +283,8 @@ class MemoryStore:
         with self._locked():
             idle = [row for row in self._rows.all() if row.type == type and row.state != State.RUNNING]
             gone = self._rows.remove(idle[:limit])
-            self._free({id for (of, _), (id, _) in self._unique.items() if of == type} - self._rows.by_id.keys())
+            taken = {taken.id for (of, _), taken in self._unique.items() if of == type}
+            self._free(taken - self._rows.by_id.keys())
         return gone
 
     def pause(self, type: str, now: float) -> bool:
@@ -345,7 +355,7 @@ class MemoryStore:
             kept = [(row.keep_until, row) for row in self._rows.all() if row.state == State.DONE]
             over = [(until, row) for until, row in kept if until is not None and until <= now]
             gone = self._rows.remove([row for _, row in heapq.nsmallest(limit, over)])
-            for place, (id, until) in list(self._unique.items()):
+            for place, (id, until, _) in list(self._unique.items()):
                 # A dead job that is brought back has its key again.
                 if until <= now and id not in self._rows.by_id:
                     del self._unique[place]
@@ -353,6 +363,19 @@ class MemoryStore:
                 del self._workers[worker.id]
             self._starts.forget(old, limit)
         return gone
+
+    def find_misdated(self, types: Sequence[str] | None, now: float, limit: int) -> list[Misdated]:
+        """What :meth:`repair_times` would set right."""
+        with self._locked():
+            return self._times().find(types, now, limit)
+
+    def repair_times(self, types: Sequence[str] | None, now: float, limit: int) -> int:
+        """Set right what lies too far ahead; how many."""
+        with self._locked():
+            return self._times().repair(types, now, limit)
+
+    def _times(self) -> MemoryTimes:
+        return MemoryTimes(self._rows, self._starts, self._unique, self._paused, self._workers)
 
     def find_due(self, now: float, limit: int) -> list[Due]:
         """What :meth:`promote` would make ready."""
@@ -369,11 +392,7 @@ class MemoryStore:
         """Up to ``limit`` rows known to have no pointer that are ready, or due by ``until``."""
         with self._locked():
             unput = [row for row in self._rows.all() if row.put_at is None]
-        return [
-            due(row)
-            for row in unput
-            if row.state == State.READY or (row.state == State.DELAYED and row.run_at <= until)
-        ][:limit]
+        return [due(row) for row in waiting_by(unput, until)][:limit]
 
     def ready_types(self, after: str, limit: int) -> list[str]:
         """Types that have a ready row, sorted."""
@@ -450,9 +469,9 @@ class MemoryStore:
         tick: Tick | None = None,
         *,
         unique: tuple[str, str] | None = None,
-        until: float = 0.0,
+        taken: Taken | None = None,
     ) -> None:
-        """``rows``, the ``tick`` that they are of, and that the first has the ``unique`` place: all, or nothing."""
+        """``rows``, the ``tick`` that they are of, and how the ``unique`` place is ``taken``: all, or nothing."""
         ids = [row.id for row in rows]
         if len(set(ids)) < len(ids) or any(id in self._rows.by_id for id in ids):
             raise self._not_added("memory: holds a job of this id already", rows)
@@ -460,9 +479,9 @@ class MemoryStore:
             for row in rows:
                 self._rows.add(row)
             if tick is not None:
-                self._ticks[tick.schedule] = tick.after
-            if unique is not None:
-                self._unique[unique] = ids[0], until
+                self._ticks[tick.schedule] = tick
+            if unique is not None and taken is not None:
+                self._unique[unique] = taken
         except BaseException:  # of a signal handler
             self._rows.remove(self._rows.existing(ids))
             raise
@@ -471,18 +490,11 @@ class MemoryStore:
         """Whether a type and unique key are."""
         if place not in self._unique:
             return False
-        id, until = self._unique[place]
+        id, until, _ = self._unique[place]
         row = self._rows.by_id.get(id)
         return until > now or (row is not None and row.state in UNFINISHED)
 
     def _free(self, ids: Collection[str]) -> None:
         """Their unique keys."""
-        for place in [place for place, (id, _) in self._unique.items() if id in ids]:
+        for place in [place for place, taken in self._unique.items() if taken.id in ids]:
             del self._unique[place]
-
-    def _wanted(self, ids: Iterable[str], types: Sequence[str]) -> list[Row]:
-        return [row for row in self._rows.existing(ids) if row.type in types]
-
-
-def _claimable(rows: Iterable[Row], now: float) -> Iterator[Row]:
-    return (row for row in rows if row.state == State.READY or (row.state == State.DELAYED and row.run_at <= now))

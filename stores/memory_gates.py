@@ -24,6 +24,17 @@ class Starts:
         since, until = counted_starts(throttle, now)
         return [start for start in self._of.get(throttle.type, []) if since < start[0] <= until]
 
+    def after(self, until: float) -> Iterator[tuple[str, float]]:
+        """(type, time) of those later than ``until``."""
+        return ((type, at) for type, starts in self._of.items() for at, _ in starts if at > until)
+
+    def bring_back(self, until: float, now: float) -> int:
+        """Those later than ``until`` were ``now``, at the latest; how many they are."""
+        found = len(list(self.after(until)))
+        for type, starts in self._of.items():
+            self._of[type] = sorted((now if at > until else at, rows) for at, rows in starts)
+        return found
+
     def forget(self, until: float, limit: int) -> None:
         """Up to ``limit`` of those that were before."""
         old = [(type, start) for type, starts in self._of.items() for start in starts if start[0] <= until]

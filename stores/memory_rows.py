@@ -50,6 +50,10 @@ class MemoryRows:
         """Each row once: two pointers may name the same job."""
         return [self.by_id[id] for id in dict.fromkeys(ids) if id in self.by_id]
 
+    def wanted(self, ids: Iterable[str], types: Sequence[str]) -> list[Row]:
+        """Those of the types, each once."""
+        return [row for row in self.existing(ids) if row.type in types]
+
     def in_hand(self, id: str, fence: int) -> Row | None:
         """The row whose run may still be settled or renewed under this fence."""
         row = self.by_id.get(id)
@@ -198,6 +202,11 @@ class MemoryRows:
                 return row
             heapq.heappop(self._delayed)
         return None
+
+
+def waiting_by(rows: Iterable[Row], until: float) -> Iterator[Row]:
+    """Those that are ready, or delayed and due by then."""
+    return (row for row in rows if row.state == State.READY or (row.state == State.DELAYED and row.run_at <= until))
 
 
 def _is_limited(row: Row) -> bool:

@@ -44,11 +44,13 @@ from kqueue.store import (
     Selection,
     Settled,
     Settlement,
+    Span,
     Standing,
     Throttle,
     Tick,
     WorkerRecord,
 )
+from kqueue.stored_times import Misdated
 from kqueue.stores import mongo_commands as commands
 from kqueue.stores import mongo_endings as endings
 from kqueue.stores import mongo_looks as looks
@@ -63,6 +65,7 @@ from kqueue.stores.mongo_insert import all_or_none, insert
 from kqueue.stores.mongo_limits import LimitedJobs
 from kqueue.stores.mongo_link import Link, read_url
 from kqueue.stores.mongo_schema import Document
+from kqueue.stores.mongo_times import MongoTimes
 from kqueue.stores.mongo_transaction import in_transaction
 from kqueue.window import MAX_JOBS, Limits
 
@@ -162,6 +165,11 @@ class MongoStore:
         """See :meth:`kqueue.store.JobStore.last_ticks`."""
         with self._meta() as meta:
             return metas.last_ticks(meta)
+
+    def added_ticks(self) -> dict[str, tuple[Span, ...]]:
+        """See :meth:`kqueue.store.JobStore.added_ticks`."""
+        with self._meta() as meta:
+            return metas.added_ticks(meta)
 
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """See :meth:`kqueue.store.JobStore.claim`.
@@ -354,7 +362,7 @@ class MongoStore:
     def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
         """See :meth:`kqueue.store.JobStore.recover`. One write for the ready, one for the dead."""
         with self._jobs() as jobs:
-            while found := _abandoned(jobs, now, limit):
+            while found := runs.abandoned(jobs, now, limit):
                 recovery = endings.recoveries(found, now, max_crashes)
                 ready = write(jobs, recovery.ready).matched
                 dead = write(jobs, recovery.dead).matched
@@ -378,6 +386,16 @@ class MongoStore:
             notes.forget(jobs.database, now, limit)
         return deleted
 
+    def find_misdated(self, types: Sequence[str] | None, now: float, limit: int) -> list[Misdated]:
+        """See :meth:`kqueue.store.JobStore.find_misdated`. One read for ``types``, else some six."""
+        with self._jobs() as jobs:
+            return MongoTimes(jobs.database, now, limit).find(types)
+
+    def repair_times(self, types: Sequence[str] | None, now: float, limit: int) -> int:
+        """See :meth:`kqueue.store.JobStore.repair_times`. One write for jobs, one for notes, one for pauses."""
+        with self._jobs() as jobs:
+            return MongoTimes(jobs.database, now, limit).repair(types)
+
     def find_due(self, now: float, limit: int) -> list[Due]:
         """See :meth:`kqueue.store.JobStore.find_due`."""
         with self._jobs() as jobs:
@@ -386,7 +404,7 @@ class MongoStore:
     def find_abandoned(self, now: float, limit: int) -> list[Abandoned]:
         """See :meth:`kqueue.store.JobStore.find_abandoned`."""
         with self._jobs() as jobs:
-            return _abandoned(jobs, now, limit)
+            return runs.abandoned(jobs, now, limit)
 
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """See :meth:`kqueue.store.JobStore.find_unput`."""
@@ -480,9 +498,3 @@ def _due(jobs: Collection[Document], now: float, limit: int) -> list[Due]:
     earliest = [("run_at", 1)]
     found = read(jobs, commands.due(now), commands.DUE, limit, sort=earliest, index=schema.DELAYED)
     return [commands.to_due(row) for row in found]
-
-
-def _abandoned(jobs: Collection[Document], now: float, limit: int) -> list[Abandoned]:
-    oldest = [("lease_until", 1)]
-    found = read(jobs, commands.abandoned(now), commands.ABANDONED, limit, sort=oldest, index=schema.LEASES)
-    return [commands.to_abandoned(row) for row in found]

@@ -20,6 +20,7 @@ from pymongo import DeleteMany, DeleteOne, UpdateMany, UpdateOne
 
 from kqueue.job import Row, State
 from kqueue.store import Abandoned, Due, Head, Held
+from kqueue.stored_times import latest
 from kqueue.stores.mongo_schema import LEFT_OUT, Document
 
 Write: TypeAlias = UpdateMany | UpdateOne | DeleteMany | DeleteOne
@@ -94,10 +95,12 @@ def holds(held: Mapping[str, Sequence[str]], now: float) -> list[Write]:
     ]
 
 
-def admissions(ids: Sequence[str], token: str, put_at: float | None) -> list[Write]:
-    """Make held rows ready. They keep their gate."""
+def admissions(ids: Sequence[str], token: str, put_at: float | None, now: float) -> list[Write]:
+    """Make held rows ready. They keep their gate. They were due before, whatever a clock said that was ahead."""
     ready = {"state": READY, "put_at": put_at, "written_by": token}
-    return [UpdateMany(among(ids, {"state": none_of(HELD)}), {"$set": ready})] if ids else []
+    return (
+        [UpdateMany(among(ids, {"state": none_of(HELD)}), {"$set": ready, "$min": {"run_at": now}})] if ids else []
+    )
 
 
 def renewals(held: Sequence[Held], now: float, alone: bool | None) -> list[Write]:
@@ -121,6 +124,7 @@ def returns(held: Sequence[Held], now: float, alone: bool | None) -> list[Write]
 def revivals(ids: Sequence[str], token: str, reason: str, now: float, put_at: float | None) -> list[Write]:
     """Make the dead among ``ids`` ready."""
     fresh = {"state": READY, "run_at": now, "put_at": put_at, "reason": text(reason), "written_by": token}
+    fresh |= {"asked_at": now, "dated_at": now}
     fresh |= {"tries": 0, "failures": 0} | NO_DEATHS | SETTLED
     return [UpdateMany(among(ids, {"state": none_of(DEAD)}), {"$set": fresh})]
 
@@ -162,9 +166,14 @@ def due(now: float) -> Document:
     return {"state": DELAYED, "run_at": {"$lte": now}}
 
 
-def abandoned(now: float) -> Document:
-    """Running rows whose lease has run out."""
-    return {"state": RUNNING, "lease_until": {"$lte": now}}
+def abandoned(ttrs: Sequence[float], now: float) -> Document:
+    """Running rows of these TTRs whose lease has run out."""
+    return {"state": RUNNING, "ttr": {"$in": list(ttrs)}, "lease_until": {"$lte": now}}
+
+
+def latest_place(now: float) -> int:
+    """No row that was added by now has a later place: places are microseconds."""
+    return int(latest(now) * 1e6)
 
 
 def kept(now: float) -> Document:

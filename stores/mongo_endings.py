@@ -25,6 +25,7 @@ from kqueue.stores.mongo_commands import (
     SETTLED,
     Write,
     among,
+    latest_place,
     literal,
     none_of,
     text,
@@ -70,13 +71,16 @@ def recoveries(found: Sequence[Abandoned], now: float, max_crashes: int) -> Reco
         as_read: Document = {"alone": True, "crashes": crashes or _NONE} if alone else {"alone": False}
         fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
         changes = _run_ended(fields, now, reason, one_more="crashes" if alone else "suspicion")
+        changes[0]["$set"]["run_at"] = {"$min": ["$run_at", now]}
         (recovered.dead if state == State.DEAD else recovered.ready).append(UpdateMany(still | as_read, changes))
     return recovered
 
 
 def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now: float) -> Write:
     where = among(ids, SETTLED) | {"fence": alike.fence}
+    at = now if isinstance(alike, Die) or alike.asked_at is None else alike.asked_at
     fields: Document = SETTLED | {"lease_until": None, "alone": False, "written_by": token}
+    fields |= {"asked_at": at, "dated_at": at}
     match alike:
         case Finish(keep_until=keep_until):
             fields |= {"state": DONE, "keep_until": keep_until, "put_at": None} | NO_DEATHS
@@ -93,7 +97,14 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
             fields |= {} if reason is None else {"reason": text(reason)}
             fields |= {} if priority is None else {"priority": int(priority)}
             fields |= NO_DEATHS if started else {}
-            return UpdateMany(where, {"$set": fields, "$inc": {"tries": -1}, "$unset": {"gate": ""}})
+            return UpdateMany(
+                where, {"$set": fields, "$min": _added_by(now), "$inc": {"tries": -1}, "$unset": {"gate": ""}}
+            )
+
+
+def _added_by(now: float) -> Document:
+    """What has run was added by now, whatever a clock said that was ahead."""
+    return {"created_at": now, "place": latest_place(now)}
 
 
 def _run_ended(
@@ -104,6 +115,7 @@ def _run_ended(
     runs = {"$concatArrays": [{"$ifNull": ["$history", []]}, [run]]}
     changes = literal(fields)
     changes["history"] = {"$slice": [runs, -MOST]}
+    changes |= {name: {"$min": [f"${name}", bound]} for name, bound in _added_by(now).items()}
     if one_more is not None:
         changes[one_more] = {"$add": [{"$ifNull": [f"${one_more}", 0]}, 1]}
     return [{"$set": changes}, {"$project": {"gate": False}}]

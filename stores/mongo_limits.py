@@ -209,6 +209,6 @@ class _Admitting:
         def admitted() -> set[str]:
             return matching(self._turns.jobs, ids, {"written_by": token})
 
-        change = Change(commands.admissions(ids, token, put_at), lambda: bool(admitted()))
+        change = Change(commands.admissions(ids, token, put_at, self._now), lambda: bool(admitted()))
         done = self._turns.take([self._throttle.type], change, {}, self._now)
         return ids if done == len(ids) else admitted()

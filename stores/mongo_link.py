@@ -13,6 +13,7 @@ from pymongo.uri_parser import parse_uri
 
 from kqueue.clock import Clock
 from kqueue.errors import StoreError
+from kqueue.stored_times import latest
 from kqueue.stores import mongo_identity as identities
 from kqueue.stores.mongo_identity import Identity, Place
 from kqueue.stores.mongo_schema import Document
@@ -153,7 +154,8 @@ class Link:
         """
         now = int(self.now() * 1e6)
         with self._lock:
-            first = max(now, self._next_place)
+            # After a clock that was ahead, what is added is not to stand behind all that others add.
+            first = max(now, self._next_place) if self._next_place <= latest(now / 1e6) * 1e6 else now
             self._next_place = first + count
         return range(first, first + count)
 

@@ -7,7 +7,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from kqueue.store import Tick
+from kqueue.store import Span, Tick
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_notes import within
 from kqueue.stores.mongo_schema import Document
@@ -34,6 +34,12 @@ def last_ticks(meta: Collection[Document]) -> dict[str, float]:
     return {_name(found): found["last"] for found in meta.find({"_id": within("schedule")})}
 
 
+def added_ticks(meta: Collection[Document]) -> dict[str, tuple[Span, ...]]:
+    """By schedule."""
+    found = meta.find({"_id": within("schedule")})
+    return {_name(one): tuple((first, last) for first, last in one.get("added", ())) for one in found}
+
+
 class TickOnce:
     """A tick and its rows, to be added in a transaction that may have to be begun again."""
 
@@ -51,7 +57,7 @@ class TickOnce:
         if self._documents:
             self._jobs.insert_many(self._documents, session=session)
         # Last, since others want to change it too.
-        fields = {"last": self._tick.after, "written_by": self._token}
+        fields = {"last": self._tick.after, "added": self._tick.added, "written_by": self._token}
         self._meta.update_one(self._schedule, {"$set": fields}, upsert=True, session=session)
         return True
 

@@ -63,6 +63,7 @@ class UniqueOnce:
         self._jobs.insert_one(self._document, session=session)
         # Last, since others may want to change it too.
         fields = {"job": self._id, "until": self._until, "look_at": max(self._until, self._now)}
+        fields["dated_at"] = self._now
         self._notes.update_one(key, {"$set": fields}, upsert=True, session=session)
         return self._id
 
@@ -109,8 +110,14 @@ def _without_row(database: Database[Document], notes: Iterable[Document]) -> lis
 def see_worker(notes: Collection[Document], worker: WorkerRecord) -> None:
     """Write it in the place of what was there."""
     fields: dict[str, Any] = worker._asdict() | {"types": list(worker.types)}
-    fields["look_at"] = worker.seen_at + FORGET_AFTER_S
-    notes.replace_one({"_id": f"worker {worker.id}"}, fields, upsert=True)
+    notes.replace_one(
+        {"_id": f"worker {worker.id}"}, fields | dates_of(worker.seen_at, worker.started_at), upsert=True
+    )
+
+
+def dates_of(seen_at: float, started_at: float) -> Document:
+    """When a worker may be forgotten, and the later of its times."""
+    return {"look_at": seen_at + FORGET_AFTER_S, "dated_at": max(seen_at, started_at)}
 
 
 def forget_worker(notes: Collection[Document], id: str) -> None:
@@ -120,7 +127,9 @@ def forget_worker(notes: Collection[Document], id: str) -> None:
 
 def workers(notes: Collection[Document]) -> list[WorkerRecord]:
     """By id."""
-    found = notes.find({"_id": within("worker")}, {"_id": False, "look_at": False}, sort=[("_id", 1)])
+    found = notes.find(
+        {"_id": within("worker")}, {"_id": False, "look_at": False, "dated_at": False}, sort=[("_id", 1)]
+    )
     return [WorkerRecord(**note | {"types": tuple(note["types"])}) for note in found]
 
 

@@ -1,16 +1,39 @@
 """Renewing and settling runs in a MongoDB, and finding out which of them were lost."""
 
+import heapq
 import secrets
 from collections.abc import Sequence
+from itertools import islice
 
 from pymongo.collection import Collection
 
 from kqueue.job import State
-from kqueue.store import Delete, Held, Settled, Settlement
+from kqueue.store import Abandoned, Delete, Held, Settled, Settlement
 from kqueue.stores import mongo_commands as commands
 from kqueue.stores import mongo_endings as endings
+from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
 from kqueue.stores.mongo_schema import Document
+
+#: TTRs in one query at most: as with types, see :mod:`kqueue.stores.mongo_claim`.
+TTRS_IN_QUERY = 100
+
+
+def ttrs(jobs: Collection[Document]) -> list[list[float]]:
+    """Those of all that runs, in lots for a query each. Walks from one to the next in an index."""
+    found = sorted(jobs.distinct("ttr", {"state": State.RUNNING.value}))
+    return [found[first : first + TTRS_IN_QUERY] for first in range(0, len(found), TTRS_IN_QUERY)]
+
+
+def abandoned(jobs: Collection[Document], now: float, limit: int) -> list[Abandoned]:
+    """Running rows whose lease has run out, the longest ago first."""
+    oldest, index = [("lease_until", 1)], schema.LEASES
+    lots = [
+        read(jobs, commands.abandoned(lot, now), commands.ABANDONED, limit, sort=oldest, index=index)
+        for lot in ttrs(jobs)
+    ]
+    found = heapq.merge(*lots, key=lambda row: row["lease_until"])
+    return [commands.to_abandoned(row) for row in islice(found, limit)]
 
 
 def renew(jobs: Collection[Document], held: Sequence[Held], now: float, alone: bool | None) -> frozenset[str]:

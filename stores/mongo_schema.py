@@ -8,11 +8,13 @@ settings, the last ticks of schedules, and what is paused.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeAlias
 
 from pymongo import IndexModel
 from pymongo.database import Database
+from pymongo.errors import OperationFailure
 
 from kqueue import history
 from kqueue.errors import StoreError
@@ -43,8 +45,9 @@ LOST = "lost"
 UNPUT = "unput"
 #: Delayed rows by their time.
 DELAYED = "delayed"
-#: Running rows by the end of their lease.
-LEASES = "leases"
+#: Running rows by their TTR, of which there are few, and the end of their lease: so both those that are over and
+#: those that are too long stand together.
+LEASES = "leases by ttr"
 #: Dead rows by id.
 DEAD = "dead"
 #: Done rows by id.
@@ -53,6 +56,9 @@ DONE = "done"
 KEPT = "kept"
 #: Rows that stand at a gate or have passed one, by (priority, order added) within a state and gate.
 GATES = "gates"
+#: What waits for its time, is kept, or is dead, by when that was asked for (``dated_at``: ``asked_at``, or else
+#: ``created_at``); and what counts the starts of a type, by the last of them. And notes, by when they were written.
+DATED = "dated"
 #: Notes by the time when they are to be looked at.
 LOOK_AT = "look_at"
 #: Unique keys by the job that has them.
@@ -69,7 +75,11 @@ _INDEXES = (
     ),
     IndexModel({"state": 1, "run_at": 1}, name=UNPUT, partialFilterExpression={"put_at": None}),
     IndexModel({"run_at": 1}, name=DELAYED, partialFilterExpression={"state": str(State.DELAYED)}),
-    IndexModel({"lease_until": 1}, name=LEASES, partialFilterExpression={"state": str(State.RUNNING)}),
+    IndexModel(
+        {"state": 1, "ttr": 1, "lease_until": 1},
+        name=LEASES,
+        partialFilterExpression={"state": str(State.RUNNING)},
+    ),
     IndexModel({"_id": 1, "type": 1}, name=DEAD, partialFilterExpression={"state": str(State.DEAD)}),
     IndexModel({"_id": 1, "type": 1}, name=DONE, partialFilterExpression={"state": str(State.DONE)}),
     IndexModel({"keep_until": 1}, name=KEPT, partialFilterExpression={"state": str(State.DONE)}),
@@ -78,10 +88,12 @@ _INDEXES = (
         name=GATES,
         partialFilterExpression={"gate": {"$exists": True}},
     ),
+    IndexModel({"dated_at": 1}, name=DATED, partialFilterExpression={"dated_at": {"$exists": True}}),
 )
 _NOTE_INDEXES = (
     IndexModel({"look_at": 1}, name=LOOK_AT),
     IndexModel({"job": 1}, name=JOB, partialFilterExpression={"job": {"$exists": True}}),
+    IndexModel({"dated_at": 1}, name=DATED, partialFilterExpression={"dated_at": {"$exists": True}}),
 )
 
 #: Fields that a document lacks while they have these values, as nearly all rows do. To a filter None is the same as
@@ -99,7 +111,11 @@ LEFT_OUT: Document = {
     "history": None,
     "unique_key": None,
     "limit_key": None,
+    "scheduled_for": None,
+    "asked_at": None,
 }
+#: Of these it is known by an index when that was asked for.
+DATED_STATES = frozenset({State.DELAYED, State.DONE, State.DEAD})
 _left_out_of = attrgetter(*LEFT_OUT)
 _NOTHING = tuple(LEFT_OUT.values())
 
@@ -135,6 +151,8 @@ def to_document(row: Row, place: int) -> Document:
             document["gate"] = gate_of(row.type, row.limit_key)
         if row.history is not None:  # as an array, so that the server can add to it
             document["history"] = [list(run) for run in history.read(row.history)]
+    if row.state in DATED_STATES:
+        document["dated_at"] = row.created_at if row.asked_at is None else row.asked_at
     if len(row.payload) <= INLINE_BYTES:
         document["payload"] = row.payload
     else:
@@ -180,6 +198,8 @@ def to_row(document: Document, payload: bytes) -> Row:
         document["put_at"],
         document.get("unique_key"),
         document.get("limit_key"),
+        document.get("scheduled_for"),
+        document.get("asked_at"),
     )
 
 
@@ -218,6 +238,23 @@ def make_indexes(database: Database[Document]) -> None:
     database[NOTES].create_indexes(list(_NOTE_INDEXES))
 
 
+def date_rows(database: Database[Document]) -> None:
+    """To version 3: the times that jobs are for, of those that schedules have added; only these were added after
+    their time. And what lies ahead, so that it is found.
+    """
+    make_indexes(database)
+    jobs = database[JOBS]
+    with suppress(OperationFailure):  # it is gone, or never was
+        jobs.drop_index("leases")
+    if jobs.find_one({}, {"_id": True}) is None:
+        return
+    after = {"delay": {"$in": [None, 0.0]}, "$expr": {"$lt": ["$run_at", "$created_at"]}}
+    jobs.update_many(after | {"scheduled_for": None}, [{"$set": {"scheduled_for": "$run_at"}}])
+    now = {"$divide": [{"$toLong": "$$NOW"}, 1000]}
+    ahead = {"state": str(State.DELAYED), "fence": 0, "$expr": {"$gt": ["$created_at", now]}}
+    jobs.update_many(ahead, [{"$set": {"dated_at": "$created_at"}}])
+
+
 #: From each version to the next; a new database starts at 0. What stands twice is done once: version 2 has more
 #: indexes.
-_MIGRATIONS: tuple[Callable[[Database[Document]], None], ...] = (make_indexes, make_indexes)
+_MIGRATIONS: tuple[Callable[[Database[Document]], None], ...] = (make_indexes, make_indexes, date_rows)

@@ -128,7 +128,7 @@ class Turns:
 
     def _start(self, throttle: Throttle, now: float, rows: int) -> UpdateOne:
         starts = with_start(self._starts(throttle.type), throttle, now, rows)
-        return UpdateOne({"_id": f"throttle {throttle.type}"}, {"$set": {"starts": starts}})
+        return UpdateOne({"_id": f"throttle {throttle.type}"}, {"$set": {"starts": starts, "dated_at": now}})
 
     def _starts(self, type: str) -> Starts:
         starts: Starts = self._documents.get(type, {}).get("starts", [])

@@ -1,12 +1,14 @@
 """The SQLite store: one file, no server, durable at every return. See :mod:`kqueue.stores.sqlite_schema`."""
 
+import heapq
 import json
 import logging
 import math
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from kqueue.clock import Clock, SystemClock
@@ -23,11 +25,13 @@ from kqueue.store import (
     Selection,
     Settled,
     Settlement,
+    Span,
     Standing,
     Throttle,
     Tick,
     WorkerRecord,
 )
+from kqueue.stored_times import Misdated
 from kqueue.stores import sqlite_insert as inserts
 from kqueue.stores import sqlite_records as records
 from kqueue.stores import sqlite_statements as sql
@@ -37,6 +41,7 @@ from kqueue.stores.sqlite_expire import expire
 from kqueue.stores.sqlite_file import SqliteFile
 from kqueue.stores.sqlite_settle import run_of, settle, text_of
 from kqueue.stores.sqlite_throttle import claim_throttled
+from kqueue.stores.sqlite_times import find_misdated, repair_times
 from kqueue.window import Limits
 
 #: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
@@ -153,6 +158,11 @@ class SqliteStore:
         with self._file.read() as connection:
             return records.last_ticks(connection)
 
+    def added_ticks(self) -> dict[str, tuple[Span, ...]]:
+        """The spans of time whose ticks were added, of every schedule by its name."""
+        with self._file.read() as connection:
+            return records.added_ticks(connection)
+
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """One transaction: candidates are read lazily, in order, until the window is full."""
         keys: list[int] = []
@@ -218,7 +228,7 @@ class SqliteStore:
         """Make dead rows ready; returns those made."""
         with self._file.write() as connection:
             dead = connection.execute(sql.FIND_DEAD, {"ids": json_set(ids)}).fetchall()
-            connection.executemany(sql.REVIVE, [(now, put_at, text_of(reason), record[0]) for record in dead])
+            connection.executemany(sql.REVIVE, [(now, put_at, now, text_of(reason), record[0]) for record in dead])
         return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
@@ -309,9 +319,9 @@ class SqliteStore:
         if not self.find_abandoned(now, 1):
             return Recovered(0, 0)
         with self._file.write() as connection:
-            found = map(_abandoned, connection.execute(sql.FIND_ABANDONED, (now, limit)).fetchall())
+            found = _find_abandoned(connection, now, limit)
             verdicts = [(*recovery(row.alone, row.crashes, max_crashes), row.id) for row in found]
-            values = [(state, reason, run_of(now, reason), id) for state, reason, id in verdicts]
+            values = [(state, reason, run_of(now, reason), now, now, id) for state, reason, id in verdicts]
             connection.executemany(sql.RECOVER, values)
         dead = sum(state == State.DEAD for state, _, _ in verdicts)
         return Recovered(len(verdicts) - dead, dead)
@@ -320,13 +330,26 @@ class SqliteStore:
         """One transaction, if there is anything to forget."""
         return expire(self._file, now, limit)
 
+    def find_misdated(self, types: Sequence[str] | None, now: float, limit: int) -> list[Misdated]:
+        """What :meth:`repair_times` would set right: index probes, and two small tables."""
+        with self._file.read() as connection:
+            return find_misdated(connection, types, now, limit)
+
+    def repair_times(self, types: Sequence[str] | None, now: float, limit: int) -> int:
+        """One transaction, if anything lies too far ahead."""
+        if not self.find_misdated(types, now, 1):
+            return 0
+        with self._file.write() as connection:
+            return repair_times(connection, types, now, limit)
+
     def find_due(self, now: float, limit: int) -> list[Due]:
         """What :meth:`promote` would make ready: one index range."""
         return [Due(*record) for record in self._read(sql.FIND_DUE, (now, limit))]
 
     def find_abandoned(self, now: float, limit: int) -> list[Abandoned]:
-        """What :meth:`recover` would take: one index range."""
-        return [_abandoned(record) for record in self._read(sql.FIND_ABANDONED, (now, limit))]
+        """What :meth:`recover` would take: one index range for each TTR."""
+        with self._file.read() as connection:
+            return _find_abandoned(connection, now, limit)
 
     def find_unput(self, until: float, limit: int) -> list[Due]:
         """Up to ``limit`` rows known to have no pointer that are ready, or due by ``until``."""
@@ -389,9 +412,17 @@ class SqliteStore:
             return connection.execute(statement, values).fetchall()
 
 
-def _abandoned(record: _Values) -> Abandoned:
-    found = Abandoned(*record)
-    return found._replace(alone=bool(found.alone))
+def _find_abandoned(connection: sqlite3.Connection, now: float, limit: int) -> list[Abandoned]:
+    """The longest abandoned first: the ranges of their TTRs, merged as far as they are read."""
+    with ExitStack() as cursors:
+        ranges = [
+            cursors.enter_context(closing(connection.execute(sql.FIND_ABANDONED, (ttr, now))))
+            for (ttr,) in connection.execute(sql.TTRS_ABANDONED, (now,)).fetchall()
+        ]
+        return [
+            Abandoned(id, type, bool(alone), crashes, owner, until)
+            for until, id, type, alone, crashes, owner in islice(heapq.merge(*ranges), limit)
+        ]
 
 
 def _row(record: _Values) -> Row:

@@ -17,7 +17,8 @@ FIND_HELD: Final = f"""
     ORDER BY job.priority, job.key LIMIT :limit
 """
 ADMIT: Final = """
-    UPDATE kqueue_jobs SET state = 'ready', put_at = ? WHERE key IN (SELECT value FROM json_each(?))
+    UPDATE kqueue_jobs SET state = 'ready', put_at = ?, run_at = min(run_at, ?)
+    WHERE key IN (SELECT value FROM json_each(?))
 """
 
 HOLDS: Final = f"SELECT 1 {HELD_HERE} AND job.gate = ? LIMIT 1"
@@ -71,7 +72,7 @@ def admit(
             counts = SqliteCounts(connection, now, cursors)
             for key in to_open:
                 places = min(limit - len(dues), _look(throttle, key, counts).places)
-                dues += _let_through(connection, found[key], put_at, places)
+                dues += _let_through(connection, found[key], put_at, now, places)
                 if _holds(connection, found[key]):
                     times.append(free_at(throttle, key, counts))
     return Admission(dues, min((time for time in times if time is not None), default=None))
@@ -101,8 +102,11 @@ def _look(throttle: Throttle, key: str | None, counts: SqliteCounts) -> _Opening
 _ANY: Final = 2**31
 
 
-def _let_through(connection: sqlite3.Connection, gate: str, put_at: float | None, places: int) -> list[Due]:
+def _let_through(
+    connection: sqlite3.Connection, gate: str, put_at: float | None, now: float, places: int
+) -> list[Due]:
     found = connection.execute(FIND_HELD, {"gate": gate, "limit": places}).fetchall() if places > 0 else []
     if found:
-        connection.execute(ADMIT, (put_at, json.dumps([key for key, *_ in found])))
-    return [Due(id, type, priority, run_at, put_at) for _, id, type, priority, run_at in found]
+        # They were due before, whatever a clock said that was ahead.
+        connection.execute(ADMIT, (put_at, now, json.dumps([key for key, *_ in found])))
+    return [Due(id, type, priority, min(run_at, now), put_at) for _, id, type, priority, run_at in found]

@@ -46,14 +46,14 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
     # fmt: off
     for (
         key, id, type, payload, encoding, priority, delay, run_at, ttr, fence, tries, failures, crashes, suspicion,
-        reason, gate, created_at, put_at, unique_key, limit_key,
+        reason, gate, created_at, put_at, unique_key, limit_key, scheduled_for, asked_at,
     ) in records:
         keys.append(key)
         yield make(Row, (
             id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr,
             (fence if fence > floor else floor) + 1, tries + 1, failures,
             crashes, suspicion, False, owner, start + ttr, reason, gate, None, None, created_at, put_at, unique_key,
-            limit_key,
+            limit_key, scheduled_for, asked_at,
         ))
     # fmt: on
 

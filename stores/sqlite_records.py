@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from kqueue.job import Row
-from kqueue.store import Tick, WorkerRecord
+from kqueue.store import Span, Tick, WorkerRecord
 from kqueue.stores.transitions import UNFINISHED
 
 # -- unique keys -----------------------------------------------------------------------------------------
@@ -30,8 +30,9 @@ IS_FORGOTTEN: Final = """
 
 #: Writes nothing where the key is taken. So the primary key decides, and a look before could add nothing to it.
 TAKE_KEY: Final = f"""
-    INSERT INTO kqueue_unique (type, key, job_id, until) VALUES (:type, :key, :job_id, :until)
-    ON CONFLICT (type, key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until
+    INSERT INTO kqueue_unique (type, key, job_id, until, taken_at) VALUES (:type, :key, :job_id, :until, :now)
+    ON CONFLICT (type, key) DO UPDATE
+    SET job_id = excluded.job_id, until = excluded.until, taken_at = excluded.taken_at
     WHERE {IS_FREE}
 """
 
@@ -51,12 +52,13 @@ FREE_KEYS_WITHOUT_JOB: Final = """
 
 #: Inserts only the first tick, and updates only what is as it was read.
 ADVANCE_TICK: Final = """
-    INSERT INTO kqueue_ticks (schedule, last)
-    SELECT :schedule, :after
+    INSERT INTO kqueue_ticks (schedule, last, added)
+    SELECT :schedule, :after, :added
     WHERE :before IS NULL OR EXISTS (SELECT 1 FROM kqueue_ticks WHERE schedule = :schedule)
-    ON CONFLICT (schedule) DO UPDATE SET last = excluded.last WHERE last = :before
+    ON CONFLICT (schedule) DO UPDATE SET last = excluded.last, added = excluded.added WHERE last = :before
 """
 LAST_TICKS: Final = "SELECT schedule, last FROM kqueue_ticks"
+ADDED_TICKS: Final = "SELECT schedule, added FROM kqueue_ticks"
 
 PAUSE: Final = "INSERT OR IGNORE INTO kqueue_paused (type, since) VALUES (?, ?)"
 RESUME: Final = "DELETE FROM kqueue_paused WHERE type = ?"
@@ -92,12 +94,21 @@ def free_keys_without_job(connection: sqlite3.Connection, type: str, limit: int)
 
 def advance(connection: sqlite3.Connection, tick: Tick) -> bool:
     """Whether the schedule's last tick was as it was read; then it is the next."""
-    return connection.execute(ADVANCE_TICK, tick._asdict()).rowcount == 1
+    values = {**tick._asdict(), "added": json.dumps(tick.added)}
+    return connection.execute(ADVANCE_TICK, values).rowcount == 1
 
 
 def last_ticks(connection: sqlite3.Connection) -> dict[str, float]:
     """By schedule."""
     return dict(connection.execute(LAST_TICKS).fetchall())
+
+
+def added_ticks(connection: sqlite3.Connection) -> dict[str, tuple[Span, ...]]:
+    """By schedule."""
+    found = connection.execute(ADDED_TICKS).fetchall()
+    return {
+        schedule: tuple((first, last) for first, last in json.loads(added or "[]")) for schedule, added in found
+    }
 
 
 def see_worker(connection: sqlite3.Connection, worker: WorkerRecord) -> None:

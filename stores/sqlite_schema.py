@@ -14,18 +14,22 @@ index                 serves
 ====================  =================================================================================
 kqueue_jobs_ready     claim without ids, has_ready, ready_types, counts, purge
 kqueue_jobs_put       find_lost: rows whose pointer was put; empty without a broker
-kqueue_jobs_unput     find_unput: rows known to have no pointer; empty with a broker that answers
-kqueue_jobs_lease     recover, held_by
+kqueue_jobs_unput     find_unput: rows known to have no pointer; empty with a broker that answers, but for what is
+                      held. And find_misdated
+kqueue_jobs_lease     recover, held_by, find_misdated: by TTR, of which there are few, so that both the leases that
+                      are over and those that are too long stand together
 kqueue_jobs_delayed   promote, next_run_at; ``type`` in it lets counts and purge read the index alone
 kqueue_jobs_ended     find, already in its order; ``type`` in it lets counts and purge read the index alone
 kqueue_jobs_gate      throttled claims, admit, held_types; counts and purge of the held. It has all that they ask:
                       who waits at a gate, who was admitted, in order; what runs of a type and key, until when
 kqueue_jobs_kept      expire
+kqueue_jobs_asked     find_misdated: when it was asked for, of what waits for its time, is kept, or is dead
 ====================  =================================================================================
 
-The last two hold no row of a job that uses neither limits nor a retention. Other tables: ``kqueue_unique`` (who
-has which key; of two that add the same at once its primary key lets one in), ``kqueue_starts`` (how many a
-throttled claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``, ``kqueue_workers``.
+Those of gates and of what is kept hold no row of a job that uses neither limits nor a retention. Other tables:
+``kqueue_unique`` (who has which key; of two that add the same at once its primary key lets one in),
+``kqueue_starts`` (how many a throttled claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``,
+``kqueue_workers``.
 """
 
 import sqlite3
@@ -132,6 +136,30 @@ STEPS: Final[Steps] = (
             note         TEXT    NOT NULL
         ) WITHOUT ROWID
         """,
+    ),
+    (
+        "ALTER TABLE kqueue_jobs ADD COLUMN scheduled_for REAL",
+        "ALTER TABLE kqueue_jobs ADD COLUMN asked_at REAL",
+        # Only the job of a tick was added after its time.
+        "UPDATE kqueue_jobs SET scheduled_for = run_at WHERE delay = 0 AND run_at < created_at",
+        # With IN, so that it serves no query for one state, which has an index of its own.
+        """
+        CREATE INDEX kqueue_jobs_asked ON kqueue_jobs (coalesce(asked_at, created_at))
+        WHERE state IN ('delayed', 'done', 'dead')
+        """,
+        "DROP INDEX kqueue_jobs_unput",
+        """
+        CREATE INDEX kqueue_jobs_unput ON kqueue_jobs (state, run_at)
+        WHERE put_at IS NULL AND (state = 'ready' OR state = 'delayed' OR state = 'held')
+        """,
+        "DROP INDEX kqueue_jobs_lease",
+        """
+        CREATE INDEX kqueue_jobs_lease ON kqueue_jobs (ttr, lease_until)
+        WHERE state = 'running'
+        """,
+        "ALTER TABLE kqueue_unique ADD COLUMN taken_at REAL",
+        "CREATE INDEX kqueue_unique_taken ON kqueue_unique (taken_at) WHERE taken_at IS NOT NULL",
+        "ALTER TABLE kqueue_ticks ADD COLUMN added TEXT",
     ),
 )
 

@@ -31,6 +31,10 @@ def run_of(now: float, reason: str | None) -> str:
     return json.dumps([None, now, reason])
 
 
+def _asked(asked_at: float | None, now: float) -> float:
+    return now if asked_at is None else asked_at
+
+
 def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[str, list[_Values]]]:
     deleted: dict[int, list[str]] = {}
     others: dict[str, list[_Values]] = {}
@@ -39,20 +43,23 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
             deleted.setdefault(settlement.fence, []).append(settlement.id)
             continue
         match settlement:
-            case Finish(id, fence, keep_until):
-                others.setdefault(sql.SETTLE_FINISH, []).append((keep_until, run_of(now, None), id, fence))
-            case Retry(id, fence, run_at, reason, put_at):
+            case Finish(id, fence, keep_until, asked_at):
+                finish = (keep_until, _asked(asked_at, now), now, run_of(now, None), id, fence)
+                others.setdefault(sql.SETTLE_FINISH, []).append(finish)
+            case Retry(id, fence, run_at, reason, put_at, asked_at):
                 reason = text_of(reason)
-                retry = (waiting(run_at, now), run_at, put_at, reason, run_of(now, reason), id, fence)
+                back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
+                retry = (*back, reason, run_of(now, reason), id, fence)
                 others.setdefault(sql.SETTLE_RETRY, []).append(retry)
-            case Unget(id, fence, run_at, priority, put_at, started, reason):
+            case Unget(id, fence, run_at, priority, put_at, started, reason, asked_at):
                 keep = 0 if started else 1
                 said = None if reason is None else text_of(reason)
-                unget = (waiting(run_at, now), run_at, put_at, priority, said, keep, keep, id, fence)
+                back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
+                unget = (*back, priority, said, keep, keep, id, fence)
                 others.setdefault(sql.SETTLE_UNGET, []).append(unget)
             case Die(id, fence, reason):
                 reason = text_of(reason)
-                others.setdefault(sql.SETTLE_DIE, []).append((reason, run_of(now, reason), id, fence))
+                others.setdefault(sql.SETTLE_DIE, []).append((now, now, reason, run_of(now, reason), id, fence))
     for fence, ids in deleted.items():
         if len(ids) > 1:
             yield sql.SETTLE_DELETES, [(json.dumps(ids), fence)]

@@ -93,24 +93,26 @@ SETTLE_DELETES: Final = """
 
 #: What every run leaves behind that ends and leaves its row.
 _IDLE: Final = "alone = 0, lease_owner = NULL, lease_until = NULL, gate = NULL"
+#: It was added by now, whatever a clock said that was ahead.
+_ASKED: Final = "asked_at = ?, created_at = min(created_at, ?)"
 _IN_HAND: Final = "id = ? AND fence = ? AND lease_owner IS NOT NULL"
 
 SETTLE_RETRY: Final = f"""
     UPDATE kqueue_jobs SET
-        state = ?, run_at = ?, put_at = ?, reason = ?, {_WITH_RUN},
+        state = ?, run_at = ?, put_at = ?, {_ASKED}, reason = ?, {_WITH_RUN},
         failures = failures + 1, crashes = 0, suspicion = 0, {_IDLE}
     WHERE {_IN_HAND}
 """
 
 SETTLE_FINISH: Final = f"""
     UPDATE kqueue_jobs SET
-        state = 'done', keep_until = ?, put_at = NULL, {_WITH_RUN}, crashes = 0, suspicion = 0, {_IDLE}
+        state = 'done', keep_until = ?, put_at = NULL, {_ASKED}, {_WITH_RUN}, crashes = 0, suspicion = 0, {_IDLE}
     WHERE {_IN_HAND}
 """
 
 SETTLE_UNGET: Final = f"""
     UPDATE kqueue_jobs SET
-        state = ?, run_at = ?, put_at = ?, priority = coalesce(?, priority), tries = tries - 1,
+        state = ?, run_at = ?, put_at = ?, {_ASKED}, priority = coalesce(?, priority), tries = tries - 1,
         reason = coalesce(?, reason),
         crashes = crashes * ?, suspicion = suspicion * ?, {_IDLE}
     WHERE {_IN_HAND}
@@ -118,7 +120,7 @@ SETTLE_UNGET: Final = f"""
 
 SETTLE_DIE: Final = f"""
     UPDATE kqueue_jobs SET
-        state = 'dead', put_at = NULL, reason = ?, {_WITH_RUN},
+        state = 'dead', put_at = NULL, {_ASKED}, reason = ?, {_WITH_RUN},
         failures = failures + 1, crashes = 0, suspicion = 0, {_IDLE}
     WHERE {_IN_HAND}
 """
@@ -131,7 +133,7 @@ FIND_DEAD: Final = f"SELECT job.id, job.type, job.priority {_BY_ID} WHERE job.st
 
 REVIVE: Final = """
     UPDATE kqueue_jobs SET
-        state = 'ready', run_at = ?, put_at = ?, reason = ?, lease_owner = NULL,
+        state = 'ready', run_at = ?, put_at = ?, asked_at = ?, reason = ?, lease_owner = NULL,
         tries = 0, failures = 0, crashes = 0, suspicion = 0
     WHERE id = ?
 """
@@ -216,16 +218,30 @@ FIND_DUE: Final = f"""
     SELECT {_DUE} FROM kqueue_jobs WHERE state = 'delayed' AND run_at <= ? ORDER BY run_at LIMIT ?
 """
 
-FIND_ABANDONED: Final = """
-    SELECT id, type, alone, crashes, lease_owner, lease_until FROM kqueue_jobs
-    WHERE state = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?
+_LEASES: Final = "FROM kqueue_jobs INDEXED BY kqueue_jobs_lease WHERE state = 'running'"
+#: The TTRs under which jobs run: as in READY_TYPES.
+TTRS: Final = f"""
+    WITH RECURSIVE found (ttr) AS (
+        SELECT min(ttr) {_LEASES}
+        UNION ALL
+        SELECT (SELECT min(ttr) {_LEASES} AND ttr > found.ttr) FROM found WHERE found.ttr IS NOT NULL
+    )
+"""
+TTRS_ABANDONED: Final = f"""
+    {TTRS} SELECT ttr FROM found
+    WHERE ttr IS NOT NULL AND (SELECT min(lease_until) {_LEASES} AND ttr = found.ttr) <= ?
+"""
+FIND_ABANDONED: Final = f"""
+    SELECT lease_until, id, type, alone, crashes, lease_owner {_LEASES} AND ttr = ? AND lease_until <= ?
+    ORDER BY lease_until
 """
 
 #: ``lease_owner`` and ``alone`` stay, for a late holder that settles or renews.
 RECOVER: Final = f"""
     UPDATE kqueue_jobs SET
         state = ?, crashes = crashes + alone, suspicion = suspicion + (1 - alone), reason = ?, {_WITH_RUN},
-        put_at = NULL, lease_until = NULL, gate = NULL
+        put_at = NULL, lease_until = NULL, gate = NULL,
+        created_at = min(created_at, ?), run_at = min(run_at, ?)
     WHERE id = ?
 """
 

@@ -10,6 +10,7 @@ from kqueue import history
 from kqueue.job import Row, State
 from kqueue.rules import recovery
 from kqueue.store import Abandoned, Delete, Die, Due, Finish, Retry, Settlement, Unget
+from kqueue.stored_times import set_right, times_of
 
 #: In these states a job keeps its unique key.
 UNFINISHED: Final = frozenset({State.DELAYED, State.READY, State.HELD, State.RUNNING})
@@ -37,9 +38,11 @@ def held(row: Row, gate: str) -> Row:
     return row._replace(state=State.HELD, gate=gate, put_at=None)
 
 
-def admitted(row: Row, put_at: float | None) -> Row:
-    """A held row that its gate lets through. The gate stays: its place there is its own."""
-    return row._replace(state=State.READY, put_at=put_at)
+def admitted(row: Row, put_at: float | None, now: float) -> Row:
+    """A held row that its gate lets through. The gate stays: its place there is its own. It was due before,
+    whatever a clock said that was ahead.
+    """
+    return row._replace(state=State.READY, put_at=put_at, run_at=min(row.run_at, now))
 
 
 def renewed(row: Row, until: float, alone: bool) -> Row:
@@ -52,21 +55,25 @@ def renewed(row: Row, until: float, alone: bool) -> Row:
 
 def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
     """The row after its run; None if it goes."""
-    idle = row._replace(alone=False, lease_owner=None, lease_until=None, gate=None)
+    # It was added by then, whatever a clock said that was ahead.
+    created_at = min(row.created_at, now)
+    idle = row._replace(alone=False, lease_owner=None, lease_until=None, gate=None, created_at=created_at)
     match settlement:
         case Delete():
             return None
-        case Finish(keep_until=keep_until):
+        case Finish(keep_until=keep_until, asked_at=asked_at):
             done = _cleared(idle)._replace(state=State.DONE, keep_until=keep_until, put_at=None)
+            done = done._replace(asked_at=now if asked_at is None else asked_at)
             return done._replace(history=_with_run(row, now, None))
-        case Retry(run_at=run_at, reason=reason, put_at=put_at):
-            back = _failed(row, idle, now, reason)
+        case Retry(run_at=run_at, reason=reason, put_at=put_at, asked_at=asked_at):
+            back = _failed(row, idle, now, reason)._replace(asked_at=now if asked_at is None else asked_at)
             return back._replace(state=waiting(run_at, now), run_at=run_at, put_at=put_at)
         case Die(reason=reason):
-            return _failed(row, idle, now, reason)._replace(state=State.DEAD, put_at=None)
-        case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started, reason=reason):
+            return _failed(row, idle, now, reason)._replace(state=State.DEAD, put_at=None, asked_at=now)
+        case Unget(_, _, run_at, priority, put_at, started, reason, asked_at):
             back = _cleared(idle) if started else idle
             return back._replace(
+                asked_at=now if asked_at is None else asked_at,
                 state=waiting(run_at, now),
                 run_at=run_at,
                 put_at=put_at,
@@ -79,7 +86,7 @@ def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
 def revived(row: Row, reason: str, now: float, put_at: float | None) -> Row:
     """A dead row, ready once more. The fence stays: it only grows."""
     fresh = _cleared(row)._replace(lease_owner=None, tries=0, failures=0)
-    return fresh._replace(state=State.READY, run_at=now, put_at=put_at, reason=reason)
+    return fresh._replace(state=State.READY, run_at=now, put_at=put_at, reason=reason, asked_at=now)
 
 
 def recovered(row: Row, max_crashes: int, now: float) -> Row:
@@ -94,7 +101,15 @@ def recovered(row: Row, max_crashes: int, now: float) -> Row:
         put_at=None,
         gate=None,
         history=_with_run(row, now, reason),
+        # What ran was added and due by then, whatever a clock said that was ahead.
+        created_at=min(row.created_at, now),
+        run_at=min(row.run_at, now),
     )
+
+
+def redated(row: Row, now: float) -> Row:
+    """The row, its times as they can be: see :mod:`kqueue.stored_times`. Equal to ``row`` if they are."""
+    return row._replace(**set_right(times_of(row), now)._asdict())
 
 
 def waiting(run_at: float, now: float) -> State:

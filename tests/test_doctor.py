@@ -14,6 +14,7 @@ from kqueue.doctor import LONG_WAIT_S, MOST_COUNTED, MOST_NAMED, Severity, Sympt
 from kqueue.hanging import Hanging, Hung, hanging_of
 from kqueue.presence import ALIVE_S
 from kqueue.store import ALL_TYPES, Standing, WorkerRecord
+from kqueue.stored_times import Misdated
 from kqueue.stores.memory import MemoryStore
 from tests.beanstalkd import Beanstalkd
 
@@ -50,6 +51,18 @@ def test_all_is_well() -> None:
         ({"broker_error": "no route"}, "problem", "broker", "no route. Jobs wait in the store until it is back"),
         ({"broker_warnings": ["no binlog"]}, "warning", "broker", "no binlog"),
         ({"host_time": NOW + 3}, "warning", "clock", "are 3 s apart"),
+        (
+            {
+                "misdated": [
+                    Misdated("job", "a", "mail", NOW + 40),
+                    Misdated("worker", "w", None, NOW + 3 * 365 * 86_400),
+                ]
+            },
+            "warning",
+            "clock",
+            "times in the future, up to 1095 days ahead: 1 job, 1 worker. The store's clock was wrong",
+        ),
+        ({"workers": [worker("mail", seen=-99)]}, "warning", "workers", "no worker waits for jobs"),
         ({"workers": []}, "warning", "workers", "waiting jobs of type mail: 5, and no worker waits for jobs"),
         ({"workers": [worker("other")]}, "warning", "workers", "none of the live workers has a handler"),
         ({"workers": [worker("mail", seen=ALIVE_S + 1)]}, "warning", "workers", "no worker waits for jobs"),

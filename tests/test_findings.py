@@ -393,11 +393,29 @@ def test_strangers_before_a_first_put_are_found_and_counted() -> None:
 # -- its cost ------------------------------------------------------------------------------------------------
 
 
+def test_times_that_lie_ahead_are_found_and_not_changed() -> None:
+    site = Site()
+    site.clock.jump(40)
+    waits, delayed = site.add(), site.add(state=State.DELAYED, delay=60.0, run_at=site.clock.time() + 60)
+    site.store.pause("t", site.clock.time())
+    site.clock.jump(-40)
+    before = site.rows()
+    found = {(one.job_id, one.why) for one in site.findings() if one.repair is Repair.SET_TIME_RIGHT}
+    assert found == {
+        (waits, f"a time of the job {waits} lies 40 s ahead: the store's clock was ahead"),
+        (delayed, f"a time of the job {delayed} lies 100 s ahead: the store's clock was ahead"),
+        (None, "a time of the pause t lies 40 s ahead: the store's clock was ahead"),
+    }
+    assert site.rows() == before
+    assert site.queue.sweep().redated == 3
+    assert not [one for one in site.findings() if one.repair is Repair.SET_TIME_RIGHT]
+
+
 @pytest.mark.parametrize(
     ("statement", "index", "terms"),
     [
         (sql.FIND_DUE, "kqueue_jobs_delayed", "(run_at<?)"),
-        (sql.FIND_ABANDONED, "kqueue_jobs_lease", "(lease_until<?)"),
+        (sql.FIND_ABANDONED, "kqueue_jobs_lease", "(ttr=? AND lease_until<?)"),
     ],
 )
 def test_a_look_reads_a_range_of_an_index(tmp_path: Path, statement: str, index: str, terms: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kqueue import schedule
-from kqueue.schedule import LATE_S, MOST_TICKS, Schedule
+from kqueue.schedule import LATE_S, MOST_SPANS, MOST_TICKS, Schedule, is_in
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -140,6 +140,30 @@ def test_a_clock_that_went_back_has_nothing_due_until_it_has_caught_up() -> None
     last = at(2026, 5, 1, 12)
     for missed in ("none", "last", "all"):
         assert of("* * * * *", missed=missed).due(last, last - 3600) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=30))
+def test_spans_hold_the_ticks_that_were_remembered_and_no_others(runs: list[tuple[int, int]]) -> None:
+    plan, start = of("* * * * *"), at(2026, 5, 1)
+    spans: tuple[tuple[float, float], ...] = ()
+    added: set[float] = set()
+    for first, count in runs:
+        ticks = [start + 60.0 * (first + number) for number in range(count)]
+        spans = plan.remember(spans, ticks)
+        added |= set(ticks)
+    every = {start + 60.0 * number for number in range(300)}
+    assert {tick for tick in every if is_in(spans, tick)} == added
+    assert list(spans) == sorted(spans)
+    assert all(plan.next_after(last) != first for (_, last), (first, _) in pairwise(spans))
+
+
+def test_of_too_many_spans_those_furthest_ahead_are_kept() -> None:
+    plan, start = of("* * * * *"), at(2026, 5, 1)
+    spans: tuple[tuple[float, float], ...] = ()
+    for number in range(MOST_SPANS + 9):
+        spans = plan.remember(spans, [start + 120.0 * number])
+    assert len(spans) == MOST_SPANS
+    assert spans[-1] == (start + 120.0 * (MOST_SPANS + 8),) * 2
 
 
 def test_next_after_is_the_first_tick_or_none() -> None:

@@ -23,6 +23,7 @@ from kqueue.history import Run
 from kqueue.history import read as runs_of
 from kqueue.job import Row, State
 from kqueue.store import Delete, Die, Finish, Head, Held, Selection, Settled, Throttle, Tick, WorkerRecord
+from kqueue.stored_times import CHANGED
 from kqueue.stores import (
     open_store,
     sqlite_admit,
@@ -31,6 +32,7 @@ from kqueue.stores import (
     sqlite_records,
     sqlite_schema,
     sqlite_throttle,
+    sqlite_times,
 )
 from kqueue.stores import sqlite_statements as sql
 from kqueue.stores.sqlite import SqliteStore
@@ -82,6 +84,7 @@ IDS_AND_TYPES = {"ids": '["a"]', "types": '["t"]', **LEASE}
 LOST = {"heads": json.dumps([["t", 1, NOW], ["u", 2, NOW]]), "until": NOW, "limit": 9}
 PAGE = {"type": None, "after": "", "limit": 9}
 OF_TYPE = {"type": "t", "limit": 9}
+AHEAD = {"latest": NOW, "limit": 9}
 UNIQUE = {"type": "t", "key": "k", "job_id": "a", "until": NOW, "now": NOW}
 
 #: Statement, values, and the indexes that it must use, in any order.
@@ -98,14 +101,15 @@ PLANS = {
     "renew": (sql.RENEW, (NOW, None, "a", 1), {"id"}),
     "settle: delete": (sql.SETTLE_DELETE, ("a", 1), {"id"}),
     "settle: deletes": (sql.SETTLE_DELETES, ('["a"]', 1), {"id"}),
-    "settle: retry": (sql.SETTLE_RETRY, ("ready", NOW, NOW, "r", "[null, 1, 2]", "a", 1), {"id"}),
-    "settle: finish": (sql.SETTLE_FINISH, (NOW, "[null, 1, 2]", "a", 1), {"id"}),
-    "settle: unget": (sql.SETTLE_UNGET, ("ready", NOW, NOW, None, None, 1, 1, "a", 1), {"id"}),
-    "settle: die": (sql.SETTLE_DIE, ("r", "[null, 1, 2]", "a", 1), {"id"}),
+    "settle: retry": (sql.SETTLE_RETRY, ("ready", NOW, NOW, NOW, NOW, "r", "[null, 1, 2]", "a", 1), {"id"}),
+    "settle: finish": (sql.SETTLE_FINISH, (NOW, NOW, NOW, "[null, 1, 2]", "a", 1), {"id"}),
+    "settle: unget": (sql.SETTLE_UNGET, ("ready", NOW, NOW, NOW, NOW, None, None, 1, 1, "a", 1), {"id"}),
+    "settle: die": (sql.SETTLE_DIE, (NOW, NOW, "r", "[null, 1, 2]", "a", 1), {"id"}),
     "next_run_at": (sql.NEXT_RUN_AT, (), {"delayed"}),
     "promote": (sql.PROMOTE, (NOW, 9), {"delayed", "key"}),
-    "recover": (sql.FIND_ABANDONED, (NOW, 9), {"lease"}),
-    "recover: write": (sql.RECOVER, ("ready", "r", "[null, 1, 2]", "a"), {"id"}),
+    "recover": (sql.FIND_ABANDONED, (30.0, NOW), {"lease"}),
+    "recover: TTRs": (sql.TTRS_ABANDONED, (NOW,), {"lease"}),
+    "recover: write": (sql.RECOVER, ("ready", "r", "[null, 1, 2]", NOW, NOW, "a"), {"id"}),
     "find_unput": (sql.FIND_UNPUT, {"until": NOW, "limit": 9}, {"unput"}),
     "ready_types": (sql.READY_TYPES, {"after": "", "limit": 9}, {"ready"}),
     "find_lost": (sql.FIND_LOST, LOST, {"put"}),
@@ -136,7 +140,7 @@ PLANS = {
     "gates: who is held": (sqlite_counts.HELD_PLACES, ("t",), {"gate"}),
     "gates: who is admitted": (sqlite_counts.ADMITTED_PLACES, ("t",), {"gate"}),
     "admit": (sqlite_admit.FIND_HELD, {"gate": "t", "limit": 9}, {"gate"}),
-    "admit: write": (sqlite_admit.ADMIT, (NOW, "[1]"), {"key"}),
+    "admit: write": (sqlite_admit.ADMIT, (NOW, NOW, "[1]"), {"key"}),
     "admit: is any held": (sqlite_admit.HOLDS, ("t",), {"gate"}),
     "admit: gates of a type": (sqlite_admit.HELD_GATES, {"first": "t", "last": "t!"}, {"gate"}),
     "held_types": (sqlite_admit.HELD_TYPES, ('["t"]',), {"gate"}),
@@ -144,6 +148,12 @@ PLANS = {
     "expire: is there any": (sqlite_expire.FIND_KEPT, {"now": NOW}, {"kept"}),
     "expire: look at keys": (sqlite_expire.LOOK_AT_KEYS, {"now": NOW, "after": "", "limit": 9}, {"id"}),
     "expire: forget keys": (sqlite_expire.FORGET_KEYS, {"now": NOW, "ids": "[]"}, {"id"}),
+    "misdated: no pointer": (sqlite_times.FIND_OTHERS[0], AHEAD, {"unput"}),
+    "misdated: held": (sqlite_times.FIND_OTHERS[1], AHEAD, {"unput"}),
+    "misdated: asked for": (sqlite_times.FIND_OTHERS[2], AHEAD, {"asked"}),
+    "misdated: leases": (sqlite_times.FIND_OTHERS[3], AHEAD, {"lease"}),
+    "misdated: put": (sqlite_times.FIND_PUT, AHEAD | {"types": '["t"]'}, {"put"}),
+    "misdated: write": (sqlite_times.REDATE, {"key": 1, **dict.fromkeys(CHANGED, NOW)}, {"key"}),
     "unique: take": (sqlite_records.TAKE_KEY, UNIQUE, {"id"}),
     "purge: free keys": (sqlite_records.FREE_KEYS_WITHOUT_JOB, {"type": "t", "limit": 9}, {"id"}),
 }
@@ -153,7 +163,7 @@ INDEXES = {
     "id": "sqlite_autoindex_kqueue_jobs_1 (id=?)",
     **{
         name: f"INDEX kqueue_jobs_{name}"
-        for name in ("ready", "put", "unput", "lease", "delayed", "ended", "gate", "kept")
+        for name in ("ready", "put", "unput", "lease", "delayed", "ended", "gate", "kept", "asked")
     },
 }
 
@@ -181,7 +191,14 @@ def test_a_query_uses_its_index_and_sorts_nothing(store, outsider, name, analyze
     [
         ("claim what is ready", "(type=?)"),
         ("promote", "(run_at<?)"),
-        ("recover", "(lease_until<?)"),
+        ("recover", "(ttr=? AND lease_until<?)"),
+        ("recover: TTRs", "(ttr>?)"),
+        ("recover: TTRs", "(ttr=?)"),
+        ("misdated: no pointer", "(state=? AND run_at>?)"),
+        ("misdated: asked for", "(<expr>>?)"),
+        ("misdated: leases", "(ttr=? AND lease_until>?)"),
+        ("misdated: put", "(type=? AND priority=? AND put_at>?)"),
+        ("misdated: put", "(type=? AND priority>?)"),
         ("find_unput", "(state=? AND run_at<?)"),
         ("ready_types", "(type>?)"),
         ("find_lost", "(type=? AND priority>?)"),
@@ -754,7 +771,7 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(store, outsider, path):
 
 
 #: What a file of version 1 has not.
-SINCE_2 = {"gate", "keep_until", "history", "unique_key", "limit_key"}
+SINCE_2 = {"gate", "keep_until", "history", "unique_key", "limit_key", "scheduled_for", "asked_at"}
 #: A row in each of its states.
 OF_VERSION_1 = [
     row(1),
@@ -791,7 +808,35 @@ def test_a_file_of_version_1_is_migrated_with_all_that_is_in_it(old_file, store,
     new.close()
     tables = "SELECT name, sql FROM sqlite_master ORDER BY name"
     assert text(old_file, tables) == text(tmp_path / "new.db", tables)
-    assert text(old_file, "SELECT value FROM kqueue_meta WHERE name = 'schema_version'") == [(2,)]
+    assert text(old_file, "SELECT value FROM kqueue_meta WHERE name = 'schema_version'") == [
+        (len(sqlite_schema.STEPS),)
+    ]
+
+
+def test_jobs_of_ticks_of_version_2_keep_the_times_that_they_are_for(path):
+    """They are told by a run_at before they were added, and are not touched by a retry yet."""
+    names = [name for name in Row._fields if name not in {"scheduled_for", "asked_at"}]
+    tick = NOW - 40
+    rows = [
+        row(1, run_at=tick),
+        row(2, run_at=tick, state="dead", fence=1),
+        row(3),
+        row(4, state="delayed", delay=60.0, run_at=NOW + 60),
+        row(5, run_at=NOW + 30, fence=1),
+    ]
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        sqlite_schema.migrate(connection, sqlite_schema.STEPS[:2])
+        marks = ", ".join("?" * len(names))
+        for old in rows:
+            values = [str(value) if name == "state" else value for name, value in zip(names, old, strict=False)]
+            connection.execute(f"INSERT INTO kqueue_jobs ({', '.join(names)}) VALUES ({marks})", values)
+        connection.execute("INSERT INTO kqueue_ticks VALUES ('hourly', ?)", (NOW,))
+    connection.close()
+    store = SqliteStore(path)
+    assert [found.scheduled_for for found in store.get([old.id for old in rows])] == [tick, tick, None, None, None]
+    assert (store.last_ticks(), store.added_ticks()) == ({"hourly": NOW}, {"hourly": ()})
+    assert store.find_misdated(None, NOW, 9) == []
+    store.close()
 
 
 def test_jobs_of_a_file_of_version_1_go_all_new_ways(old_file, store):
@@ -856,7 +901,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(store, outsider, path):
     sqlite_schema.migrate(outsider, NEXT)
     newer = SqliteStore(path)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 3.*up to 2; upgrade kqueue"):
+        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 4.*up to 3; upgrade kqueue"):
             newer.open()
     assert sqlite_schema.version(outsider) == len(NEXT)
 

@@ -59,6 +59,27 @@ def test_a_run_that_hangs_is_told_where() -> None:
     assert "its last run hangs in process 12 on here" in about(job(), workers=workers)[Cause.WAITING]
 
 
+@pytest.mark.parametrize(
+    ("row", "ahead"),
+    [
+        (job(put_at=NOW + 40), "40 s"),
+        (job(state=State.DELAYED, run_at=NOW + 99, created_at=NOW + 90), "99 s"),
+        (job(state=State.RUNNING, lease_owner=OWNER, lease_until=NOW + 7200), "2 h"),
+    ],
+)
+def test_a_time_that_a_clock_ahead_has_written(row: Row, ahead: str) -> None:
+    said = about(row)
+    assert next(iter(said)) == Cause.CLOCK
+    assert (
+        f"one of its times lies {ahead} in the future; the next sweep sets it right (every 15 s"
+        in said[Cause.CLOCK]
+    )
+
+
+def test_a_worker_that_was_heard_of_by_a_clock_ahead_is_not_alive() -> None:
+    assert Cause.NO_WORKER in about(job(), workers=[worker("mail", seen=-3600.0)])
+
+
 def test_dead() -> None:
     said = about(job(state=State.DEAD, failures=3, reason="ValueError: no"), paused={"mail": NOW})
     assert list(said) == [Cause.DEAD]

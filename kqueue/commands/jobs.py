@@ -45,7 +45,8 @@ def list_command(
         jobs = queue.jobs(job_type, state=state, limit=limit, after=after)
     more_after = jobs[-1].id if len(jobs) == limit else None
     if as_json:
-        print_json({"jobs": [_summary(job) for job in jobs], "more_after": more_after})
+        listed = [_summary(job) | {"scheduled_for": moment(job.scheduled_for)} for job in jobs]
+        print_json({"jobs": listed, "more_after": more_after})
         return
     if not jobs:
         click.echo(f"no {state} jobs")
@@ -125,6 +126,7 @@ def _details(job: Job) -> dict[str, str | int | float | None]:
         "tries": job.tries,
         "fence": job.fence,
         "created_at": moment(job.created_at),
+        "scheduled_for": moment(job.scheduled_for),
         "run_at": moment(job.run_at),
         "ttr": job.ttr,
         "unique": job.unique,

@@ -209,7 +209,7 @@ def settlement(hold: Hold, now: float) -> Retry | Die:
     reason = f"ran longer than max_runtime ({hold.max_runtime:g} s)"
     if hold.retry_in is None:
         return Die(hold.id, hold.fence, reason)
-    return Retry(hold.id, hold.fence, now + hold.retry_in, reason, None)
+    return Retry(hold.id, hold.fence, now + hold.retry_in, reason, None, asked_at=now)
 
 
 def _leases(window: Window) -> dict[str, _Lease]:

@@ -58,7 +58,7 @@ def give_back(queue: KQueue, tail: str) -> int:
     for start in range(0, len(rows), BATCH):
         now = store.now()
         lot = rows[start : start + BATCH]
-        store.settle([endings.unstarted(row, now, None)._replace(reason=endings.STOPPED) for row in lot], now)
+        store.settle([endings.unstarted(row, now, None, now)._replace(reason=endings.STOPPED) for row in lot], now)
     return _swept(queue, len(rows))
 
 

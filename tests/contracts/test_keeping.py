@@ -39,7 +39,7 @@ def test_finish_keeps_the_row_as_done(store, other):
     after = read(other, held.id)
     assert after == held._replace(
         state=State.DONE, keep_until=UNTIL, put_at=None, crashes=0, suspicion=0, alone=False,
-        lease_owner=None, lease_until=None, history=after.history,
+        lease_owner=None, lease_until=None, history=after.history, asked_at=NOW + 1,
     )  # fmt: skip
     assert runs_of(after.history) == [Run(held.lease_owner, NOW + 1, None)]
 

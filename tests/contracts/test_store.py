@@ -190,6 +190,7 @@ def test_a_claimed_row_says_what_the_store_says(store, other, by_id):
     full = row(
         priority=3, delay=4.0, run_at=NOW - 5, ttr=6.0, fence=7, tries=8, failures=9, crashes=10, suspicion=1,
         reason="r", gate="t", created_at=NOW - 11, put_at=NOW - 12, unique_key="u", limit_key="l",
+        scheduled_for=NOW - 13, asked_at=NOW - 14,
     )  # fmt: skip
     add(store, full)
     (held,) = claim(store, *[full.id] * by_id, owner="me").rows
@@ -478,6 +479,7 @@ def test_retry_adds_a_failure_and_says_why_and_when(store, other):
     assert read(other, held.id) == held._replace(
         state=State.DELAYED, run_at=NOW + 9, reason="broken", put_at=NOW + 8, failures=1, crashes=0, suspicion=0,
         alone=False, lease_owner=None, lease_until=None, history=read(other, held.id).history,
+        asked_at=NOW,
     )  # fmt: skip
 
 
@@ -486,7 +488,7 @@ def test_unget_takes_the_try_off_again(store, other):
     assert store.settle([Unget(held.id, 1, NOW + 9, 7, None, started=False)], NOW) == Settled()
     assert read(other, held.id) == held._replace(
         state=State.DELAYED, run_at=NOW + 9, priority=7, put_at=None, tries=0,
-        alone=False, lease_owner=None, lease_until=None,
+        alone=False, lease_owner=None, lease_until=None, asked_at=NOW,
     )  # fmt: skip
 
 

@@ -177,6 +177,70 @@ def test_a_wall_clock_that_jumps_makes_no_storm_of_puts(house: House, jump: floa
     assert_over(house)
 
 
+# -- what was stored while a clock was ahead ----------------------------------------------------------------
+
+AHEAD = pytest.mark.parametrize("ahead", [40.0, 3 * 365 * 86_400.0], ids=["40 s", "3 years"])
+
+
+@ON_TUBES
+@AHEAD
+def test_jobs_of_a_clock_ahead_that_lost_their_pointers_do_not_wait_for_it(
+    house: House, ahead: float, beanstalkd: Beanstalkd
+) -> None:
+    house.clock.jump(ahead)
+    house.add(*range(10))
+    house.clock.jump(-ahead)
+    beanstalkd.restart()
+    assert any("times in the future" in one.text and "10 jobs" in one.text for one in house.queue.checkup())
+    assert house.queue.sweep().redated == 10
+    assert not any("times in the future" in one.text for one in house.queue.checkup())
+    house.clock.advance(2 * GRACE_S)
+    assert house.queue.sweep().put == 10
+    assert house.queue.run_jobs().deleted == 10
+    assert_over(house)
+
+
+@ON_ALL
+@AHEAD
+def test_a_job_that_was_delayed_by_a_clock_ahead_waits_as_long_as_it_was_asked_to(
+    house: House, ahead: float
+) -> None:
+    house.clock.jump(ahead)
+    house.add("delayed", delay=DELAY_S)
+    [retried] = house.add("retried")
+    house.queue.remove_handler("t")
+    house.queue.add_handler("t", lambda job: (house.ran(job), job.retry("later", delay=DELAY_S)))
+    house.queue.run_jobs()
+    house.queue.remove_handler("t")
+    house.queue.add_handler("t", house.handle)
+    house.clock.jump(-ahead)
+    assert house.queue.sweep().redated >= 2
+    house.clock.advance(DELAY_S - EARLY_S)
+    house.queue.sweep()
+    house.queue.run_jobs()
+    assert ran(house) == ["retried"]
+    house.clock.advance(EARLY_S)
+    house.queue.sweep()
+    assert house.queue.run_jobs().deleted == 2
+    assert {run.id for run in house.runs() if run.payload == "retried"} == {retried}
+    assert_over(house, more_runs=1)
+
+
+@ON_ALL
+@AHEAD
+def test_a_lease_of_a_clock_ahead_ends_a_whole_ttr_later(house: House, ahead: float) -> None:
+    ids = house.add("abandoned")
+    house.clock.jump(ahead)
+    abandon(house, *ids)
+    house.clock.jump(-ahead)
+    assert house.queue.sweep().redated == 1
+    house.clock.advance(TTR_S - 1)
+    assert house.queue.sweep().recovered == 0
+    house.clock.advance(1)
+    assert house.queue.sweep().recovered == 1
+    assert_over(house)
+
+
 def puts_of_ten_sweeps(house: House) -> int:
     put = 0
     for _ in range(10):

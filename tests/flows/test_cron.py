@@ -50,7 +50,7 @@ def ticks_of(queue: KQueue) -> list[float]:
     if not queue.types():
         queue.add_handler("tidy", lambda job: None)
     queue.remove_handler("tidy")
-    queue.add_handler("tidy", lambda job: (seen.append((job.run_at - NOON) / 60), job.delete()))
+    queue.add_handler("tidy", lambda job: (seen.append((job.scheduled_for - NOON) / 60), job.delete()))
     queue.run_jobs()
     return seen
 
@@ -66,7 +66,7 @@ def test_a_tick_becomes_a_job_when_its_time_has_come(timed, clock: ManualClock) 
     clock.advance(1)
     assert queue.run_jobs().count == 1
     [job] = seen
-    assert (job.payload, job.priority, job.ttr, job.run_at) == ({"deep": True}, 2**14, 7.0, NOON + 300)
+    assert (job.payload, job.priority, job.ttr, job.scheduled_for) == ({"deep": True}, 2**14, 7.0, NOON + 300)
     assert queue.run_jobs().count == 0
 
 
@@ -171,6 +171,113 @@ def test_a_clock_that_was_ahead_silences_no_schedule(timed, clock: ManualClock, 
     assert ticks_of(queue) == [2]
 
 
+def minutes(queue: KQueue, clock: ManualClock, count: int) -> list[float]:
+    """What runs in each of the next minutes."""
+    ran: list[float] = []
+    for _ in range(count):
+        clock.advance(60)
+        ran += ticks_of(queue)
+    return ran
+
+
+#: An hour ahead and back. ``last`` adds the ticks of the last minute, ``all`` each of them, ``none`` those of the
+#: last minute too, since these are not missed.
+@pytest.mark.parametrize(
+    ("missed", "ahead", "later"),
+    [
+        ("last", [60.0], [*range(1, 60), 61]),
+        ("none", [60.0], [*range(1, 60), 61]),
+        ("all", list(range(1, 61)), [61]),
+    ],
+)
+def test_ticks_that_a_clock_ahead_has_added_are_not_added_again_and_those_in_between_are(  # type: ignore[no-untyped-def]
+    timed, clock: ManualClock, missed: str, ahead: list[float], later: list[int]
+) -> None:
+    queue, other = timed(), timed()
+    for one in (queue, other):
+        one.add_cron("* * * * *", "tidy", missed=missed)
+        ticks_of(one)
+    clock.jump(3600)
+    clock.advance(60)  # the look of the other process
+    clock.jump(-60)
+    other._cron._look_at = 0.0
+    assert ticks_of(other) == ahead
+    clock.jump(-3600)
+    assert minutes(queue, clock, 61) == later
+    assert ticks_of(other) == []
+
+
+@pytest.mark.parametrize("missed", ["last", "all"])
+def test_a_clock_that_steps_to_and_fro_adds_each_tick_once(timed, clock: ManualClock, missed: str) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    queue.add_cron("* * * * *", "tidy", missed=missed)
+    ran = ticks_of(queue)
+    for jump in (1200, -1200, 600, -600, 1800, -1800, 7200, -7200, -600, 600, -30, 30):
+        clock.jump(jump)
+        queue._cron._look_at = 0.0
+        ran += ticks_of(queue) + minutes(queue, clock, 3)
+    assert len(ran) == len(set(ran)), "twice"
+    if missed == "all":
+        assert sorted(ran) == [float(minute) for minute in range(1, len(ran) + 1)]
+    spans = queue.store.added_ticks()["tidy"]
+    assert len(spans) < 10
+    assert list(spans) == sorted(spans)
+
+
+def test_a_schedule_of_an_older_kqueue_knows_its_last_tick(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    queue.store.add_tick(Tick("tidy", None, NOON + 180), [])
+    queue.add_cron("* * * * *", "tidy")
+    assert ticks_of(queue) == []
+    assert minutes(queue, clock, 5) == [1, 2, 4, 5]
+
+
+def test_a_job_is_for_its_tick_whatever_becomes_of_it(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    """A nightly job that succeeds in the end, after midnight, works on its own day."""
+    queue = timed()
+    queue.add_cron("*/5 * * * *", "tidy", {"nightly": True})
+    seen: list[tuple[float, float]] = []
+    ends = [
+        lambda job: job.retry("no disk", delay=7200),
+        lambda job: job.unget(delay=86_400),
+        lambda job: job.unget(),
+        lambda job: job.delete(),
+    ]
+
+    def handle(job: JobInHand) -> None:
+        seen.append((job.scheduled_for, job.run_at))
+        ends[len(seen) - 1](job)
+
+    queue.add_handler("tidy", handle)
+    queue.run_jobs()
+    clock.advance(300)
+    queue.run_jobs()
+    queue.remove_handler("tidy")
+    queue._cron._jobs = {}
+    [job] = queue.jobs("tidy", state="delayed")
+    assert (job.scheduled_for, job.run_at) == (NOON + 300, NOON + 300 + 7200)
+    queue.add_handler("tidy", handle)
+    for _ in range(3):
+        clock.advance(86_400)
+        queue.sweep()
+        queue.run_jobs()
+    assert [when for when, _ in seen] == [NOON + 300] * 4
+    assert seen[0][1] < seen[1][1] < seen[2][1]
+
+
+def test_a_job_that_was_only_delayed_is_for_the_time_that_was_asked_for(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    now, later = (queue.get_job(queue.add_job("t", delay=delay)) for delay in (0, 90))
+    assert now is not None
+    assert later is not None
+    assert (now.scheduled_for, later.scheduled_for) == (NOON, NOON + 90)
+    queue.add_handler("t", lambda job: job.retry("again", delay=1000) if job.id == now.id else job.delete())
+    queue.run_jobs()
+    again = queue.get_job(now.id)
+    assert again is not None
+    assert (again.scheduled_for, again.run_at) == (NOON, NOON + 1000)
+
+
 def test_a_decorated_handler_that_is_refused_leaves_no_schedule() -> None:
     queue = KQueue(store="memory:")
     queue.add_handler("tidy", lambda job: None)
@@ -225,7 +332,7 @@ ledger = open(sys.argv[3], "a")
 
 @queue.cron("* * * * * *", missed="all")
 def tick(job):
-    ledger.write(f"{job.run_at:.0f}\\n")
+    ledger.write(f"{job.scheduled_for:.0f}\\n")
     ledger.flush()
     job.delete()
 

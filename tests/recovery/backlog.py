@@ -30,7 +30,7 @@ _COLUMNS = {
     "state": "state",
     "delay": f"CASE state WHEN 'delayed' THEN {FIRST_DUE_S + AGE_S} + {{nth}} ELSE 0.0 END",
     "run_at": f"CASE state WHEN 'delayed' THEN {NOW + FIRST_DUE_S} + {{nth}} ELSE {NOW - AGE_S} END",
-    "ttr": "30.0",
+    "ttr": "60.0",
     "fence": "state IN ('dead', 'done', 'running')",
     "tries": "state IN ('dead', 'done', 'running')",
     "failures": "state = 'dead'",
@@ -45,6 +45,8 @@ _COLUMNS = {
     "history": "NULL",
     "unique_key": "NULL",
     "limit_key": "NULL",
+    "scheduled_for": "NULL",
+    "asked_at": "NULL",
     "created_at": f"{NOW - AGE_S}",
     "put_at": f"CASE WHEN state IN ('ready', 'running') THEN {NOW - AGE_S} END",
 }

@@ -43,7 +43,7 @@ def plans(store: SqliteStore, statements: Sequence[str]) -> dict[str, list[str]]
 
 
 #: What may be read as a whole.
-SMALL = ("SCAN found", "SCAN wanted", "SCAN json_each", "SCAN head", "SCAN kqueue_workers")
+SMALL = ("SCAN found", "SCAN wanted", "SCAN json_each", "SCAN head", "SCAN kqueue_workers", "SCAN kqueue_paused")
 
 
 def wrong_steps(plan: Sequence[str]) -> list[str]:

@@ -1,15 +1,17 @@
 """The SQLite store: one file, no server, durable at every return. See :mod:`kqueue.stores.sqlite_schema`."""
 
+import functools
 import heapq
+import inspect
 import json
 import logging
 import math
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 from kqueue.clock import Clock, SystemClock
 from kqueue.job import Row, State
@@ -44,6 +46,9 @@ from kqueue.stores.sqlite_throttle import claim_throttled
 from kqueue.stores.sqlite_times import find_misdated, repair_times
 from kqueue.window import Limits
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 #: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
 #: survives the death of any process; OFF may damage the file (https://www.sqlite.org/pragma.html).
 SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
@@ -55,6 +60,23 @@ _AFTER_ALL: Final = 2**63 - 1
 _Values: TypeAlias = tuple[Any, ...]
 
 
+def _whole(method: Callable[Concatenate["SqliteStore", P], T]) -> Callable[Concatenate["SqliteStore", P], T]:
+    @functools.wraps(method)
+    def call(store: "SqliteStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return store._file.whole(method, store, *args, **kwargs)
+
+    return call
+
+
+def _in_whole_calls(store: "type[SqliteStore]") -> "type[SqliteStore]":
+    """Have each public method leave nothing open or held, whatever signal strikes: see ``SqliteFile.whole``."""
+    for name, method in list(vars(store).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(store, name, _whole(method))
+    return store
+
+
+@_in_whole_calls
 class SqliteStore:
     """Keeps rows in one SQLite file, for any number of threads and processes of this host."""
 

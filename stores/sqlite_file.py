@@ -1,20 +1,34 @@
-"""One SQLite file: its connection in each process, its transactions, and what its errors mean.
+"""One SQLite file: its connection in each process, its transactions, and that no acknowledged job is lost with it.
 
-Theory of operation. A process has one connection, which its threads share under a lock. No connection may
-ever be carried across ``fork``: SQLite keeps the locks of a process in its memory, so that a connection which
-a child opens beside an inherited one believes that it holds locks which only the parent has. When the parent
-then closes, it removes the write-ahead log, and what the child commits after that is lost (seen with SQLite
-3.40; https://www.sqlite.org/howtocorrupt.html section 2.6). So a fork first waits for the transaction in
-progress and closes the connection; parent and child each open again at their next call. A fork that runs no
-``os.register_at_fork`` hooks leaves an inherited connection; then the child is refused, before it loses a job.
+Theory of operation. A process has one connection, which its threads share under a lock.
 
-A file that is removed or replaced while it is open stays with those who have it open, and what they commit is
-lost with it. So the path is compared with the file that was opened: before each read, once the write lock is held,
-and after each commit, so that what was acknowledged is in the file that the path named then.
+*Two logs.* What is written into a log that nobody reads after us is lost. So each write holds the *fence* of the
+file (:mod:`kqueue.stores.sqlite_anchor`), which keeps out all other processes that write or checkpoint, and looks
+twice whether the file, its log and the log's index still stand under their names: once SQLite's write lock is held,
+and after the commit, before it is acknowledged. A write that finds another is taken back, or, after the commit,
+said to be unknown (:class:`~kqueue.stores.sqlite_errors.Unanswered`). Then what the lost log holds is written into
+its file, where no other log can have been used meanwhile, and the connection is closed; the next call opens what is
+there then (:mod:`kqueue.stores.sqlite_connect`). A read looks once, before it begins.
 
-Every wait has an end: ``busy_timeout`` for the other threads, and as long again for other processes. SQLite waits
-for those by sleeping and trying again, not in a line (https://www.sqlite.org/c3ref/busy_timeout.html): under
-steady writes one process may wait much longer than those that came after it.
+*Closing.* SQLite checkpoints and unlinks the log when it takes itself for the last one, and it cannot tell that
+once locks were lost. So it is always closed while our own locks keep it from that: ``-wal`` and ``-shm`` stay
+behind. Who is in truth the last one empties the log first.
+
+*Forks.* No connection may ever be carried across ``fork``: SQLite keeps the locks of a process in its memory, so
+that a connection which a child opens beside an inherited one believes that it holds locks which only the parent has
+(https://www.sqlite.org/howtocorrupt.html section 2.6). So a fork first waits for the transactions in progress,
+closes the connections, without a checkpoint, and lets nobody connect until it is done; parent and child each open
+again at their next call. A fork that runs no ``os.register_at_fork`` hooks leaves an inherited connection; then the
+child is refused, before it loses a job.
+
+*Signals.* An exception that a signal's handler raises may leave any code between two steps, a context manager too.
+So each call of a store is *whole*: at its end, in a way that no signal interrupts, what it has left open is taken
+back, and its locks are freed (:mod:`kqueue.stores.sqlite_lock`). A call from a handler that interrupted the same
+store's own call is refused if that has the lock, and else works.
+
+Every wait has an end: ``busy_timeout`` for the other threads, and as long again for other processes. They look
+again and again, and stand in no line: under steady writes one process may wait much longer than those that came
+after it.
 """
 
 import logging
@@ -22,33 +36,25 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from kqueue.errors import StoreError, StoreUnavailable
 from kqueue.forks import PerProcess
-from kqueue.stores.sqlite_identity import Identity, adopt, begin_anew, read
-from kqueue.stores.sqlite_schema import NewerSchemaError, migrate
+from kqueue.stores.sqlite_anchor import FENCE, OPENING
+from kqueue.stores.sqlite_connect import Settings, connect
+from kqueue.stores.sqlite_errors import Unanswered, explain, interrupted, locked
+from kqueue.stores.sqlite_handle import ANCHORS, Handle
+from kqueue.stores.sqlite_lock import Taking
+from kqueue.stores.sqlite_place import size
 
-#: Seconds between two attempts to switch a new file to write-ahead logging.
-_WAL_RETRY_S: Final = 0.01
+P = ParamSpec("P")
+T = TypeVar("T")
 
-#: What an error of SQLite means, by its primary result code (https://www.sqlite.org/rescode.html).
-_MEANINGS: Final[dict[int, tuple[type[StoreError], str]]] = {
-    sqlite3.SQLITE_CANTOPEN: (
-        StoreUnavailable,
-        "cannot be opened; its folder must exist, and both must be writable for this user",
-    ),
-    sqlite3.SQLITE_NOTADB: (StoreError, "is not an SQLite database; give another path"),
-    sqlite3.SQLITE_READONLY: (StoreError, "is read-only; this user must be able to write the file and its folder"),
-    sqlite3.SQLITE_PERM: (StoreError, "may not be opened by this user; change its permissions"),
-    sqlite3.SQLITE_FULL: (StoreUnavailable, "has no room left on its disk; free some"),
-    sqlite3.SQLITE_IOERR: (StoreUnavailable, "cannot be read or written; look at its disk"),
-    sqlite3.SQLITE_CONSTRAINT: (StoreError, "holds a job of this id already, or lacks a field"),
-    sqlite3.SQLITE_CORRUPT: (StoreError, "is damaged; restore it from a backup"),
-}
+#: Seconds after which a fork looks again whether there is still something to close.
+_FORK_LOOK_S: Final = 0.02
 
 
 class SqliteFile:
@@ -68,23 +74,22 @@ class SqliteFile:
         with the permissions ``mode``.
         """
         self.path = path
-        self._create = create
-        self._mode = mode
-        self._logger = logger
         #: For messages.
         self.address = f"sqlite:///{path}"
-        self._synchronous = synchronous
+        self._settings = Settings(path, self.address, synchronous, busy_timeout, create, mode, logger)
         self._busy_timeout = busy_timeout
-        self._handles = PerProcess(_Handle)
+        self._handles = PerProcess(lambda: Handle(path))
         #: The process that has a connection now, if any.
         self._open_in: int | None = None
-        #: Every claim gives a fence above it; as it was read last, at the latest when the file was opened.
-        self.fence_floor = 0
-        _close_at_fork(self)
+        with ANCHORS.gate:
+            _FILES.add(self)
 
     def exists(self) -> bool:
-        """Whether there is a file. Opens and makes nothing."""
-        return os.path.exists(self.path)
+        """Whether there is a store: a file that is not empty. Opens and makes nothing."""
+        try:
+            return bool(size(self.path))
+        except OSError:
+            return False
 
     def open(self) -> None:
         """Connect now. Idempotent."""
@@ -95,14 +100,41 @@ class SqliteFile:
         """Close this process's connection. Idempotent; a later call opens again."""
         handle = self._handles.existing()
         if handle is not None:
-            with handle.lock:
+            with self._turn(-1) as (handle, _):
+                self._empty_log(handle)
                 self._disconnect(handle)
+
+    def whole(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """``call``, which uses this file, and then nothing of it is open or held, whatever signal strikes when."""
+        handle, me = self._handles.get(), threading.get_ident()
+        if handle.lock.is_mine():
+            return call(*args, **kwargs)  # within a whole call, which tidies
+        try:
+            return call(*args, **kwargs)
+        finally:
+            # Before each release there is no call of Python's: see kqueue.stores.sqlite_lock.
+            for turn in handle.lock.held:
+                if turn.thread == me:
+                    anchor, connection = handle.anchor, handle.connection
+                    try:
+                        try:
+                            if connection is not None:
+                                connection.rollback()
+                        except sqlite3.Error:
+                            pass  # it was closed, or the next call finds out
+                        finally:
+                            if anchor is not None:
+                                for hold in anchor.lock.held:
+                                    if hold.owner is handle and hold.thread == me:
+                                        hold.release()
+                    finally:
+                        turn.release()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """The connection, for statements that each read by themselves. Finish every cursor inside."""
-        with self._turn() as handle:
-            connection = handle.connection or self._connect(handle)
+        with self._turn(self._busy_timeout) as (handle, _):
+            connection = self._connected(handle)
             self._check_place(handle)
             yield connection
 
@@ -114,33 +146,25 @@ class SqliteFile:
         SQLITE_BUSY_SNAPSHOT when another process has written in between. A caller with nothing to write says
         ``ROLLBACK``, and no commit follows.
         """
-        with self._turn() as handle:
-            connection = handle.connection or self._connect(handle)
+        with self._turn(self._busy_timeout) as (handle, turn):
+            connection = self._connected(handle)
             try:
+                self._take_fence(handle)
                 connection.execute("BEGIN IMMEDIATE")
                 self._check_place(handle)
                 yield connection
                 if connection.in_transaction:
                     connection.execute("COMMIT")
-                    self._check_place(handle)
+                    self._check_place(handle, committed=True)
             except BaseException:
-                # Left open it would look committed to our own reads, and keep all others out.
-                if handle.connection is not None and not _roll_back(connection):
+                # Left open it would look committed to our own reads, and keep all others out. But where a signal's
+                # exception left this generator behind, it ends here when it is thrown away: in another turn.
+                if turn.has_it() and not handle.roll_back():
                     self._disconnect(handle)
                 raise
-
-    def identity(self) -> Identity:
-        """Who the file is now."""
-        with self.read() as connection:
-            identity = read(connection) or self._adopt(connection)
-            self.fence_floor = identity.fence_floor
-            return identity
-
-    def begin_anew(self) -> None:
-        """Become another store, as a copy does."""
-        with self.write() as connection:
-            begin_anew(connection, self.path)
-        self.identity()
+            finally:
+                if turn.has_it():
+                    handle.let_go()
 
     def pulse(self) -> object:
         """Differs once any connection has changed the file. PRAGMA data_version leaves out one's own changes,
@@ -151,178 +175,109 @@ class SqliteFile:
             return self._handles.get().serial, others, connection.total_changes
 
     @contextmanager
-    def _turn(self) -> Iterator["_Handle"]:
+    def _turn(self, seconds: float) -> Iterator[tuple[Handle, Taking]]:
         """What this process has of the file, for this thread alone."""
         handle = self._handles.get()
-        if not handle.lock.acquire(timeout=self._busy_timeout):
+        if handle.lock.is_mine():
+            raise interrupted(self.address)
+        turn = Taking(handle.lock, handle)
+        try:
+            if not turn.take(seconds):
+                raise StoreUnavailable(
+                    f"{self.address}: used by other threads of this process for more than {seconds:g} s;"
+                    " try again, or wait longer with ?busy_timeout="
+                )
+            yield handle, turn
+        except sqlite3.Error as error:
+            raise explain(self.address, self._busy_timeout, error) from error
+        finally:
+            if turn.has_it():
+                turn.release()
+
+    def _connected(self, handle: Handle) -> sqlite3.Connection:
+        if handle.serial is None or handle.connection is None:
+            if self._open_in not in {None, os.getpid()}:
+                raise StoreError(
+                    f"{self.address}: this process was forked in a way that Python was not told of, with the file"
+                    " open; open the queue after the fork"
+                )
+            self._open_in = os.getpid()
+            connect(self._settings, handle)
+            assert handle.connection is not None
+        return handle.connection
+
+    def _take_fence(self, handle: Handle) -> None:
+        assert handle.anchor is not None
+        if handle.anchor.lock.is_mine():
+            raise interrupted(self.address)
+        if not handle.hold(handle.anchor).take(self._busy_timeout):
             raise StoreUnavailable(
                 f"{self.address}: used by other threads of this process for more than {self._busy_timeout:g} s;"
                 " try again, or wait longer with ?busy_timeout="
             )
-        try:
-            yield handle
-        except sqlite3.Error as error:
-            raise self._explain(error) from error
-        finally:
-            handle.lock.release()
+        if not handle.anchor.lock_byte(FENCE, self._busy_timeout):
+            raise locked(self.address, self._busy_timeout)
 
-    def _check_place(self, handle: "_Handle") -> None:
-        if handle.place is None or _place(self.path) != handle.place:
-            self._disconnect(handle)
-            raise StoreError(
-                f"{self.address}: was removed or replaced while it was open; stop every process that uses it before"
-                " you move it, its -wal and its -shm. The next call opens what is there then"
-            )
-
-    def _connect(self, handle: "_Handle") -> sqlite3.Connection:
-        if self._open_in not in {None, os.getpid()}:
-            raise StoreError(
-                f"{self.address}: this process was forked in a way that Python was not told of, with the file"
-                " open; open the queue after the fork"
-            )
-        if not self.exists():
-            self._make()
-        connection = sqlite3.connect(
-            self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
-        )
-        place = _place(self.path)
-        try:
-            self._prepare(connection)
-            self.fence_floor = self._adopt(connection).fence_floor
-        except BaseException:
-            _roll_back(connection)
-            connection.close()
-            raise
-        handle.connection, self._open_in = connection, os.getpid()
-        handle.place, handle.serial = place, object()
-        return connection
-
-    def _make(self) -> None:
-        if not self._create:
-            raise StoreUnavailable(
-                f"{self.address}: there is no such file, and this process may not make one; a producer makes it, or"
-                " create=True"
-            )
-        try:
-            made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode)
-        except OSError:
-            return  # another was first, or the next step says what is wrong
-        os.fchmod(made, self._mode)  # whatever the umask
-        os.close(made)
-        self._logger.info("%s: made a new store", self.address)
-
-    def _adopt(self, connection: sqlite3.Connection) -> Identity:
-        try:
-            return adopt(connection, self.path)
-        except OSError as error:
-            raise StoreUnavailable(f"{self.address}: went away while it was opened ({error.strerror})") from error
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        self._switch_to_wal(connection)
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        try:
-            migrate(connection)
-        except NewerSchemaError as error:
-            raise StoreError(f"{self.address}: {error}") from None
-
-    def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
-        """SQLite does not wait for another process that opens a new file at the same moment, so we do."""
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            except sqlite3.OperationalError as error:
-                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
-                    raise
-                time.sleep(_WAL_RETRY_S)
-                continue
-            if mode != "wal":
-                raise StoreError(
-                    f"{self.address}: its file system cannot do write-ahead logging (journal mode {mode!r});"
-                    " put the file on a local disk"
-                )
+    def _check_place(self, handle: Handle, *, committed: bool = False) -> None:
+        change = handle.change()
+        if change is None:
             return
+        handle.roll_back()
+        rescued = handle.salvage(self._busy_timeout)
+        self._disconnect(handle)
+        kind = Unanswered if committed else StoreUnavailable
+        raise kind(
+            f"{self.address}: {change} while it was open; stop every process that uses it before you move it, its"
+            f" -wal and its -shm. {'All that was acknowledged is in the file itself.' if rescued else ''}"
+            " The next call opens what is there then, and makes no new file"
+        )
 
-    def _disconnect(self, handle: "_Handle") -> None:
-        if handle.connection is not None:
-            connection, handle.connection, self._open_in = handle.connection, None, None
-            connection.close()
+    def _empty_log(self, handle: Handle) -> None:
+        """If this is the last one that has the file open: it is a smaller risk then for who moves or copies it."""
+        anchor, connection = handle.anchor, handle.connection
+        if anchor is None or connection is None or handle.change() is not None:
+            return
+        has_lock = handle.hold(anchor).take(0) and anchor.lock_byte(OPENING, 0)
+        if has_lock and not anchor.is_used_by_others() and anchor.lock_byte(FENCE, 0):
+            connection.execute("PRAGMA busy_timeout = 0")
+            handle.checkpoint()
 
-    def _explain(self, error: sqlite3.Error) -> StoreError:
-        code = _primary_code(error)
-        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            return StoreUnavailable(
-                f"{self.address}: locked by another process for more than {self._busy_timeout:g} s;"
-                " try again, or wait longer with ?busy_timeout="
-            )
-        kind, meaning = _MEANINGS.get(code, (StoreError, "failed"))
-        return kind(f"{self.address}: {meaning} ({error})")
+    def _disconnect(self, handle: Handle, *, for_good: bool = True) -> None:
+        handle.disconnect(for_good=for_good)
+        self._open_in = None
 
     # -- around a fork -----------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Close the connection, and hold the lock until :meth:`after_fork`."""
+        """Close the connection. The caller has the gate, so nobody connects meanwhile."""
         handle = self._handles.existing()
-        # Never wait for ever: a signal handler may fork inside one of our own transactions.
-        if handle is not None and handle.lock.acquire(timeout=self._busy_timeout + 1):
-            handle.forking = threading.get_ident()
-            self._disconnect(handle)
+        # A signal handler may fork inside one of our own transactions: then the child is refused.
+        if handle is not None and not handle.lock.is_mine():
+            self.whole(self._close_for_fork, handle)
 
-    def after_fork(self) -> None:
-        """In the parent. The child needs none: it makes a lock and a connection of its own."""
-        handle = self._handles.existing()
-        if handle is not None and handle.forking == threading.get_ident():
-            handle.forking = None
-            handle.lock.release()
-
-
-class _Handle:
-    """What one process has of the file."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.connection: sqlite3.Connection | None = None
-        #: Of the file that the connection has open.
-        self.place: tuple[int, int] | None = None
-        #: A new one for each connection.
-        self.serial = object()
-        #: The thread that holds the lock over a fork.
-        self.forking: int | None = None
+    def _close_for_fork(self, handle: Handle) -> None:
+        turn, until = Taking(handle.lock, handle), time.monotonic() + self._busy_timeout + 1
+        # A thread that has no connection may wait for the gate, with the lock.
+        while handle.connection is not None and time.monotonic() < until:
+            if turn.take(_FORK_LOOK_S):
+                self._disconnect(handle, for_good=False)
+                turn.release()
+                return
 
 
-def _close_at_fork(file: SqliteFile) -> None:
-    """Hooks cannot be taken back, so they must not keep the file alive."""
-    reference = weakref.ref(file)
-
-    def hook(method: Callable[[SqliteFile], None]) -> Callable[[], None]:
-        def call() -> None:
-            file = reference()
-            if file is not None:
-                method(file)
-
-        return call
-
-    os.register_at_fork(before=hook(SqliteFile.before_fork), after_in_parent=hook(SqliteFile.after_fork))
+#: All of this process. One hook for all of them, which keeps none alive, and only one order: first the gate, then
+#: the closing; the gate is freed by a function in C, which no signal can interrupt.
+_FILES: Final[WeakSet[SqliteFile]] = WeakSet()
 
 
-def _place(path: str) -> tuple[int, int] | None:
-    """What tells a file from one that takes its name: (device, inode). None if there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+def _close_all() -> None:
+    for file in list(_FILES):
+        with suppress(StoreError):
+            file.before_fork()
 
 
-def _roll_back(connection: sqlite3.Connection) -> bool:
-    """Whether no transaction is open any more."""
-    # Some errors (a full disk, say) have rolled back by themselves.
-    with suppress(sqlite3.Error):
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    return not connection.in_transaction
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    # Errors that Python's module raises by itself have no code.
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+os.register_at_fork(before=_close_all)
+os.register_at_fork(
+    before=ANCHORS.gate.acquire, after_in_parent=ANCHORS.gate.release, after_in_child=ANCHORS.gate.release
+)
+os.register_at_fork(after_in_child=ANCHORS.forget_inherited)

@@ -19,6 +19,7 @@ from kqueue.moments import counted
 from kqueue.store import Tick
 from kqueue.stores import sqlite_records as records
 from kqueue.stores import sqlite_statements as sql
+from kqueue.stores.sqlite_errors import Unanswered
 from kqueue.stores.sqlite_file import SqliteFile
 
 #: Fields of a row that never ran and has no keys: those that are the same in all of them, and the others. The state
@@ -117,6 +118,8 @@ def _check_commit(file: SqliteFile, ids: list[str], is_there: Callable[[], bool]
     except StoreError:
         raise AddFailed(f"the jobs may have been added or not: {error}", unknown=ids) from error
     if not complete:
+        if isinstance(error, Unanswered):  # it was written, perhaps into a log that others do not read
+            raise AddFailed(f"the jobs may have been added or not: {error}", unknown=ids) from error
         taken = [id for id in ids if id in there]
         missing = [id for id in ids if id not in there]
         raise AddFailed(

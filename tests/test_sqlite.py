@@ -671,26 +671,48 @@ def replace(path):
 LOST_FILE = r"jobs\.db: was removed or replaced while it was open"
 
 
-@pytest.mark.parametrize("change", [remove, replace])
-def test_an_add_to_a_file_that_is_gone_is_refused_and_the_next_one_is_kept(store, path, change):
+GONE = r"jobs\.db: the file is gone; it was moved or removed while this process used it"
+
+
+def test_an_add_to_a_file_that_was_replaced_is_refused_and_the_next_one_is_kept(store, path):
     store.add([row(1)])
-    change(path)
+    replace(path)
     with pytest.raises(AddFailed, match=LOST_FILE) as failed:
         store.add([row(2)])
     assert failed.value.not_taken == (row(2).id,)
     store.add([row(3)])
     store.close()
-    there = [number for number in range(9) if SqliteStore(path).get([row(number).id])]
-    assert there == ([3] if change is remove else [3, 7])
+    assert [number for number in range(9) if SqliteStore(path).get([row(number).id])] == [3, 7]
 
 
-@pytest.mark.parametrize("change", [remove, replace])
-def test_a_worker_is_told_that_its_file_is_gone(store, path, change):
+def test_a_file_that_was_removed_is_never_made_again_by_who_had_it(store, path):
     store.add([row(1)])
-    change(path)
-    with pytest.raises(StoreError, match=LOST_FILE):
+    remove(path)
+    other = SqliteStore(path)
+    for says in (LOST_FILE, GONE, GONE):
+        with pytest.raises(AddFailed, match=says) as failed:
+            store.add([row(2)])
+        assert failed.value.not_taken == (row(2).id,)
+        with pytest.raises(StoreUnavailable, match=GONE):
+            other.counts()
+        assert list(path.parent.iterdir()) == []
+    assert in_child(lambda: repr(outcome(SqliteStore(path).open))).startswith("StoreUnavailable(")
+    assert list(path.parent.iterdir()) == []
+
+
+def outcome(call):
+    try:
+        return call()
+    except Exception as error:
+        return error
+
+
+def test_a_worker_is_told_that_its_file_was_replaced(store, path):
+    store.add([row(1)])
+    replace(path)
+    with pytest.raises(StoreUnavailable, match=LOST_FILE):
         store.pulse()
-    assert store.counts()["ready"] == (0 if change is remove else 1)
+    assert store.counts()["ready"] == 1
 
 
 class Before:
@@ -735,16 +757,19 @@ def test_an_add_whose_file_goes_just_before_its_commit_is_not_acknowledged(store
     before(store, "COMMIT", lambda: remove(path))
     with pytest.raises(AddFailed, match=LOST_FILE) as failed:
         store.add([row(1), row(2)])
-    assert failed.value.not_taken == (row(1).id, row(2).id)
-    assert store.counts()["ready"] == 0
+    assert failed.value.unknown == (row(1).id, row(2).id)
+    assert list(path.parent.iterdir()) == []
 
 
-def test_a_place_that_was_given_between_the_look_and_the_lock_is_not_given_again(store, path):
+def test_a_place_that_was_given_between_the_look_and_the_lock_is_not_given_again(store, path, monkeypatch):
     one, other = Throttle("t", running=1), SqliteStore(path)
     store.add([row(1), row(2), row(3)])
     taken = store.claim(Selection(("t",), None, (one,)), Limits(jobs=9, job_s={"t": 0.0}), "w", NOW, False)
     store.settle([Delete(taken.rows[0].id, 1)], NOW)
-    before(store, "BEGIN IMMEDIATE", lambda: other.admit(one, None, NOW, NOW, 9))
+    take_fence = store._file._take_fence
+    monkeypatch.setattr(
+        store._file, "_take_fence", lambda handle: (other.admit(one, None, NOW, NOW, 9), take_fence(handle))
+    )
     assert store.admit(one, None, NOW, NOW, 9).dues == []
     assert [found.state for found in store.get([row(2).id, row(3).id])] == ["ready", "held"]
     other.close()
@@ -863,7 +888,7 @@ def test_a_file_of_version_1_whose_migration_fails_is_left_as_it_is(old_file, st
     broken = (*sqlite_schema.STEPS[:1], (*sqlite_schema.STEPS[1], "nonsense"))
     with monkeypatch.context() as patch:
         patch.setattr(
-            "kqueue.stores.sqlite_file.migrate", lambda connection: sqlite_schema.migrate(connection, broken)
+            "kqueue.stores.sqlite_connect.migrate", lambda connection: sqlite_schema.migrate(connection, broken)
         )
         with pytest.raises(StoreError):
             store.open()

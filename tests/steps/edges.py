@@ -38,7 +38,7 @@ OP_MSG, OP_MSG_START = 2013, 21
 
 def install(tap: Tap, patch: pytest.MonkeyPatch) -> None:
     """Lay every edge on ``tap``, until ``patch`` is undone."""
-    patch.setattr("kqueue.stores.sqlite_file.sqlite3", _Module(sqlite3, connect=_sqlite_connect(tap)))
+    patch.setattr("kqueue.stores.sqlite_connect.sqlite3", _Module(sqlite3, connect=_sqlite_connect(tap)))
     patch.setattr("kqueue.brokers.connection.dial", _dial(tap))
     patch.setattr("kqueue.brokers.connection.Stream", _stream(tap))
     _tap_mongo(tap, patch)

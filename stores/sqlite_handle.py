@@ -1,0 +1,117 @@
+"""What one process has of one SQLite file: its connection, and what stands behind that."""
+
+import os
+import sqlite3
+import threading
+from contextlib import suppress
+from typing import Final
+
+from kqueue.stores.sqlite_anchor import FENCE, Anchor, Anchors
+from kqueue.stores.sqlite_lock import OwnedLock, Taking
+from kqueue.stores.sqlite_place import Identity, Place, identity, look
+
+#: Of this process: POSIX locks are a process's, so what guards them must be too.
+ANCHORS: Final = Anchors()
+
+
+class Handle:
+    """All but the lock is for the thread that has the lock."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lock = OwnedLock()
+        self.connection: sqlite3.Connection | None = None
+        self.anchor: Anchor | None = None
+        #: The path without links, when the connection was made.
+        self.real = path
+        #: Of what the connection has open.
+        self.place = Place(None, None, None)
+        #: A new one for each connection; None until it can be used.
+        self.serial: object | None = None
+        #: What was said of the file, once.
+        self.warned: set[str] = set()
+
+    def change(self) -> str | None:
+        """What of the file stands under its name no longer; None if all does."""
+        return self.place.change(look(self.path, self.real))
+
+    def checkpoint(self) -> bool:
+        """Write all of the log into the file. Whether that was done: not if the log was replaced beside the path,
+        or beside a name that the file was given. Then others have written into the file without ours, and old pages
+        would go over theirs. Only under the fence.
+        """
+        if self.connection is None or not self._may_checkpoint():
+            return False
+        with suppress(sqlite3.Error):
+            (busy, *_) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        return False
+
+    def salvage(self, seconds: float) -> bool:
+        """What another log may stand before: with all locks still held SQLite does nothing of it at its close. Each
+        lock that is needed is waited for.
+        """
+        if self.anchor is None or self.connection is None:
+            return False
+        if not self.anchor.lock.is_mine() and not self.hold(self.anchor).take(seconds):
+            return False
+        return self.anchor.lock_byte(FENCE, seconds) and self.checkpoint()
+
+    def hold(self, anchor: Anchor) -> Taking:
+        """A turn with the anchor's lock that :meth:`let_go` finds."""
+        return anchor.hold(self)
+
+    def let_go(self) -> None:
+        """Free the anchor's lock, with fence and opening, if this handle has it by this thread."""
+        me = threading.get_ident()
+        if self.anchor is not None:
+            for taking in self.anchor.lock.held:
+                if taking.owner is self and taking.thread == me:
+                    taking.release()
+
+    def roll_back(self) -> bool:
+        """Whether no transaction is open any more."""
+        connection = self.connection
+        # Some errors (a full disk, say) have rolled back by themselves.
+        with suppress(sqlite3.Error):
+            if connection is not None and connection.in_transaction:
+                connection.execute("ROLLBACK")
+            return connection is None or not connection.in_transaction
+        return False
+
+    def disconnect(self, *, for_good: bool = True) -> None:
+        """Close the connection while all locks are held, so that SQLite never takes itself for the last one and
+        unlinks the log; then free them. ``for_good``: the descriptors go too.
+        """
+        self.serial = None
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        self.let_go()
+        if self.anchor is not None:
+            anchor, self.anchor = self.anchor, None
+            ANCHORS.leave(anchor, self, for_good=for_good)
+
+    def give_up_idle(self) -> None:
+        """From another file's turn: the log of this one was lost, so it is closed, unless a thread works with it:
+        that will find out by itself.
+        """
+        if self.lock.is_mine():
+            return
+        me = threading.get_ident()
+        try:
+            if Taking(self.lock, self).take(0) and self.change() is not None:
+                self.salvage(0)
+                self.disconnect()
+        finally:
+            for taking in self.lock.held:
+                if taking.thread == me:
+                    taking.release()
+
+    def _may_checkpoint(self) -> bool:
+        names = {self.real}
+        if self.anchor is not None and self.anchor.descriptor is not None:
+            # Where the file is now. One that was unlinked has a name there beside which nothing is.
+            names.add(os.readlink(f"/proc/self/fd/{self.anchor.descriptor}"))
+        logs: set[Identity | None] = {identity(f"{name}-wal") for name in names}
+        return logs <= {None, self.place.log}

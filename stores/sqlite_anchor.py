@@ -10,7 +10,7 @@ bytes                     held       by
 ========================  =========  ===================================================================
 2^62 - 2: the fence       alone      who writes, from before ``BEGIN`` until the last check; a checkpoint
 2^62 - 1: opening         alone      who opens, or closes as the last one
-2^62 and more: register   shared     each user, at the byte that the identity of its log gives
+2^62 and more: register   shared     each user, at the byte that its log and index give
 SQLite's shared range     shared     each user, so that nobody closes as the last one and unlinks the log
 of the index: 128         shared     each user, so that nobody takes it for one that was left, and empties it
 of it: 2^62 and more      shared     each user, at the byte that the identity of the file gives
@@ -33,18 +33,22 @@ checks of the file's place (:mod:`kqueue.stores.sqlite_file`).
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import reduce
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from kqueue.stores import sqlite_ofd as ofd
 from kqueue.stores.sqlite_lock import OwnedLock, Taking
-from kqueue.stores.sqlite_place import Identity, opened_here
+from kqueue.stores.sqlite_place import Identity, Log, opened_here
 
 FENCE: Final = 2**62 - 2
 OPENING: Final = 2**62 - 1
 _EXCLUSIVE: Final = (FENCE, 2)
 _REGISTER: Final = (2**62, 2**62 - 2)
+#: Odd, and large, so that numbers near each other lead to bytes far apart.
+_MIX: Final = 0x9E3779B97F4A7C15
 #: Where there are locks at all: beyond the register.
 _PROBE: Final = 2**63 - 2
 #: https://www.sqlite.org/src/file/src/os.h: SHARED_FIRST, SHARED_SIZE.
@@ -67,18 +71,20 @@ class Anchor:
         #: For the fence and the opening: threads of a process share the descriptor, so its locks are no bar to
         #: them.
         self.lock = OwnedLock()
-        #: Who has it open, or is about to.
-        self.users: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
+        #: Who has it open, and with which log; None: is about to.
+        self.users: WeakKeyDictionary[Any, Log | None] = WeakKeyDictionary()
         #: The log at whose byte this process is registered.
-        self.log: Identity | None = None
+        self.log: Log | None = None
         self.index: int | None = None
 
     def is_logged(self) -> bool:
         """Whether the file says that it has a write-ahead log."""
         return self.descriptor is not None and os.pread(self.descriptor, *_VERSIONS) == _WITH_LOG
 
-    def has_other_log(self, log: Identity | None) -> bool:
-        """Whether anybody uses the file with another log than this, the one beside the path."""
+    def has_other_log(self, log: Log | None) -> bool:
+        """Whether anybody uses the file with another log than this, the one beside the path; None: there is none,
+        or it has no index.
+        """
         return self.log not in {None, log} or (self.descriptor is not None and _has_others(self.descriptor, log))
 
     def is_used_by_others(self) -> bool:
@@ -91,9 +97,9 @@ class Anchor:
             self.descriptor, _SHARED[0], seconds, _SHARED[1], alone=False
         )
 
-    def register(self, log: Identity, index: int | None) -> None:
+    def register(self, user: object, log: Log, index: int | None) -> None:
         """``index``: a descriptor of the log's index, which is locked too."""
-        self.log, self.index = log, index
+        self.users[user], self.log, self.index = log, log, index
         if self.descriptor is not None:
             ofd.take(self.descriptor, _byte_of(log), alone=False)
         if index is not None:
@@ -146,7 +152,7 @@ class Anchors:
                 identity, descriptor = self._descriptor(path)
                 anchor = self._anchor(identity, descriptor)
             for one in self._anchors.values():
-                if not one.users and one.log is not None:
+                if one.log is not None and not any(one.users.values()):
                     one.unlock()  # who had it was never closed, and is gone
             anchor.users[user] = None
             return anchor
@@ -157,10 +163,10 @@ class Anchors:
         """
         with self.gate:
             anchor.users.pop(user, None)
-            if anchor.users or self._pid != os.getpid():
+            if any(anchor.users.values()) or self._pid != os.getpid():
                 return
             anchor.unlock()
-            if for_good:
+            if for_good and not anchor.users:
                 self._anchors.pop(anchor.identity, None)
                 self._close_what_is_alone()
 
@@ -250,13 +256,13 @@ class Anchors:
                     os.close(descriptor)
 
 
-def _byte_of(one: Identity) -> int:
+def _byte_of(one: Sequence[int]) -> int:
+    # As each version of Python counts it: hash() need not be that.
     start, length = _REGISTER
-    device, inode = one
-    return start + (inode * 0x9E3779B97F4A7C15 + device) % length
+    return start + reduce(lambda mixed, number: (mixed * _MIX + number) % length, one, 0)
 
 
-def _has_others(descriptor: int, one: Identity | None) -> bool:
+def _has_others(descriptor: int, one: Sequence[int] | None) -> bool:
     """Whether another process is registered there, but at the byte of ``one``."""
     start, length = _REGISTER
     if one is None:

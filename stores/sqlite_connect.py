@@ -21,7 +21,7 @@ from kqueue.errors import StoreError, StoreUnavailable
 from kqueue.stores.sqlite_anchor import FENCE, OPENING, Anchor
 from kqueue.stores.sqlite_errors import explain_opening, interrupted, locked, primary_code
 from kqueue.stores.sqlite_handle import ANCHORS, Handle
-from kqueue.stores.sqlite_place import identity, is_mount_point, look, opened_here, size
+from kqueue.stores.sqlite_place import is_mount_point, look, opened_here, size
 from kqueue.stores.sqlite_schema import STEPS, NewerSchemaError, migrate, version
 
 #: Seconds between two attempts to switch a new file to write-ahead logging.
@@ -62,6 +62,9 @@ def connect(settings: Settings, handle: Handle) -> None:
     handle.real = real
     try:
         _open(settings, handle, anchor)
+    except FileNotFoundError as error:
+        handle.disconnect()
+        raise _changed(settings) from error
     except BaseException:
         handle.roll_back()
         handle.disconnect()
@@ -107,10 +110,10 @@ def _open(settings: Settings, handle: Handle, anchor: Anchor) -> None:
         )
     with ANCHORS.gate:
         _see_that_its_log_is_the_only_one(settings, handle, anchor)
-    if anchor.is_logged() and not anchor.keep_log(wait):
-        raise locked(settings.address, wait)
     # A fork waits until the connection is whole and can be closed, and no thread connects during one.
     with ANCHORS.gate:
+        if anchor.is_logged() and not anchor.keep_log(wait):
+            raise locked(settings.address, wait)
         # In one step that no signal interrupts: a connection that nobody knew of would be carried across a fork.
         uri = f"file://{quote(handle.real)}?mode=rw"
         deque(map(setattr, (handle,), ("connection",), map(_connection, (uri,), (settings,))), 0)
@@ -131,9 +134,10 @@ def _connection(uri: str, settings: Settings) -> sqlite3.Connection:
 
 
 def _see_that_its_log_is_the_only_one(settings: Settings, handle: Handle, anchor: Anchor) -> None:
-    log, index = identity(f"{handle.real}-wal"), None
-    if anchor.descriptor is not None and identity(f"{handle.real}-shm") is not None:
+    place, index = look(settings.path, handle.real), None
+    if anchor.descriptor is not None and place.shm is not None:
         _, index = ANCHORS.index(f"{handle.real}-shm")
+    log = place.log_and_shm
 
     def is_alone() -> bool:
         return not anchor.has_other_log(log) and (index is None or not ANCHORS.is_log_of_other(anchor, index))
@@ -183,7 +187,8 @@ def _switch_to_wal(settings: Settings, connection: sqlite3.Connection) -> None:
 def _register(settings: Settings, handle: Handle, anchor: Anchor) -> None:
     """What SQLite has open must be what the names lead to: somebody may have moved them in between."""
     place, index = look(settings.path, handle.real), None
-    if place.log is None:
+    log = place.log_and_shm
+    if log is None:
         raise _changed(settings)
     if anchor.descriptor is not None:
         found, index = ANCHORS.index(f"{handle.real}-shm")
@@ -192,7 +197,7 @@ def _register(settings: Settings, handle: Handle, anchor: Anchor) -> None:
         if place.file != anchor.identity or place.shm != found or not opened >= set(place):
             raise _changed(settings)
     handle.place = place
-    anchor.register(place.log, index)
+    anchor.register(handle, log, index)
 
 
 def _warn(settings: Settings, handle: Handle, anchor: Anchor) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from kqueue.stores.sqlite_anchor import FENCE, Anchor, Anchors
 from kqueue.stores.sqlite_lock import OwnedLock, Taking
-from kqueue.stores.sqlite_place import Identity, Place, identity, look
+from kqueue.stores.sqlite_place import Place, identity, look, size
 
 #: Of this process: POSIX locks are a process's, so what guards them must be too.
 ANCHORS: Final = Anchors()
@@ -113,5 +113,9 @@ class Handle:
         if self.anchor is not None and self.anchor.descriptor is not None:
             # Where the file is now. One that was unlinked has a name there beside which nothing is.
             names.add(os.readlink(f"/proc/self/fd/{self.anchor.descriptor}"))
-        logs: set[Identity | None] = {identity(f"{name}-wal") for name in names}
-        return logs <= {None, self.place.log}
+        return all(self._is_free(f"{name}-wal", f"{name}-shm") for name in names)
+
+    def _is_free(self, log: str, shm: str) -> bool:
+        """Whether nobody can have written through these."""
+        # One of another's that is empty was only made by who then found an index to another log.
+        return identity(shm) in {None, self.place.shm} and (identity(log) == self.place.log or not size(log))

@@ -6,6 +6,8 @@ from typing import NamedTuple, TypeAlias
 
 #: Tells a file from one that takes its name: (device, inode).
 Identity: TypeAlias = tuple[int, int]
+#: A log and its index: those of both.
+Log: TypeAlias = tuple[int, int, int, int]
 
 
 class Place(NamedTuple):
@@ -16,6 +18,11 @@ class Place(NamedTuple):
     log: Identity | None
     #: ``-shm``: the log's index.
     shm: Identity | None
+
+    @property
+    def log_and_shm(self) -> "Log | None":
+        """None if one of them is missing."""
+        return None if self.log is None or self.shm is None else (*self.log, *self.shm)
 
     def change(self, now: "Place") -> str | None:
         """What stands under its name no longer, for a message; None if all does."""

@@ -34,7 +34,6 @@ after it.
 import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -79,8 +78,8 @@ class SqliteFile:
         self._settings = Settings(path, self.address, synchronous, busy_timeout, create, mode, logger)
         self._busy_timeout = busy_timeout
         self._handles = PerProcess(lambda: Handle(path))
-        #: The process that has a connection now, if any.
-        self._open_in: int | None = None
+        #: The latest that connected.
+        self._connected_last: Handle | None = None
         with ANCHORS.gate:
             _FILES.add(self)
 
@@ -102,33 +101,11 @@ class SqliteFile:
         if handle is not None:
             with self._turn(-1) as (handle, _):
                 self._empty_log(handle)
-                self._disconnect(handle)
+                handle.disconnect()
 
     def whole(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """``call``, which uses this file, and then nothing of it is open or held, whatever signal strikes when."""
-        handle, me = self._handles.get(), threading.get_ident()
-        if handle.lock.is_mine():
-            return call(*args, **kwargs)  # within a whole call, which tidies
-        try:
-            return call(*args, **kwargs)
-        finally:
-            # Before each release there is no call of Python's: see kqueue.stores.sqlite_lock.
-            for turn in handle.lock.held:
-                if turn.thread == me:
-                    anchor, connection = handle.anchor, handle.connection
-                    try:
-                        try:
-                            if connection is not None:
-                                connection.rollback()
-                        except sqlite3.Error:
-                            pass  # it was closed, or the next call finds out
-                        finally:
-                            if anchor is not None:
-                                for hold in anchor.lock.held:
-                                    if hold.owner is handle and hold.thread == me:
-                                        hold.release()
-                    finally:
-                        turn.release()
+        """``call``, which uses this file: after it nothing is open or held, whatever signal strikes when."""
+        return self._handles.get().whole(call, *args, **kwargs)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -160,7 +137,7 @@ class SqliteFile:
                 # Left open it would look committed to our own reads, and keep all others out. But where a signal's
                 # exception left this generator behind, it ends here when it is thrown away: in another turn.
                 if turn.has_it() and not handle.roll_back():
-                    self._disconnect(handle)
+                    handle.disconnect()
                 raise
             finally:
                 if turn.has_it():
@@ -192,16 +169,18 @@ class SqliteFile:
             raise explain(self.address, self._busy_timeout, error) from error
         finally:
             if turn.has_it():
+                handle.let_go()  # if a signal strikes here, it is done by Handle.whole, and so is the other
                 turn.release()
 
     def _connected(self, handle: Handle) -> sqlite3.Connection:
         if handle.serial is None or handle.connection is None:
-            if self._open_in not in {None, os.getpid()}:
+            last = self._connected_last
+            if last is not None and last is not handle and last.connection is not None:
                 raise StoreError(
                     f"{self.address}: this process was forked in a way that Python was not told of, with the file"
                     " open; open the queue after the fork"
                 )
-            self._open_in = os.getpid()
+            self._connected_last = handle
             connect(self._settings, handle)
             assert handle.connection is not None
         return handle.connection
@@ -224,7 +203,7 @@ class SqliteFile:
             return
         handle.roll_back()
         rescued = handle.salvage(self._busy_timeout)
-        self._disconnect(handle)
+        handle.disconnect()
         kind = Unanswered if committed else StoreUnavailable
         raise kind(
             f"{self.address}: {change} while it was open; stop every process that uses it before you move it, its"
@@ -239,12 +218,9 @@ class SqliteFile:
             return
         has_lock = handle.hold(anchor).take(0) and anchor.lock_byte(OPENING, 0)
         if has_lock and not anchor.is_used_by_others() and anchor.lock_byte(FENCE, 0):
-            connection.execute("PRAGMA busy_timeout = 0")
-            handle.checkpoint()
-
-    def _disconnect(self, handle: Handle, *, for_good: bool = True) -> None:
-        handle.disconnect(for_good=for_good)
-        self._open_in = None
+            with suppress(sqlite3.Error):  # the next one to open it finds the log, then
+                connection.execute("PRAGMA busy_timeout = 0")
+                handle.checkpoint()
 
     # -- around a fork -----------------------------------------------------------------------------------
 
@@ -253,14 +229,14 @@ class SqliteFile:
         handle = self._handles.existing()
         # A signal handler may fork inside one of our own transactions: then the child is refused.
         if handle is not None and not handle.lock.is_mine():
-            self.whole(self._close_for_fork, handle)
+            handle.whole(self._close_for_fork, handle)
 
     def _close_for_fork(self, handle: Handle) -> None:
         turn, until = Taking(handle.lock, handle), time.monotonic() + self._busy_timeout + 1
         # A thread that has no connection may wait for the gate, with the lock.
         while handle.connection is not None and time.monotonic() < until:
             if turn.take(_FORK_LOOK_S):
-                self._disconnect(handle, for_good=False)
+                handle.disconnect(for_good=False)
                 turn.release()
                 return
 

@@ -3,12 +3,16 @@
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from kqueue.stores.sqlite_anchor import FENCE, Anchor, Anchors
 from kqueue.stores.sqlite_lock import OwnedLock, Taking
 from kqueue.stores.sqlite_place import Place, identity, look, size
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Of this process: POSIX locks are a process's, so what guards them must be too.
 ANCHORS: Final = Anchors()
@@ -30,6 +34,32 @@ class Handle:
         self.serial: object | None = None
         #: What was said of the file, once.
         self.warned: set[str] = set()
+
+    def whole(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """``call``, and then this thread has nothing of the file open or held, whatever signal strikes when."""
+        me = threading.get_ident()
+        if self.lock.is_mine():
+            return call(*args, **kwargs)  # within a whole call, which tidies
+        try:
+            return call(*args, **kwargs)
+        finally:
+            # Before each release there is no call of a function in Python: see kqueue.stores.sqlite_lock.
+            for turn in self.lock.held:
+                if turn.thread == me:
+                    anchor, connection = self.anchor, self.connection
+                    try:
+                        try:
+                            if connection is not None:
+                                connection.rollback()
+                        except sqlite3.Error:
+                            pass  # it was closed, or the next call finds out
+                        finally:
+                            if anchor is not None:
+                                for hold in anchor.lock.held:
+                                    if hold.owner is self and hold.thread == me:
+                                        hold.release()
+                    finally:
+                        turn.release()
 
     def change(self) -> str | None:
         """What of the file stands under its name no longer; None if all does."""
@@ -96,17 +126,16 @@ class Handle:
         """From another file's turn: the log of this one was lost, so it is closed, unless a thread works with it:
         that will find out by itself.
         """
-        if self.lock.is_mine():
-            return
-        me = threading.get_ident()
-        try:
-            if Taking(self.lock, self).take(0) and self.change() is not None:
+        if not self.lock.is_mine():
+            self.whole(self._give_up)
+
+    def _give_up(self) -> None:
+        turn = Taking(self.lock, self)
+        if turn.take(0):
+            if self.change() is not None:
                 self.salvage(0)
                 self.disconnect()
-        finally:
-            for taking in self.lock.held:
-                if taking.thread == me:
-                    taking.release()
+            turn.release()
 
     def _may_checkpoint(self) -> bool:
         names = {self.real}

@@ -101,10 +101,10 @@ class Anchor:
         """``index``: a descriptor of the log's index, which is locked too."""
         self.users[user], self.log, self.index = log, log, index
         if self.descriptor is not None:
-            ofd.take(self.descriptor, _byte_of(log), alone=False)
+            ofd.try_lock(self.descriptor, _byte_of(log), alone=False)
         if index is not None:
-            ofd.take(index, _byte_of(self.identity), alone=False)
-            ofd.take(index, _DEADMAN, alone=False)
+            ofd.try_lock(index, _byte_of(self.identity), alone=False)
+            ofd.try_lock(index, _DEADMAN, alone=False)
 
     def unlock(self) -> None:
         """All but what a :meth:`hold` has."""
@@ -274,7 +274,7 @@ def _has_others(descriptor: int, one: Sequence[int] | None) -> bool:
 
 def _has_locks(descriptor: int) -> bool:
     try:
-        ofd.take(descriptor, _PROBE, alone=False)
+        ofd.try_lock(descriptor, _PROBE, alone=False)
         ofd.unlocker(descriptor, _PROBE)()
     except OSError:
         return False

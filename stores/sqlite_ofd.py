@@ -27,7 +27,7 @@ _FIRST_WAIT_S: Final = 0.000_25
 _LONGEST_WAIT_S: Final = 0.005
 
 
-def take(descriptor: int, start: int, length: int = 1, *, alone: bool) -> bool:
+def try_lock(descriptor: int, start: int, length: int = 1, *, alone: bool) -> bool:
     """Whether it was got: ``alone``, or beside others that are not. Bytes that are held already stay so.
 
     Raises ``OSError`` where there are no such locks.
@@ -43,12 +43,12 @@ def take(descriptor: int, start: int, length: int = 1, *, alone: bool) -> bool:
 
 def wait_for(descriptor: int, start: int, seconds: float, length: int = 1, *, alone: bool = True) -> bool:
     """Whether it was got within ``seconds``. The kernel has no such wait with an end, so this looks."""
-    if take(descriptor, start, length, alone=alone):
+    if try_lock(descriptor, start, length, alone=alone):
         return True
     until, pause = time.monotonic() + seconds, _FIRST_WAIT_S
     while time.monotonic() < until:
         time.sleep(pause)
-        if take(descriptor, start, length, alone=alone):
+        if try_lock(descriptor, start, length, alone=alone):
             return True
         pause = min(pause * 1.5, _LONGEST_WAIT_S)
     return False

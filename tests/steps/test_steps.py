@@ -35,6 +35,7 @@ WRITTEN = [site for path in FILES for site in sites(f"{path.parent.name}/{path.n
 #: Calls that no operation reaches, by file, function and how they begin; and why.
 UNREACHED: dict[tuple[str, str, str], str] = {
     ("brokers/embedded.py", "_wait", "self._store.pulse"): "waits until a job comes; _look makes the same calls",
+    ("stores/sqlite_handle.py", "whole", "connection.rollback"): "only a signal leaves a transaction open",
     ("stores/mongo_link.py", "_refreshed", "_look_at_clock"): "once a minute; the first look makes the same call",
 }
 

@@ -14,6 +14,8 @@ import os
 import sqlite3
 import time
 from collections import deque
+from functools import partial
+from operator import call
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -21,6 +23,7 @@ from kqueue.errors import StoreError, StoreUnavailable
 from kqueue.stores.sqlite_anchor import FENCE, OPENING, Anchor
 from kqueue.stores.sqlite_errors import explain_opening, interrupted, locked, primary_code
 from kqueue.stores.sqlite_handle import ANCHORS, Handle
+from kqueue.stores.sqlite_identity import adopt, is_adopted
 from kqueue.stores.sqlite_place import is_mount_point, look, opened_here, size
 from kqueue.stores.sqlite_schema import STEPS, NewerSchemaError, migrate, version
 
@@ -44,8 +47,10 @@ class Settings(NamedTuple):
     logger: logging.Logger
 
 
-def connect(settings: Settings, handle: Handle) -> None:
-    """Give the handle a connection. On an error it has none; its lock is held by the caller throughout."""
+def connect(settings: Settings, handle: Handle) -> int:
+    """Give the handle a connection; returns the floor of the file's fences. On an error it has none; the caller has
+    its lock throughout.
+    """
     handle.disconnect(for_good=False)  # what a signal has left half done
     real = os.path.realpath(settings.path)
     try:
@@ -61,8 +66,9 @@ def connect(settings: Settings, handle: Handle) -> None:
         raise explain_opening(settings.address, error) from error
     handle.real = real
     try:
-        _open(settings, handle, anchor)
+        floor = _open(settings, handle, anchor)
     except FileNotFoundError as error:
+        handle.roll_back()
         handle.disconnect()
         raise _changed(settings) from error
     except BaseException:
@@ -70,6 +76,7 @@ def connect(settings: Settings, handle: Handle) -> None:
         handle.disconnect()
         raise
     handle.let_go()
+    return floor
 
 
 def _find_or_make(settings: Settings, real: str) -> None:
@@ -99,7 +106,7 @@ def _find_or_make(settings: Settings, real: str) -> None:
         settings.logger.info("%s: made a new store", settings.address)
 
 
-def _open(settings: Settings, handle: Handle, anchor: Anchor) -> None:
+def _open(settings: Settings, handle: Handle, anchor: Anchor) -> int:
     wait = settings.busy_timeout
     if anchor.lock.is_mine():
         raise interrupted(settings.address)
@@ -108,29 +115,30 @@ def _open(settings: Settings, handle: Handle, anchor: Anchor) -> None:
             f"{settings.address}: other threads or processes were opening or closing it for more than {wait:g} s;"
             " try again, or wait longer with ?busy_timeout="
         )
-    with ANCHORS.gate:
-        _see_that_its_log_is_the_only_one(settings, handle, anchor)
     # A fork waits until the connection is whole and can be closed, and no thread connects during one.
     with ANCHORS.gate:
+        _see_that_its_log_is_the_only_one(settings, handle, anchor)
         if anchor.is_logged() and not anchor.keep_log(wait):
             raise locked(settings.address, wait)
         # In one step that no signal interrupts: a connection that nobody knew of would be carried across a fork.
-        uri = f"file://{quote(handle.real)}?mode=rw"
-        deque(map(setattr, (handle,), ("connection",), map(_connection, (uri,), (settings,))), 0)
+        connecting = partial(
+            sqlite3.connect,
+            f"file://{quote(handle.real)}?mode=rw",
+            uri=True,
+            timeout=wait,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        deque(map(setattr, (handle,), ("connection",), map(call, (connecting,))), 0)
         assert handle.connection is not None
-        _prepare(settings, anchor, handle.connection)
+        floor = _prepare(settings, handle.real, anchor, handle.connection)
         if not anchor.keep_log(wait):
             raise locked(settings.address, wait)
         _register(settings, handle, anchor)
     ANCHORS.known.add(handle.real)
     handle.serial = object()
     _warn(settings, handle, anchor)
-
-
-def _connection(uri: str, settings: Settings) -> sqlite3.Connection:
-    return sqlite3.connect(
-        uri, timeout=settings.busy_timeout, isolation_level=None, check_same_thread=False, uri=True
-    )
+    return floor
 
 
 def _see_that_its_log_is_the_only_one(settings: Settings, handle: Handle, anchor: Anchor) -> None:
@@ -154,15 +162,17 @@ def _see_that_its_log_is_the_only_one(settings: Settings, handle: Handle, anchor
             )
 
 
-def _prepare(settings: Settings, anchor: Anchor, connection: sqlite3.Connection) -> None:
+def _prepare(settings: Settings, real: str, anchor: Anchor, connection: sqlite3.Connection) -> int:
     _switch_to_wal(settings, connection)
     connection.execute(f"PRAGMA synchronous = {settings.synchronous}")
-    if version(connection) != len(STEPS) and not anchor.lock_byte(FENCE, settings.busy_timeout):
+    is_current = version(connection) == len(STEPS) and is_adopted(connection, real)
+    if not is_current and not anchor.lock_byte(FENCE, settings.busy_timeout):
         raise locked(settings.address, settings.busy_timeout)
     try:
         migrate(connection)
     except NewerSchemaError as error:
         raise StoreError(f"{settings.address}: {error}") from None
+    return adopt(connection, real).fence_floor
 
 
 def _switch_to_wal(settings: Settings, connection: sqlite3.Connection) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 from typing import Final
 
 from kqueue.errors import StoreError, StoreUnavailable
+from kqueue.locks import REENTERED
 
 #: By SQLite's primary result code (https://www.sqlite.org/rescode.html).
 _MEANINGS: Final[dict[int, tuple[type[StoreError], str]]] = {
@@ -61,7 +62,4 @@ def locked(address: str, busy_timeout: float) -> StoreUnavailable:
 
 def interrupted(address: str) -> StoreUnavailable:
     """By a signal handler, which now asks for what the thread itself has locked."""
-    return StoreUnavailable(
-        f"{address}: this thread is within a call of the same store already, which a signal handler interrupted;"
-        " have the handler set a flag, and call the store later"
-    )
+    return StoreUnavailable(f"{address}: {REENTERED}")

@@ -46,6 +46,7 @@ from kqueue.stores.sqlite_anchor import FENCE, OPENING
 from kqueue.stores.sqlite_connect import Settings, connect
 from kqueue.stores.sqlite_errors import Unanswered, explain, interrupted, locked
 from kqueue.stores.sqlite_handle import ANCHORS, Handle
+from kqueue.stores.sqlite_identity import Identity, begin_anew, read
 from kqueue.stores.sqlite_lock import Taking
 from kqueue.stores.sqlite_place import size
 
@@ -78,6 +79,8 @@ class SqliteFile:
         self._settings = Settings(path, self.address, synchronous, busy_timeout, create, mode, logger)
         self._busy_timeout = busy_timeout
         self._handles = PerProcess(lambda: Handle(path))
+        #: Every claim gives a fence above it; as it was read last, at the latest when the file was opened.
+        self.fence_floor = 0
         #: The latest that connected.
         self._connected_last: Handle | None = None
         with ANCHORS.gate:
@@ -143,6 +146,28 @@ class SqliteFile:
                 if turn.has_it():
                     handle.let_go()
 
+    def identity(self) -> Identity:
+        """Who the file is now."""
+        identity = self._identity()
+        if identity is None:  # another program took it away; who opens gives another
+            self.close()
+            self.open()
+            identity = self._identity()
+        if identity is None:
+            raise StoreError(f"{self.address}: its table kqueue_meta is damaged; restore it from a backup")
+        self.fence_floor = identity.fence_floor
+        return identity
+
+    def _identity(self) -> Identity | None:
+        with self.read() as connection:
+            return read(connection)
+
+    def begin_anew(self) -> None:
+        """Become another store, as a copy does."""
+        with self.write() as connection:
+            begin_anew(connection, self.path)
+        self.identity()
+
     def pulse(self) -> object:
         """Differs once any connection has changed the file. PRAGMA data_version leaves out one's own changes,
         and is only comparable within one connection (https://www.sqlite.org/pragma.html#pragma_data_version).
@@ -181,7 +206,7 @@ class SqliteFile:
                     " open; open the queue after the fork"
                 )
             self._connected_last = handle
-            connect(self._settings, handle)
+            self.fence_floor = connect(self._settings, handle)
             assert handle.connection is not None
         return handle.connection
 

@@ -50,6 +50,12 @@ def adopt(connection: sqlite3.Connection, path: str) -> Identity:
     return found
 
 
+def is_adopted(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether :func:`adopt` would write nothing."""
+    found = read(connection)
+    return found is not None and is_same(found.bound_to, binding(path))
+
+
 def begin_anew(connection: sqlite3.Connection, path: str) -> None:
     """As if the file were a copy. Inside a write transaction."""
     _write(connection, read(connection), binding(path))

@@ -144,7 +144,7 @@ def test_an_entry_carries_a_hundred_jobs_through_the_tube(beanstalkd: Beanstalkd
 #: System calls for 1,000 jobs, at most. Those that wait for a thread are left out: they depend on the machine.
 SYSTEM_CALLS = {
     # "others": each of the 11 transactions locks and unlocks its fence, and looks twice for the three files.
-    "sqlite": {"fsync fdatasync": 11, "pwrite64": 800, "getpid": 2200, "sendto recvfrom poll": 90, "others": 340},
+    "sqlite": {"fsync fdatasync": 11, "pwrite64": 800, "getpid": 2160, "sendto recvfrom poll": 60, "others": 340},
     "mongodb": {"fsync fdatasync": 0, "pwrite64": 0, "getpid": 2300, "sendto recvfrom poll": 200, "others": 200},
 }
 WAITS = {"futex", "total"}

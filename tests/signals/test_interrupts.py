@@ -26,7 +26,7 @@ def store_and_broker(request: pytest.FixtureRequest, tmp_path: Path, where: str)
     return store, broker
 
 
-WHERE = ["memory", "memory+beanstalkd"]
+WHERE = ["memory", "memory+beanstalkd", "sqlite", "sqlite+beanstalkd"]
 
 
 def check(request: pytest.FixtureRequest, tmp_path: Path, where: str, rounds: int) -> None:
@@ -51,7 +51,7 @@ def test_tens_of_thousands_of_interrupts(request: pytest.FixtureRequest, tmp_pat
     check(request, tmp_path, where, MANY)
 
 
-@pytest.mark.parametrize("where", ["memory", "memory+beanstalkd"])
+@pytest.mark.parametrize("where", WHERE)
 def test_a_signal_handler_that_adds_jobs_is_served_or_refused_at_once(
     request: pytest.FixtureRequest, tmp_path: Path, where: str
 ) -> None:

@@ -79,6 +79,8 @@ class AsyncTurns:
             late=self._late,
         )
         self._runs = CoroutineRuns(desk, crew, loop, self._flights, self._interrupt_with)
+        #: Those of its jobs when it began to look for more.
+        self._writes = 0
         #: What a handler raised to end the loop.
         self._interrupt: BaseException | None = None
         #: Pointers that had no row to claim at all.
@@ -92,6 +94,7 @@ class AsyncTurns:
         Raises ``KQueueError`` if the event loop has failed.
         """
         self._loop.check()
+        self._writes = self._flights.writes()
         self._flights.read_clock()
         concurrency = max((handler.concurrency for handler in self._handlers().values()), default=0)
         if len(self._crew.abandoned) >= MOST_ABANDONED:
@@ -136,11 +139,11 @@ class AsyncTurns:
         if self._flights.in_the_air():
             self._pause(self._ending.seconds_left(DRAIN_LOOK_S))
             return True
-        if self._flights.is_written():
-            return False
-        self._flights.settle()
+        if not self._flights.is_written():
+            self._flights.settle()
+        # What the watchdog has written since the tube was found empty may have come back too.
         self._flights.await_rings()
-        return True
+        return self._flights.writes() != self._writes
 
     def land(self) -> None:
         """Start nothing more, wait until all in the air has ended, and settle it. Raises ``StoreError``, and what a

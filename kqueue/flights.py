@@ -189,6 +189,10 @@ class Flights:
         """Whether all that has ended is written."""
         return self._settling.due_at == math.inf
 
+    def writes(self) -> int:
+        """How often something that has ended was written, and its pointers put."""
+        return self._settling.writes
+
     def await_rings(self) -> None:
         """Wait until what came back is in the tubes too."""
         self._settling.await_rings()

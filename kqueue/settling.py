@@ -118,6 +118,8 @@ class Settling:
         self._failures = 0
         #: One token for each write whose jobs that came back may still lack their pointers.
         self._ringing: set[object] = set()
+        #: Writes that are done, and whose pointers are put.
+        self.writes = 0
         #: Orders the writes. Whoever holds it keeps a settle from coming in between.
         self.writing = threading.RLock()
         #: When what is pending is to be written, in monotonic seconds; infinity for never.
@@ -166,6 +168,7 @@ class Settling:
                 self._desk.doorbell.ring(dues, now)
             self._desk.gatekeeper.freed(row for row, _ in pending)
         finally:
+            self.writes += me in self._ringing
             self._ringing.discard(me)
         self._desk.outages.is_over(self._desk.store.address)
         self._desk.telling.settled(written, self.seconds)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -242,6 +243,33 @@ def test_a_retry_at_once_runs_again_before_work_ends(queue: KQueue) -> None:
 
 
 # -- settling ----------------------------------------------------------------------------------------------
+
+
+def test_a_retry_whose_pointer_is_put_slowly_runs_again_before_work_ends(
+    beanstalkd: Beanstalkd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog has written it, and is about to put it, when the loop's thread finds the tube empty."""
+    queue = KQueue("memory:", broker=beanstalkd.url)
+    tries: list[int] = []
+
+    @queue.handler("t")
+    async def handle(job: JobInHand) -> None:
+        tries.append(job.tries)
+        if job.tries < 4:
+            job.retry("again", delay=0)
+        else:
+            job.delete()
+
+    queue.add_job("t")
+    put = queue.broker.put
+
+    def put_slowly(*arguments: Any) -> None:
+        time.sleep(0.2)
+        put(*arguments)
+
+    monkeypatch.setattr(queue.broker, "put", put_slowly)
+    assert queue.work(wait=False).deleted == 1
+    assert tries == [1, 2, 3, 4]
 
 
 def test_what_many_coroutines_end_with_is_written_together(queue: KQueue) -> None:

@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from kqueue import KQueueError, demo
+from kqueue import KQueueError, demo, streams
 from kqueue.commands.add import add
 from kqueue.commands.config import config_command
 from kqueue.commands.doctor import doctor
@@ -28,9 +28,7 @@ from kqueue.commands.workers import workers
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status. Whatever it raises becomes one line on stderr."""
-    if sys.stdout is None:
-        # Who started us has closed it. Then what is printed goes nowhere, and the work is done all the same.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (it stays open to the end)
+    streams.secure_program()
     try:
         status = cli.main(args, prog_name="kqueue", standalone_mode=False)
         sys.stdout.flush()

@@ -104,6 +104,8 @@ class Crew:
         #: Jobs that all loops of this process together are to start at most, and up to one more for each loop but
         #: the first; then they end. None: no limit.
         self.max_jobs: int | None = None
+        #: Whether a handler that raises KeyboardInterrupt has failed: nobody presses Ctrl-C where its loop runs.
+        self.blames_interrupts = False
         self._pid = os.getpid()
         self._counting = threading.Lock()
         #: By loops that have ended.

@@ -63,6 +63,8 @@ DELETED = Wish(Outcome.DELETED)
 #: Of a job whose handler returned and settled nothing.
 NOT_DELETED = Wish(Outcome.RETRIED, "not deleted")
 UNRUN = Wish(Outcome.UNGOT, "its run was interrupted", seconds=0.0)
+#: The same where only the handler itself can have raised it.
+INTERRUPTED = Wish(Outcome.RETRIED, "the handler raised KeyboardInterrupt")
 OF_WORD = {
     Result.OK: DELETED,
     Result.FAILED: Wish(Outcome.DEAD, "the handler returned FAILED"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from kqueue import arguments, config, schedule
+from kqueue import arguments, config, schedule, streams
 from kqueue.adding import Adding
 from kqueue.broker import Broker
 from kqueue.brokers import open_broker
@@ -202,6 +202,7 @@ class KQueue:
         A beanstalkd is connected to at first use only, and need not be there: see :meth:`add_job`.
         """
         if not self._is_open:
+            streams.secure()
             self._store.open()
             self._naming.look()
             self._is_open = True
@@ -785,6 +786,7 @@ class KQueue:
         return self._naming.follow()
 
     def _loops(self) -> Loops:
+        streams.secure()
         return Loops(
             open=self._open_and_follow,
             desk=self._make_desk,
@@ -808,6 +810,7 @@ class KQueue:
             self._logger,
             self._telling,
             self._outages,
+            self._crew.get().blames_interrupts,
         )
 
     def _make_chores(self) -> Chores:

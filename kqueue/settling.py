@@ -15,7 +15,7 @@ from random import Random
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
 from kqueue.errors import KQueueError
-from kqueue.execution import Outcome, Wish, outcome
+from kqueue.execution import INTERRUPTED, UNRUN, Outcome, Wish, outcome
 from kqueue.job import Row
 from kqueue.limits import Gatekeeper
 from kqueue.locks import OwnLock, entry, wait_until
@@ -46,6 +46,8 @@ class Desk:
     logger: logging.Logger
     telling: Telling
     outages: Outages
+    #: See :class:`kqueue.crew.Crew`.
+    blames_interrupts: bool = False
     #: How runs ended; written by one settle at a time.
     tally: Counter[Outcome] = field(default_factory=Counter)
     #: Where jitter comes from. One for each loop, so that forked children do not all draw the same.
@@ -65,6 +67,8 @@ class Desk:
         """
         if wish.outcome is Outcome.DELETED:
             return self.delete(row, now)
+        if wish == UNRUN and self.blames_interrupts:
+            wish = INTERRUPTED
         reason = reason_text(wish.reason or "")
         if wish.outcome is Outcome.UNGOT:
             run_at, put_at, at = self._again(row, wish, now)

@@ -7,6 +7,7 @@ import click
 
 from kqueue import KQueue
 from kqueue.app import load_queue
+from kqueue.commands.foreground import step_aside
 from kqueue.commands.terminal import (
     OK,
     SOME_FAILED,
@@ -28,8 +29,12 @@ from kqueue.commands.terminal import (
 def run(app: str, count_limit: int | None, time_limit_ms: float | None, wait: bool, as_json: bool) -> int:
     """Run jobs, for cron: exit status 0 if none failed, 1 if some did, 2 if they could not be run.
 
-    SIGTERM or SIGINT (Ctrl-C) ends it after the job that runs; a second SIGINT interrupts that one too.
+    SIGTERM, SIGHUP or SIGINT (Ctrl-C) ends it after the job that runs; a second SIGINT interrupts that one too. What
+    a handler has started does not get them. SIGTSTP (Ctrl-Z) stops all of it, until SIGCONT.
     """
+    status = step_aside()
+    if status is not None:
+        return status
     hand_on_config()
     queue = load_queue(app)
     with queue:
@@ -51,3 +56,5 @@ def _stop_at_signals(queue: KQueue) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, stop)

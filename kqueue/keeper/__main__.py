@@ -8,10 +8,12 @@ import os
 import socket
 import sys
 
+from kqueue import streams
 from kqueue.keeper.server import Server
 from kqueue.stores import open_store
 
 if __name__ == "__main__":
+    streams.secure()
     server = Server(open_store, logging.getLogger("kqueue"))
     server.add(socket.socket(fileno=int(sys.argv[1])))
     server.serve(until_alone=True)

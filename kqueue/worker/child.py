@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
-from kqueue import KQueue, KQueueError
+from kqueue import KQueue, KQueueError, prctl, streams
 from kqueue.app import load_queue
 from kqueue.bell import Bell, wait_readable
 from kqueue.moments import counted
@@ -56,6 +56,7 @@ class Child:
         if not self._line.await_go():
             return self._end()
         self._queue.crew.max_jobs = self._options.max_jobs
+        self._queue.crew.blames_interrupts = True
         self._lanes.start()
         while not self._lanes.have_ended():
             now = time.monotonic()
@@ -176,6 +177,10 @@ class Line:
 
 def main(arguments: Sequence[str]) -> int:
     """Start, and run until the end. Returns the exit status."""
+    streams.secure_program()
+    prctl.signal_at_parents_end(signal.SIGCONT, os.getppid())  # one that is stopped would not see it
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)  # the parent ignores these two, and a handler's programs need not
+    signal.signal(signal.SIGTTIN, signal.SIG_DFL)
     control, report, keeper, text = arguments
     options = WorkerOptions.of(text)
     line = Line(int(control), int(report))

@@ -137,6 +137,21 @@ class Family:
                 except KQueueError as error:
                     self._logger.warning("%s; again in %.0f s", error, place.lose(now))
 
+    # -- standing still ----------------------------------------------------------------------------------
+
+    def tell_all(self, number: int) -> None:
+        """Send a signal to all children, and to what their handlers have started in their groups."""
+        for child in self.children():
+            child.signal_group(number)
+
+    def stood_still(self, seconds: float) -> None:
+        """All did for so long: nobody is late by it."""
+        for child in self.children():
+            child.put_off(seconds)
+        for place in self._places:
+            place.start_at += seconds
+            place.alive_at += seconds
+
     # -- the end -----------------------------------------------------------------------------------------
 
     def end(self, order: Order, grace: float) -> None:

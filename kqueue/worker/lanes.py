@@ -82,6 +82,9 @@ class Lanes:
             if isinstance(error, SystemExit):
                 self._logger.warning("a handler called sys.exit(%r); its job counts a failed try", error.code)
                 continue
+            if isinstance(error, KeyboardInterrupt):
+                self._logger.warning("a handler raised KeyboardInterrupt; its job counts a failed try")
+                continue
             failures = 1 if now - began >= STEADY_S else failures + 1
             pause = backoff(failures)
             why = f"{type(error).__name__}: {error}" if error else "the app called queue.stop()"

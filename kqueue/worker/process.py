@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 from kqueue.worker import words
 from kqueue.worker.options import WorkerOptions
@@ -106,6 +107,19 @@ class ChildProcess:
         self.was_killed = True
         self.kill_at = math.inf
         self._process.kill()
+
+    def signal_group(self, number: int) -> None:
+        """To it and to what is in its process group. It may be gone already."""
+        with suppress(ProcessLookupError):
+            if self._process.poll() is None:
+                os.killpg(self.pid, number)
+
+    def put_off(self, seconds: float) -> None:
+        """It could do nothing for so long."""
+        self.started_at += seconds
+        self.kill_at += seconds
+        self.alive_at += seconds
+        self.heard_at += seconds
 
     def poll(self) -> int | None:
         """Its exit status, negative for the signal that ended it; None while it lives."""

@@ -18,6 +18,7 @@ from kqueue.worker.health import HealthFile
 from kqueue.worker.keeper import KeeperThread
 from kqueue.worker.leases import Leases
 from kqueue.worker.options import WorkerOptions
+from kqueue.worker.orphans import Orphans
 from kqueue.worker.progress import is_alive
 from kqueue.worker.words import Order
 
@@ -51,6 +52,8 @@ class Supervisor:
         self._signals = 0
         self._obeyed = 0
         self._tick_at = 0.0
+        self._is_to_stand_still = False
+        self._orphans = Orphans()
         self._leases = Leases(queue, self._logger)
         self._keeper = KeeperThread(self._logger)
         self._family = Family(options, self._leases, self._keeper, self._logger)
@@ -76,8 +79,18 @@ class Supervisor:
             self._signals += 1
             self._bell.ring()
 
+        def stand_still(number: int, frame: FrameType | None) -> None:
+            self._is_to_stand_still = True
+            self._bell.ring()
+
         signal.signal(signal.SIGTERM, catch)
         signal.signal(signal.SIGINT, catch)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGHUP, catch)
+        signal.signal(signal.SIGTSTP, stand_still)
+        # One that writes to its terminal, or reads, from the background would be stopped alone.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda number, frame: self._bell.ring())
 
     def _start(self) -> bool:
@@ -102,6 +115,18 @@ class Supervisor:
         ears = [child.ear for child in self._family.children() if not child.ear.is_over]
         wait_readable([self._bell, *ears], seconds)
         self._bell.answer()
+        if self._is_to_stand_still:
+            self._is_to_stand_still = False
+            self._stand_still()
+        self._orphans.reap([child.pid for child in self._family.children()])
+
+    def _stand_still(self) -> None:
+        """All or none: children that ran on would lose the leases that this process renews for them."""
+        began = time.monotonic()
+        self._family.tell_all(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # until somebody says SIGCONT
+        self._family.tell_all(signal.SIGCONT)
+        self._family.stood_still(time.monotonic() - began)
 
     def _obey(self) -> None:
         """The first signal stops the children, and any other ends them now."""
@@ -139,5 +164,5 @@ def _ignore_signals() -> None:
     """All is done, and the exit status stands. Python, which ends now, would give signals their default back: one
     that comes late would turn a clean stop into a death by signal.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

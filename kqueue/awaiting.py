@@ -17,11 +17,15 @@ class Awaiter:
     def __init__(self) -> None:
         self._loop: RunLoop | None = None
 
-    def wait(self, timed: "Timed", awaitable: Awaitable[Any]) -> object:
-        """Run ``awaitable`` to its end, or until its time is over: see :meth:`kqueue.event_loop.RunLoop.wait`."""
+    def open(self) -> "RunLoop":
+        """Make it, if it is not there. Raises ``OSError``: to be called before a handler is."""
         if self._loop is None:
             self._loop = _open_run_loop()
-        return self._loop.wait(awaitable, timed)
+        return self._loop
+
+    def wait(self, timed: "Timed", awaitable: Awaitable[Any]) -> object:
+        """Run ``awaitable`` to its end, or until its time is over: see :meth:`kqueue.event_loop.RunLoop.wait`."""
+        return self.open().wait(awaitable, timed)
 
     def abandoned(self) -> int:
         """How many of them were cancelled, since their time was over, and have not ended."""

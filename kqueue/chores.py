@@ -113,11 +113,18 @@ class Chores:
             self._loops.add(me)
             with self._lock:
                 if self._thread is None:
-                    self._thread = Background(self._attend, "kqueue-chores")
+                    self._thread = self._start()
             yield
         finally:
             self._loops.discard(me)
             self._leave()
+
+    def _start(self) -> Background | None:
+        try:
+            return Background(self._attend, "kqueue-chores")
+        except OSError as error:  # the loops do without it, between two windows
+            self._logger.warning("no thread looks after schedules, limits and pauses: %s", error)
+            return None
 
     def _leave(self) -> None:
         # In a child that a handler forked there is no thread, and the lock may have been held at that moment.

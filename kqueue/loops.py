@@ -14,10 +14,12 @@ from kqueue.handlers import Handler, Part
 from kqueue.ids import IdMint
 from kqueue.lease import Keeper
 from kqueue.reports import RunReport
+from kqueue.resources import are_short, named
 from kqueue.runner import AnyTurns, Runner
 from kqueue.settling import Desk
 from kqueue.sweep import Sweeper
 from kqueue.turns import Turns
+from kqueue.waiting import Waiting
 from kqueue.work import Work
 
 
@@ -54,23 +56,42 @@ class Loops:
     def run(self, limits: RunLimits) -> RunReport:
         """One loop in this thread, for all types. Coroutines run one by one."""
         self._check_outside_loop("run_jobs")
-        return self._runner(self._handlers, limits, Turns).run()
+        return self._opened(limits, lambda limits: self._runner(self._handlers, limits, Turns))
 
     def work(self, threads: int, limits: RunLimits) -> RunReport:
         """Loops in ``threads`` threads for the types of plain functions, and in one for each of the others."""
         self._check_outside_loop("work")
+        return self._opened(limits, lambda limits: self._work(threads, limits))
+
+    def _opened(self, limits: RunLimits, make: Callable[[RunLimits], Runner | Work]) -> RunReport:
+        """Make it, which opens files, and run it. Where the process has no more of them, one that waits for jobs
+        waits for files too, until a limit or a stop.
+        """
+        waiting = Waiting(limits, self._crew, self._desk())
+        while (left := waiting.limits()) is not None:
+            try:
+                return make(left).run()
+            except OSError as error:
+                if not are_short(error):
+                    raise
+                if not limits.wait:
+                    raise named(error) from error
+                waiting.stand_back(named(error))
+        return waiting.report()
+
+    def _work(self, threads: int, limits: RunLimits) -> Work:
         async_types = self._async_types()
         runners = []
         if not async_types or len(async_types) < len(self._handlers()):
             plain = Part(self._handlers, lambda type, handler: not handler.is_async)
             runners += [self._runner(plain, limits, Turns) for _ in range(threads)]
         if not async_types:
-            return Work(self._crew, runners, None).run()
+            return Work(self._crew, runners, None)
         loop = awaiting.open_loop_thread(self._desk().logger)
         for one in async_types:
             part = Part(self._handlers, partial(_is_async, one))
             runners.append(self._runner(part, limits, partial(AsyncTurns, loop=loop)))
-        return Work(self._crew, runners, loop).run()
+        return Work(self._crew, runners, loop)
 
     def _runner(
         self, handlers: Callable[[], Mapping[str, Handler]], limits: RunLimits, turns: Callable[..., AnyTurns]

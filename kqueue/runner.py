@@ -24,6 +24,7 @@ from kqueue.execution import Outcome
 from kqueue.handlers import Handler
 from kqueue.pauses import holds_up
 from kqueue.reports import RunReport
+from kqueue.resources import are_short, named
 from kqueue.retry import backoff
 from kqueue.settling import Desk
 from kqueue.sweep import Sweep, Sweeper
@@ -167,15 +168,25 @@ class Runner:
                 if self._ending.is_over() or not self._turn(subscription):
                     return
                 self._failures = 0
-            except (StoreError, BrokerError) as error:
-                self._outages.has_begun((self._store if isinstance(error, StoreError) else self._broker).address)
+            except (KQueueError, OSError) as caught:
+                error = self._understood(caught)
                 self._unsubscribe()
                 stopped = self._ending.is_stopped()
                 if not self._waits or (stopped and self._turns.has_leftovers()):
-                    raise
+                    raise error  # noqa: B904 (it is the same, or has its cause)
                 if stopped:
                     return
                 self._stand_back(error)
+
+    def _understood(self, error: KQueueError | OSError) -> KQueueError:
+        """As an error of ours. Raises it if it is none that may pass, but one of a user's signal handler, say."""
+        if isinstance(error, OSError):
+            if not are_short(error):
+                raise error
+            return named(error)
+        if isinstance(error, StoreError | BrokerError):
+            self._outages.has_begun((self._store if isinstance(error, StoreError) else self._broker).address)
+        return error
 
     def _turn(self, subscription: Subscription | None) -> bool:
         """A part of the sweep, and one window. False if nothing was ready and the loop is not to wait."""

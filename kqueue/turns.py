@@ -178,6 +178,8 @@ class Turns:
 
     def _run_handlers(self, batch: Batch, rows: list[Row]) -> None:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
+        if any(handler.is_async for handler in self._handlers().values()):
+            self._awaiter.open()
         batch.grip = self._following.hold(rows, self._handlers(), batch.leased_since)
         spent: defaultdict[str, list[float]] = defaultdict(list)
         self._watchdog.watch(batch, alone=len(rows) == 1)

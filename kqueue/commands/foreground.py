@@ -1,7 +1,7 @@
-"""``kqueue run`` at a terminal: Ctrl-C goes to all processes of its group, also to those that a handler has started.
+"""``kqueue run`` at a terminal: Ctrl-C goes to all processes of its group, also to what a handler has started.
 
-So the jobs run in a process with a session of its own, as those of ``kqueue worker`` do. Whoever started the command
-knows the other one: that passes signals on, stops and goes on together with it, and ends as it ends.
+So the jobs run in a process with a session of its own, as those of ``kqueue worker`` do. Whoever started the
+command knows the other one: that passes signals on, stops and goes on together with it, and ends as it ends.
 """
 
 import os
@@ -31,6 +31,7 @@ def step_aside() -> int | None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # else both would write it
     parent = os.getpid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who has started us may have it ignored
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     child = os.fork()
     if child == 0:

@@ -29,8 +29,8 @@ from kqueue.commands.terminal import (
 def run(app: str, count_limit: int | None, time_limit_ms: float | None, wait: bool, as_json: bool) -> int:
     """Run jobs, for cron: exit status 0 if none failed, 1 if some did, 2 if they could not be run.
 
-    SIGTERM, SIGHUP or SIGINT (Ctrl-C) ends it after the job that runs; a second SIGINT interrupts that one too. What
-    a handler has started does not get them. SIGTSTP (Ctrl-Z) stops all of it, until SIGCONT.
+    SIGTERM, SIGHUP or SIGINT (Ctrl-C) ends it after the job that runs; a second SIGINT interrupts that one too.
+    What a handler has started does not get them. SIGTSTP (Ctrl-Z) stops all of it, until SIGCONT.
     """
     status = step_aside()
     if status is not None:

@@ -1,5 +1,5 @@
-"""Processes whose parents have ended. As PID 1, as in a container, the worker's parent gets them, and somebody has to
-wait for them: else they stay zombies.
+"""Processes whose parents have ended. As PID 1, as in a container, the worker's parent gets them, and somebody has
+to wait for them: else they stay zombies.
 """
 
 import os

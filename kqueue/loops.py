@@ -55,21 +55,20 @@ class Loops:
 
     def run(self, limits: RunLimits) -> RunReport:
         """One loop in this thread, for all types. Coroutines run one by one."""
-        self._check_outside_loop("run_jobs")
-        return self._opened(limits, lambda limits: self._runner(self._handlers, limits, Turns))
+        return self._opened("run_jobs", limits, lambda left: self._runner(self._handlers, left, Turns))
 
     def work(self, threads: int, limits: RunLimits) -> RunReport:
         """Loops in ``threads`` threads for the types of plain functions, and in one for each of the others."""
-        self._check_outside_loop("work")
-        return self._opened(limits, lambda limits: self._work(threads, limits))
+        return self._opened("work", limits, lambda left: self._work(threads, left))
 
-    def _opened(self, limits: RunLimits, make: Callable[[RunLimits], Runner | Work]) -> RunReport:
+    def _opened(self, name: str, limits: RunLimits, make: Callable[[RunLimits], Runner | Work]) -> RunReport:
         """Make it, which opens files, and run it. Where the process has no more of them, one that waits for jobs
         waits for files too, until a limit or a stop.
         """
         waiting = Waiting(limits, self._crew, self._desk())
         while (left := waiting.limits()) is not None:
             try:
+                self._check_outside_loop(name)  # which may have to import what it asks
                 return make(left).run()
             except OSError as error:
                 if not are_short(error):

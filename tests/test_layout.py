@@ -23,7 +23,7 @@ ROOMS = {
         "adding async_turns awaiting batch chores claims coroutine_runs counters crew cron dead doctor doorbell"
         " ending endings event_loop execution findings flight flights following hanging inspection limits"
         " lookout loop_thread loops naming outages overtime pauses presence quarantine ringing runner settling"
-        " sweep telling turns watchdog why work",
+        " sweep telling turns waiting watchdog why work",
         "values contracts rules",
     ),
     "configuration": ("config keys layers", "values brokers stores"),

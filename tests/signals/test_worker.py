@@ -88,7 +88,7 @@ def subreaper() -> bool:
 
 @pytest.mark.skipif(not subreaper(), reason="no Linux that lets a process adopt orphans")
 def test_as_pid_1_the_parent_waits_for_orphans(works: Works) -> None:
-    """What a handler has started, and what that has left behind, becomes a child of PID 1 and stays a zombie there."""
+    """What a handler's program has left behind becomes a child of PID 1, and stays a zombie there."""
     app = (works.folder / "app.py").read_text()
     app += """
 import subprocess
@@ -97,14 +97,15 @@ import subprocess
 def leave(job):
     # Its shell ends at once, and sleep has no parent then.
     pid = subprocess.run(["sh", "-c", "sleep 0.1 >&- & echo $!"], stdout=subprocess.PIPE).stdout
-    Path("orphan").write_bytes(pid)
+    Path("orphan.new").write_bytes(pid)
+    Path("orphan.new").rename("orphan")
 """
     (works.folder / "app.py").write_text(app)
     works.add(None, type="leaves")
     patch = "import ctypes; assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0"  # PR_SET_CHILD_SUBREAPER
     with works.worker(patch=patch) as worker:
         orphan = works.folder / "orphan"
-        await_true(lambda: orphan.exists() and orphan.read_text() != "")
+        await_true(orphan.exists)
         pid = int(orphan.read_text())
         await_true(lambda: not Path(f"/proc/{pid}").exists())  # a zombie is still there
         assert worker.stop() == 0
@@ -132,7 +133,7 @@ for number in range(3):
 sys.stdin = sys.stdout = sys.stderr = None
 """
     with works.worker(patch=patch) as worker:
-        await_true(lambda: (works.folder / "printed").exists())
+        await_true((works.folder / "printed").exists)
         works.await_empty()
         assert worker.stop() == 0
     assert (works.folder / "printed").read_text() == os.devnull

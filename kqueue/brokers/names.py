@@ -11,6 +11,7 @@ import threading
 from typing import Any, NamedTuple
 
 from kqueue.forks import PerProcess
+from kqueue.threads import Background
 
 
 class Address(NamedTuple):
@@ -42,7 +43,7 @@ class Names:
         if lookup is None or lookup.is_over:
             # Of two threads that come at once each may begin one; the later is kept.
             lookup = _Lookup(self._host, self._port, lookups)
-            threading.Thread(target=lookup.run, name=f"kqueue looks up {self._host}", daemon=True).start()
+            Background(lookup.run, f"kqueue looks up {self._host}")
             lookups.current = lookup
         if lookup.wait(seconds / 2 if lookups.known else seconds):
             if lookup.error is None:

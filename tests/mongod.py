@@ -5,6 +5,7 @@ A replica set of one, since a standalone server has no retried writes and no maj
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -55,6 +56,14 @@ class Mongod:
         self.kill()
         self._process = self._start()
         self._await_primary()
+
+    def freeze(self) -> None:
+        """SIGSTOP: no other can tell it from one that the network has cut off."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and remove its data. Idempotent."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kqueue import KQueue
+from kqueue.brokers.beanstalk import BeanstalkBroker
 from kqueue.clock import ManualClock
 from kqueue.store import JobStore
 from kqueue.stores.mongo import MongoStore
@@ -16,6 +17,8 @@ from tests.beanstalkd import Beanstalkd
 from tests.recovery.children import Child
 from tests.tubes import await_true, reserve_all
 
+#: Seconds that a server may take on a busy machine.
+PATIENCE_S = 60.0
 #: Of every queue here, in seconds.
 INTERVAL_S = 15.0
 
@@ -32,7 +35,8 @@ class Site:
     def queue(self, wrap: Callable[[JobStore], Any] = lambda store: store, **options: Any) -> KQueue:
         """``wrap`` may put something between the queue and its store."""
         store = wrap(self._make_store(self.clock))
-        self._made.append(KQueue(store, self.server.url, sweep_interval=INTERVAL_S, **options))
+        broker = BeanstalkBroker(self.server.address, timeout=PATIENCE_S)
+        self._made.append(KQueue(store, broker, sweep_interval=INTERVAL_S, **options))
         return self._made[-1]
 
     def lose_everything(self) -> None:

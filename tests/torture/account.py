@@ -29,6 +29,8 @@ class Seen:
     kills: int = 0
     freezes: int = 0
     restarts: int = 0
+    #: Signals that raised, steps of the clock.
+    strikes: int = 0
     #: Jobs that were found dead in the end, and were brought back.
     dead: int = 0
     #: Processes that ended without being told to, or not when they were told to.

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
@@ -16,8 +17,10 @@ PATIENCE_S = 30.0
 class Child:
     """Runs ``python -m module arguments``; what it says goes to ``log``."""
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], log: Path, ledger: Path) -> None:
+        """It makes ``ledger`` once it can be told, and struck by, what it must survive."""
         self.log = log
+        self._ledger = ledger
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
@@ -32,6 +35,9 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    def is_ready(self) -> bool:
+        return self._ledger.exists()
+
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
@@ -42,6 +48,17 @@ class Child:
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+    def tell(self, command: str) -> None:
+        """One line, which a thread of it does. Nothing if it has just ended."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(f"{command}\n".encode())
+            self._process.stdin.flush()
+
+    def strike(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """SIGKILL. Idempotent; works on a frozen one too."""
@@ -64,11 +81,15 @@ class Child:
             self.kill()
 
 
-def end_with_parent() -> None:
-    """For a child: die when the referee is gone, however it went."""
+def obey(command: Callable[[str], None] | None = None) -> None:
+    """For a child: do what the referee tells, beside all else; and die when it is gone, however it went."""
 
-    def watch() -> None:
-        os.read(0, 1)
+    def listen() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        with open(0, closefd=False) as lines:
+            for line in lines:
+                if command is not None:
+                    command(line.strip())
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()

@@ -1,14 +1,18 @@
 """The producers and workers of a torture."""
 
 import sys
+import time
 from pathlib import Path
 from random import Random
 
 from tests.torture.child import Child
+from tests.torture.ledger import SUFFIX
 from tests.torture.servers import Servers
 
 PRODUCERS = 2
 WORKERS = 3
+#: Seconds in which all of them begin, on a busy machine.
+START_S = 240.0
 
 
 class Crowd:
@@ -24,6 +28,14 @@ class Crowd:
         self.producers = [self._producer() for _ in range(PRODUCERS)]
         self.workers = [self._worker() for _ in range(WORKERS)]
 
+    def await_ready(self) -> None:
+        """Until all have begun."""
+        until = time.monotonic() + START_S
+        while not all(child.is_ready() for child in [*self.producers, *self.workers]):
+            if time.monotonic() > until:
+                raise TimeoutError("the processes of the torture do not begin")
+            time.sleep(0.05)
+
     def kill_producer(self, random: Random) -> None:
         at = random.randrange(PRODUCERS)
         self.producers[at].kill()
@@ -33,6 +45,10 @@ class Crowd:
         """Kill it, and start another in its place."""
         worker.kill()
         self.workers[self.workers.index(worker)] = self._worker()
+
+    def stranger(self, store_url: str) -> Child:
+        """A producer that knows the store by another URL."""
+        return self._producer(store_url)
 
     def look(self) -> None:
         """Count and replace those that have ended though nobody told them to."""
@@ -59,9 +75,9 @@ class Crowd:
         self.fallen += 1
         print(f"process {child.pid} {how}:\n{child.log.read_text(errors='replace')[-3000:]}", file=sys.stderr)
 
-    def _producer(self) -> Child:
+    def _producer(self, store_url: str | None = None) -> Child:
         name = self._name("producer")
-        return self._start("tests.torture.producer", name, str(self._seed))
+        return self._start("tests.torture.producer", name, str(self._seed), store_url)
 
     def _worker(self) -> Child:
         name = self._name("worker")
@@ -72,7 +88,16 @@ class Crowd:
         self._started += 1
         return f"{kind}-{self._started}"
 
-    def _start(self, module: str, name: str, last: str) -> Child:
+    def _start(self, module: str, name: str, last: str, store_url: str | None = None) -> Child:
         servers = self._servers
         log = Path(servers.folder, f"{name}.log")
-        return Child(module, [servers.store_url, servers.broker_url, str(self.ledgers), name, last], log)
+        arguments = [
+            store_url or servers.store_url,
+            servers.broker_url,
+            str(self.ledgers),
+            name,
+            str(servers.clock.path),
+            last,
+        ]
+        ledger = self.ledgers / (name + SUFFIX)
+        return Child(module, arguments, log, ledger)

@@ -6,7 +6,7 @@ Its ledger, for each call ``add``:
     added   add ids                       it returned: acknowledged
     failed  add taken not_taken unknown   it raised; ids, none of them if it never reached the store
 
-A call without an outcome was under way when its producer was killed.
+A call without an outcome was under way when its producer was killed, or struck by a signal.
 """
 
 import signal
@@ -17,7 +17,10 @@ from random import Random
 
 from kqueue import KQueue
 from kqueue.errors import AddFailed, StoreError
-from tests.torture.child import end_with_parent
+from tests.torture.child import obey
+from tests.torture.clocks import follow
+from tests.torture.file_faults import copy_store
+from tests.torture.interrupts import Interrupts
 from tests.torture.ledger import SUFFIX, Ledger
 from tests.torture.plan import OPTIONS, TTR_S, Addition, addition, digest
 
@@ -29,9 +32,11 @@ BACKLOG = 1000
 LOOK_EVERY = 10
 
 
-def main(store: str, broker: str, folder: str, name: str, seed: str) -> None:
+def main(store: str, broker: str, folder: str, name: str, clock: str, seed: str) -> None:
     """Add until SIGTERM comes."""
-    end_with_parent()
+    follow(Path(clock))
+    obey(lambda command: copy_store(command, Path(store.removeprefix("sqlite:///"))))
+    interrupts = Interrupts()
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     ledger = Ledger(Path(folder, name + SUFFIX))
@@ -40,7 +45,8 @@ def main(store: str, broker: str, folder: str, name: str, seed: str) -> None:
     count = 0
     while not stopped.is_set():
         count += 1
-        _add(queue, addition(random), ledger, f"{name} {count}")
+        wanted, call = addition(random), f"{name} {count}"
+        interrupts.may_strike(lambda: _add(queue, wanted, ledger, call))  # noqa: B023 (called at once)
         stopped.wait(random.uniform(0, PAUSE_S))
         while count % LOOK_EVERY == 0 and not stopped.is_set() and _is_full(queue):
             stopped.wait(PAUSE_S)

@@ -6,22 +6,29 @@ What a fault may cost is read from the store just before it, while those whom it
     kill a worker              that worker
     freeze a worker            all: frozen within a write, it locks an SQLite file for the others too
     kill and restart mongod    all: leases run out before it is back
-    kill a producer            nobody
-    kill and restart broker    nobody: without its pointers jobs come later, and not twice
+    freeze mongod              all, as above
+    move the store's file      all: leases run out before it is back
+    step the clock             all, where the store goes by the host's clock: leases run out at once, or last longer
+    a signal that raises       that process: what it had in hand is given back, or its lease runs out
+    copy, open or link the store's file; kill or strike a producer; kill, restart or freeze the broker
+                               nobody: without its pointers jobs come later, and not twice
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from random import Random
 
-from kqueue import KQueue
+from kqueue import KQueue, StoreError
 from kqueue.ids import origin
 from kqueue.job import State
 from tests.torture.account import Account, Seen, reckon
 from tests.torture.child import Child
+from tests.torture.clocks import steps
 from tests.torture.crowd import Crowd
+from tests.torture.file_faults import file_faults
+from tests.torture.interrupts import SIGNALS
 from tests.torture.ledger import read
 from tests.torture.plan import OPTIONS, TTR_S, TYPES
 from tests.torture.servers import Servers
@@ -41,19 +48,31 @@ CATCHES = 30
 CATCH_S = 0.03
 #: How often each fault comes in a round.
 _OFTEN = {"kill worker": 3, "kill producer": 2, "freeze worker": 2, "restart broker": 2, "restart store": 1}
+_OFTEN |= {
+    "copy": 3,
+    "foreign": 1,
+    "hard link": 1,
+    "move": 2,
+    "step clock": 2,
+    "freeze broker": 1,
+    "freeze store": 1,
+}
+_OFTEN |= {"strike worker": 4, "strike producer": 4}
 #: More rows than there are.
 MANY = 10**6
 PLACES = ("rows", "ready", "reserved", "delayed", "buried")
 
 
-def torture(seconds: float, seed: int, store: str, binlog: bool) -> Account:
-    """Strike for so many seconds, then drain. ``store`` is "sqlite" or "mongodb"."""
+def torture(seconds: float, seed: int, store: str, binlog: bool, faults: Sequence[str] | None = None) -> Account:
+    """Strike for so many seconds, then drain. ``store`` is "sqlite" or "mongodb". ``faults``: those that strike, by
+    their names; all that there are for the store if None.
+    """
     servers = Servers(store, binlog)
     try:
         with KQueue(servers.store_url, servers.broker_url, **OPTIONS) as queue:
             crowd = Crowd(servers, seed)
             try:
-                return Referee(queue, servers, crowd, seed).judge(seconds)
+                return Referee(queue, servers, crowd, seed, faults).judge(seconds)
             finally:
                 crowd.kill()
     finally:
@@ -63,26 +82,39 @@ def torture(seconds: float, seed: int, store: str, binlog: bool) -> Account:
 class Referee:
     """One torture."""
 
-    def __init__(self, queue: KQueue, servers: Servers, crowd: Crowd, seed: int) -> None:
+    def __init__(
+        self, queue: KQueue, servers: Servers, crowd: Crowd, seed: int, faults: Sequence[str] | None = None
+    ) -> None:
         self._queue = queue
         self._servers = servers
         self._crowd = crowd
         self._random = Random(seed)
+        self._steps = steps(self._random)
         #: When each frozen worker goes on, in monotonic seconds.
         self._frozen: dict[Child, float] = {}
         self._at_risk: list[tuple[str, int]] = []
-        self._kills = self._freezes = self._restarts = 0
+        self._kills = self._freezes = self._restarts = self._strikes = 0
         self._faults: dict[str, Callable[[], None]] = {
             "kill worker": self._kill_worker,
             "kill producer": self._kill_producer,
             "freeze worker": self._freeze_worker,
             "restart broker": self._restart_broker,
+            "freeze broker": self._freeze_broker,
+            "strike worker": self._strike_worker,
+            "strike producer": self._strike_producer,
+            "step clock": self._step_clock,
         }
         if servers.mongod is not None:
             self._faults["restart store"] = self._restart_store
+            self._faults["freeze store"] = self._freeze_store
+        if servers.is_a_file:
+            self._faults |= file_faults(servers.store_file, crowd, self._random, self._strike_store)
+        if faults is not None:
+            self._faults = {name: self._faults[name] for name in faults}
 
     def judge(self, seconds: float) -> Account:
         """Strike, drain, and reckon. However short the time, each kind of fault comes once."""
+        self._crowd.await_ready()
         until = time.monotonic() + seconds
         once = self._random.sample(list(self._faults), len(self._faults))
         for fault in once:
@@ -145,13 +177,66 @@ class Referee:
         self._restarts += 1
 
     def _restart_store(self) -> None:
-        assert self._servers.mongod is not None
+        mongod = self._servers.mongod
+        assert mongod is not None
+
+        def rest() -> None:
+            time.sleep(self._random.uniform(*AWAY_S))
+            mongod.restart()
+
+        self._strike_store(mongod.kill, rest)
+
+    def _freeze_store(self) -> None:
+        mongod = self._servers.mongod
+        assert mongod is not None
+
+        def rest() -> None:
+            time.sleep(TTR_S * self._random.uniform(*FREEZE_TTRS))
+            mongod.thaw()
+
+        self._strike_store(mongod.freeze, rest)
+
+    def _strike_store(self, strike: Callable[[], None], rest: Callable[[], None]) -> None:
+        """Do ``strike`` while no worker runs, then ``rest``."""
         with self._still():
             self._at_risk += self._in_hand(None)
-            self._servers.mongod.kill()
-        time.sleep(self._random.uniform(*AWAY_S))
-        self._servers.mongod.restart()
+            strike()
+        rest()
         self._restarts += 1
+
+    def _freeze_broker(self) -> None:
+        assert self._servers.beanstalkd is not None
+        self._servers.beanstalkd.pause()
+        time.sleep(self._random.uniform(*AWAY_S))
+        self._servers.beanstalkd.resume()
+        self._freezes += 1
+
+    def _step_clock(self) -> None:
+        self._set_clock(next(self._steps))
+        self._strikes += 1
+
+    def _set_clock(self, ahead: float) -> None:
+        with self._still():
+            if self._servers.is_a_file:  # MongoDB goes by its own
+                self._at_risk += self._in_hand(None)
+            self._servers.clock.set(ahead)
+
+    def _strike_worker(self) -> None:
+        awake = [one for one in self._crowd.workers if one not in self._frozen and one.is_ready()]
+        if not awake:
+            return
+        worker = self._random.choice(awake)
+        self._stop_at_work(worker)
+        self._at_risk += self._in_hand(worker.pid)
+        worker.strike(self._random.choice(SIGNALS))
+        worker.thaw()
+        self._strikes += 1
+
+    def _strike_producer(self) -> None:
+        ready = [producer for producer in self._crowd.producers if producer.is_ready()]
+        if ready:
+            self._random.choice(ready).strike(self._random.choice(SIGNALS))
+            self._strikes += 1
 
     @contextmanager
     def _still(self) -> Iterator[None]:
@@ -170,8 +255,9 @@ class Referee:
         """SIGSTOP, while it has a job in hand if that can be: there a fault costs most."""
         for _ in range(CATCHES):
             worker.freeze()
-            if self._in_hand(worker.pid):
-                return
+            with suppress(StoreError):  # frozen in the middle of it, the worker may keep the store from us
+                if self._in_hand(worker.pid):
+                    return
             worker.thaw()
             time.sleep(self._random.uniform(0, CATCH_S))
         worker.freeze()
@@ -191,6 +277,7 @@ class Referee:
         """No more faults, and no more jobs: all must run to their end."""
         for worker in list(self._frozen):
             self._thaw(worker)
+        self._set_clock(0.0)
         crowd = self._crowd
         crowd.end(crowd.producers)
         began = time.monotonic()
@@ -207,6 +294,7 @@ class Referee:
             kills=self._kills,
             freezes=self._freezes,
             restarts=self._restarts,
+            strikes=self._strikes,
             dead=dead,
             fallen=crowd.fallen,
             seconds_to_drain=round(seconds_to_drain, 1),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
+from tests.torture.clocks import StepClock
 
 
 class Servers:
@@ -13,6 +14,10 @@ class Servers:
 
     def __init__(self, store: str, binlog: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="torture-"))
+        self.clock = StepClock(self.folder / "clock")
+        #: Of a SQLite store, in a folder of its own.
+        self.store_file = self.folder / "store" / "jobs.db"
+        self.store_file.parent.mkdir()
         self.beanstalkd: Beanstalkd | None = None
         self.mongod: Mongod | None = None
         try:
@@ -25,7 +30,12 @@ class Servers:
 
     @property
     def store_url(self) -> str:
-        return self.mongod.url("torture") if self.mongod else f"sqlite:///{self.folder}/jobs.db"
+        return self.mongod.url("torture") if self.mongod else f"sqlite:///{self.store_file}"
+
+    @property
+    def is_a_file(self) -> bool:
+        """Whether the store is one, and goes by the clock of this host."""
+        return self.store_url.startswith("sqlite:")
 
     @property
     def broker_url(self) -> str:

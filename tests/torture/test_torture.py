@@ -10,6 +10,7 @@ import pytest
 
 from tests.beanstalkd import executable
 from tests.conftest import missing
+from tests.mongod import executable as mongod_path
 from tests.torture.child import PATIENCE_S
 from tests.torture.referee import torture
 from tests.tubes import await_true
@@ -17,6 +18,10 @@ from tests.tubes import await_true
 #: Of faults: long enough for one of each kind. The drain comes after.
 SECONDS = 4
 SEED = 1
+#: Those that strike while everything is tested: each takes no long time.
+QUICK = ("kill worker", "kill producer", "freeze worker", "restart broker", "strike worker", "step clock")
+#: Of all acts.
+LONGER_S = 30
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +31,23 @@ def beanstalkd_is_there() -> None:
 
 
 def test_what_was_acknowledged_survives_kills_freezes_and_restarts() -> None:
-    account = torture(SECONDS, SEED, "sqlite", binlog=False)
+    account = torture(SECONDS, SEED, "sqlite", binlog=False, faults=QUICK)
     assert account.broken() == [], account
     # And it was no sham.
     assert account.acknowledged > 50
     assert min(account.seen.kills, account.seen.freezes, account.seen.restarts) > 0
     assert account.seen.at_risk
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("store", ["sqlite", "mongodb"])
+def test_what_was_acknowledged_survives_every_act(store: str) -> None:
+    if store == "mongodb" and mongod_path() is None:
+        missing("mongod", "run make test, which unpacks one into .venv")
+    account = torture(LONGER_S, SEED, store, binlog=True)
+    assert account.broken() == [], account
+    assert account.acknowledged > 50
+    assert min(account.seen.kills, account.seen.freezes, account.seen.restarts, account.seen.strikes) > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

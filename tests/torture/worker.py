@@ -7,6 +7,8 @@ Its ledger:
     lost  id fence                          the settle or the renew raised ``LeaseLost``
     kept  id fence                          a late act settled, and no ``LeaseLost`` came
     down  error                             ``run_jobs`` raised: the store was not there when it opened
+
+Times are of the monotonic clock, which all processes of a host share and nobody steps.
 """
 
 import signal
@@ -19,7 +21,10 @@ from kqueue import KQueue
 from kqueue.errors import LeaseLost, StoreUnavailable
 from kqueue.job import JobInHand
 from tests.torture import plan
-from tests.torture.child import end_with_parent
+from tests.torture.child import obey
+from tests.torture.clocks import follow
+from tests.torture.file_faults import copy_store
+from tests.torture.interrupts import Interrupts
 from tests.torture.ledger import SUFFIX, Ledger
 
 #: How long an act sleeps, by TTR.
@@ -47,11 +52,11 @@ class Hands:
         digest = plan.digest(job.payload)
         act = plan.act(digest, job.fence)
         self._ledger.write(
-            "run", id=job.id, fence=job.fence, tries=job.tries, start=time.time(), digest=digest, act=act
+            "run", id=job.id, fence=job.fence, tries=job.tries, start=time.monotonic(), digest=digest, act=act
         )
         try:
             _sleep(job, act)
-            self._ledger.write("end", id=job.id, fence=job.fence, act=act, time=time.time())
+            self._ledger.write("end", id=job.id, fence=job.fence, act=act, time=time.monotonic())
             _settle(job, act)
         except LeaseLost:
             self._ledger.write("lost", id=job.id, fence=job.fence)
@@ -84,9 +89,11 @@ def _settle(job: JobInHand, act: str) -> None:
             job.delete()
 
 
-def main(store: str, broker: str, folder: str, name: str, loops: str) -> None:
+def main(store: str, broker: str, folder: str, name: str, clock: str, loops: str) -> None:
     """Run jobs in so many loops, a thread each, until SIGTERM comes."""
-    end_with_parent()
+    follow(Path(clock))
+    obey(lambda command: copy_store(command, Path(store.removeprefix("sqlite:///"))))
+    interrupts = Interrupts()
     stopped = threading.Event()
     queue = KQueue(store, broker, **plan.OPTIONS)
     ledger = Ledger(Path(folder, name + SUFFIX))
@@ -97,19 +104,23 @@ def main(store: str, broker: str, folder: str, name: str, loops: str) -> None:
         stopped.set()
         queue.stop()
 
+    def turn() -> None:
+        try:
+            queue.run_jobs(time_limit_ms=TURN_MS, wait=True)
+        except StoreUnavailable as error:
+            ledger.write("down", error=str(error))
+            stopped.wait(AGAIN_S)
+
     def work() -> None:
         while not stopped.is_set():
-            try:
-                queue.run_jobs(time_limit_ms=TURN_MS, wait=True)
-            except StoreUnavailable as error:
-                ledger.write("down", error=str(error))
-                stopped.wait(AGAIN_S)
+            turn()
 
     signal.signal(signal.SIGTERM, stop)
     others = [threading.Thread(target=work) for _ in range(int(loops) - 1)]
     for other in others:
         other.start()
-    work()
+    while not stopped.is_set():
+        interrupts.may_strike(turn)
     for other in others:
         other.join()
     queue.close()

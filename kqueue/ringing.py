@@ -38,8 +38,9 @@ class Ringing:
         self._monotonic = monotonic
         self._queue: deque[_Call] = deque()
         self._turn = threading.Lock()
-        #: When the put that is under way has begun, in monotonic seconds.
+        #: When the put that is under way has begun, in monotonic seconds, and whose it is.
         self._since = math.inf
+        self._holder = 0
 
     def is_full(self) -> bool:
         """Whether so many wait for a put that nothing more is to be left here."""
@@ -56,11 +57,15 @@ class Ringing:
         while not call.is_over:
             if self._take_turn():
                 return self._put_for_all()
-            if self._monotonic() >= min(end, self._since + PATIENCE_S) or not call.wait(PATIENCE_S):
+            if self._is_not_waited_for(end) or not call.wait(PATIENCE_S):
                 call.has_left = True
                 # Who had the turn may have given it back, and seen that there is someone who waits.
                 return self._take_turn() and self._put_for_all()
         return False
+
+    def _is_not_waited_for(self, end: float) -> bool:
+        """Whether the put that is under way takes too long, or is this thread's own, which a signal interrupts."""
+        return self._monotonic() >= min(end, self._since + PATIENCE_S) or self._holder == threading.get_ident()
 
     def _take_turn(self) -> bool:
         now = self._monotonic()
@@ -91,7 +96,7 @@ class Ringing:
         turn = self._turn
         batch: list[_Call] = []
         try:
-            self._since = self._monotonic()
+            self._since, self._holder = self._monotonic(), threading.get_ident()
             with suppress(IndexError):
                 for _ in range(len(self._queue)):
                     batch.append(self._queue.popleft())
@@ -99,7 +104,7 @@ class Ringing:
                 return False
             return self._put([due for call in batch for due in call.dues], max(call.now for call in batch))
         finally:
-            self._since = math.inf
+            self._since, self._holder = math.inf, 0
             with suppress(RuntimeError):  # somebody took it for lost
                 turn.release()
             for call in batch:

@@ -56,7 +56,7 @@ def test_a_signal_handler_that_adds_jobs_is_served_or_refused_at_once(
     request: pytest.FixtureRequest, tmp_path: Path, where: str
 ) -> None:
     """Wherever it interrupts its own thread, even within an add. It never waits for itself."""
-    seen = seen_by("tests.signals.reentered", *store_and_broker(request, tmp_path, where), "60")
+    seen = seen_by("tests.signals.reentered", *store_and_broker(request, tmp_path, where), "20")
     print(seen)
     assert seen["by signals"] > 100
     assert all("called from a signal handler" in text for text in seen["refused"])

@@ -202,7 +202,8 @@ def in_hand(value: object) -> JobInHand:
 def instance(name: str, value: T, method: str) -> T:
     """Something that has ``method``: a store or a broker of the user's own."""
     if isinstance(value, type) or not callable(getattr(value, method, None)):
-        raise TypeError(f"{name}: expected a URL or a {name}, got {_shown(value)}")
+        # Not its repr: of a URL in bytes, or of a parsed one, that holds the password.
+        raise TypeError(f"{name}: expected a URL or a {name}, got {type(value).__name__}")
     return value
 
 

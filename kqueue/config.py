@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from kqueue import layers
 from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key
-from kqueue.layers import DEFAULT, FILE_VARIABLE, Layer, Setting
+from kqueue.layers import DEFAULT, FILE_VARIABLE, URLS, Layer, Setting
 from kqueue.retry import Delay
-from kqueue.stores import open_store
+from kqueue.urls import showable, without_passwords
 
 #: The file that is read if it is in the current folder, and no other one was named.
 DEFAULT_FILE: Final = "kqueue.toml"
@@ -80,7 +80,16 @@ def load(
     Raises ``ValueError``, on one line, for a file that cannot be read or is no TOML, a key that is not known, and a
     value that is refused; it names the file and the line, or the variable.
     """
-    environment = os.environ if environment is None else environment
+    try:
+        return _load(path, options or {}, os.environ if environment is None else environment)
+    except ValueError as error:
+        # A URL may stand where none belongs.
+        raise ValueError(without_passwords(str(error))) from None
+
+
+def _load(
+    path: str | os.PathLike[str] | None, options: Mapping[str, object], environment: Mapping[str, str]
+) -> Configuration:
     named = os.fspath(path) if path is not None else environment.get(FILE_VARIABLE) or None
     if named == "":
         raise ValueError("config: expected the name of a file, got ''")
@@ -90,19 +99,16 @@ def load(
         **layers.of_defaults(),
         **({} if text is None else layers.of_file(name, text)),
         **layers.of_environment(environment),
-        **layers.of_options(options or {}),
+        **layers.of_options(options),
     }
     return Configuration(None if text is None else name, merged)
 
 
 def shown(setting: Setting) -> Any:
-    """The value as the file would have it, and as JSON takes it.
-
-    A URL of MongoDB is shown without user, password and options.
-    """
+    """The value as the file would have it, and as JSON takes it; a URL without its password."""
     value = setting.value
-    if setting.key == "store" and str(value).startswith("mongodb"):
-        return open_store(value).address
+    if setting.key in URLS and value is not None:
+        return showable(value)
     return dataclasses.asdict(value) if isinstance(value, Delay) else value
 
 

@@ -12,9 +12,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from kqueue import arguments
 from kqueue.keys import LIMITS, OPTIONS, QUEUE, SHOWN, WORKER, Key, nearest
+from kqueue.urls import showable
 
 #: The variable that names the file.
 FILE_VARIABLE: Final = "KQUEUE_CONFIG"
+#: The keys that are URLs.
+URLS: Final = frozenset({"store", "broker"})
 #: The source of what nobody has set.
 DEFAULT: Final = "default"
 #: Before the names of all variables.
@@ -33,6 +36,10 @@ class Setting(NamedTuple):
     value: Any
     #: :data:`DEFAULT`, ``kqueue.toml:3``, ``environment KQUEUE_STORE`` or ``--store``.
     source: str
+
+    def __repr__(self) -> str:
+        value = showable(self.value) if self.key in URLS and self.value is not None else self.value
+        return f"Setting(key={self.key!r}, value={value!r}, source={self.source!r})"
 
 
 Layer: TypeAlias = Mapping[str, Setting]

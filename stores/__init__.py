@@ -32,6 +32,7 @@ from kqueue.errors import StoreError
 from kqueue.store import JobStore
 from kqueue.stores.memory import MemoryStore
 from kqueue.stores.sqlite import SqliteStore
+from kqueue.urls import showable
 
 __all__ = ["MemoryStore", "SqliteStore", "open_store", "shared_url"]
 
@@ -58,8 +59,7 @@ def open_store(url: str, *, create: bool = True, logger: logging.Logger | None =
         return _sqlite(url, create, logger)
     if url.startswith(_MONGO):
         return _mongo(url)
-    # The rest of the URL may hold a password, so it is not repeated.
-    raise ValueError(f"store: expected one of {_FORMS}; got one that starts with {url.partition('/')[0]!r:.40}")
+    raise ValueError(f"store: expected one of {_FORMS}; got {showable(url)!r:.200}")
 
 
 def shared_url(url: str) -> str | None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, PyMongoError, WTimeoutError
 
 from kqueue.errors import StoreError, StoreUnavailable
+from kqueue.urls import without_passwords
 
 #: The server undid a transaction since others were faster, or since it has a new primary.
 TRANSIENT = "TransientTransactionError"
@@ -19,7 +20,7 @@ _MOST_CHARS = 240
 
 def named(error: PyMongoError, address: str) -> StoreError:
     """``error`` as ours, which it is chained to."""
-    said = _REST.split(_said(error), maxsplit=1)[0][:_MOST_CHARS]
+    said = without_passwords(_REST.split(_said(error), maxsplit=1)[0])[:_MOST_CHARS]
     ours: StoreError
     if _may_pass(error) or may_be_done(error):
         ours = StoreUnavailable(

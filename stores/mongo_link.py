@@ -17,6 +17,7 @@ from kqueue.stored_times import latest
 from kqueue.stores import mongo_identity as identities
 from kqueue.stores.mongo_identity import Identity, Place
 from kqueue.stores.mongo_schema import Document
+from kqueue.urls import showable
 
 #: Options of the client where the URL does not say otherwise. Times in milliseconds.
 _DEFAULTS: dict[str, Any] = {
@@ -45,13 +46,16 @@ class Target(NamedTuple):
     #: For ``MongoClient``, beside the URL.
     options: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"Target({self.address!r})"  # no password in a traceback that shows values
+
 
 def read_url(url: str) -> Target:
     """What ``url`` says; nothing is looked up. Raises ``ValueError``, naming ``store``, for what is no such URL."""
     expected = "expected mongodb://HOST:PORT/DATABASE"
     scheme, _, rest = url.partition("://")
     if scheme not in ("mongodb", "mongodb+srv"):
-        raise ValueError(f"store: {expected}, got a URL that starts with {scheme!r:.40}")
+        raise ValueError(f"store: {expected}, got {showable(url)!r:.200}")
     try:
         # Read as plain mongodb://, since the other form would ask the DNS here.
         parsed = parse_uri(f"mongodb://{rest}")

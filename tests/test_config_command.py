@@ -83,7 +83,7 @@ def test_config_shows_no_password(shop: Shop, as_json: bool):
     shop.environment["KQUEUE_STORE"] = "mongodb://me:secret@127.0.0.1:27017/app?authSource=x"
     done = shop.kqueue("config", *["--json"] * as_json)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "mongodb://127.0.0.1:27017/app" in done.stdout
+    assert "mongodb://me:***@127.0.0.1:27017/app" in done.stdout
     assert "secret" not in done.stdout
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "values": (
         "arguments bell clock errors events forks handlers history ids job locks moments observers options payload"
-        " prctl reasons reports resources results retry schedule stored_times streams threads tubes window",
+        " prctl reasons reports resources results retry schedule stored_times streams threads tubes urls window",
         "",
     ),
     "contracts": ("broker lease store", "values"),

@@ -5,6 +5,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from kqueue.broker import Broker
 from kqueue.brokers.beanstalk import BeanstalkBroker
+from kqueue.urls import showable
 
 #: beanstalkd's own.
 DEFAULT_PORT = 11300
@@ -22,16 +23,29 @@ def open_broker(url: str, *, logger: logging.Logger | None = None) -> Broker:
     come, and what it may take to find and reach the server. Raises ``ValueError`` for anything else.
     """
     if not isinstance(url, str):
-        raise TypeError(f"broker: expected a URL such as {FORMS}, got {url!r:.80}")
+        raise TypeError(f"broker: expected a URL such as {FORMS}, got {type(url).__name__}")
     try:
-        parts = urlsplit(url)
+        parts = _split(url)
         address = _address(parts)
         seconds = DEFAULTS | _options(parts.query)
         return BeanstalkBroker(
             address, timeout=seconds["timeout"], connect_timeout=seconds["connect_timeout"], logger=logger
         )
     except ValueError as error:
-        raise ValueError(f"broker: {error}; expected {FORMS}, got {url!r:.200}") from None
+        raise ValueError(f"broker: {error}; expected {FORMS}, got {showable(url)!r:.200}") from None
+
+
+def _split(url: str) -> SplitResult:
+    """Raises ``ValueError`` of our own words: those of the library quote what may be a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("this cannot be read as a URL") from None
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("a port is a number from 1 to 65535") from None
+    return parts
 
 
 def _address(parts: SplitResult) -> tuple[str, int] | str:
@@ -53,16 +67,20 @@ def _address(parts: SplitResult) -> tuple[str, int] | str:
         if parts.netloc or len(parts.path) < 2:
             raise ValueError("an absolute path belongs behind beanstalk+unix://")
         return unquote(parts.path)
-    raise ValueError(f"unknown scheme {parts.scheme!r}")
+    raise ValueError("unknown scheme")
 
 
 def _options(query: str) -> dict[str, float]:
     options = {}
-    for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+    try:
+        given = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ValueError("behind the '?' belong options as in timeout=1.0&connect_timeout=1.0") from None
+    for name, value in given:
         if name not in DEFAULTS:
-            raise ValueError(f"unknown option {name!r}, allowed are {' and '.join(DEFAULTS)}")
+            raise ValueError(f"unknown option, allowed are {' and '.join(DEFAULTS)}")
         try:
             options[name] = float(value)
         except ValueError:
-            raise ValueError(f"{name}: expected seconds > 0, got {value!r}") from None
+            raise ValueError(f"{name}: expected seconds > 0") from None
     return options

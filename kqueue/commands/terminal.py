@@ -12,6 +12,7 @@ from kqueue import KQueue, RunReport, SweepReport
 from kqueue.app import load_queue
 from kqueue.config import Configuration, load
 from kqueue.layers import FILE_VARIABLE
+from kqueue.urls import without_passwords
 
 #: Exit statuses: done; done but for some jobs; not done at all; Ctrl-C.
 OK, SOME_FAILED, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
@@ -168,5 +169,5 @@ def one_line(text: str) -> str:
 
 
 def complain(message: str) -> None:
-    """One line on standard error."""
-    click.echo(f"kqueue: {' '.join(message.splitlines())}", err=True)
+    """One line on standard error, with no password of a URL in it, wherever that was given."""
+    click.echo(f"kqueue: {without_passwords(' '.join(message.splitlines()))}", err=True)

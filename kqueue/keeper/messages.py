@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from kqueue.lease import Hold, Word
+from kqueue.urls import showable
 
 #: Of this format. A worker's parent may have been started before an upgrade, and its children after.
 VERSION = 1
@@ -30,6 +31,9 @@ class Hello(NamedTuple):
     pid: int
     #: Its store's URL.
     store: str
+
+    def __repr__(self) -> str:
+        return f"Hello({self.version}, {self.pid}, {showable(self.store)!r})"
 
 
 class Run(NamedTuple):

@@ -30,12 +30,14 @@ _FIND_ASKED: Final = f"""
 """
 _FIND_LEASED: Final = f"""
     {sql.TTRS} SELECT {_TIMES} FROM found CROSS JOIN kqueue_jobs AS job INDEXED BY kqueue_jobs_lease
-    WHERE job.state = 'running' AND job.ttr = found.ttr AND job.lease_until > :latest + found.ttr LIMIT :limit
+    WHERE likelihood(found.ttr > 0, 0.000000001)
+        AND job.state = 'running' AND job.ttr = found.ttr AND job.lease_until > :latest + found.ttr
+    LIMIT :limit
 """
 FIND_OTHERS: Final = (_FIND_UNPUT.format("ready"), _FIND_UNPUT.format("held"), _FIND_ASKED, _FIND_LEASED)
 
 _WAITING: Final = "FROM kqueue_jobs INDEXED BY kqueue_jobs_put WHERE state = 'ready' AND put_at IS NOT NULL"
-#: Of each type, from each priority that is found one probe leads to the next.
+#: Of each type, from each priority that is found one probe leads to the next. (On ``likelihood``: see FIND_LOST.)
 FIND_PUT: Final = f"""
     WITH RECURSIVE found (type, priority) AS (
         SELECT wanted.value, (SELECT min(priority) {_WAITING} AND type = wanted.value)
@@ -45,7 +47,7 @@ FIND_PUT: Final = f"""
         FROM found WHERE found.priority IS NOT NULL
     )
     SELECT {_TIMES} FROM found CROSS JOIN kqueue_jobs AS job INDEXED BY kqueue_jobs_put
-    WHERE job.state = 'ready' AND job.put_at IS NOT NULL
+    WHERE likelihood(found.priority IS NOT NULL, 0.000000001) AND job.state = 'ready' AND job.put_at IS NOT NULL
         AND job.type = found.type AND job.priority = found.priority AND job.put_at > :latest
     LIMIT :limit
 """

@@ -115,7 +115,8 @@ def test_a_sweep_with_nothing_to_do_sends_a_few_commands_that_read_next_to_nothi
     # Two for each type; and the time of the last sweep, what is due, abandoned, ready and unput; and what is to be
     # forgotten: done jobs, and notes.
     assert commands <= 2 * len(TYPES) + 7
-    assert keys <= 10 * commands
+    # One command asks for what lies ahead, of each type and priority.
+    assert keys <= 10 * commands + 2 * len(TYPES) * len(PRIORITIES)
     assert documents == 0
     assert costs[FEW] == (commands, pytest.approx(keys, abs=commands), documents)
 
@@ -177,10 +178,10 @@ def jobs_through(store: MongoStore) -> Iterator[tuple[str, Callable[[], object]]
 
 
 #: Where limits are looked at it takes more than a read and a write. The gates of keys are read one after another,
-#: as far as they have places.
+#: as far as they have places. What is abandoned is looked for by TTR.
 COMMANDS = {
     **dict.fromkeys(["limited claim of one type", "limited claim by ids", "limited claim that holds"], 5),
-    **{"admit": 6, "admit, of keys": 6 + KEYS, "admit, of all keys": 6, "ahead": 3, "expire": 3},
+    **{"admit": 6, "admit, of keys": 6 + KEYS, "admit, of all keys": 6, "ahead": 3, "expire": 3, "recover": 3},
 }
 
 

@@ -113,10 +113,10 @@ def test_a_sweep_with_nothing_to_do_costs_a_few_indexed_queries(
     found = plans(idle[MANY][0], many.statements)
     assert not [step for plan in found.values() for step in wrong_steps(plan)], describe(found)
     # One for each type; the time of the last sweep, what is due, abandoned, ready and unput; and what may be
-    # forgotten: done jobs, unique keys and where to go on with them, starts, workers.
-    assert len(found) <= len(TYPES) + 11, describe(found)
+    # forgotten: done jobs, unique keys and where to go on with them, starts, workers. And nine for times that lie ahead.
+    assert len(found) <= len(TYPES) + 12, describe(found)
     assert [len(many.statements), few.steps] == [len(few.statements), pytest.approx(many.steps, rel=SPARE - 1)]
-    assert many.steps < 100 * (len(TYPES) + 11)
+    assert many.steps < 100 * (len(TYPES) + 12)
 
 
 # -- every call on the way of a job ----------------------------------------------------------------------
@@ -173,4 +173,5 @@ def test_a_call_costs_as_much_beside_a_million_rows_as_beside_a_thousand(stores:
                 steps.setdefault(name, []).append(cost().steps)
     grown = {name: both for name, both in steps.items() if both[1] > both[0] * SPARE}
     assert not grown, steps
-    assert max(many for _, many in steps.values()) < 200 * JOBS, steps
+    # A column that is read or written is a step.
+    assert max(many for _, many in steps.values()) < 240 * JOBS, steps

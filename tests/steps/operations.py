@@ -334,6 +334,8 @@ def look(house: House) -> None:
 
 # -- limits, unique keys, ticks, records -----------------------------------------------------------------
 
+#: Seconds. Longer than all that the repairs wait for.
+AHEAD_S = 1e7
 LIMIT = Throttle("t", running=1, running_per_key=1, starts=9, period=60.0)
 
 
@@ -432,6 +434,38 @@ def forget(house: House) -> None:
     """One at a time: a look at unique keys goes on where the last one ended."""
     _forget(house.queue, limit=1)
     _forget(house.queue)
+
+
+def written_ahead(house: House) -> None:
+    """By a clock that was ahead: jobs that wait in each way, one that runs, a unique key, a counted start,
+    a pause and a worker.
+    """
+    other = house.another()
+    store = other.store
+    house.clock.jump(AHEAD_S)
+    now = store.now()
+    house.add("a", queue=other)
+    house.add("delayed", queue=other, delay=30)
+    _claim(other, *house.add("running", queue=other))
+    rows = [house.row("no pointer", type="u"), house.row("limited")]
+    house.insert(rows, partial(store.add, rows))
+    _give_back(store, _claim_limited(store, (rows[1].id,)))
+    row = house.row("unique", type="u", unique_key="k")
+    house.insert([row], partial(store.add_unique, row, now + 60, now))
+    store.pause("x", now)
+    store.see_worker(WorkerRecord("w", "host", 1, ("t",), now, now))
+    house.clock.jump(-AHEAD_S)
+
+
+def set_times_right(house: House) -> None:
+    store = house.queue.store
+    now = store.now()
+    wrong = [one for types in (None, TYPES) for one in store.find_misdated(types, now, 99)]
+    assert {one.what for one in wrong} == {"job", "unique key", "start", "pause", "worker"}
+    # After a lost reply fewer are counted.
+    assert sum(store.repair_times(types, now, 99) for types in (None, TYPES)) <= len(wrong)
+    assert [one for types in (None, TYPES) for one in store.find_misdated(types, now, 99)] == []
+    assert store.added_ticks() == {}
 
 
 def _forget(queue: KQueue, limit: int = 99) -> None:
@@ -569,4 +603,5 @@ OPERATIONS = (
     Operation("ticks", add_ticks),
     Operation("pauses and workers", keep_records, some_jobs),
     Operation("expire", forget, things_to_forget, repair=_forget),
+    Operation("set times right", set_times_right, written_ahead),
 )

@@ -449,7 +449,10 @@ def test_the_workers_options_have_their_defaults_from_the_configuration(folder: 
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("mongodb://me:se%40cret@here:27017/app?w=1&authSource=x", "mongodb://me:***@here:27017/app?w=1&authSource=x"),
+        (
+            "mongodb://me:se%40cret@here:27017/app?w=1&authSource=x",
+            "mongodb://me:***@here:27017/app?w=1&authSource=x",
+        ),
         ("mongodb://me:secret@one,two/app", "mongodb://me:***@one,two/app"),
         ("sqlite:///jobs.db?synchronous=NORMAL", "sqlite:///jobs.db?synchronous=NORMAL"),
     ],

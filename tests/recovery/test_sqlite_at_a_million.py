@@ -113,10 +113,11 @@ def test_a_sweep_with_nothing_to_do_costs_a_few_indexed_queries(
     found = plans(idle[MANY][0], many.statements)
     assert not [step for plan in found.values() for step in wrong_steps(plan)], describe(found)
     # One for each type; the time of the last sweep, what is due, abandoned, ready and unput; and what may be
-    # forgotten: done jobs, unique keys and where to go on with them, starts, workers. And nine for times that lie ahead.
+    # forgotten: done jobs, unique keys and where to go on with them, starts, workers. And nine for times that lie
+    # ahead, one of which looks at each type and priority.
     assert len(found) <= len(TYPES) + 12, describe(found)
     assert [len(many.statements), few.steps] == [len(few.statements), pytest.approx(many.steps, rel=SPARE - 1)]
-    assert many.steps < 100 * (len(TYPES) + 12)
+    assert many.steps < 100 * (len(TYPES) + 12) + 60 * len(TYPES) * len(PRIORITIES)
 
 
 # -- every call on the way of a job ----------------------------------------------------------------------

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -46,12 +47,12 @@ class Process:
 
     def copy(self, path: str) -> None:
         """As a backup written in Python does it."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, suppress(OSError):  # it may be away
             shutil.copy(path, folder)
 
     def copytree(self, path: str) -> None:
         """All beside it too."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, suppress(OSError):  # as may a part of it
             shutil.copytree(Path(path).parent, Path(folder, "copy"))
 
     def close(self, number: int) -> None:

@@ -1,6 +1,7 @@
 """What only the SQLite store has: its indexes, its transactions, its file, its errors."""
 
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -965,6 +966,62 @@ def test_a_full_disk_is_named_and_leaves_the_store_usable(store):
     assert failed.value.not_taken == (row(2).id, row(3).id)
     store.add([row(4)])
     assert [found.id for found in claim(store).rows] == [row(1).id, row(4).id]
+
+
+def no_locks(*_, **__):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize("lack", ["system", "file system"])
+def test_without_locks_of_file_descriptions_it_warns_once_and_looks_at_the_names(path, monkeypatch, caplog, lack):
+    if lack == "system":
+        monkeypatch.setattr("kqueue.stores.sqlite_ofd.SUPPORTED", False)
+    else:
+        monkeypatch.setattr("kqueue.stores.sqlite_ofd.try_lock", no_locks)
+    store, other = SqliteStore(path), SqliteStore(path, create=False)
+    store.add([row(1)])
+    other.add([row(2)])
+    store.close()
+    assert store.counts()["ready"] == 2
+    assert [message for message in caplog.messages if "no locks of open file descriptions" in message] == [
+        f"{one.address}: this system or its file system has no locks of open file descriptions, so a copy of the"
+        " file made by a process that uses it can lose jobs; use kqueue backup, or put the file on a local disk of"
+        " a Linux"
+        for one in (store, other)
+    ]
+    path.rename(path.with_name("moved.db"))
+    for says in (LOST_FILE, GONE):
+        with pytest.raises(AddFailed, match=says) as failed:
+            store.add([row(3)])
+        assert failed.value.not_taken == (row(3).id,)
+    assert not path.exists()
+    path.with_name("moved.db").rename(path)
+    store.add([row(3)])
+    assert store.counts()["ready"] == 3
+    store.close()
+    other.close()
+
+
+def test_a_file_with_more_than_one_name_is_warned_of(store, path, caplog):
+    store.add([row(1)])
+    store.close()
+    os.link(path, path.with_name("link.db"))
+    assert store.counts()["ready"] == 1
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        "the file has more than one name (hard links); use it by one of them only, as each has its own log"
+    ]
+
+
+def test_who_closes_last_leaves_an_empty_log(store, path):
+    other = SqliteStore(path)
+    store.add([row(1)])
+    other.add([row(2)])
+    log = path.with_name("jobs.db-wal")
+    other.close()
+    assert log.stat().st_size
+    store.close()
+    assert log.stat().st_size == 0
+    assert len(open_files(path)) == 0
 
 
 # -- forks -----------------------------------------------------------------------------------------------

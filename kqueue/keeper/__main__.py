@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+from functools import partial
 
 from kqueue import streams
 from kqueue.keeper.server import Server
@@ -14,7 +15,7 @@ from kqueue.stores import open_store
 
 if __name__ == "__main__":
     streams.secure()
-    server = Server(open_store, logging.getLogger("kqueue"))
+    server = Server(partial(open_store, create=False), logging.getLogger("kqueue"))
     server.add(socket.socket(fileno=int(sys.argv[1])))
     server.serve(until_alone=True)
     os._exit(0)  # whatever a store's thread may still wait for

@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+from functools import partial
 
 from kqueue.keeper.server import Server
 from kqueue.stores import open_store
@@ -15,7 +16,7 @@ class KeeperThread:
     """Renews the leases of handlers that want it. See :mod:`kqueue.keeper`."""
 
     def __init__(self, logger: logging.Logger) -> None:
-        self._server = Server(open_store, logger)
+        self._server = Server(partial(open_store, create=False), logger)
         self._thread = threading.Thread(target=self._server.serve, name="kqueue-keeper", daemon=True)
 
     def add(self, link: socket.socket) -> None:

@@ -7,6 +7,7 @@ allowed and what came.
 import inspect
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -107,6 +108,16 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {_shown(value)}")
     return value
+
+
+def path(name: str, value: object) -> str:
+    """The name of a file, not empty."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name}: expected the name of a file, got {_shown(value)}")
+    found = os.fspath(value)
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise ValueError(f"{name}: expected the name of a file, got {_shown(value)}")
+    return found
 
 
 def flag(name: str, value: object) -> bool:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from kqueue import KQueueError, demo, streams
 from kqueue.commands.add import add
+from kqueue.commands.backup import backup, restore
 from kqueue.commands.config import config_command
 from kqueue.commands.doctor import doctor
 from kqueue.commands.fate import delete, retry
@@ -79,6 +80,8 @@ def _drop_output() -> None:
         delete,
         pause,
         resume,
+        backup,
+        restore,
         config_command,
     ],
     invoke_without_command=True,

@@ -131,6 +131,7 @@ QUEUE: Final = (
     _number("settle_ms", 20, 0, "Milliseconds that an ended job of a window may wait to be written."),
     _whole("max_payload", 15 * 2**20, 0, "Bytes of a payload, once encoded."),
     Key("prefix", None, arguments.prefix, "Of tube names. None: the store's own.", optional=True),
+    _flag("create", True, "Whether to make a SQLite file that is missing."),
     _flag("log_payloads", False, "Whether log records show payloads."),
 )
 #: Of ``kqueue worker``: in the table ``[worker]``, with the names of its options.

@@ -87,6 +87,7 @@ class KQueue:
         settle_ms: float = 20,
         max_payload: int = 15 * 2**20,
         prefix: str | None = None,
+        create: bool = True,
         logger: logging.Logger | None = None,
         log_payloads: bool = False,
     ) -> None:
@@ -103,6 +104,8 @@ class KQueue:
         wait to be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10
         characters; the store keeps the first that it was given, by default none. The store's random id follows
         it, so that two stores never share a tube.
+        ``create``: whether to make a SQLite file that is missing, which the logger is told of at INFO; else
+        :class:`~kqueue.StoreUnavailable` is raised. A store that is given as an object has its own say.
         ``logger``: by default the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
         """
         retry = RetryPolicy(max_tries=max_tries, delay=arguments.number("retry_delay", retry_delay, 0))
@@ -114,7 +117,11 @@ class KQueue:
         prefix = None if prefix is None else arguments.prefix(prefix)
         self._logger = logging.getLogger("kqueue") if logger is None else arguments.logger(logger)
         self._clock = SystemClock()
-        self._store = open_store(store) if isinstance(store, str) else arguments.instance("store", store, "claim")
+        create = arguments.flag("create", create)
+        if isinstance(store, str):
+            self._store = open_store(store, create=create, logger=self._logger)
+        else:
+            self._store = arguments.instance("store", store, "claim")
         url = shared_url(store) if isinstance(store, str) else None
         self._keepers = PerProcess(lambda: Client(Starter(self._store, url, self._logger), self._logger))
         self._broker = self._make_broker(broker)
@@ -757,6 +764,26 @@ class KQueue:
         """What an operator should look at; empty if all is well. Raises :class:`~kqueue.StoreUnavailable`."""
         self._open_and_follow()
         return self._inspection.checkup()
+
+    def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+        """Save the store as the file ``path``, while jobs are added and run: all that is in it at one moment.
+
+        Raises ``ValueError`` for a path that is there, unless ``replace``, and :class:`~kqueue.StoreError` where
+        the file cannot be written, the copy does not pass its check, or the store has other tools for it. See
+        ``docs/backup.rst``.
+        """
+        self.open()
+        self._store.backup(arguments.path("path", path), replace=arguments.flag("replace", replace))
+
+    def restore(self, path: str | os.PathLike[str], *, replace: bool = False) -> list[str]:
+        """Make the store anew from the backup ``path``. Nobody may use it meanwhile. The queue is closed by this.
+
+        A store that is there is moved aside if ``replace``, and the names that it has then are returned; else
+        ``ValueError`` is raised. Fences go on above any that were given since the backup was made.
+        """
+        path = arguments.path("path", path)
+        self.close()
+        return self._store.restore(path, replace=arguments.flag("replace", replace))
 
     def sweep(self) -> SweepReport:
         """Repair now what lost its pointer or its worker. ``run_jobs`` does it by itself when it is due.

@@ -231,6 +231,9 @@ class JobStore(Protocol):
     def address(self) -> str:
         """Its URL for messages, without a password."""
 
+    def exists(self) -> bool:
+        """Whether there is a store at the address, so that :meth:`open` makes none. Makes nothing."""
+
     def open(self) -> None:
         """Connect, and make or migrate the schema. Idempotent; every other call opens by itself.
 
@@ -255,6 +258,20 @@ class JobStore(Protocol):
     def begin_anew(self) -> None:
         """Take another id, and begin fences anew, as a copy does: for contents that were restored in their old
         place, which nothing tells from the original. Nobody may use the store meanwhile.
+        """
+
+    def backup(self, path: str, *, replace: bool) -> None:
+        """Save all there is as the file ``path``, while others go on using the store.
+
+        Raises ``ValueError`` for a path that is there, unless ``replace``, and ``StoreError`` where the store
+        cannot do this, naming what can, or where the file cannot be written or does not pass its check.
+        """
+
+    def restore(self, path: str, *, replace: bool) -> list[str]:
+        """Make the store anew from the backup ``path``, as another one: see :meth:`identity`. What was there is
+        moved aside, only if ``replace``; returns where to. The store is closed, by everybody.
+
+        Raises as :meth:`backup` does, and ``StoreUnavailable`` while somebody uses the store.
         """
 
     def setting(self, name: str, default: str) -> str:

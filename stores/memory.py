@@ -75,6 +75,10 @@ class MemoryStore:
         """Its URL for messages."""
         return "memory:"
 
+    def exists(self) -> bool:
+        """It does, as long as the instance."""
+        return True
+
     def open(self) -> None:
         """Nothing to connect."""
 
@@ -94,6 +98,14 @@ class MemoryStore:
         """Another id. Nothing is ever restored here, so fences go on."""
         with self._locked():
             self._id = tubes.new_id()
+
+    def backup(self, path: str, *, replace: bool) -> None:
+        """It ends with its process."""
+        raise StoreError("memory: has no backup, since it ends with its process; use sqlite:///jobs.db")
+
+    def restore(self, path: str, *, replace: bool) -> list[str]:
+        """It begins with its process."""
+        raise StoreError("memory: nothing can be restored into it; use sqlite:///jobs.db")
 
     def setting(self, name: str, default: str) -> str:
         """The setting's value; if it has none, ``default`` is stored."""

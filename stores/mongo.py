@@ -91,6 +91,11 @@ class MongoStore:
         """Its URL for messages: no user, no password, no options."""
         return self._address
 
+    def exists(self) -> bool:
+        """Whether the database holds a schema. Makes nothing."""
+        with named_errors(self._address):
+            return self._links.get().exists()
+
     def open(self) -> None:
         """Connect, and make or migrate the schema. See :meth:`kqueue.store.JobStore.open`."""
         with self._jobs():
@@ -117,6 +122,17 @@ class MongoStore:
         with named_errors(self._address):
             self._links.get().begin_anew()
             self._links.get().identity()
+
+    def backup(self, path: str, *, replace: bool) -> None:
+        """MongoDB has its own tools."""
+        raise StoreError(f"{self._address}: KQueue makes no backup of a MongoDB; use mongodump")
+
+    def restore(self, path: str, *, replace: bool) -> list[str]:
+        """MongoDB has its own tools."""
+        raise StoreError(
+            f"{self._address}: KQueue restores no MongoDB; use mongorestore, and then kqueue restore --mark before"
+            " anybody uses it"
+        )
 
     def setting(self, name: str, default: str) -> str:
         """See :meth:`kqueue.store.JobStore.setting`."""

@@ -15,7 +15,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from kqueue import tubes
-from kqueue.stores.mongo_schema import META, Document
+from kqueue.stores.mongo_schema import JOBS, META, Document
 
 #: What a copy's fences begin above at least, beside the time: the clock may have gone back since the last copy.
 STRIDE: Final = 2**32
@@ -83,7 +83,10 @@ def read(database: Database[Document]) -> Identity | None:
 
 def _write(meta: Collection[Document], before: Document | None, place: Place) -> Document | None:
     """A compare-and-set on the id that was read. What is there then, whoever wrote it."""
-    floor = 0 if before is None else max(before["fence_floor"] + STRIDE, int(time.time() * 1e6))
+    floor = 0
+    # What has jobs and no id is of an older version, and may be a copy for all that one can tell.
+    if before is not None or meta.database[JOBS].find_one({}, {"_id": True}) is not None:
+        floor = max(0 if before is None else before["fence_floor"] + STRIDE, int(time.time() * 1e6))
     after = {"store_id": tubes.new_id(), "bound_to": place._asdict(), "fence_floor": floor}
     if before is None:
         # Of two upserts at once by _id the server itself turns the second into an update.

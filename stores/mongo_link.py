@@ -16,7 +16,7 @@ from kqueue.errors import StoreError
 from kqueue.stored_times import latest
 from kqueue.stores import mongo_identity as identities
 from kqueue.stores.mongo_identity import Identity, Place
-from kqueue.stores.mongo_schema import Document
+from kqueue.stores.mongo_schema import META, Document
 from kqueue.urls import showable
 
 #: Options of the client where the URL does not say otherwise. Times in milliseconds.
@@ -104,6 +104,13 @@ class Link:
         database = self._database
         return self._open() if database is None else database
 
+    def exists(self) -> bool:
+        """Whether the schema is there; nothing is made."""
+        if self._database is not None:
+            return True
+        with self._lock:
+            return self._connected()[META].find_one({"_id": "schema"}) is not None
+
     def close(self) -> None:
         """Close the client if it is ours. Idempotent; the next use opens again."""
         with self._lock:
@@ -166,17 +173,20 @@ class Link:
     def _open(self) -> Database[Document]:
         with self._lock:
             if self._database is None:
-                client = self._given
-                if client is None:
-                    client = self._own = self._own or MongoClient(self._target.url, **self._target.options)
-                # Whatever the URL prefers: a secondary may be behind, and a claim would be read back from it.
-                primary = ReadPreference.PRIMARY
-                database = client.get_database(self._target.database, read_preference=primary)
+                database = self._connected()
                 self._prepare(database, self._target.address)
                 self._place = identities.place_of(database)
                 self._identity = identities.adopt(database, self._place)
                 self._database = database
             return self._database
+
+    def _connected(self) -> Database[Document]:
+        """As it is, with nothing made in it. Under the lock."""
+        client = self._given
+        if client is None:
+            client = self._own = self._own or MongoClient(self._target.url, **self._target.options)
+        # Whatever the URL prefers: a secondary may be behind, and a claim would be read back from it.
+        return client.get_database(self._target.database, read_preference=ReadPreference.PRIMARY)
 
 
 def _look_at_clock(database: Database[Document]) -> tuple[float, float]:

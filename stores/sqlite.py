@@ -34,6 +34,7 @@ from kqueue.store import (
     WorkerRecord,
 )
 from kqueue.stored_times import Misdated
+from kqueue.stores import sqlite_backup as files
 from kqueue.stores import sqlite_insert as inserts
 from kqueue.stores import sqlite_records as records
 from kqueue.stores import sqlite_statements as sql
@@ -150,6 +151,16 @@ class SqliteStore:
     def begin_anew(self) -> None:
         """As if the file were a copy."""
         self._file.begin_anew()
+
+    def backup(self, path: str, *, replace: bool) -> None:
+        """SQLite's online backup of one moment: nobody waits for it. See :mod:`kqueue.stores.sqlite_backup`."""
+        self._file.open()
+        files.backup(self._file.path, path, replace=replace, timeout=self._file.busy_timeout)
+
+    def restore(self, path: str, *, replace: bool) -> list[str]:
+        """The file gets its name once it is complete."""
+        self._file.close()
+        return files.restore(path, self._file.path, replace=replace, timeout=self._file.busy_timeout)
 
     def setting(self, name: str, default: str) -> str:
         """The setting's value; if it has none, ``default`` is stored."""

@@ -86,6 +86,11 @@ class SqliteFile:
         with ANCHORS.gate:
             _FILES.add(self)
 
+    @property
+    def busy_timeout(self) -> float:
+        """Seconds to wait for other threads, and as long again for other processes."""
+        return self._busy_timeout
+
     def exists(self) -> bool:
         """Whether there is a store: a file that is not empty. Opens and makes nothing."""
         try:

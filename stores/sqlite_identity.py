@@ -19,6 +19,7 @@ STRIDE: Final = 2**32
 
 _READ: Final = "SELECT name, value FROM kqueue_meta WHERE name IN ('store_id', 'bound_to', 'fence_floor')"
 _WRITE: Final = "INSERT OR REPLACE INTO kqueue_meta (name, value) VALUES (?, ?)"
+_HAS_JOBS: Final = "SELECT EXISTS (SELECT 1 FROM kqueue_jobs)"
 _UNBIND: Final = "UPDATE kqueue_meta SET value = '' WHERE name = 'bound_to'"
 
 
@@ -75,7 +76,10 @@ def read(connection: sqlite3.Connection) -> Identity | None:
 
 
 def _write(connection: sqlite3.Connection, before: Identity | None, bound_to: str) -> Identity:
-    floor = 0 if before is None else max(before.fence_floor + STRIDE, int(time.time() * 1e6))
+    floor = 0
+    # What has jobs and no id is of an older version, and may be a copy for all that one can tell.
+    if before is not None or connection.execute(_HAS_JOBS).fetchone() == (1,):
+        floor = max(0 if before is None else before.fence_floor + STRIDE, int(time.time() * 1e6))
     after = Identity(tubes.new_id(), bound_to, floor)
     values = [("store_id", after.id), ("bound_to", after.bound_to), ("fence_floor", after.fence_floor)]
     connection.executemany(_WRITE, values)

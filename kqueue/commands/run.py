@@ -11,6 +11,7 @@ from kqueue.commands.foreground import step_aside
 from kqueue.commands.terminal import (
     OK,
     SOME_FAILED,
+    check_there,
     complain,
     config_option,
     hand_on_config,
@@ -24,9 +25,12 @@ from kqueue.commands.terminal import (
 @click.option("--count-limit", type=int, metavar="N", help="Run N jobs at most.")
 @click.option("--time-limit-ms", type=float, metavar="N", help="Take no new job after so many milliseconds.")
 @click.option("--wait", is_flag=True, help="Wait for jobs, until a limit or a signal ends it.")
+@click.option("--create", is_flag=True, help="Make the store if there is none. Without it that is an error.")
 @config_option
 @json_option
-def run(app: str, count_limit: int | None, time_limit_ms: float | None, wait: bool, as_json: bool) -> int:
+def run(
+    *, app: str, count_limit: int | None, time_limit_ms: float | None, wait: bool, create: bool, as_json: bool
+) -> int:
     """Run jobs, for cron: exit status 0 if none failed, 1 if some did, 2 if they could not be run.
 
     SIGTERM, SIGHUP or SIGINT (Ctrl-C) ends it after the job that runs; a second SIGINT interrupts that one too.
@@ -37,6 +41,8 @@ def run(app: str, count_limit: int | None, time_limit_ms: float | None, wait: bo
         return status
     hand_on_config()
     queue = load_queue(app)
+    if not create:
+        check_there(queue, "the app", "kqueue add makes a new one, and so does --create")
     with queue:
         _stop_at_signals(queue)
         try:

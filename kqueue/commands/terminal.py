@@ -88,25 +88,29 @@ def make_queue(store: str | None, broker: str | None) -> KQueue:
 
 
 def find_queue(store: str | None, broker: str | None) -> KQueue:
-    """The same, for commands that only make sense where jobs are.
-
-    Opening a SQLite file makes it, so a mistyped path would look like a queue with no jobs. Raises
-    ``ValueError`` if the file is not there.
+    """The same, for commands that only make sense where jobs are: none of them makes a store, since a mistyped name
+    would look like a queue with no jobs. Raises ``ValueError`` if it is not there.
     """
     queue, source = _queue_of_app(store, broker), "the app"
     if queue is None:
         configuration = configured({"store": store, "broker": broker})
         queue = _make_queue(configuration)
         _, _, source = configuration.setting("store")
-    if queue.store.address.startswith(_SQLITE):
-        path = os.path.abspath(queue.store.address.removeprefix(_SQLITE))
-        try:
-            os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ValueError(
-                f"store: there is no file {path}, which {source} names (kqueue add makes a new one)"
-            ) from None
+    check_there(queue, source, "kqueue add makes a new one")
     return queue
+
+
+def check_there(queue: KQueue, source: str, advice: str) -> None:
+    """Raises ``ValueError`` if there is no store, with who named it and what makes one."""
+    if not queue.store.exists():
+        raise ValueError(f"store: there is no {missing(queue.store.address)}, which {source} names ({advice})")
+
+
+def missing(address: str) -> str:
+    """What is not there, for messages."""
+    if address.startswith(_SQLITE):
+        return f"file {os.path.abspath(address.removeprefix(_SQLITE))}"
+    return f"store of KQueue at {address}"
 
 
 def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:

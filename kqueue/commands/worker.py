@@ -1,12 +1,14 @@
 """``kqueue worker``: run jobs until a signal comes, in processes of their own."""
 
+import logging
 from typing import Any
 
 import click
 
 from kqueue.app import load_queue
-from kqueue.commands.terminal import config_option, hand_on_config, worker_settings
+from kqueue.commands.terminal import OK, config_option, hand_on_config, worker_settings
 from kqueue.worker import logs
+from kqueue.worker.awaiting_store import await_store
 from kqueue.worker.options import GRACE_S, LOG_LEVELS, WorkerOptions
 from kqueue.worker.supervisor import Supervisor
 
@@ -31,8 +33,8 @@ def worker(**given: Any) -> int:
     """Run jobs until SIGTERM or SIGINT (Ctrl-C) comes.
 
     It ends once the running handlers have ended, or after --grace seconds; a second signal ends it now. Exit
-    status 0 for a clean stop, 1 if it was cut short, 2 if it could not start. What is not given may be configured,
-    in [worker] of kqueue.toml or as KQUEUE_WORKER_APP and so on.
+    status 0 for a clean stop, 1 if it was cut short, 2 if it could not start. It makes no store, but waits until
+    there is one. What is not given may be configured, in [worker] of kqueue.toml or as KQUEUE_WORKER_APP and so on.
     """
     settings = worker_settings(given)
     if settings["app"] is None:
@@ -43,5 +45,7 @@ def worker(**given: Any) -> int:
     hand_on_config()
     queue = load_queue(options.app)
     logs.configure(options.log_level)
+    if not await_store(queue, logging.getLogger("kqueue.worker")):
+        return OK
     with queue:
         return Supervisor(queue, options).run()

@@ -60,6 +60,19 @@ class Peek(NamedTuple):
     foreign: int = 0
 
 
+class Stray(NamedTuple):
+    """Tubes that nobody serves any more, of one store."""
+
+    #: What their names begin with.
+    beginning: str
+    #: How many.
+    tubes: int
+    #: In all of them, in any state.
+    entries: int
+    #: When the oldest of what they would serve next was put, in seconds since 1970.
+    put_at: float
+
+
 #: A head that says nothing about any row: everything else would be served after it.
 UNKNOWN_HEAD = Head(0, 0.0)
 
@@ -133,6 +146,17 @@ class Broker(Protocol):
     def warnings(self, types: Sequence[str]) -> list[str]:
         """What an operator should know of the server and the tubes of ``types``, a sentence each. None if all is
         well, or without a server. Of many types the first are looked at; what is left out is said.
+        """
+
+    def strays(self, before: float) -> list[Stray]:
+        """Tubes of other stores that nobody watches, and whose next pointers were put before then. Changes nothing.
+
+        None where the server has more tubes than can be looked at.
+        """
+
+    def empty(self, beginning: str) -> int:
+        """Delete all entries of the tubes of another store: those whose names begin so, that have a pointer at the
+        front, and that nobody watches. How many.
         """
 
     def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:

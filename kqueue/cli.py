@@ -20,7 +20,7 @@ from kqueue.commands.fate import delete, retry
 from kqueue.commands.jobs import list_command, show, why
 from kqueue.commands.look import status
 from kqueue.commands.pauses import pause, resume
-from kqueue.commands.repair import sweep
+from kqueue.commands.repair import empty_tubes, sweep
 from kqueue.commands.run import run
 from kqueue.commands.terminal import COULD_NOT, INTERRUPTED, SOME_FAILED, complain
 from kqueue.commands.worker import worker
@@ -74,6 +74,7 @@ def _drop_output() -> None:
         doctor,
         why,
         sweep,
+        empty_tubes,
         list_command,
         show,
         retry,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kqueue.broker import Stray
 from kqueue.hanging import hanging_of
 from kqueue.job import State
 from kqueue.moments import counted, span
@@ -15,6 +16,8 @@ from kqueue.stored_times import Misdated
 
 #: Seconds that a repair may be late before somebody should look: a few sweeps.
 LATE_S = 60.0
+#: Seconds that tubes are served by nobody before somebody should look.
+UNSERVED_S = 86_400.0
 #: Seconds that a ready job may wait before somebody should look.
 LONG_WAIT_S = 600.0
 #: Seconds between this host's clock and the store's.
@@ -60,6 +63,10 @@ class Vitals:
     unput: int
     #: What the broker says of itself and of the tubes.
     broker_warnings: Sequence[str]
+    #: Tubes that no store serves, for more than a day.
+    strays: Sequence[Stray]
+    #: What the names of this store's tubes begin with.
+    beginning: str
     #: Why it does not answer.
     broker_error: str | None
     #: What holds a time that lies further ahead than it can, up to :data:`MOST_COUNTED` of each kind.
@@ -77,6 +84,11 @@ def _servers(vitals: Vitals) -> Iterator[Symptom]:
         yield Symptom(Severity.PROBLEM, "broker", f"{vitals.broker_error}. Jobs wait in the store until it is back")
     for warning in vitals.broker_warnings:
         yield Symptom(Severity.WARNING, "broker", warning)
+    for stray in vitals.strays[:MOST_NAMED]:
+        yield Symptom(Severity.WARNING, "tubes", _stray(stray, vitals))
+    if len(vitals.strays) > MOST_NAMED:
+        rest = len(vitals.strays) - MOST_NAMED
+        yield Symptom(Severity.WARNING, "tubes", f"and those of {rest:,} more stores are served by nobody")
     apart = abs(vitals.now - vitals.host_time)
     if apart > CLOCKS_S:
         yield Symptom(
@@ -99,6 +111,14 @@ def _servers(vitals: Vitals) -> Iterator[Symptom]:
 
 def _at_least(number: int) -> str:
     return "at least " if number >= MOST_COUNTED else ""
+
+
+def _stray(stray: Stray, vitals: Vitals) -> str:
+    return (
+        f"tubes beginning with {stray.beginning}: {stray.tubes}, with {stray.entries} entries, and no store has"
+        f" served them for {span(vitals.now - stray.put_at)} (this one's begin with {vitals.beginning}); unless a"
+        f" store of yours has that id, kqueue empty-tubes {stray.beginning} empties them. No job is lost by it"
+    )
 
 
 def _workers(vitals: Vitals) -> Iterator[Symptom]:

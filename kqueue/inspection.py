@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from kqueue import doctor
-from kqueue.broker import Broker
+from kqueue.broker import Broker, Stray
 from kqueue.clock import Clock
-from kqueue.doctor import LATE_S, MOST_COUNTED, Symptom, Vitals
+from kqueue.doctor import LATE_S, MOST_COUNTED, UNSERVED_S, Symptom, Vitals
 from kqueue.errors import BrokerError
 from kqueue.job import Row
 from kqueue.store import Head, JobStore, Throttle
@@ -25,14 +25,18 @@ class Inspection:
         store: JobStore,
         broker: Broker,
         *,
+        beginning: Callable[[], str],
         throttle_of: Callable[[str], Throttle | None],
         sweep_interval: float,
         max_crashes: int,
         clock: Clock,
     ) -> None:
-        """``throttle_of(type)``: its limits, as this process knows them."""
+        """``beginning()``: what the names of the tubes begin with. ``throttle_of(type)``: its limits, as this
+        process knows them.
+        """
         self._store = store
         self._broker = broker
+        self._beginning = beginning
         self._throttle_of = throttle_of
         self._sweep_interval = sweep_interval
         self._max_crashes = max_crashes
@@ -50,6 +54,7 @@ class Inspection:
         overview = store.overview()
         by_rows = sorted(overview, key=lambda standing: -standing.rows)
         warnings, broker_error = self._warnings(list(dict.fromkeys(standing.type for standing in by_rows)))
+        strays = [] if broker_error is not None else self._strays(now - UNSERVED_S)
         return doctor.diagnose(
             Vitals(
                 now=now,
@@ -61,6 +66,8 @@ class Inspection:
                 abandoned=len(store.find_abandoned(late, MOST_COUNTED)),
                 unput=self._unput(late),
                 broker_warnings=warnings,
+                strays=strays,
+                beginning=self._beginning(),
                 broker_error=broker_error,
                 misdated=self._misdated(now),
             )
@@ -101,6 +108,12 @@ class Inspection:
         if self._broker.carries_pointers:
             found += self._store.find_misdated(self._store.ready_types("", MOST_TYPES), now, MOST_COUNTED)
         return found
+
+    def _strays(self, before: float) -> list[Stray]:
+        try:
+            return self._broker.strays(before)
+        except BrokerError:
+            return []  # it has just answered; the next look says more
 
     def _unput(self, until: float) -> int:
         """Jobs that were due by then and have no pointer, counted up to a bound."""

@@ -163,6 +163,7 @@ class KQueue:
         self._inspection = Inspection(
             self._store,
             self._broker,
+            beginning=lambda: self._naming.beginning,
             throttle_of=self._gatekeeper.throttle,
             sweep_interval=sweep_interval,
             max_crashes=max_crashes,
@@ -764,6 +765,17 @@ class KQueue:
         """What an operator should look at; empty if all is well. Raises :class:`~kqueue.StoreUnavailable`."""
         self._open_and_follow()
         return self._inspection.checkup()
+
+    def empty_tubes(self, beginning: str) -> int:
+        """Delete all entries of tubes that no store serves: those whose names begin so, that have a pointer at the
+        front, and that nobody watches; returns how many. They are pointers, so no job is lost: a store that is in
+        use after all puts its jobs again.
+
+        Raises ``ValueError`` for this store's own, and :class:`~kqueue.BrokerUnavailable`.
+        """
+        beginning = arguments.text("beginning", beginning)
+        self._open_and_follow()
+        return self._broker.empty(beginning)
 
     def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         """Save the store as the file ``path``, while jobs are added and run: all that is in it at one moment.

@@ -36,6 +36,8 @@ def symptoms(**vitals: Any) -> list[Symptom]:
         "abandoned": 0,
         "unput": 0,
         "broker_warnings": [],
+        "strays": [],
+        "beginning": "kq0123456789.",
         "broker_error": None,
     }
     return diagnose(Vitals(**{**well, **vitals}))

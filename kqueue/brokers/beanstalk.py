@@ -3,13 +3,14 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 
 from kqueue import tubes
-from kqueue.broker import UNKNOWN_HEAD, Peek, Pointer
-from kqueue.brokers import health, wire
-from kqueue.brokers.connection import Connection, Endpoint
+from kqueue.broker import UNKNOWN_HEAD, Peek, Pointer, Stray
+from kqueue.brokers import health, strays, wire
+from kqueue.brokers.connection import Endpoint
+from kqueue.brokers.draining import drain
 from kqueue.brokers.pool import Pool
 from kqueue.brokers.subscription import FOREIGN, BeanstalkSubscription, whole_delay
 from kqueue.brokers.wire import Command, Reply
@@ -26,8 +27,6 @@ MAX_TUBES = 100
 MAX_LOOKS = 1000
 #: Seconds that all of them may take.
 LOOKS_S = 10.0
-#: Entries that a drain takes at once. Deletes get slower with the number reserved on the connection.
-DRAIN_ENTRIES = 200
 #: What it means when a put is not INSERTED, and what to do.
 NOT_PUT = {
     b"BURIED": "the server is out of memory and keeps them buried, where they cannot ring: give it more",
@@ -155,23 +154,25 @@ class BeanstalkBroker:
 
     def drain(self, type: str) -> int:
         """See :meth:`kqueue.broker.Broker.drain`. A paused tube is resumed, and stays so: it is empty."""
-        tube = self._tube(type)
-        deleted = 0
         with closing(self._endpoint.connect()) as connection:
-            connection.exchange([*wire.watch_only([tube]), wire.use(tube)])
-            kicked = False
-            while True:
-                count = _delete_ready(connection, tube)
-                deleted += count
-                # On a full disk the server says KICKED, and kicks nothing that it has to write to its binlog.
-                if kicked and not count:
-                    return deleted
-                kicked = not count
-                if kicked:
-                    # The first kick takes the buried, the second the delayed.
-                    replies = connection.exchange([wire.kick(DRAIN_ENTRIES)] * 2)
-                    if not any(reply.values[0] for reply in replies):
-                        return deleted
+            return drain(connection, self._tube(type))
+
+    def strays(self, before: float) -> list[Stray]:
+        """See :meth:`kqueue.broker.Broker.strays`. At most 10,000 tubes are looked at, 100 in a round trip."""
+        with self._pools.get().connection() as connection, self._believed():
+            return strays.find(connection, self._beginning(), before)
+
+    def empty(self, beginning: str) -> int:
+        """See :meth:`kqueue.broker.Broker.empty`."""
+        if beginning == self._beginning():
+            raise ValueError(f"beginning: {beginning!r} is that of the tubes of this store; purge its jobs instead")
+        with self._pools.get().connection() as connection, self._believed():
+            names = strays.of(connection, beginning)
+        deleted = 0
+        for name in names:
+            with closing(self._endpoint.connect()) as connection:
+                deleted += drain(connection, name)
+        return deleted
 
     def subscribe(self, types: Sequence[str]) -> BeanstalkSubscription:
         """See :meth:`kqueue.broker.Broker.subscribe`."""
@@ -210,9 +211,20 @@ class BeanstalkBroker:
         return found
 
     def _tube(self, type: str) -> str:
+        return tubes.name(self._beginning(), type)
+
+    def _beginning(self) -> str:
         if self._prefix is None:
             raise BrokerError(f"{self.address}: the broker was not opened; call open(prefix) first")
-        return tubes.name(self._prefix, type)
+        return self._prefix
+
+    @contextmanager
+    def _believed(self) -> Iterator[None]:
+        """What is no answer is said to be one of no beanstalkd."""
+        try:
+            yield
+        except ValueError as error:
+            raise BrokerUnavailable(f"{self.address}: {error}; is it a beanstalkd?") from error
 
     def _figures(self, reply: Reply, names: Sequence[str]) -> dict[str, int]:
         """Of the server or of a tube; 0 where it has none. Raises ``BrokerUnavailable`` for what is no number."""
@@ -266,13 +278,6 @@ def _head(type: str, reply: Reply) -> Head | None:
     """What a peek found that is no stranger."""
     pointer = None if reply.status == b"NOT_FOUND" else _pointer_of(type, reply.body)
     return None if pointer is None else Head(pointer.priority, pointer.put_at)
-
-
-def _delete_ready(connection: Connection, tube: str) -> int:
-    commands = [wire.resume(tube)] + [wire.reserve(0)] * DRAIN_ENTRIES
-    reserved = [reply for reply in connection.exchange(commands) if reply.status == b"RESERVED"]
-    deleted = connection.exchange([wire.delete(reply.values[0]) for reply in reserved])
-    return sum(reply.status == b"DELETED" for reply in deleted)
 
 
 def _positive(name: str, seconds: float) -> float:

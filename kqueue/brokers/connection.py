@@ -224,22 +224,26 @@ class Connection:
             # USING is followed by a name; all others by numbers or by nothing.
             return Reply(status, () if status == b"USING" else tuple(map(wire.number, values)))
         *numbers, size = map(wire.number, values)
-        most = MAX_BODY if status == b"OK" else wire.MAX_JOB_SIZE
+        most = (command.longest or MAX_BODY) if status == b"OK" else wire.MAX_JOB_SIZE
         if size > most:
             raise ValueError(f"the server announced a body of {size} bytes, where no more than {most} can be right")
-        return Reply(status, tuple(numbers), self._read_body(size))
+        kept = MAX_BODY if command.longest is None else command.longest
+        return Reply(status, tuple(numbers), self._read_body(size, kept))
 
-    def _read_body(self, size: int) -> bytes:
-        """The body; one too long to be ours is read and dropped, and no bytes stand for it."""
+    def _read_body(self, size: int, kept: int) -> bytes:
+        """The body; one of more than ``kept`` bytes is read and dropped, and no bytes stand for it."""
+        parts = []
         unread = size
         while unread > MAX_BODY:
-            self._stream.exactly(MAX_BODY)
+            part = self._stream.exactly(MAX_BODY)
             self._stream.extend(MAX_BODY * BYTE_S)
             unread -= MAX_BODY
+            if size <= kept:
+                parts.append(bytes(part))
         body = self._stream.exactly(unread + 2)
         if not body.endswith(b"\r\n"):
             raise ConnectionError("a body has no end")
-        return body[:-2] if size <= MAX_BODY else b""
+        return b"".join((*parts, body[:-2])) if size <= kept else b""
 
 
 def _parts(commands: Sequence[Command]) -> Iterator[Sequence[Command]]:

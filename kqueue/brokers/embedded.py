@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from kqueue.bell import Bell, wait_readable
-from kqueue.broker import Peek, Pointer, Reservation, Verdict
+from kqueue.broker import Peek, Pointer, Reservation, Stray, Verdict
 from kqueue.clock import Clock, SystemClock
 from kqueue.store import JobStore, Selection
 
@@ -78,6 +78,14 @@ class EmbeddedBroker:
     def warnings(self, types: Sequence[str]) -> list[str]:
         """None: there is no server."""
         return []
+
+    def strays(self, before: float) -> list[Stray]:
+        """There are no tubes."""
+        return []
+
+    def empty(self, beginning: str) -> int:
+        """There are no tubes."""
+        return 0
 
     def depths(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
         """Empty: there are no tubes."""

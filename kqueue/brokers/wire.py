@@ -35,6 +35,8 @@ MAX_NUMBER = 2**64 - 1
 #: Bytes of the longest entry that any server takes: the most that its -z allows
 #: (https://github.com/beanstalkd/beanstalkd/blob/master/dat.h, JOB_DATA_SIZE_LIMIT_MAX).
 MAX_JOB_SIZE = 2**30
+#: Bytes of a list of tubes: more than 10,000 of the longest names.
+MAX_LIST = 2**21 + 2**17
 #: Seconds since 1970 that ``put_at`` stays below.
 MAX_PUT_AT = 1e11
 #: The tube that the server has every new connection watch.
@@ -99,6 +101,8 @@ class Command(NamedTuple):
 
     data: bytes
     replies: frozenset[bytes]
+    #: Bytes that the body of an ``OK`` has at most; None for what all but a list have.
+    longest: int | None = None
 
 
 class Reply(NamedTuple):
@@ -205,6 +209,16 @@ def stats() -> Command:
 def stats_tube(tube: str) -> Command:
     """Ask for a tube's figures; see :func:`parse_stats`."""
     return Command(b"stats-tube %b\r\n" % _name(tube), _STATS_TUBE)
+
+
+def list_tubes() -> Command:
+    """Ask for the names of all tubes; see :func:`parse_list`."""
+    return Command(b"list-tubes\r\n", _STATS, MAX_LIST)
+
+
+def parse_list(body: bytes) -> list[str]:
+    """The names of tubes. See :func:`parse_stats`."""
+    return [line.removeprefix("- ") for line in body.decode("ascii", "replace").splitlines() if line[:2] == "- "]
 
 
 def parse_stats(body: bytes) -> dict[str, str]:

@@ -8,6 +8,7 @@ from kqueue import BrokerError, Finding, KQueue
 from kqueue.commands.terminal import (
     COULD_NOT,
     OK,
+    SOME_FAILED,
     complain,
     find_queue,
     json_option,
@@ -37,6 +38,25 @@ def sweep(store: str | None, broker: str | None, dry_run: bool, limit: int, as_j
             return _say_findings(queue, limit, as_json)
         print_report(queue.sweep(), as_json)
     return OK
+
+
+@click.command("empty-tubes")
+@queue_options
+@click.argument("beginning", metavar="BEGINNING")
+@json_option
+def empty_tubes(store: str | None, broker: str | None, beginning: str, as_json: bool) -> int:
+    """Empty the tubes that kqueue doctor says no store serves: those whose names begin with BEGINNING.
+
+    They hold pointers to jobs, never jobs, so none is lost by it. What is watched is left alone. Exit status 1 if
+    there was nothing.
+    """
+    with find_queue(store, broker) as queue:
+        emptied = queue.empty_tubes(beginning)
+    if as_json:
+        print_json({"deleted": emptied})
+    else:
+        click.echo(f"deleted {emptied}")
+    return OK if emptied else SOME_FAILED
 
 
 def _say_findings(queue: KQueue, limit: int, as_json: bool) -> int:

@@ -25,7 +25,7 @@ from kqueue.stores.sqlite import SqliteStore
 from kqueue.sweep import GRACE_S
 from tests.beanstalkd import Beanstalkd
 from tests.faults.conftest import EMPTY, entries
-from tests.tubes import await_true
+from tests.tubes import MINT, await_true
 
 JOBS = 60
 
@@ -306,3 +306,48 @@ def test_a_type_of_any_length_has_a_tube_of_its_own(tmp_path: Path, beanstalkd: 
             assert named <= set(client.tubes())
             assert all(tubes.beginning_of(tubes.name(queue.prefix, type), type) == queue.prefix for type in types)
         assert queue.run_jobs().count == 2
+
+
+def test_tubes_that_no_store_has_served_for_a_day_are_named_and_emptied(
+    tmp_path: Path, beanstalkd: Beanstalkd
+) -> None:
+    files, clock = Files(tmp_path), ManualClock()
+    with Service(files.store("gone", clock), beanstalkd).queue as gone:
+        gone.add_jobs("t", range(150))
+        gone.add_job("u" * 190)
+        left = gone.prefix
+    old = BeanstalkBroker(("127.0.0.1", beanstalkd.port))
+    old.open("shop.")  # as older versions named them
+    old.put([(Pointer("t", 65536, clock.time(), (MINT.make(1)[0],)), 0.0)])
+    with beanstalkd.client("strangers") as client:
+        client.put(b"not ours")
+
+    service = Service(files.store("jobs", clock), beanstalkd)
+    with service.queue as queue, beanstalkd.client() as client:
+        queue.add_job("t", "mine")
+        assert [one for one in queue.checkup() if one.about == "tubes"] == []
+        clock.advance(86_401)
+        watched = beanstalkd.client()
+        watched.watch(tubes.name(left, "t"))
+        assert [one.text.split(",")[0] for one in queue.checkup() if one.about == "tubes"] == [
+            f"tubes beginning with {left}: 1",
+            "tubes beginning with shop.: 1",
+        ]
+        watched.close()
+        [first, second] = [one.text for one in queue.checkup() if one.about == "tubes"]
+        assert first.startswith(
+            f"tubes beginning with {left}: 2, with 3 entries, and no store has served them for 24 h"
+        )
+        assert f"kqueue empty-tubes {left} empties" in first
+        assert queue.empty_tubes(left) == 3
+        assert queue.empty_tubes("shop.") == 1
+        assert queue.empty_tubes("strangers") == 0
+        with pytest.raises(ValueError, match="beginning: "):
+            queue.empty_tubes(queue.prefix)
+        assert [one for one in queue.checkup() if one.about == "tubes"] == []
+        assert client.stats_tube("strangers")["current-jobs-ready"] == 1
+        assert queue.run_jobs().count == 1
+    with Service(files.store("gone", clock), beanstalkd).queue as again:  # it was in use after all
+        again.sweep()
+        assert again.run_jobs().count == 150
+    old.close()

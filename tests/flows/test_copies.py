@@ -73,13 +73,13 @@ class Databases:
                     target[collection].insert_many(documents)
 
     def replace(self, name: str, by: str) -> None:
-        """Restored into its place, ``mongorestore --drop`` of a dump of another store."""
+        """As one that was restored into its place, all at once."""
         with self._server.client() as client:
-            client.drop_database(f"{self._name}_{name}")
-        self.copy(by, name)
-        with self._server.client() as client:  # it was dumped from a store of this very name
-            meta = client[f"{self._name}_{name}"]["kqueue_meta"]
-            meta.update_one({"_id": "identity"}, {"$set": {"bound_to.database": f"{self._name}_{name}"}})
+            theirs = client[f"{self._name}_{by}"]["kqueue_meta"].find_one({"_id": "identity"})
+            ours = {**theirs["bound_to"], "database": f"{self._name}_{name}"}
+            client[f"{self._name}_{name}"]["kqueue_meta"].replace_one(
+                {"_id": "identity"}, {**theirs, "bound_to": ours}
+            )
 
     def drop(self) -> None:
         with self._server.client() as client:
@@ -199,7 +199,7 @@ def test_a_store_of_an_older_version_gets_an_id_and_what_stands_in_its_old_tubes
         assert queue.sweep().put == 10
         report = queue.run_jobs()
         assert (report.count, report.stale_pointers) == (10, 0)
-        assert service.fences == {1}  # it is no copy
+        assert min(service.fences) > 10**15  # it may be a copy, for all that one can tell
         assert queue.sweep().put == 0
     old.close()
 
@@ -334,7 +334,7 @@ def test_tubes_that_no_store_has_served_for_a_day_are_named_and_emptied(
             "tubes beginning with shop.: 1",
         ]
         watched.close()
-        [first, second] = [one.text for one in queue.checkup() if one.about == "tubes"]
+        [first, _] = [one.text for one in queue.checkup() if one.about == "tubes"]
         assert first.startswith(
             f"tubes beginning with {left}: 2, with 3 entries, and no store has served them for 24 h"
         )

@@ -167,7 +167,7 @@ def test_run_that_cannot_run_says_which_part_failed(shop: Shop, app: str, said: 
 def test_run_without_its_broker_exits_2(shop: Shop):
     address = f"beanstalk://127.0.0.1:{free_port()}"
     (shop.folder / "far.py").write_text(APP.replace('jobs.db", retry', f'jobs.db", broker="{address}", retry'))
-    assert address in shop.refused("run", "--app", "far:queue")
+    assert address in shop.refused("run", "--app", "far:queue", "--create")
 
 
 def test_an_app_that_does_not_import_itself_has_no_line_of_ours(shop: Shop):
@@ -176,7 +176,7 @@ def test_an_app_that_does_not_import_itself_has_no_line_of_ours(shop: Shop):
 
 @pytest.mark.parametrize("limit", ["-1", "many"])
 def test_run_refuses_a_bad_limit(shop: Shop, limit: str):
-    assert "count" in shop.refused("run", "--app", "shop:queue", "--count-limit", limit)
+    assert "count" in shop.refused("run", "--app", "shop:queue", "--create", "--count-limit", limit)
 
 
 # -- status and sweep ----------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 A tube is one of ours if what it would serve next is a pointer of ours and its name ends in the pointer's type.
 Nobody serves it if nobody watches it now and that pointer was put long ago: whoever comes by, if only by cron,
-takes from the front. What stands in it is pointers and nothing else, so to empty it loses no job: should its store be in
-use after all, the sweep puts them again.
+takes from the front. What stands in it is pointers and nothing else, so to empty it loses no job: should its store
+be in use after all, the sweep puts them again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -74,13 +74,18 @@ def test_a_database_without_a_store_stays_so(
     assert kqueue("status") == 0
 
 
-def test_a_run_makes_a_store_only_if_it_is_told_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert kqueue("run --app no_store_app:queue") == 2
-    assert f"there is no file {folder}/jobs.db, which the app names" in capsys.readouterr().err
+def test_a_run_makes_a_store_only_if_it_is_told_to(folder: Path) -> None:
+    def run(*args: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "kqueue", "run", "--app", "no_store_app:queue", *args]
+        return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+
+    refused = run()
+    assert refused.returncode == 2
+    assert f"there is no file {folder}/jobs.db, which the app names" in refused.stderr
     assert_none_was_made(folder)
-    assert kqueue("run --app no_store_app:queue --create") == 0
+    assert run("--create").returncode == 0
     assert (folder / "jobs.db").exists()
-    assert kqueue("run --app no_store_app:queue") == 0
+    assert run().returncode == 0
 
 
 def test_a_worker_waits_for_its_store_and_says_so(folder: Path) -> None:

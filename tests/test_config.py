@@ -326,6 +326,7 @@ def test_every_key_has_a_variable():
     environment = {f"KQUEUE_{key.replace('.', '_').upper()}": str(10) for key in NUMBERS}
     environment |= {"KQUEUE_STORE": "memory:", "KQUEUE_BROKER": "beanstalk://here", "KQUEUE_PREFIX": "a."}
     environment |= {
+        "KQUEUE_CREATE": "false",
         "KQUEUE_LOG_PAYLOADS": "true",
         "KQUEUE_WORKER_APP": "a:b",
         "KQUEUE_WORKER_HEALTH_FILE": "h",

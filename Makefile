@@ -11,6 +11,7 @@
 # SECONDS=600 SEED=7                       how long the torture strikes, and with which choices
 # WORKERS=8                                tests in so many processes at once
 # STORE=mongodb BINLOG=no                  torture on MongoDB; on a beanstalkd without a binlog
+# STORE=mongodb-set                        torture on a replica set of three members
 
 PYTHON ?= python3
 BROKER ?=

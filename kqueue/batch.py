@@ -332,8 +332,7 @@ class Batch:
             self._settling.write()
         finally:
             self.seconds_settling += self._desk.clock.monotonic() - began
-        if row.id in self._settling.lost:
-            raise LeaseLost(row.id, row.fence)
+        self._settling.check(row)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

@@ -2,10 +2,31 @@
 
 Two kinds of time, never mixed: ``time()`` is the wall clock (seconds since 1970, may jump), which is
 written into rows; ``monotonic()`` never jumps and measures durations inside one process.
+
+A lease goes on while the host is suspended, and Linux's CLOCK_MONOTONIC does not: a process that wakes up would
+take a lease for good that was over long ago. So durations are measured by CLOCK_BOOTTIME where there is one, which
+is the same clock but for that (https://man7.org/linux/man-pages/man2/clock_gettime.2.html).
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
+
+
+def _steady_clock() -> Callable[[], float]:
+    number = getattr(time, "CLOCK_BOOTTIME", None)
+    if number is None:
+        return time.monotonic
+    try:
+        time.clock_gettime(number)
+    except OSError:  # the name is known, and this kernel has no such clock
+        return time.monotonic
+    return partial(time.clock_gettime, number)
+
+
+#: Seconds since some fixed moment, the same in all processes of this host; a suspend counts where that can be had.
+steady: Callable[[], float] = _steady_clock()
 
 
 class Clock(Protocol):
@@ -26,8 +47,8 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        """The host's monotonic clock, in seconds."""
-        return time.monotonic()
+        """The host's clock that never jumps, in seconds; time in which the host was suspended counts."""
+        return steady()
 
 
 class ManualClock:

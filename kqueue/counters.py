@@ -85,6 +85,7 @@ class Counters:
             died=ended[Outcome.DEAD],
             given_back=ended[Outcome.UNGOT],
             lost_lease=ended[Outcome.LOST_LEASE],
+            unknown=ended[Outcome.UNKNOWN],
             seconds=self._seconds.get(type, 0.0),
         )
 

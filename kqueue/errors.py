@@ -13,7 +13,12 @@ class KQueueError(Exception):
 
 
 class StoreError(KQueueError):
-    """The store cannot do what was asked. The message names its address."""
+    """The store cannot do what was asked. The message names its address.
+
+    ``may_be_done`` is True where nobody can tell whether it did so all the same: only its reply was lost.
+    """
+
+    may_be_done: bool = False
 
 
 class StoreUnavailable(StoreError):
@@ -53,15 +58,21 @@ class LeaseLost(KQueueError):
     """The job in hand is not ours any more: its lease ran out and another holder took it, or it was deleted.
 
     Nothing was changed. Whatever the handler did, the new holder will do again: stop working on it.
+
+    ``unknown`` is True where an earlier attempt to settle the job, whose reply was lost, may have done it, so that
+    this one found nothing more to settle. Then nobody can tell whether the lease was lost.
     """
 
-    def __init__(self, job_id: str, fence: int) -> None:
-        super().__init__(
-            f"job {job_id}: the lease with fence {fence} is lost; another holder took the job or it was deleted."
-            " Nothing was changed"
+    def __init__(self, job_id: str, fence: int, *, unknown: bool = False) -> None:
+        lost = "is lost; another holder took the job or it was deleted. Nothing was changed"
+        unsure = (
+            "is over, and how it ended is unknown: the first attempt to settle the job, whose reply was lost, may"
+            " have done it; or another holder took the job"
         )
+        super().__init__(f"job {job_id}: the lease with fence {fence} {unsure if unknown else lost}")
         self.job_id = job_id
         self.fence = fence
+        self.unknown = unknown
 
 
 class AlreadySettled(KQueueError):

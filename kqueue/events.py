@@ -94,7 +94,9 @@ class GivenBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class LostLease(Event):
-    """A run ended after its lease was lost, so that what it settled changed nothing."""
+    """A run ended after its lease was lost, so that what it settled changed nothing; or, if ``unknown``, nobody can
+    tell whether it did.
+    """
 
     job_id: str
     type: str
@@ -103,6 +105,8 @@ class LostLease(Event):
     seconds: float
     #: What it would have been: ``deleted``, ``retried``, ``ungot`` or ``dead``.
     outcome: str
+    #: The first attempt to settle it, whose reply was lost, may have done it.
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Outcome(StrEnum):
     UNGOT = "ungot"
     DEAD = "dead"
     LOST_LEASE = "lost_lease"
+    UNKNOWN = "unknown"
 
 
 class Wish(NamedTuple):

@@ -351,6 +351,7 @@ class Flights:
             for one in self._air:
                 one.is_lost |= one.row.id in self._settling.lost
             self._settling.lost.clear()  # it would grow as long as the loop lives
+            self._settling.unknown.clear()
         self.read_clock()
         self._leave_if_empty()
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 class RunReport:
     """What one ``run_jobs`` did."""
 
-    #: Handlers run. Each ended as one of the next five.
+    #: Handlers run. Each ended as one of the next five, or in ``unknown``.
     count: int = 0
     deleted: int = 0
     #: Failed, and to run again.
@@ -26,6 +26,9 @@ class RunReport:
     stale_pointers: int = 0
     #: Tube entries buried because they are not ours or malformed.
     foreign_pointers: int = 0
+    #: Ended with a settle whose reply was lost, and found nothing to settle when they tried again: it was done, or
+    #: the lease was lost.
+    unknown: int = 0
 
 
 def total(reports: Sequence[RunReport], seconds: float) -> RunReport:
@@ -91,7 +94,7 @@ class TypeStats:
     """How one job type does: what this process counted since it began, and what waits in the store now.
 
     A job that is not settled yet (at most ``settle_ms`` after its end) is in ``run`` or nowhere, and in none of
-    ``finished failed given_back lost_lease``.
+    ``finished failed given_back lost_lease unknown``.
     """
 
     #: By this process.
@@ -108,6 +111,8 @@ class TypeStats:
     given_back: int = 0
     #: Runs that ended after the lease was lost: what they settled changed nothing.
     lost_lease: int = 0
+    #: Runs of which nobody can tell whether they were settled: see :class:`RunReport`.
+    unknown: int = 0
     #: That all of ``run`` took.
     seconds: float = 0.0
     #: Jobs in the store that are ready, or held back by a limit, whoever added them.

@@ -281,4 +281,5 @@ class Runner:
             seconds=self._monotonic() - self._ending.started,
             stale_pointers=self._turns.stale,
             foreign_pointers=self._foreign,
+            unknown=tally[Outcome.UNKNOWN],
         )

@@ -8,13 +8,13 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 from kqueue.clock import Clock
 from kqueue.doorbell import Doorbell
-from kqueue.errors import KQueueError
+from kqueue.errors import KQueueError, LeaseLost, StoreError
 from kqueue.execution import INTERRUPTED, UNRUN, Outcome, Wish, outcome
 from kqueue.job import Row
 from kqueue.limits import Gatekeeper
@@ -30,6 +30,7 @@ from kqueue.telling import Ended, Telling, Written, has_run
 SETTLING = "a job's end or renewal"
 #: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
 RING_S = 5.0
+NO_IDS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,12 @@ class Settling:
         self.writing = threading.RLock()
         #: When what is pending is to be written, in monotonic seconds; infinity for never.
         self.due_at = math.inf
-        #: The ids whose lease was lost.
+        #: The ids whose lease was lost, as far as is known.
         self.lost: set[str] = set()
+        #: Those of them that may have been settled all the same.
+        self.unknown: set[str] = set()
+        #: Ids that a write may have settled though it failed.
+        self._unsure: set[str] = set()
         #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
         self.seconds: dict[str, float] = {}
 
@@ -147,6 +152,11 @@ class Settling:
         """Whether the last write failed, so that what is pending waits for another."""
         return self._failures > 0
 
+    def check(self, row: Row) -> None:
+        """Raise ``LeaseLost`` if what was written of this job changed nothing, as far as is known."""
+        if row.id in self.lost:
+            raise LeaseLost(row.id, row.fence, unknown=row.id in self.unknown)
+
     def write(self) -> None:
         """Write what is pending, now.
 
@@ -160,11 +170,16 @@ class Settling:
                     pending = self._pending.copy()
                 if not pending:
                     return
-                settled, now = self._store(pending)
-                with self._lock:
-                    del self._pending[: len(pending)]
-                    self.due_at = self._desk.clock.monotonic() + self._desk.settle_s if self._pending else math.inf
-                    self._ringing.add(me)
+                try:
+                    settled, now = self._store(pending)
+                    with self._lock:
+                        del self._pending[: len(pending)]
+                        self.due_at = self._due_at()
+                        self._ringing.add(me)
+                except BaseException as error:  # an interrupt too: the store may have gone on
+                    if not isinstance(error, StoreError) or error.may_be_done:
+                        self._unsure.update(settlement.id for _, settlement in pending)
+                    raise
                 written = self._account(pending, settled, now)
             dues = [_due(row, one) for row, one in written.others if isinstance(one, Retry | Unget)]
             # Out of the lock: a broker that is silent must not hold up a renew.
@@ -183,6 +198,10 @@ class Settling:
         """
         wait_until(lambda: not self._ringing, RING_S)
 
+    def _due_at(self) -> float:
+        """Of the first that waits."""
+        return self._desk.clock.monotonic() + self._desk.settle_s if self._pending else math.inf
+
     def _store(self, pending: list[Ended]) -> tuple[Settled, float]:
         try:
             now = self._desk.store.now()
@@ -196,21 +215,42 @@ class Settling:
 
     def _account(self, pending: list[Ended], settled: Settled, now: float) -> Written:
         """Count what was written."""
-        lost, unnamed = settled
+        lost, unnamed, _ = settled
+        was_unsure = unknown = NO_IDS
+        if self._unsure or settled.unsure:
+            was_unsure, self._unsure = frozenset(self._unsure), set()
+            lost, unknown = self._sort(pending, settled, was_unsure)
+        tally = self._desk.tally
         if lost:
             with self._lock:
                 self.lost |= lost
-        tally = self._desk.tally
-        tally[Outcome.LOST_LEASE] += sum(one.id in lost and has_run(one) for _, one in pending) if lost else 0
+                self.unknown |= unknown
+            for _, one in pending:
+                if one.id in lost and has_run(one):
+                    tally[Outcome.UNKNOWN if one.id in unknown else Outcome.LOST_LEASE] += 1
         kept = [one for one in pending if one[1].id not in lost] if lost else pending
         others = [one for one in kept if type(one[1]) is not Delete]
         tally[Outcome.DELETED] += len(kept) - len(others)
         tally.update(outcome(settlement) for _, settlement in others if has_run(settlement))
         if unnamed:
             tally[Outcome.DELETED] -= unnamed
-            tally[Outcome.LOST_LEASE] += unnamed
-            self._desk.logger.warning("%d deletes of a window found no job: their leases were lost", unnamed)
-        return Written(now, pending, lost, others)
+            tally[Outcome.UNKNOWN if was_unsure else Outcome.LOST_LEASE] += unnamed
+            why = "their leases were lost" if not was_unsure else "they had been done, or their leases were lost"
+            self._desk.logger.warning("%d deletes of a window found no job: %s", unnamed, why)
+        return Written(now, pending, lost, others, unknown)
+
+    def _sort(
+        self, pending: Sequence[Ended], settled: Settled, was_unsure: Collection[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """(what changed nothing as far as is known, that of which it is unknown), of what found nothing to settle.
+
+        Where an earlier attempt may have done it, and the lease that it was claimed with is not over yet, nobody
+        else could: it is done.
+        """
+        doubtful = settled.unsure.union(id for id in settled.lost if id in was_unsure)
+        now = self._desk.store.now()
+        done = {row.id for row, _ in pending if row.id in doubtful and (row.lease_until or 0.0) > now}
+        return settled.lost.union(doubtful) - done, doubtful - done
 
 
 def _due(row: Row, settlement: Retry | Unget) -> Due:

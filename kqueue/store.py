@@ -126,6 +126,8 @@ class Settled(NamedTuple):
     lost: frozenset[str] = frozenset()
     #: Deletes that found no row where the store cannot tell which of the batch they were.
     unnamed: int = 0
+    #: Ids of deletes that found no row, where the first sending of them, whose reply was lost, may have done it.
+    unsure: frozenset[str] = frozenset()
 
 
 class Held(NamedTuple):
@@ -312,10 +314,12 @@ class JobStore(Protocol):
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """Take ready rows, or delayed ones that are due, for one window: a compare-and-set.
 
-        ``limits.fit`` says which of the candidates. Each taken row is running, with fence and tries one
-        higher, ``lease_until = now + ttr``, and ``alone`` stored if it is the only one taken. ``owner`` is
-        unique for each call; after a lost reply the claim is read back by it. Candidates that are gone,
-        leased, dead, or of another type are passed over. Durable when it returns.
+        ``limits.fit`` says which of the candidates. Each taken row is running, with fence and tries one higher,
+        ``lease_until = now + ttr``, and ``alone`` stored if it is the only one taken. A lease begins when it is
+        written: by ``now`` and the wait since, or by the server's own clock, since ``now`` may be old by then; the
+        rows that are returned say ``lease_until`` no later than it is. ``owner`` is unique for each call; after a
+        lost reply the claim is read back by it. Candidates that are gone, leased, dead, or of another type are
+        passed over. Durable when it returns.
 
         A claim without ids sees ready rows only; :meth:`promote` makes delayed ones ready.
 
@@ -360,10 +364,11 @@ class JobStore(Protocol):
         Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, and the reason (None for
         Finish).
 
-        A row may also have become ready by :meth:`recover` since: its fence still matches, so its late
-        holder may settle it. A dead row's holder may too. Rows that come back are ``delayed`` if
-        ``run_at > now``, else ``ready``. Durable when it returns. When it raises, a store without transactions
-        may have done a part of it; to settle the same again is then safe, and names as lost what was done.
+        A row may also have become ready by :meth:`recover` since: its fence still matches, so its late holder may
+        settle it. A dead row's holder may too. Rows that come back are ``delayed`` if ``run_at > now``, else
+        ``ready``. Durable when it returns. When it raises, a store without transactions may have done a part of it;
+        to settle the same again is then safe, and names as lost what was done. Where that may be, the error's
+        ``may_be_done`` is True.
         """
 
     # -- the operator's ----------------------------------------------------------------------------------
@@ -434,7 +439,8 @@ class JobStore(Protocol):
         """Make up to ``limit`` delayed rows ready whose ``run_at <= now``, the earliest first; how many."""
 
     def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
-        """Take up to ``limit`` running rows whose ``lease_until <= now`` from their holder.
+        """Take up to ``limit`` running rows whose ``lease_until <= now`` from their holder. A server that has a
+        clock is asked for its time; then ``now`` does not matter.
 
         A row that was ``alone`` gets a crash, and is dead at ``max_crashes``; any other gets a suspicion.
         Those not dead are ready, with ``put_at`` and ``gate`` None. The fence and ``lease_owner`` stay, so a late

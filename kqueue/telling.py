@@ -46,10 +46,12 @@ class Written(NamedTuple):
     now: float
     #: All that was asked for, in order.
     ended: Sequence[Ended]
-    #: The ids of those that changed nothing.
+    #: The ids of those that changed nothing, as far as is known.
     lost: frozenset[str]
     #: Those that are written and no deletes.
     others: Sequence[Ended]
+    #: Those of ``lost`` that may have been written by an earlier attempt, whose reply was lost.
+    unknown: frozenset[str] = frozenset()
 
 
 class Telling:
@@ -150,7 +152,9 @@ class Telling:
             return
         finished = [row.type for row, one in ended if type(one) is Delete and one.id not in lost]
         rest = [(row.type, outcome(one)) for row, one in others if has_run(one)]
-        rest += [(row.type, Outcome.LOST_LEASE) for row, one in ended if one.id in lost and has_run(one)]
+        for row, one in ended if lost else ():
+            if one.id in lost and has_run(one):
+                rest.append((row.type, Outcome.UNKNOWN if one.id in written.unknown else Outcome.LOST_LEASE))
         self._counters.get().settled(finished, rest)
 
     def _log_lost(self, written: Written) -> None:
@@ -158,6 +162,8 @@ class Telling:
             if row.id in written.lost and has_run(settlement):
                 how = outcome(settlement)
                 text = "the lease with fence %d was lost, so that it was %s changed nothing"
+                if row.id in written.unknown:
+                    text = "the lease with fence %d is over, and whether it was %s is unknown: a reply was lost"
                 self.log(logging.WARNING, row, text, row.fence, how)
 
     def _log_failed(self, written: Written) -> None:
@@ -193,7 +199,7 @@ def _events(written: Written, seconds: Mapping[str, float]) -> Iterator[Event]:
 def _event(row: Row, settlement: Settlement, written: Written, seconds: float) -> Event:
     run = (written.now, row.id, row.type, row.tries, row.fence, seconds)
     if row.id in written.lost:
-        return LostLease(*run, outcome(settlement).value)
+        return LostLease(*run, outcome(settlement).value, row.id in written.unknown)
     match settlement:
         case Retry():
             return Retried(*run, settlement.reason, settlement.run_at)

@@ -20,7 +20,7 @@ transaction: a minute and a half by default, see ``transactionLifetimeLimitSecon
 import secrets
 from collections.abc import Collection as Many
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pymongo import DeleteOne, MongoClient, ReturnDocument
@@ -37,6 +37,7 @@ from kqueue.store import (
     Abandoned,
     Admission,
     Claim,
+    Delete,
     Due,
     Head,
     Held,
@@ -52,10 +53,10 @@ from kqueue.store import (
 )
 from kqueue.stored_times import Misdated
 from kqueue.stores import mongo_commands as commands
-from kqueue.stores import mongo_endings as endings
 from kqueue.stores import mongo_looks as looks
 from kqueue.stores import mongo_meta as metas
 from kqueue.stores import mongo_notes as notes
+from kqueue.stores import mongo_recover as recovers
 from kqueue.stores import mongo_runs as runs
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
@@ -84,7 +85,7 @@ class MongoStore:
     ) -> None:
         target = read_url(url)
         self._address = target.address
-        self._links = PerProcess(lambda: Link(target, schema.prepare, clock, client))
+        self._links = PerProcess(lambda: Link(target, _prepare if clock is None else schema.prepare, clock, client))
 
     @property
     def address(self) -> str:
@@ -108,7 +109,9 @@ class MongoStore:
             link.close()
 
     def now(self) -> float:
-        """The server's clock, seconds since 1970: by this host's monotonic time, looked at each minute."""
+        """The server's clock, seconds since 1970: by the time that passes here, looked at each minute and where it
+        may be another. It is for what is ready; leases begin and end by the server's own clock within each command.
+        """
         with named_errors(self._address):
             return self._links.get().now()
 
@@ -156,25 +159,22 @@ class MongoStore:
         After a lost reply the rows that are found are taken. One that is not found is unknown: it may have
         been run and deleted since.
         """
-        database, places = self._ready_to_add(rows)
-        insert(database[schema.JOBS], rows, places, self._address)
+        with self._adding(rows) as (database, places):
+            insert(database[schema.JOBS], rows, places, self._address)
 
     def add_unique(self, row: Row, until: float, now: float) -> str:
         """See :meth:`kqueue.store.JobStore.add_unique`. After a lost reply the job is looked for."""
         if row.unique_key is None:
             raise AddFailed(f"{self._address}: the job has no unique key", not_taken=[row.id])
-        database, places = self._ready_to_add([row])
-        document = schema.to_document(row, places[0])
-        once = notes.UniqueOnce(database, document, until, now)
-        with all_or_none([row], self._address):
+        with self._adding([row]) as (database, places), all_or_none([row], self._address):
+            once = notes.UniqueOnce(database, schema.to_document(row, places[0]), until, now)
             return in_transaction(database, once.add, once.added)
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
         """See :meth:`kqueue.store.JobStore.add_tick`. After a lost reply the tick is looked for."""
-        database, places = self._ready_to_add(rows)
-        documents = [schema.to_document(*both) for both in zip(rows, places, strict=True)]
-        once = metas.TickOnce(database, tick, documents)
-        with all_or_none(rows, self._address):
+        with self._adding(rows) as (database, places), all_or_none(rows, self._address):
+            documents = [schema.to_document(*both) for both in zip(rows, places, strict=True)]
+            once = metas.TickOnce(database, tick, documents)
             return in_transaction(database, once.add, once.added)
 
     def last_ticks(self) -> dict[str, float]:
@@ -190,19 +190,21 @@ class MongoStore:
     def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
         """See :meth:`kqueue.store.JobStore.claim`.
 
-        When it raises, rows may have been claimed all the same: see :meth:`held_by`.
+        When it raises, rows may have been claimed all the same: see :meth:`held_by`. Leases begin by the server's
+        own clock; what the rows that are returned say of their end is as exact as ``now``.
         """
+        moment = self._links.get().moment(now)
         throttles = tuple(one for one in selection.throttles if one.type in selection.types)
         if throttles:
             selection = selection._replace(throttles=throttles)
             with self._claiming() as (jobs, floor):
-                return LimitedJobs(jobs, self._address, floor).claim(selection, limits, owner, now, alone)
+                return LimitedJobs(jobs, self._address, floor).claim(selection, limits, owner, moment, alone)
         later: dict[str, float] = {}
         with self._claiming() as (jobs, floor):
             rows, cut = limits.fit(candidates(jobs, selection, limits, now, later))
             if rows:
                 alone = alone and len(rows) == 1
-                rows = take(jobs, rows, owner, now, alone=alone, floor=floor)
+                rows = take(jobs, rows, owner, moment, alone=alone, floor=floor)
         return Claim(rows, cut, later)
 
     def admit(
@@ -213,7 +215,8 @@ class MongoStore:
         When it raises, rows may have been admitted all the same: they are then found lost, and put.
         """
         with self._jobs() as jobs:
-            return LimitedJobs(jobs, self._address).admit(throttle, keys, now, put_at, limit)
+            moment = self._links.get().moment(now)
+            return LimitedJobs(jobs, self._address).admit(throttle, keys, moment, put_at, limit)
 
     def held_types(self, types: Sequence[str]) -> list[str]:
         """See :meth:`kqueue.store.JobStore.held_types`."""
@@ -235,16 +238,20 @@ class MongoStore:
     def renew(self, held: Sequence[Held], now: float, alone: bool | None = None) -> frozenset[str]:
         """See :meth:`kqueue.store.JobStore.renew`."""
         with self._jobs() as jobs:
-            return runs.renew(jobs, held, now, alone)
+            return runs.renew(jobs, held, self._links.get().moment(now), alone)
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
         """See :meth:`kqueue.store.JobStore.settle`. One command for all deletes, one for all others.
 
-        If the connection breaks it is sent once more, and then a delete that finds no row counts as done.
-        After ``StoreUnavailable`` any part of it may have been done.
+        If the connection breaks it is sent once more, and then a delete that finds no row is unsure. After an error
+        any part of it may have been done, if it was more than one command.
         """
-        with self._jobs() as jobs:
-            return runs.settle(jobs, settlements, now)
+        try:
+            with self._jobs() as jobs:
+                return runs.settle(jobs, settlements, now)
+        except StoreError as error:
+            error.may_be_done |= len({isinstance(one, Delete) for one in settlements}) > 1
+            raise
 
     # -- the operator's ----------------------------------------------------------------------------------
 
@@ -376,15 +383,16 @@ class MongoStore:
         return 0
 
     def recover(self, now: float, max_crashes: int, limit: int) -> Recovered:
-        """See :meth:`kqueue.store.JobStore.recover`. One write for the ready, one for the dead."""
+        """See :meth:`kqueue.store.JobStore.recover`. The server is asked for its time first; ``now`` is for tests
+        that turn the clock themselves. After another member has taken over all leases are given anew, by its clock.
+        """
+        link = self._links.get()
         with self._jobs() as jobs:
-            while found := runs.abandoned(jobs, now, limit):
-                recovery = endings.recoveries(found, now, max_crashes)
-                ready = write(jobs, recovery.ready).matched
-                dead = write(jobs, recovery.dead).matched
-                if ready or dead:
-                    return Recovered(ready, dead)
-        return Recovered(0, 0)
+            moment, election = link.asked_moment(now)
+            if election is not None:
+                recovers.follow(jobs.database, election)
+                link.follows(election)
+            return recovers.recover(jobs, moment, max_crashes, limit)
 
     def expire(self, now: float, limit: int) -> int:
         """See :meth:`kqueue.store.JobStore.expire`.
@@ -405,12 +413,15 @@ class MongoStore:
     def find_misdated(self, types: Sequence[str] | None, now: float, limit: int) -> list[Misdated]:
         """See :meth:`kqueue.store.JobStore.find_misdated`. One read for ``types``, else some six."""
         with self._jobs() as jobs:
-            return MongoTimes(jobs.database, now, limit).find(types)
+            return MongoTimes(jobs.database, self._links.get().moment(now), limit).find(types)
 
     def repair_times(self, types: Sequence[str] | None, now: float, limit: int) -> int:
-        """See :meth:`kqueue.store.JobStore.repair_times`. One write for jobs, one for notes, one for pauses."""
+        """See :meth:`kqueue.store.JobStore.repair_times`. One write for jobs, one for notes, one for pauses. The
+        server is asked for its time first, as in :meth:`recover`.
+        """
         with self._jobs() as jobs:
-            return MongoTimes(jobs.database, now, limit).repair(types)
+            moment, _ = self._links.get().asked_moment(now)
+            return MongoTimes(jobs.database, moment, limit).repair(types)
 
     def find_due(self, now: float, limit: int) -> list[Due]:
         """See :meth:`kqueue.store.JobStore.find_due`."""
@@ -484,30 +495,38 @@ class MongoStore:
         """None: MongoDB has no such token that would be cheaper than to look."""
         return None
 
-    def _ready_to_add(self, rows: Sequence[Row]) -> tuple[Database[Document], range]:
-        """The database, opened, and the places of new rows. Raises ``AddFailed``."""
-        try:
-            with self._jobs() as jobs:
-                return jobs.database, self._links.get().places(len(rows))
-        except StoreError as error:
-            raise AddFailed(f"no job was added: {error}", not_taken=[row.id for row in rows]) from error
+    @contextmanager
+    def _adding(self, rows: Sequence[Row]) -> Iterator[tuple[Database[Document], range]]:
+        """The database, opened, and the places of new rows. Raises ``AddFailed`` if it cannot be had."""
+        with ExitStack() as stack:
+            try:
+                database = stack.enter_context(self._jobs()).database
+                with named_errors(self._address):
+                    places = self._links.get().places(len(rows))
+            except StoreError as error:
+                raise AddFailed(f"no job was added: {error}", not_taken=[row.id for row in rows]) from error
+            yield database, places
 
     @contextmanager
     def _claiming(self) -> Iterator[tuple[Collection[Document], int]]:
         """The jobs, and what every fence is to be above."""
-        with named_errors(self._address):
-            link = self._links.get()
-            yield link.database()[schema.JOBS], link.fence_floor()
+        with self._jobs() as jobs:
+            yield jobs, self._links.get().fence_floor()
 
     @contextmanager
     def _jobs(self) -> Iterator[Collection[Document]]:
-        with named_errors(self._address):
-            yield self._links.get().database()[schema.JOBS]
+        with named_errors(self._address), self._links.get().use() as database:
+            yield database[schema.JOBS]
 
     @contextmanager
     def _meta(self) -> Iterator[Collection[Document]]:
-        with named_errors(self._address):
-            yield self._links.get().database()[schema.META]
+        with named_errors(self._address), self._links.get().use() as database:
+            yield database[schema.META]
+
+
+def _prepare(database: Database[Document], address: str) -> None:
+    schema.prepare(database, address)
+    recovers.begin(database)
 
 
 def _due(jobs: Collection[Document], now: float, limit: int) -> list[Due]:

@@ -85,9 +85,12 @@ def write(jobs: Collection[Document], writes: Sequence[Write], *, ordered: bool 
         result = jobs.bulk_write(writes, ordered=ordered)
     except ServerSelectionTimeoutError:
         raise  # no server was found in time: nothing was sent, and a second wait would find none either
-    except AutoReconnect:
+    except AutoReconnect as error:
         repeated = True
-        result = jobs.bulk_write(writes, ordered=ordered)
+        try:
+            result = jobs.bulk_write(writes, ordered=ordered)
+        except ServerSelectionTimeoutError:
+            raise error from None  # what was sent at first may be done
     return Written(result.matched_count, result.deleted_count, result.upserted_count, repeated)
 
 

@@ -14,6 +14,7 @@ from kqueue.store import Selection
 from kqueue.stores import mongo_commands as commands
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_moment import Moment
 from kqueue.stores.mongo_schema import Document
 from kqueue.stores.transitions import claimed
 from kqueue.window import Limits
@@ -71,17 +72,19 @@ def candidates(
 
 
 def take(
-    jobs: Collection[Document], rows: Sequence[Row], owner: str, now: float, *, alone: bool, floor: int
+    jobs: Collection[Document], rows: Sequence[Row], owner: str, moment: Moment, *, alone: bool, floor: int
 ) -> list[Row]:
     """Claim ``rows`` as they were read, with fences above ``floor``; returns those that nobody
     else had changed since, as they are now.
 
     Where it raises, they may be claimed all the same, but not as ``alone`` if that can be helped: a job that
     never ran is not to be blamed for the end of its lease.
+
+    What they say of their lease's end is at most what the server has written, which nobody reads back.
     """
-    ours = [claimed(row, owner, now, alone, fence_floor=floor) for row in rows]
+    ours = [claimed(row, owner, moment.at, alone, fence_floor=floor) for row in rows]
     try:
-        written = write(jobs, commands.claims(rows, owner, now, alone=alone, floor=floor))
+        written = write(jobs, commands.claims(rows, owner, moment, alone=alone, floor=floor))
         if written.matched == len(rows):
             return ours
         got = matching(jobs, [row.id for row in rows], {"lease_owner": owner})

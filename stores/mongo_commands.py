@@ -6,6 +6,10 @@ driver [1]_, but these may be repeated after a lost reply: what the first attemp
 or is changed to the same. Where the reply's count does not tell which rows a write got, they are read back by
 what it left in them: ``lease_owner`` or a token (``written_by``).
 
+What begins or ends a lease is a pipeline, so that the server's own clock grants it:
+:mod:`kqueue.stores.mongo_moment`. Values stand in pipelines as ``$literal``, since a text that begins with ``$``
+would name a field.
+
 State and times stand in ``$nor``, which uses no index: so the server has only ``_id`` to choose from, and
 never walks a backlog that happens to begin with the same rows.
 
@@ -21,6 +25,7 @@ from pymongo import DeleteMany, DeleteOne, UpdateMany, UpdateOne
 from kqueue.job import Row, State
 from kqueue.store import Abandoned, Due, Head, Held
 from kqueue.stored_times import latest
+from kqueue.stores.mongo_moment import Moment
 from kqueue.stores.mongo_schema import LEFT_OUT, Document
 
 Write: TypeAlias = UpdateMany | UpdateOne | DeleteMany | DeleteOne
@@ -60,7 +65,7 @@ def claimable(ids: Sequence[str], types: Sequence[str]) -> Document:
 
 
 def claims(
-    rows: Sequence[Row], owner: str, now: float, *, alone: bool, floor: int, limited: Collection[str] = ()
+    rows: Sequence[Row], owner: str, moment: Moment, *, alone: bool, floor: int, limited: Collection[str] = ()
 ) -> list[Write]:
     """Claim ``rows`` with fences above ``floor``: one write for all that were read alike. Those of ``limited``
     types are counted.
@@ -68,19 +73,17 @@ def claims(
     A late holder may settle a row between our read and this write, at the same fence; ``lease_owner`` is then
     taken off, so it is compared too.
     """
-    groups: defaultdict[tuple[int, float, str | None, bool], list[str]] = defaultdict(list)
+    groups: defaultdict[tuple[int, str | None, bool], list[str]] = defaultdict(list)
     for row in rows:
-        groups[row.fence, row.ttr, row.lease_owner, row.type in limited].append(row.id)
+        groups[row.fence, row.lease_owner, row.type in limited].append(row.id)
+    lease = literal({"state": RUNNING, "lease_owner": owner, "alone": alone}) | {
+        "lease_until": moment.until("$ttr")
+    }
     claims: list[Write] = []
-    for (fence, ttr, late_holder, is_limited), ids in groups.items():
+    for (fence, late_holder, is_limited), ids in groups.items():
         where = among(ids, {"state": none_of(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder}
-        lease = {"state": RUNNING, "lease_owner": owner, "lease_until": now + ttr, "alone": alone}
-        lease["fence"] = max(fence, floor) + 1
-        if is_limited:
-            tries = {"tries": {"$add": ["$tries", 1]}}
-            claims.append(UpdateMany(where, [{"$set": literal(lease) | tries | _COUNTED}]))
-        else:
-            claims.append(UpdateMany(where, {"$set": lease, "$inc": {"tries": 1}}))
+        changes = lease | {"fence": {"$literal": max(fence, floor) + 1}, "tries": {"$add": ["$tries", 1]}}
+        claims.append(UpdateMany(where, [{"$set": changes | (_COUNTED if is_limited else {})}]))
     return claims
 
 
@@ -103,20 +106,20 @@ def admissions(ids: Sequence[str], token: str, put_at: float | None, now: float)
     )
 
 
-def renewals(held: Sequence[Held], now: float, alone: bool | None) -> list[Write]:
+def renewals(held: Sequence[Held], moment: Moment, alone: bool | None) -> list[Write]:
     """Another TTR where the fence matches and the row is running."""
     return [
-        UpdateMany(_in_hand(ids, fence, RUNNING), {"$set": _lease(now + ttr, alone)})
+        UpdateMany(_in_hand(ids, fence, RUNNING), [{"$set": _lease(moment.until(ttr), alone)}])
         for (fence, ttr), ids in _alike(held).items()
     ]
 
 
-def returns(held: Sequence[Held], now: float, alone: bool | None) -> list[Write]:
+def returns(held: Sequence[Held], moment: Moment, alone: bool | None) -> list[Write]:
     """Another TTR where the fence matches and the row is ready again since its lease ran out. Where its type has
     limits it is counted again; where it has none nobody looks.
     """
     return [
-        UpdateMany(_in_hand(ids, fence, READY), [{"$set": literal(_lease(now + ttr, alone)) | _COUNTED}])
+        UpdateMany(_in_hand(ids, fence, READY), [{"$set": _lease(moment.until(ttr), alone) | _COUNTED}])
         for (fence, ttr), ids in _alike(held).items()
     ]
 
@@ -232,8 +235,10 @@ def _in_hand(ids: Sequence[str], fence: int, state: str) -> Document:
     return among(ids, {"state": none_of(state)}, SETTLED) | {"fence": fence}
 
 
-def _lease(until: float, alone: bool | None) -> Document:
-    return {"state": RUNNING, "lease_until": until} | ({} if alone is None else {"alone": alone})
+def _lease(until: Document, alone: bool | None) -> Document:
+    """For a pipeline."""
+    fields = {"state": RUNNING} if alone is None else {"state": RUNNING, "alone": alone}
+    return literal(fields) | {"lease_until": until}
 
 
 def among(ids: Sequence[str], *refused: Document) -> Document:

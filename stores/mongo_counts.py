@@ -7,6 +7,7 @@ from kqueue.stores import mongo_schema as schema
 from kqueue.stores.gates import Place, gate_of
 from kqueue.stores.mongo_access import group, read
 from kqueue.stores.mongo_commands import HELD, READY, RUNNING
+from kqueue.stores.mongo_moment import Moment
 from kqueue.stores.mongo_schema import Document
 from kqueue.stores.mongo_turns import Turns
 
@@ -17,10 +18,10 @@ _FIRST_OF_LINE, _GROWTH = 2, 8
 class MongoCounts:
     """As :class:`kqueue.stores.gates.Counts` says, at one time and within one turn: what was read once holds."""
 
-    def __init__(self, turns: Turns, now: float) -> None:
+    def __init__(self, turns: Turns, moment: Moment) -> None:
         self._turns = turns
         self._jobs = turns.jobs
-        self._now = now
+        self._moment = moment
         #: By type and limit key: leases that are not over, and when the first of them ends.
         self._leases: dict[tuple[str, str | None], tuple[int, float | None]] = {}
         self._admitted: dict[str, int] = {}
@@ -51,11 +52,11 @@ class MongoCounts:
 
     def starts(self, throttle: Throttle) -> int:
         """In its last period."""
-        return int(sum(rows for _, rows in self._turns.starts(throttle, self._now)))
+        return int(sum(rows for _, rows in self._turns.starts(throttle, self._moment.at)))
 
     def first_start(self, throttle: Throttle) -> float | None:
         """Of those."""
-        return next((at for at, _ in self._turns.starts(throttle, self._now)), None)
+        return next((at for at, _ in self._turns.starts(throttle, self._moment.at)), None)
 
     def admitted(self, gate: str) -> int:
         """Ready ones, and those that :meth:`admit` was told of."""
@@ -94,7 +95,7 @@ class MongoCounts:
     def _read_leases(self, type: str, keys: Collection[str | None]) -> None:
         """Of the type if ``keys`` holds None only, or of each key."""
         gates = {"$gt": ""} if None in keys else {"$in": [gate_of(type, key) for key in keys]}
-        where = {"type": type, "state": RUNNING, "gate": gates, "lease_until": {"$gt": self._now}}
+        where = {"type": type, "state": RUNNING, "gate": gates} | self._moment.running_on()
         by = None if None in keys else "$limit_key"
         found = group(self._jobs, where, _LEASES | {"_id": by}, schema.GATES)
         self._leases |= {(type, key): (0, None) for key in keys}

@@ -30,6 +30,7 @@ from kqueue.stores.mongo_commands import (
     none_of,
     text,
 )
+from kqueue.stores.mongo_moment import Moment
 from kqueue.stores.mongo_schema import Document
 from kqueue.stores.transitions import waiting
 
@@ -59,15 +60,18 @@ class Recovery(NamedTuple):
     dead: list[Write]
 
 
-def recoveries(found: Sequence[Abandoned], now: float, max_crashes: int) -> Recovery:
-    """Take abandoned rows from their holder."""
+def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int) -> Recovery:
+    """Take abandoned rows from their holder, if their leases are over by the clock that they were found by, and by
+    that of the server that does it.
+    """
+    now = moment.at
     groups: defaultdict[tuple[bool, int], list[str]] = defaultdict(list)
     for row in found:
         groups[row.alone, row.crashes if row.alone else 0].append(row.id)
     recovered = Recovery([], [])
     for (alone, crashes), ids in groups.items():
         state, reason = recovery(alone, crashes, max_crashes)
-        still = among(ids, {"state": none_of(RUNNING)}, {"lease_until": {"$gt": now}})
+        still = among(ids, {"state": none_of(RUNNING)}, {"lease_until": {"$gt": now}}, moment.running_on())
         as_read: Document = {"alone": True, "crashes": crashes or _NONE} if alone else {"alone": False}
         fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
         changes = _run_ended(fields, now, reason, one_more="crashes" if alone else "suspicion")

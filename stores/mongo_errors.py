@@ -4,7 +4,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, PyMongoError, WTimeoutError
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WTimeoutError,
+)
 
 from kqueue.errors import StoreError, StoreUnavailable
 from kqueue.urls import without_passwords
@@ -23,10 +30,13 @@ def named(error: PyMongoError, address: str) -> StoreError:
     said = without_passwords(_REST.split(_said(error), maxsplit=1)[0])[:_MOST_CHARS]
     ours: StoreError
     if _may_pass(error) or may_be_done(error):
+        sent = not isinstance(error, ServerSelectionTimeoutError)
+        unknown = "; what was asked may have been done all the same" if sent else ""
         ours = StoreUnavailable(
             f"{address}: MongoDB does not answer ({said}); check that it runs, has a primary and a majority,"
-            " and can be reached from here"
+            f" and can be reached from here{unknown}"
         )
+        ours.may_be_done = sent
     elif error.has_error_label(TRANSIENT):
         ours = StoreUnavailable(f"{address}: others change the same for too long ({said}); try again")
     else:

@@ -16,6 +16,7 @@ from kqueue.stores.mongo_access import matching, read
 from kqueue.stores.mongo_claim import candidates, deny_solitude, take
 from kqueue.stores.mongo_commands import HELD
 from kqueue.stores.mongo_counts import MongoCounts
+from kqueue.stores.mongo_moment import Moment
 from kqueue.stores.mongo_schema import Document
 from kqueue.stores.mongo_turns import Change, Turns, in_turn
 from kqueue.stores.transitions import claimed
@@ -32,25 +33,25 @@ class LimitedJobs:
     def __init__(self, jobs: Collection[Document], address: str, fence_floor: int = 0) -> None:
         self._jobs, self._address, self._floor = jobs, address, fence_floor
 
-    def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
+    def claim(self, selection: Selection, limits: Limits, owner: str, moment: Moment, alone: bool) -> Claim:
         """See :meth:`kqueue.store.JobStore.claim`. Leases run from when its turn came."""
 
         def attempt(turns: Turns, waited: float) -> Claim:
             claim = _LimitedClaim(
-                self._jobs, turns, selection.throttles, owner, now + waited, fence_floor=self._floor
+                self._jobs, turns, selection.throttles, owner, moment.later(waited), fence_floor=self._floor
             )
-            return claim.attempt(selection, limits, now, alone)
+            return claim.attempt(selection, limits, moment.at, alone)
 
         return in_turn(self._jobs, [one.type for one in selection.throttles], self._address, attempt)
 
     def admit(
-        self, throttle: Throttle, keys: Many[str] | None, now: float, put_at: float | None, limit: int
+        self, throttle: Throttle, keys: Many[str] | None, moment: Moment, put_at: float | None, limit: int
     ) -> Admission:
         """See :meth:`kqueue.store.JobStore.admit`."""
 
         def attempt(turns: Turns, waited: float) -> Admission:
             turns.check(throttle.type)
-            return _Admitting(turns, throttle, now).attempt(keys, put_at, limit)
+            return _Admitting(turns, throttle, moment).attempt(keys, put_at, limit)
 
         return in_turn(self._jobs, [throttle.type], self._address, attempt)
 
@@ -64,7 +65,7 @@ class _LimitedClaim:
         turns: Turns,
         throttles: Sequence[Throttle],
         owner: str,
-        start: float,
+        start: Moment,
         *,
         fence_floor: int,
     ) -> None:
@@ -127,13 +128,13 @@ class _LimitedClaim:
         claims = commands.claims(
             rows, self._owner, self._start, alone=alone, floor=self._floor, limited=self._throttles
         )
-        writes = [*claims, *commands.holds(self._held, self._start)]
+        writes = [*claims, *commands.holds(self._held, self._start.at)]
 
         def is_made() -> bool:
             return bool(self._got(ids)) if ids else len(self._still_held(held)) == len(held)
 
         try:
-            done = self._turns.take(types, Change(writes, is_made), self._started(rows), self._start)
+            done = self._turns.take(types, Change(writes, is_made), self._started(rows), self._start.at)
             if done < len(ids) + len(held):  # others have changed some since they were read
                 got = self._got(ids)
                 rows, held = [row for row in rows if row.id in got], list(self._still_held(held))
@@ -141,10 +142,9 @@ class _LimitedClaim:
             if alone:
                 deny_solitude(self._jobs, self._owner, ids[0])
             raise
-        limited, floor = self._gates.throttled, self._floor
+        limited, floor, at = self._gates.throttled, self._floor, self._start.at
         ours = [
-            claimed(row, self._owner, self._start, alone, throttled=limited(row.type), fence_floor=floor)
-            for row in rows
+            claimed(row, self._owner, at, alone, throttled=limited(row.type), fence_floor=floor) for row in rows
         ]
         return ours, len(held)
 
@@ -163,9 +163,9 @@ class _LimitedClaim:
 class _Admitting:
     """One attempt to admit."""
 
-    def __init__(self, turns: Turns, throttle: Throttle, now: float) -> None:
-        self._turns, self._throttle, self._now = turns, throttle, now
-        self._counts = MongoCounts(turns, now)
+    def __init__(self, turns: Turns, throttle: Throttle, moment: Moment) -> None:
+        self._turns, self._throttle, self._now = turns, throttle, moment.at
+        self._counts = MongoCounts(turns, moment)
 
     def attempt(self, keys: Many[str] | None, put_at: float | None, limit: int) -> Admission:
         """Raises ``NotOurTurn`` if another was faster."""

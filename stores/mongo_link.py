@@ -1,21 +1,30 @@
-"""The connection to a MongoDB: its URL, one process's client, and the server's clock."""
+"""The connection to a MongoDB: its URL, one process's client, and the server's clock.
+
+Theory of operation. The threads of a process share one client. ``close`` in one of them puts it aside, and the next
+use opens another; the one that was put aside is closed by the last that uses it, so that nobody's command is cut
+off. Who uses it is a set of tokens, and no lock: ``set.add`` and ``set.discard`` are atomic, and a signal handler
+may come in at any point. A user first puts its token there and then looks whether the client was put aside; who
+puts it aside does so first and then looks for tokens. So of the two at least one sees the other.
+"""
 
 import threading
-import time
-from collections.abc import Callable
-from datetime import UTC
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from bson import ObjectId
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from kqueue.clock import Clock
+from kqueue.clock import Clock, steady
 from kqueue.errors import StoreError
 from kqueue.stored_times import latest
 from kqueue.stores import mongo_identity as identities
+from kqueue.stores.mongo_clock import Known, Look, Primaries, look
 from kqueue.stores.mongo_identity import Identity, Place
+from kqueue.stores.mongo_moment import Moment
 from kqueue.stores.mongo_schema import META, Document
 from kqueue.urls import showable
 
@@ -32,8 +41,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 #: And these, unless the URL chooses a write concern.
 _MAJORITY: dict[str, Any] = {"w": "majority", "readConcernLevel": "majority"}
-#: Seconds between two looks at the server's clock.
-_CLOCK_REFRESH_S = 60.0
 
 
 class Target(NamedTuple):
@@ -90,72 +97,114 @@ class Link:
         self._clock = clock
         self._given = client
         self._lock = threading.Lock()
-        self._own: MongoClient[Document] | None = None
-        self._database: Database[Document] | None = None
-        #: (seconds from this host's monotonic clock to the server's, monotonic time of the look).
-        self._offset: tuple[float, float] | None = None
+        self._current: _Client | None = None
+        self._known: Known | None = None
+        #: The election of the primary whose clock all leases are known to follow.
+        self._followed: ObjectId | None = None
         self._next_place = 0
         #: Where the database is, and whose it is, as it was read last.
         self._place: Place | None = None
         self._identity: Identity | None = None
 
-    def database(self) -> Database[Document]:
-        """The database, its schema made. Opens what is not open."""
-        database = self._database
-        return self._open() if database is None else database
+    @contextmanager
+    def use(self) -> Iterator[Database[Document]]:
+        """The database, its schema made, until the end. Opens what is not open."""
+        while True:
+            client, token = self._current or self._open(), object()
+            try:
+                client.users.add(token)
+                if not client.is_aside:
+                    yield client.database
+                    return
+            finally:
+                client.users.discard(token)
+                client.close_if_unused()
 
     def exists(self) -> bool:
         """Whether the schema is there; nothing is made."""
-        if self._database is not None:
+        if self._current is not None:
             return True
-        with self._lock:
-            return self._connected()[META].find_one({"_id": "schema"}) is not None
+        client = self._connected()
+        try:
+            return client.database[META].find_one({"_id": "schema"}) is not None
+        finally:
+            client.put_aside()
 
     def close(self) -> None:
-        """Close the client if it is ours. Idempotent; the next use opens again."""
+        """Close the client if it is ours, once nobody uses it any more. Idempotent; the next use opens again."""
         with self._lock:
-            client, self._own, self._database = self._own, None, None
+            client, self._current = self._current, None
         if client is not None:
-            client.close()
+            client.put_aside()
 
     def identity(self) -> Identity:
         """Who the store is now. Another one that has taken its place is looked at as at an open."""
-        database = self.database()
-        place = self._place or identities.place_of(database)
-        found = identities.read(database)
-        if found is None or self._identity is None or found.id != self._identity.id:
-            self._prepare(database, self._target.address)
-            found = identities.adopt(database, place)
-        self._identity = found
-        return found
+        with self.use() as database:
+            place = self._place or identities.place_of(database)
+            found = identities.read(database)
+            if found is None or self._identity is None or found.id != self._identity.id:
+                self._prepare(database, self._target.address)
+                found = identities.adopt(database, place)
+            self._identity = found
+            return found
 
     def begin_anew(self) -> None:
         """As if the database were a copy."""
-        database = self.database()
-        identities.begin_anew(database, self._place or identities.place_of(database))
+        with self.use() as database:
+            identities.begin_anew(database, self._place or identities.place_of(database))
 
     def fence_floor(self) -> int:
         """Every claim gives a fence above it; as it was read last. Ask when the database is open."""
         return 0 if self._identity is None else self._identity.fence_floor
 
     def now(self) -> float:
-        """The clock that was given, or the server's: monotonic time plus the offset to it.
+        """The clock that was given, or the server's: the time here plus the offset to it. For what is ready; leases
+        have a :meth:`moment`.
 
         Only the first look raises ``StoreUnavailable``: later, an offset that could not be refreshed will do.
         """
         if self._clock is not None:
             return self._clock.time()
-        if self._offset is None:
-            self._offset = _look_at_clock(self.database())
-        elif time.monotonic() - self._offset[1] > _CLOCK_REFRESH_S:
-            self._offset = self._refreshed(self._offset)
-        return time.monotonic() + self._offset[0]
+        known = self._known
+        if known is None or known.is_stale():
+            try:
+                known = self.look().known
+            except (PyMongoError, StoreError):
+                if known is None:
+                    raise
+                known = self._known = known.kept()
+        return steady() + known.offset
 
-    def _refreshed(self, offset: tuple[float, float]) -> tuple[float, float]:
-        try:
-            return _look_at_clock(self.database())
-        except (PyMongoError, StoreError):
-            return offset[0], time.monotonic()
+    def moment(self, now: float) -> Moment:
+        """For leases that are granted: ``now`` if the clock was given, else the server's own within the command."""
+        return Moment(now, by_server=self._clock is None)
+
+    def asked_moment(self, now: float) -> tuple[Moment, ObjectId | None]:
+        """For leases that are judged: the server is asked for its time; and the election that made it the primary,
+        if leases are not known to follow its clock yet.
+        """
+        if self._clock is not None:
+            return Moment(now, by_server=False), None
+        found = self.look()
+        election = None if found.election == self._followed else found.election
+        return Moment(found.time, by_server=True), election
+
+    def follows(self, election: ObjectId) -> None:
+        """All leases follow the clock of this primary now."""
+        self._followed = election
+
+    def look(self) -> Look:
+        """Ask the server for its time."""
+        with self.use() as database:
+            found = look(database)
+        self._known = found.known
+        return found
+
+    def forget_clock(self) -> None:
+        """It may be another's since: look at it before it is asked for again."""
+        known = self._known
+        if known is not None:
+            self._known = known.outdated()
 
     def places(self, count: int) -> range:
         """Numbers that stand for the order of adding: microseconds of the server's clock, each given once here.
@@ -170,28 +219,47 @@ class Link:
             self._next_place = first + count
         return range(first, first + count)
 
-    def _open(self) -> Database[Document]:
+    def _open(self) -> "_Client":
         with self._lock:
-            if self._database is None:
-                database = self._connected()
-                self._prepare(database, self._target.address)
-                self._place = identities.place_of(database)
-                self._identity = identities.adopt(database, self._place)
-                self._database = database
-            return self._database
+            if self._current is None:
+                client = self._connected()
+                try:
+                    self._prepare(client.database, self._target.address)
+                    self._place = identities.place_of(client.database)
+                    self._identity = identities.adopt(client.database, self._place)
+                except BaseException:
+                    client.put_aside()
+                    raise
+                self._current = client
+            return self._current
 
-    def _connected(self) -> Database[Document]:
-        """As it is, with nothing made in it. Under the lock."""
-        client = self._given
-        if client is None:
-            client = self._own = self._own or MongoClient(self._target.url, **self._target.options)
+    def _connected(self) -> "_Client":
+        """With nothing made in the database."""
+        given, target = self._given, self._target
+        listeners = [Primaries(self.forget_clock)]
+        client = given or MongoClient(target.url, event_listeners=listeners, **target.options)
         # Whatever the URL prefers: a secondary may be behind, and a claim would be read back from it.
-        return client.get_database(self._target.database, read_preference=ReadPreference.PRIMARY)
+        database = client.get_database(target.database, read_preference=ReadPreference.PRIMARY)
+        return _Client(client, database, is_ours=given is None)
 
 
-def _look_at_clock(database: Database[Document]) -> tuple[float, float]:
-    before = time.monotonic()
-    # https://www.mongodb.com/docs/manual/reference/command/hello/: localTime is the server's, to the ms.
-    local = database.command("hello")["localTime"]
-    after = time.monotonic()
-    return local.replace(tzinfo=UTC).timestamp() - (before + after) / 2, after
+class _Client:
+    """An open client, and who uses it."""
+
+    def __init__(self, client: MongoClient[Document], database: Database[Document], *, is_ours: bool) -> None:
+        self.database = database
+        self.users: set[object] = set()
+        #: No new user is to come.
+        self.is_aside = False
+        self._client = client
+        self._is_ours = is_ours
+
+    def put_aside(self) -> None:
+        """Let nobody use it any more, and close it once those have ended who do."""
+        self.is_aside = True
+        self.close_if_unused()
+
+    def close_if_unused(self) -> None:
+        """Close it if it was put aside and nobody uses it any more. Idempotent."""
+        if self.is_aside and self._is_ours and not self.users:
+            self._client.close()

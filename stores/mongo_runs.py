@@ -13,6 +13,7 @@ from kqueue.stores import mongo_commands as commands
 from kqueue.stores import mongo_endings as endings
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import matching, read, write
+from kqueue.stores.mongo_moment import Moment
 from kqueue.stores.mongo_schema import Document
 
 #: TTRs in one query at most: as with types, see :mod:`kqueue.stores.mongo_claim`.
@@ -36,13 +37,13 @@ def abandoned(jobs: Collection[Document], now: float, limit: int) -> list[Abando
     return [commands.to_abandoned(row) for row in islice(found, limit)]
 
 
-def renew(jobs: Collection[Document], held: Sequence[Held], now: float, alone: bool | None) -> frozenset[str]:
+def renew(jobs: Collection[Document], held: Sequence[Held], moment: Moment, alone: bool | None) -> frozenset[str]:
     """Returns the ids lost."""
     if not held:
         return frozenset()
-    matched = write(jobs, commands.renewals(held, now, alone)).matched
+    matched = write(jobs, commands.renewals(held, moment, alone)).matched
     if matched < len(held):  # some leases ran out
-        matched += write(jobs, commands.returns(held, now, alone)).matched
+        matched += write(jobs, commands.returns(held, moment, alone)).matched
     if matched == len(held):
         return frozenset()
     ids = [job.id for job in held]
@@ -67,7 +68,9 @@ def settle(jobs: Collection[Document], settlements: Sequence[Settlement], now: f
     if missing:
         there = matching(jobs, [one.id for one in deletes], {})
         lost |= there
-        missing = 0 if written.repeated else missing - len(there)
+        missing -= len(there)
+    if missing and written.repeated:
+        return Settled(frozenset(lost), unsure=frozenset(one.id for one in deletes if one.id not in lost))
     if missing and not written.deleted:
         return Settled(frozenset(lost.union(one.id for one in deletes)))
     return Settled(frozenset(lost), missing)

@@ -23,7 +23,8 @@ from kqueue.stored_times import (
 )
 from kqueue.stores import mongo_schema as schema
 from kqueue.stores.mongo_access import read, write
-from kqueue.stores.mongo_commands import HELD, READY, RUNNING, Write, latest_place
+from kqueue.stores.mongo_commands import HELD, READY, RUNNING, Write, latest_place, literal
+from kqueue.stores.mongo_moment import Moment
 from kqueue.stores.mongo_notes import dates_of, within
 from kqueue.stores.mongo_runs import ttrs
 from kqueue.stores.mongo_schema import LEFT_OUT, Document
@@ -38,10 +39,10 @@ _DATED = [str(state) for state in sorted(schema.DATED_STATES)]
 class MongoTimes:
     """At one moment."""
 
-    def __init__(self, database: Database[Document], now: float, limit: int) -> None:
+    def __init__(self, database: Database[Document], moment: Moment, limit: int) -> None:
         self._jobs, self._notes, self._meta = (database[name] for name in (schema.JOBS, schema.NOTES, schema.META))
-        self._now, self._limit = now, limit
-        self._ahead: Document = {"$gt": latest(now)}
+        self._moment, self._now, self._limit = moment, moment.at, limit
+        self._ahead: Document = {"$gt": latest(moment.at)}
 
     def find(self, types: Sequence[str] | None) -> list[Misdated]:
         """See :meth:`kqueue.store.JobStore.find_misdated`."""
@@ -111,7 +112,10 @@ class MongoTimes:
             fields["dated_at"] = right.created_at if right.asked_at is None else right.asked_at
         # In $nor, as in mongo_commands: so the server looks at ``_id`` alone.
         as_read = [{name: {"$ne": document.get(name)}} for name in _COMPARED]
-        return UpdateMany({"_id": document["_id"], "$nor": as_read}, {"$set": fields})
+        changes = literal(fields)
+        if "lease_until" in fields:  # a whole TTR, from when it is written
+            changes["lease_until"] = self._moment.until(times.ttr)
+        return UpdateMany({"_id": document["_id"], "$nor": as_read}, [{"$set": changes}])
 
     def _date_starts(self, document: Document) -> Write:
         """As one more turn, so that who has read the starts before reads them again."""

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 from kqueue.clock import Clock, SystemClock
+from kqueue.errors import StoreError
 from kqueue.job import Row, State
 from kqueue.rules import recovery
 from kqueue.store import (
@@ -238,14 +239,23 @@ class SqliteStore:
             )
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
-        """One transaction. Only if some are lost, a second one finds out which."""
-        with self._file.write() as connection:
-            if settle(connection, settlements, now) == len(settlements):
-                return Settled()
-            connection.execute("ROLLBACK")
-        with self._file.write() as connection:
-            lost = [one.id for one in settlements if not settle(connection, [one], now)]
-            return Settled(frozenset(lost))
+        """One transaction. Only if some are lost, a second one finds out which. What fails after the last of its
+        statements may have been committed.
+        """
+        is_written = False
+        try:
+            with self._file.write() as connection:
+                is_written = settle(connection, settlements, now) == len(settlements)
+                if is_written:
+                    return Settled()
+                connection.execute("ROLLBACK")
+            with self._file.write() as connection:
+                lost = [one.id for one in settlements if not settle(connection, [one], now)]
+                is_written = True
+                return Settled(frozenset(lost))
+        except StoreError as error:
+            error.may_be_done |= is_written
+            raise
 
     # -- the operator's ----------------------------------------------------------------------------------
 

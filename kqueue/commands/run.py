@@ -52,7 +52,7 @@ def run(
             complain(f"a handler ended the run with SystemExit: {error.code}; its job counts a failed try")
             return SOME_FAILED
     print_report(report, as_json)
-    return SOME_FAILED if report.retried or report.dead or report.lost_lease else OK
+    return SOME_FAILED if report.retried or report.dead or report.lost_lease or report.unknown else OK
 
 
 def _stop_at_signals(queue: KQueue) -> None:

@@ -152,6 +152,8 @@ def print_report(report: RunReport | SweepReport, as_json: bool) -> None:
         print_json(values)
         return
     seconds = values.pop("seconds")
+    if not values.get("unknown"):  # it is rare, and means nothing to who has not read of it
+        values.pop("unknown", None)
     numbers = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in values.items())
     click.echo(f"{numbers} in {seconds:.2f} s")
 

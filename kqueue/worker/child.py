@@ -17,6 +17,7 @@ from types import FrameType
 from kqueue import KQueue, KQueueError, prctl, streams
 from kqueue.app import load_queue
 from kqueue.bell import Bell, wait_readable
+from kqueue.clock import steady
 from kqueue.moments import counted
 from kqueue.overtime import MOST_ABANDONED
 from kqueue.worker import logs, words
@@ -74,7 +75,7 @@ class Child:
     def _tick(self, now: float) -> None:
         """Once a second. What else a worker has to do from time to time has its place here."""
         self._line.say(
-            Pulse(self._queue.crew.jobs_started(), self._progress.quiet_s(now, self._lanes.away_since()))
+            Pulse(self._queue.crew.jobs_started(), self._progress.quiet_s(now, self._lanes.away_since(), steady()))
         )
         if len(self._queue.crew.abandoned) >= MOST_ABANDONED:
             self._leave(f"{MOST_ABANDONED} coroutines that were cancelled have not ended")

@@ -21,18 +21,20 @@ class Progress:
         #: By loop: its turns, and when these were first seen, in monotonic seconds.
         self._seen: dict[Turning, tuple[int, float]] = {}
 
-    def quiet_s(self, now: float, away: Sequence[float] = ()) -> float:
+    def quiet_s(self, now: float, away: Sequence[float] = (), leases_at: float | None = None) -> float:
         """Seconds since that loop has made progress which has made none for the longest time; 0 without any loop.
 
         ``now`` in monotonic seconds; ``away``: since when threads have been without the loop that they should run.
-        To be called about once a second: a turn counts from when it is seen.
+        To be called about once a second: a turn counts from when it is seen. ``leases_at``: the time by the clock
+        of leases, which a suspend of the host moves on, where that is another one.
         """
         seen = {}
         for loop in (*self._crew.loops(), *list(self._crew.event_loops)):
             turns, since = self._seen.get(loop, (-1, now))
             seen[loop] = (turns, since) if loop.turns == turns else (loop.turns, now)
         self._seen = seen
-        at_work = {batch.thread for batch in self._crew.batches() if (batch.lease_left(now) or 0.0) > 0.0}
+        at = now if leases_at is None else leases_at
+        at_work = {batch.thread for batch in self._crew.batches() if (batch.lease_left(at) or 0.0) > 0.0}
         quiet = [now - since for loop, (_, since) in seen.items() if loop.thread not in at_work]
         return max([*quiet, *(now - since for since in away)], default=0.0)
 

@@ -89,7 +89,8 @@ def mongodb(request: pytest.FixtureRequest) -> MakeStore:
     url = request.getfixturevalue("mongod").url(request.getfixturevalue("mongo_database"))
 
     def make() -> JobStore:
-        store = MongoStore(url)
+        # The contract says what time it is: tests/test_mongo_clock.py has the server's own.
+        store = MongoStore(url, clock=SystemClock())
         request.addfinalizer(store.close)
         return store
 

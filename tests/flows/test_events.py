@@ -31,7 +31,7 @@ from kqueue import (
 )
 from kqueue.clock import ManualClock
 from kqueue.ids import IdMint
-from kqueue.store import Selection
+from kqueue.store import Held, Selection
 from kqueue.stores.memory import MemoryStore
 from kqueue.stores.sqlite import SqliteStore
 from kqueue.window import Limits
@@ -167,9 +167,10 @@ def test_a_lease_that_was_lost(queue: KQueue) -> None:
 def test_a_sweep_that_takes_back_what_a_dead_worker_left(queue: KQueue) -> None:
     swept: list[Event] = []
     job_id = queue.add_job("t", ttr=1)
-    owner, long_ago = IdMint().make(1)[0], queue.store.now() - 100
-    claim = queue.store.claim(Selection(("t",)), Limits(1, job_s={"t": 0.0}), owner, long_ago, False)
+    owner, now = IdMint().make(1)[0], queue.store.now()
+    claim = queue.store.claim(Selection(("t",)), Limits(1, job_s={"t": 0.0}), owner, now, False)
     assert [row.id for row in claim.rows] == [job_id]
+    queue.store.renew([Held(job_id, 1, 0.0)], now)  # its lease is over at once
     queue.subscribe(swept.append)
     report = queue.sweep()
     assert report.recovered == 1
@@ -277,9 +278,8 @@ def test_of_many_the_one_that_lost_its_lease_is_told_by_name(queue: KQueue) -> N
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
         if job.payload == 5:
-            row = queue.store.get([job.id])[0]
-            assert row.lease_until is not None
-            queue.store.recover(row.lease_until + 1, 9, 100)
+            queue.store.renew([Held(job.id, job.fence, 0.0)], queue.store.now())
+            queue.store.recover(queue.store.now(), 9, 100)
             only = Selection(("t",), (job.id,))
             owner = IdMint().make(1)[0]
             claim = queue.store.claim(only, Limits(1, job_s={"t": 0.0}), owner, queue.store.now(), False)

@@ -1,6 +1,6 @@
 """Torture KQueue with real processes, and say what became of every job.
 
-    python -m tests.torture [--seconds 60] [--seed N] [--store sqlite|mongodb] [--no-binlog] [--json FILE]
+    python -m tests.torture [--seconds 60] [--seed N] [--store NAME] [--no-binlog] [--json FILE]
 
 The seed fixes what is added, what handlers do, and the order of the faults; which process is doing what when a
 fault strikes is left to the system, so one seed gives many histories. Exit status 1 if a promise was not kept.
@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.torture.account import Account
 from tests.torture.referee import torture
+from tests.torture.servers import STORES
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture")
     parser.add_argument("--seconds", type=float, default=60, help="of faults; the drain comes after")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
-    parser.add_argument("--store", choices=("sqlite", "mongodb"), default="sqlite")
+    parser.add_argument("--store", choices=STORES, default="sqlite")
     parser.add_argument("--binlog", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", type=Path, help="write the account here too")
     return parser.parse_args()

@@ -10,6 +10,8 @@ What a fault may cost is read from the store just before it, while those whom it
     move the store's file      all: leases run out before it is back
     step the clock             all, where the store goes by the host's clock: leases run out at once, or last longer
     a signal that raises       that process: what it had in hand is given back, or its lease runs out
+    of three members: kill the primary, let it step down, cut it off, or cut off both others
+                               all: leases run out before there is a primary again
     copy, open or link the store's file; kill or strike a producer; kill, restart or freeze the broker
                                nobody: without its pointers jobs come later, and not twice
 """
@@ -32,6 +34,7 @@ from tests.torture.interrupts import SIGNALS
 from tests.torture.ledger import read
 from tests.torture.plan import OPTIONS, TTR_S, TYPES
 from tests.torture.servers import Servers
+from tests.torture.set_faults import set_faults
 
 #: Seconds between two faults.
 PAUSE_S = (0.2, 0.9)
@@ -58,14 +61,15 @@ _OFTEN |= {
     "freeze store": 1,
 }
 _OFTEN |= {"strike worker": 4, "strike producer": 4}
+_OFTEN |= {"kill primary": 2, "step down": 2, "cut off primary": 1, "cut off majority": 1}
 #: More rows than there are.
 MANY = 10**6
 PLACES = ("rows", "ready", "reserved", "delayed", "buried")
 
 
 def torture(seconds: float, seed: int, store: str, binlog: bool, faults: Sequence[str] | None = None) -> Account:
-    """Strike for so many seconds, then drain. ``store`` is "sqlite" or "mongodb". ``faults``: those that strike, by
-    their names; all that there are for the store if None.
+    """Strike for so many seconds, then drain. ``store`` is one of :data:`tests.torture.servers.STORES`. ``faults``:
+    those that strike, by their names; all that there are for the store if None.
     """
     servers = Servers(store, binlog)
     try:
@@ -107,6 +111,8 @@ class Referee:
         if servers.mongod is not None:
             self._faults["restart store"] = self._restart_store
             self._faults["freeze store"] = self._freeze_store
+        if servers.members is not None:
+            self._faults |= set_faults(servers.members, self._random, self._strike_store)
         if servers.is_a_file:
             self._faults |= file_faults(servers.store_file, crowd, self._random, self._strike_store)
         if faults is not None:

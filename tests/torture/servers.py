@@ -6,11 +6,15 @@ from pathlib import Path
 
 from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
+from tests.replica_set import ReplicaSet
 from tests.torture.clocks import StepClock
+
+#: What a torture may have as its store.
+STORES = ("sqlite", "mongodb", "mongodb-set")
 
 
 class Servers:
-    """A beanstalkd, and a mongod where the store is one."""
+    """A beanstalkd; and a mongod, or a replica set of three, where the store is one."""
 
     def __init__(self, store: str, binlog: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="torture-"))
@@ -20,17 +24,21 @@ class Servers:
         self.store_file.parent.mkdir()
         self.beanstalkd: Beanstalkd | None = None
         self.mongod: Mongod | None = None
+        self.members: ReplicaSet | None = None
         try:
             self.beanstalkd = Beanstalkd(binlog=binlog)
             if store == "mongodb":
                 self.mongod = Mongod()
+            elif store == "mongodb-set":
+                self.members = ReplicaSet()
         except BaseException:
             self.stop()
             raise
 
     @property
     def store_url(self) -> str:
-        return self.mongod.url("torture") if self.mongod else f"sqlite:///{self.store_file}"
+        mongodb = self.mongod or self.members
+        return mongodb.url("torture") if mongodb else f"sqlite:///{self.store_file}"
 
     @property
     def is_a_file(self) -> bool:
@@ -44,7 +52,7 @@ class Servers:
 
     def stop(self) -> None:
         """Idempotent."""
-        for server in (self.beanstalkd, self.mongod):
+        for server in (self.beanstalkd, self.mongod, self.members):
             if server is not None:
                 server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -40,9 +40,9 @@ def test_what_was_acknowledged_survives_kills_freezes_and_restarts() -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("store", ["sqlite", "mongodb"])
+@pytest.mark.parametrize("store", ["sqlite", "mongodb", "mongodb-set"])
 def test_what_was_acknowledged_survives_every_act(store: str) -> None:
-    if store == "mongodb" and mongod_path() is None:
+    if store != "sqlite" and mongod_path() is None:
         missing("mongod", "run make test, which unpacks one into .venv")
     account = torture(LONGER_S, SEED, store, binlog=True)
     assert account.broken() == [], account

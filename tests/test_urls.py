@@ -150,7 +150,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         if "\n" not in url and ("://" in url or "@" in url):
             say("config", "--config", url)
             say("config", url)
-            say("run", "--app", url)
+            say("status", "--app", url)
 
     return check
 

@@ -22,9 +22,10 @@ import click
 from bench import queues, show
 from bench.figures import ROUNDS, Findings, interleaved, table
 from kqueue import KQueue
-from kqueue.store import Claim, JobStore, Selection
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Claim, Selection
+from kqueue.contracts.store import JobStore
 from kqueue.stores import open_store
-from kqueue.window import Limits
 
 QUESTION = "What does each lever bring?"
 
@@ -45,9 +46,9 @@ class NarrowWindows:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def claim(self, selection: Selection, limits: Limits, owner: str, now: float, alone: bool) -> Claim:
+    def claim(self, selection: Selection, limits: Budget, owner: str, now: float, alone: bool) -> Claim:
         jobs = min(limits.jobs, self._most)
-        less = Limits(jobs, limits.payload_bytes, limits.work_s, limits.job_s)
+        less = Budget(jobs, limits.payload_bytes, limits.work_s, limits.job_s)
         return self._store.claim(selection, less, owner, now, alone)
 
 

@@ -22,7 +22,7 @@ from pymongo.collection import Collection
 from bench import bare, queues, show
 from bench.figures import ROUNDS, Findings, Goal, interleaved, ratio, table
 from kqueue import KQueue
-from kqueue.window import MAX_JOBS
+from kqueue.contracts.budget import MAX_JOBS
 from tests.mongod import Mongod, executable
 
 QUESTION = "How many durable jobs a second with a MongoDB store, next to a bare pymongo loop?"

@@ -1,8 +1,10 @@
 """KQueue: a job queue and job runner on beanstalkd that loses no job."""
 
-from kqueue.dead import Filter
-from kqueue.doctor import Severity, Symptom
-from kqueue.errors import (
+from kqueue.admin.dead_jobs import Filter
+from kqueue.admin.doctor import Severity, Symptom
+from kqueue.admin.why import Answer, Cause
+from kqueue.model.answers import Snooze, Verdict
+from kqueue.model.errors import (
     AddFailed,
     AlreadySettled,
     BrokerError,
@@ -12,7 +14,7 @@ from kqueue.errors import (
     StoreError,
     StoreUnavailable,
 )
-from kqueue.events import (
+from kqueue.model.events import (
     Added,
     Died,
     Event,
@@ -24,18 +26,16 @@ from kqueue.events import (
     Started,
     Swept,
 )
-from kqueue.history import Run
-from kqueue.job import Job, JobInHand, Priority, State
-from kqueue.options import TypeOptions
-from kqueue.presence import Worker
+from kqueue.model.history import Run
+from kqueue.model.job import Job, JobInHand, Priority, State
+from kqueue.model.options import TypeOptions
+from kqueue.model.reports import Finding, Repair, RunReport, Stats, SweepReport, TypeStats
+from kqueue.model.retry import RetryPolicy, exponential, fixed
+from kqueue.model.schedule import Missed
 from kqueue.queue import KQueue
-from kqueue.reports import Finding, Repair, RunReport, Stats, SweepReport, TypeStats
-from kqueue.results import Result, Snooze
-from kqueue.retry import RetryPolicy, exponential, fixed
-from kqueue.schedule import Missed
-from kqueue.why import Answer, Cause
+from kqueue.upkeep.heartbeat import Worker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AddFailed",
@@ -61,7 +61,6 @@ __all__ = [
     "Priority",
     "Reconnected",
     "Repair",
-    "Result",
     "Retried",
     "RetryPolicy",
     "Run",
@@ -78,6 +77,7 @@ __all__ = [
     "Symptom",
     "TypeOptions",
     "TypeStats",
+    "Verdict",
     "Worker",
     "exponential",
     "fixed",

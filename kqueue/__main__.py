@@ -1,6 +1,6 @@
 """``python -m kqueue``: the command line."""
 
-from kqueue.cli import main
+from kqueue.cli.main import main
 
 if __name__ == "__main__":
     main()

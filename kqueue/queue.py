@@ -7,47 +7,53 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from kqueue import arguments, config, schedule, streams
-from kqueue.adding import Adding
-from kqueue.broker import Broker
+from kqueue.admin.dead_jobs import ALL_DEAD, DeadJobs, Filter
+from kqueue.admin.doctor import Symptom
+from kqueue.admin.dry_run import DryRun
+from kqueue.admin.hanging import hanging_in
+from kqueue.admin.inspection import Inspection
+from kqueue.admin.why import Answer
 from kqueue.brokers import open_broker
 from kqueue.brokers.embedded import EmbeddedBroker
-from kqueue.chores import Chores
-from kqueue.clock import SystemClock
-from kqueue.crew import Crew
-from kqueue.cron import Cron, CronJob
-from kqueue.dead import ALL_DEAD, Filter, Graveyard
-from kqueue.doctor import Symptom
-from kqueue.doorbell import Doorbell
-from kqueue.ending import RunLimits
-from kqueue.errors import BrokerError
-from kqueue.events import Event
-from kqueue.forks import PerProcess
-from kqueue.handlers import Handler, Handlers
-from kqueue.hanging import hanging_in
-from kqueue.ids import IdMint
-from kqueue.inspection import Inspection
-from kqueue.job import Job, JobInHand, Priority, State
-from kqueue.keeper.client import Client
-from kqueue.keeper.starting import Starter
-from kqueue.keys import nearest
-from kqueue.limits import Gatekeeper
-from kqueue.loops import Loops
-from kqueue.naming import Naming
-from kqueue.observers import Observers
-from kqueue.options import GivenOptions, Options, TypeOptions
-from kqueue.outages import Outages
-from kqueue.pauses import Pauses
-from kqueue.presence import Presence, Worker, worker_of
-from kqueue.reasons import reason_text
-from kqueue.reports import Finding, RunReport, Stats, SweepReport
-from kqueue.retry import RetryPolicy
-from kqueue.settling import Desk
-from kqueue.store import ALL_TYPES, JobStore, Throttle
+from kqueue.config import configuration
+from kqueue.config.keys import nearest
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.broker import Broker
+from kqueue.contracts.operator import ALL_TYPES
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.store import JobStore
+from kqueue.dispatch.adding import Adding
+from kqueue.dispatch.doorbell import Doorbell
+from kqueue.dispatch.limiter import Limiter
+from kqueue.dispatch.naming import Naming
+from kqueue.execution.context import LoopContext
+from kqueue.loops.registry import Registry
+from kqueue.loops.start import Loops
+from kqueue.loops.stopping import RunLimits
+from kqueue.model import checks, schedule
+from kqueue.model.errors import BrokerError
+from kqueue.model.events import Event
+from kqueue.model.handlers import Handler, Handlers
+from kqueue.model.job import Job, JobInHand, Priority, State
+from kqueue.model.options import GivenOptions, Options, TypeOptions
+from kqueue.model.reasons import reason_text
+from kqueue.model.reports import Finding, RunReport, Stats, SweepReport
+from kqueue.model.retry import RetryPolicy
+from kqueue.renewal.client import Client
+from kqueue.renewal.starting import Starter
 from kqueue.stores import open_store, shared_url
-from kqueue.sweep import Sweeper
-from kqueue.telling import Telling
-from kqueue.why import Answer
+from kqueue.system import streams
+from kqueue.system.clock import SystemClock
+from kqueue.system.forks import PerProcess
+from kqueue.system.mint import IdMint
+from kqueue.telemetry.outages import Outages
+from kqueue.telemetry.subscribers import Subscribers
+from kqueue.telemetry.telemetry import Telemetry
+from kqueue.upkeep.cron import Cron, CronJob
+from kqueue.upkeep.heartbeat import Heartbeat, Worker, worker_of
+from kqueue.upkeep.maintenance import Maintenance
+from kqueue.upkeep.pauses import Pauses
+from kqueue.upkeep.sweep import PAGE_TYPES, Sweeper
 
 #: Seconds. A store forgets after a day what its limits have counted.
 LONGEST_PERIOD_S = 86_400.0
@@ -94,9 +100,9 @@ class KQueue:
         """Make a queue; nothing is opened or connected yet.
 
         ``store``: ``memory:``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
-        ``mongodb://host:port/db``, or a :class:`~kqueue.store.JobStore`.
-        ``broker``: ``beanstalk://host:port``, ``beanstalk+unix:///path``, a :class:`~kqueue.broker.Broker`, or
-        None: then the store itself dispatches.
+        ``mongodb://host:port/db``, or a :class:`~kqueue.contracts.store.JobStore`.
+        ``broker``: ``beanstalk://host:port``, ``beanstalk+unix:///path``, a
+        :class:`~kqueue.contracts.broker.Broker`, or None: then the store itself dispatches.
         ``retry_delay``: seconds until a failed job runs again. ``max_tries``: failed runs until it is dead;
         None: never. Both hold for types without a retry policy of their own: see :meth:`options`.
         ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
@@ -108,33 +114,33 @@ class KQueue:
         :class:`~kqueue.StoreUnavailable` is raised. A store that is given as an object has its own say.
         ``logger``: by default the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
         """
-        retry = RetryPolicy(max_tries=max_tries, delay=arguments.number("retry_delay", retry_delay, 0))
+        retry = RetryPolicy(max_tries=max_tries, delay=checks.number("retry_delay", retry_delay, 0))
         self._options = Options(TypeOptions(retry=retry))
-        max_crashes = arguments.whole("max_crashes", max_crashes, 1)
-        sweep_interval = arguments.number("sweep_interval", sweep_interval, 0.01)
-        self._settle_s = arguments.number("settle_ms", settle_ms, 0) / 1000
-        max_payload = arguments.whole("max_payload", max_payload, 0)
-        prefix = None if prefix is None else arguments.prefix(prefix)
-        self._logger = logging.getLogger("kqueue") if logger is None else arguments.logger(logger)
+        max_crashes = self._max_crashes = checks.whole("max_crashes", max_crashes, 1)
+        sweep_interval = checks.number("sweep_interval", sweep_interval, 0.01)
+        self._settle_s = checks.number("settle_ms", settle_ms, 0) / 1000
+        max_payload = checks.whole("max_payload", max_payload, 0)
+        prefix = None if prefix is None else checks.prefix(prefix)
+        self._logger = logging.getLogger("kqueue") if logger is None else checks.logger(logger)
         self._clock = SystemClock()
-        create = arguments.flag("create", create)
+        create = checks.flag("create", create)
         if isinstance(store, str):
             self._store = open_store(store, create=create, logger=self._logger)
         else:
-            self._store = arguments.instance("store", store, "claim")
+            self._store = checks.instance("store", store, "claim")
         url = shared_url(store) if isinstance(store, str) else None
-        self._keepers = PerProcess(lambda: Client(Starter(self._store, url, self._logger), self._logger))
+        self._renewers = PerProcess(lambda: Client(Starter(self._store, url, self._logger), self._logger))
         self._broker = self._make_broker(broker)
         self._naming = Naming(self._store, self._broker, prefix, self._clock.monotonic)
-        self._observers = Observers(self._logger)
-        self._telling = Telling(
+        self._observers = Subscribers(self._logger)
+        self._telemetry = Telemetry(
             self._observers,
             self._clock,
             self._store.now,
             self._logger,
-            log_payloads=arguments.flag("log_payloads", log_payloads),
+            log_payloads=checks.flag("log_payloads", log_payloads),
         )
-        self._outages = Outages(self._telling, self._clock)
+        self._outages = Outages(self._telemetry, self._clock)
         self._doorbell = Doorbell(self._broker, self._clock, self._logger, self._outages)
         self._sweeper = Sweeper(
             self._store,
@@ -144,7 +150,7 @@ class KQueue:
             max_crashes=max_crashes,
             clock=self._clock,
             logger=self._logger,
-            telling=self._telling,
+            telemetry=self._telemetry,
             outages=self._outages,
         )
         self._mint = IdMint()
@@ -156,38 +162,38 @@ class KQueue:
             options=self._options,
             max_payload=max_payload,
             mint=self._mint,
-            telling=self._telling,
+            telemetry=self._telemetry,
         )
-        self._gatekeeper = Gatekeeper(self._store, self._doorbell, self._clock.monotonic, self._logger)
-        self._graveyard = Graveyard(self._store, self._doorbell)
+        self._limiter = Limiter(self._store, self._doorbell, self._clock.monotonic, self._logger)
+        self._dead_jobs = DeadJobs(self._store, self._doorbell)
         self._inspection = Inspection(
             self._store,
             self._broker,
             beginning=lambda: self._naming.beginning,
-            throttle_of=self._gatekeeper.throttle,
+            limit_of=self._limiter.limit_of,
             sweep_interval=sweep_interval,
             max_crashes=max_crashes,
             clock=self._clock,
         )
         self._cron = Cron(self._store, self._adding, self._clock.monotonic, self._logger)
-        self._crew = PerProcess(Crew)
+        self._registry = PerProcess(Registry)
         self._handlers = Handlers()
-        self._chores = PerProcess(self._make_chores)
+        self._maintenance = PerProcess(self._make_maintenance)
         self._is_open = False
 
     @classmethod
     def from_config(
-        cls, path: str | os.PathLike[str] | config.Configuration | None = None, **overrides: Any
+        cls, path: str | os.PathLike[str] | configuration.Configuration | None = None, **overrides: Any
     ) -> Self:
         """Make a queue of what is configured: defaults, then a TOML file, then the environment, then ``overrides``.
 
-        ``path``: the file, or what :func:`kqueue.config.load` has read. None: the file that ``KQUEUE_CONFIG``
-        names, or else ``kqueue.toml`` in the current folder, if it is there. ``overrides``: arguments of
-        ``KQueue``, by their names.
+        ``path``: the file, or what :func:`kqueue.config.configuration.load` has read. None: the file that
+        ``KQUEUE_CONFIG`` names, or else ``kqueue.toml`` in the current folder, if it is there. ``overrides``:
+        arguments of ``KQueue``, by their names.
 
         Raises ``ValueError`` that names file and key, or variable, for what is refused.
         """
-        read = path if isinstance(path, config.Configuration) else config.load(path)
+        read = path if isinstance(path, configuration.Configuration) else configuration.load(path)
         known = inspect.signature(cls).parameters
         for name in overrides:
             if name not in known:
@@ -217,9 +223,9 @@ class KQueue:
 
     def close(self) -> None:
         """Close this process's connections. Idempotent; a later call opens again."""
-        keeper = self._keepers.existing()
-        if keeper is not None:
-            keeper.close()
+        renewer = self._renewers.existing()
+        if renewer is not None:
+            renewer.close()
         if self._is_open:
             self._is_open = False
             self._broker.close()
@@ -250,9 +256,9 @@ class KQueue:
         return self._open_and_follow()
 
     @property
-    def crew(self) -> Crew:
+    def registry(self) -> Registry:
         """The loops of this process and what they hold: for a program that looks after them."""
-        return self._crew.get()
+        return self._registry.get()
 
     @property
     def owner_tail(self) -> str:
@@ -274,7 +280,7 @@ class KQueue:
         Raises ``ValueError`` for an unknown option, naming the nearest one, and for one that was set before; then
         nothing is set.
         """
-        return self._options.set(arguments.job_type(type), given)
+        return self._options.set(checks.job_type(type), given)
 
     def add_job(
         self,
@@ -354,7 +360,7 @@ class KQueue:
         ``job.id``. It deletes the job when the work is done and safe; a run longer than the TTR renews it before.
 
         ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
-        ``retry``: the type's retry policy, as by :meth:`options`. A handler may return a :class:`~kqueue.Result`,
+        ``retry``: the type's retry policy, as by :meth:`options`. A handler may return a :class:`~kqueue.Verdict`,
         and return or raise a :class:`~kqueue.Snooze`.
         ``auto_renew``: another process renews the lease at each third of the TTR while the handler runs, whatever
         that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
@@ -365,15 +371,15 @@ class KQueue:
 
         Raises ``ValueError`` if the type has a handler, or a retry policy and another is given.
         """
-        job_type = arguments.job_type(type)
-        is_async = arguments.handler_function(f"handler of {job_type}", function)
+        job_type = checks.job_type(type)
+        is_async = checks.handler_function(f"handler of {job_type}", function)
         handler = Handler(
             function,
-            delete_on_success=arguments.flag("delete_on_success", delete_on_success),
-            auto_renew=arguments.flag("auto_renew", auto_renew),
-            max_runtime=None if max_runtime is None else arguments.seconds("max_runtime", max_runtime),
+            delete_on_success=checks.flag("delete_on_success", delete_on_success),
+            auto_renew=checks.flag("auto_renew", auto_renew),
+            max_runtime=None if max_runtime is None else checks.seconds("max_runtime", max_runtime),
             is_async=is_async,
-            concurrency=arguments.concurrency(concurrency, is_async),
+            concurrency=checks.concurrency(concurrency, is_async),
         )
         if handler.max_runtime is not None and not handler.auto_renew:
             raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")
@@ -381,7 +387,7 @@ class KQueue:
         if retry is not None:
             self._options.set(job_type, {"retry": retry})
         self._handlers.add(job_type, handler)
-        self._crew.get().wake()
+        self._registry.get().wake()
 
     def handler(
         self,
@@ -394,7 +400,7 @@ class KQueue:
         concurrency: int = 1,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_handler` as a decorator."""
-        arguments.job_type(type)
+        checks.job_type(type)
 
         def register(function: HandlerFunction) -> HandlerFunction:
             self.add_handler(
@@ -412,9 +418,9 @@ class KQueue:
 
     def remove_handler(self, type: str) -> bool:
         """Stop running jobs of ``type`` here; they stay for others. False if it had no handler."""
-        job_type = arguments.job_type(type)
+        job_type = checks.job_type(type)
         had = self._handlers.remove(job_type)
-        self._crew.get().wake()
+        self._registry.get().wake()
         return had
 
     def types(self) -> list[str]:
@@ -440,13 +446,13 @@ class KQueue:
         bounds = {"running": running, "running_per_key": running_per_key, "starts": starts}
         if all(bound is None for bound in bounds.values()):
             raise ValueError(f"limit: give at least one of {', '.join(bounds)}")
-        checked = {name: None if one is None else arguments.whole(name, one, 1) for name, one in bounds.items()}
+        checked = {name: None if one is None else checks.whole(name, one, 1) for name, one in bounds.items()}
         if starts is None and period is not None:
             raise ValueError("period: only with starts")
-        seconds = arguments.number("period", 1.0 if period is None else period, 0.001)
+        seconds = checks.number("period", 1.0 if period is None else period, 0.001)
         if seconds > LONGEST_PERIOD_S:
             raise ValueError(f"period: at most {LONGEST_PERIOD_S:g} seconds (a day), got {period!r}")
-        self._gatekeeper.limit(Throttle(arguments.job_type(type), **checked, period=seconds))
+        self._limiter.limit(Limit(checks.job_type(type), **checked, period=seconds))
 
     # -- cron --------------------------------------------------------------------------------------------
 
@@ -473,7 +479,7 @@ class KQueue:
         """
         plan = schedule.make(expression, tz, missed)
         order = self._adding.check(type, [payload], priority=priority, delay=0, ttr=ttr)
-        self._cron.add(CronJob(order.type if name is None else arguments.key("name", name), plan, order))
+        self._cron.add(CronJob(order.type if name is None else checks.key("name", name), plan, order))
 
     def cron(
         self,
@@ -493,7 +499,7 @@ class KQueue:
 
         def register(function: HandlerFunction) -> HandlerFunction:
             job_type = function.__name__ if type is None else type
-            self._handlers.refuse_second(arguments.job_type(job_type))
+            self._handlers.refuse_second(checks.job_type(job_type))
             self.add_cron(expression, job_type, **options)
             self.add_handler(
                 job_type,
@@ -536,9 +542,9 @@ class KQueue:
         """
         return self._loops().run(
             RunLimits(
-                None if count_limit is None else arguments.whole("count_limit", count_limit, 0),
-                None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
-                arguments.flag("wait", wait),
+                None if count_limit is None else checks.whole("count_limit", count_limit, 0),
+                None if time_limit_ms is None else checks.number("time_limit_ms", time_limit_ms, 0) / 1000,
+                checks.flag("wait", wait),
             )
         )
 
@@ -552,30 +558,30 @@ class KQueue:
         raised.
         """
         return self._loops().work(
-            arguments.whole("threads", threads, 1),
+            checks.whole("threads", threads, 1),
             RunLimits(
                 None,
-                None if time_limit_ms is None else arguments.number("time_limit_ms", time_limit_ms, 0) / 1000,
-                arguments.flag("wait", wait),
+                None if time_limit_ms is None else checks.number("time_limit_ms", time_limit_ms, 0) / 1000,
+                checks.flag("wait", wait),
             ),
         )
 
     def renew_through(self, descriptor: int) -> None:
-        """For what starts worker processes: leases are renewed by the keeper at the other end of this socket, which
-        this process has inherited, and no process is started for it. See :mod:`kqueue.keeper`.
+        """For what starts worker processes: leases are renewed by the renewer at the other end of this socket,
+        which this process has inherited, and no process is started for it. See :mod:`kqueue.renewal`.
         """
-        self._keepers.get().offer(descriptor)
+        self._renewers.get().offer(descriptor)
 
     def stop(self) -> None:
         """End ``run_jobs`` after its current job: in all threads, from any thread or a signal handler.
 
         Where none runs, the next ``run_jobs`` returns at once, so that a signal is never missed.
         """
-        self._crew.get().stop()
+        self._registry.get().stop()
 
     def flush(self) -> None:
         """Settle now what has ended and waits to be written (at most ``settle_ms``), in all threads."""
-        for batch in self._crew.get().batches():
+        for batch in self._registry.get().batches():
             batch.settle()
 
     # -- a job in hand -----------------------------------------------------------------------------------
@@ -590,9 +596,9 @@ class KQueue:
         if isinstance(job, JobInHand):
             job.delete()
             return True
-        job_id = arguments.job_id(job.id if isinstance(job, Job) else job)
+        job_id = checks.job_id(job.id if isinstance(job, Job) else job)
         self.open()
-        batches = self._crew.get().batches()
+        batches = self._registry.get().batches()
         if any(batch.delete_by_id(job_id) for batch in batches):
             return True
         deleted = self._store.delete([job_id]) > 0
@@ -602,11 +608,11 @@ class KQueue:
 
     def renew_job(self, job: JobInHand) -> None:
         """Hold the job in hand for another TTR from now. Raises :class:`~kqueue.LeaseLost`."""
-        arguments.in_hand(job).renew()
+        checks.in_hand(job).renew()
 
     def unget_job(self, job: JobInHand, priority: Priority | str | int | None = None, delay: float = 0) -> None:
         """Give the job in hand back as if it had not run: no try is counted."""
-        arguments.in_hand(job).unget(priority, delay)
+        checks.in_hand(job).unget(priority, delay)
 
     def retry_job(self, job: Job | str, reason: str, delay: float | None = None) -> bool:
         """Run a job again.
@@ -617,8 +623,8 @@ class KQueue:
         if isinstance(job, JobInHand):
             job.retry(reason, delay)
             return True
-        job_id = arguments.job_id(job.id if isinstance(job, Job) else job)
-        reason = reason_text(arguments.text("reason", reason))
+        job_id = checks.job_id(job.id if isinstance(job, Job) else job)
+        reason = reason_text(checks.text("reason", reason))
         if delay is not None:
             raise ValueError("delay: only for a job in hand; a dead job is brought back at once")
         self.open()
@@ -640,7 +646,7 @@ class KQueue:
         queue's own code: a loop gives back what has not ended, and ends. Raises ``ValueError`` if ``function`` is
         subscribed already.
         """
-        arguments.plain_function("function", function)
+        checks.plain_function("function", function)
         return self._observers.subscribe(function)
 
     def unsubscribe(self, function: Callable[[Event], object]) -> bool:
@@ -651,7 +657,7 @@ class KQueue:
 
     def get_job(self, job_id: str) -> Job | None:
         """The job as it stands now, with its ``state`` and last ``reason``; None if it is not there."""
-        job_id = arguments.job_id(job_id)
+        job_id = checks.job_id(job_id)
         self.open()
         rows = self._store.get([job_id])
         return Job(rows[0]) if rows else None
@@ -663,16 +669,16 @@ class KQueue:
 
         To page, give the last id as ``after``. ``state`` is a :class:`~kqueue.State` or its name.
         """
-        job_type = None if type is None else arguments.job_type(type)
-        job_state = arguments.state(state)
-        limit = arguments.whole("limit", limit, 1)
-        after = None if after is None else arguments.job_id(after)
+        job_type = None if type is None else checks.job_type(type)
+        job_state = checks.state(state)
+        limit = checks.whole("limit", limit, 1)
+        after = None if after is None else checks.job_id(after)
         self.open()
         return [Job(row) for row in self._store.find(job_type, job_state, after, limit)]
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Jobs by state (``delayed ready held running dead done``, always all), of one type or of all."""
-        job_type = None if type is None else arguments.job_type(type)
+        job_type = None if type is None else checks.job_type(type)
         self.open()
         return self._store.counts(job_type)
 
@@ -683,28 +689,28 @@ class KQueue:
         every row of the store, so ask it each quarter of a minute rather than each second.
         """
         self.open()
-        return self._telling.counters.stats(self._store.overview(), self._store.now())
+        return self._telemetry.counters.stats(self._store.overview(), self._store.now())
 
     def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
         """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared.
 
         Returns how many. In lots of 100: what was done before an error stays done.
         """
-        reason = reason_text(arguments.text("reason", reason))
-        limit = None if limit is None else arguments.whole("limit", limit, 1)
+        reason = reason_text(checks.text("reason", reason))
+        limit = None if limit is None else checks.whole("limit", limit, 1)
         self.open()
-        return self._graveyard.retry(wanted, reason, limit)
+        return self._dead_jobs.retry(wanted, reason, limit)
 
     def dead_jobs(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[list[Job]]:
         """Dead jobs, those that ``wanted`` matches, ``limit`` in all: in lots of at most 100, in order of ids."""
         self.open()
-        return ([Job(row) for row in lot] for lot in self._graveyard.find(wanted, limit))
+        return ([Job(row) for row in lot] for lot in self._dead_jobs.find(wanted, limit))
 
     def delete_dead(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
         """Delete dead jobs, those that ``wanted`` matches, ``limit`` in all, in lots; returns how many."""
-        limit = None if limit is None else arguments.whole("limit", limit, 1)
+        limit = None if limit is None else checks.whole("limit", limit, 1)
         self.open()
-        return self._graveyard.delete(wanted, limit)
+        return self._dead_jobs.delete(wanted, limit)
 
     # -- pausing -----------------------------------------------------------------------------------------
 
@@ -714,7 +720,7 @@ class KQueue:
         """
         self.open()
         paused = self._store.pause(_type_or_all(type), self._store.now())
-        self._chores.get().look_again()
+        self._maintenance.get().look_again()
         return paused
 
     def resume(self, type: str | None = None) -> bool:
@@ -723,7 +729,7 @@ class KQueue:
         """
         self.open()
         resumed = self._store.resume(_type_or_all(type))
-        self._chores.get().look_again()
+        self._maintenance.get().look_again()
         return resumed
 
     def paused(self) -> dict[str | None, float]:
@@ -741,7 +747,7 @@ class KQueue:
 
     def purge_jobs(self, type: str) -> int:
         """Delete all jobs of ``type`` that do not run, and drain its tube; returns how many jobs."""
-        job_type = arguments.job_type(type)
+        job_type = checks.job_type(type)
         self._open_and_follow()
         total = 0
         while deleted := self._store.purge(job_type, PURGE_BATCH):
@@ -757,7 +763,7 @@ class KQueue:
 
         A broker that does not answer is one of the answers.
         """
-        job_id = arguments.job_id(job_id)
+        job_id = checks.job_id(job_id)
         self._open_and_follow()
         return self._inspection.why(job_id)
 
@@ -773,7 +779,7 @@ class KQueue:
 
         Raises ``ValueError`` for this store's own, and :class:`~kqueue.BrokerUnavailable`.
         """
-        beginning = arguments.text("beginning", beginning)
+        beginning = checks.text("beginning", beginning)
         self._open_and_follow()
         return self._broker.empty(beginning)
 
@@ -785,7 +791,7 @@ class KQueue:
         ``docs/backup.rst``.
         """
         self.open()
-        self._store.backup(arguments.path("path", path), replace=arguments.flag("replace", replace))
+        self._store.backup(checks.path("path", path), replace=checks.flag("replace", replace))
 
     def restore(self, path: str | os.PathLike[str], *, replace: bool = False) -> list[str]:
         """Make the store anew from the backup ``path``. Nobody may use it meanwhile. The queue is closed by this.
@@ -793,9 +799,9 @@ class KQueue:
         A store that is there is moved aside if ``replace``, and the names that it has then are returned; else
         ``ValueError`` is raised. Fences go on above any that were given since the backup was made.
         """
-        path = arguments.path("path", path)
+        path = checks.path("path", path)
         self.close()
-        return self._store.restore(path, replace=arguments.flag("replace", replace))
+        return self._store.restore(path, replace=checks.flag("replace", replace))
 
     def sweep(self) -> SweepReport:
         """Repair now what lost its pointer or its worker. ``run_jobs`` does it by itself when it is due.
@@ -813,9 +819,17 @@ class KQueue:
         :class:`~kqueue.BrokerUnavailable` if the broker is down. Behind an entry that is not ours nothing can be
         seen without burying it, so the dry run ends there for that tube.
         """
-        limit = arguments.whole("limit", limit, 1)
+        limit = checks.whole("limit", limit, 1)
         self._open_and_follow()
-        return self._sweeper.findings(limit)
+        return DryRun(
+            self._store,
+            self._broker,
+            max_crashes=self._max_crashes,
+            horizon=self._sweeper.horizon,
+            grace=GRACE_S,
+            page=PAGE_TYPES,
+            limit=limit,
+        ).findings()
 
     def _open_and_follow(self) -> str:
         """Open what is not open, and see whether another store has taken the place of this one. What the names of
@@ -828,46 +842,49 @@ class KQueue:
         streams.secure()
         return Loops(
             open=self._open_and_follow,
-            desk=self._make_desk,
+            context=self._make_context,
             broker=self._broker,
             sweeper=self._sweeper,
-            crew=self._crew.get(),
-            chores=self._chores.get(),
+            registry=self._registry.get(),
+            maintenance=self._maintenance.get(),
             handlers=self._handlers.all,
             mint=self._mint,
-            keeper=self._keepers.get,
+            renewer=self._renewers.get,
         )
 
-    def _make_desk(self) -> Desk:
-        return Desk(
+    def _make_context(self) -> LoopContext:
+        return LoopContext(
             self._store,
             self._doorbell,
-            self._gatekeeper,
+            self._limiter,
             self._options,
             self._settle_s,
             self._clock,
             self._logger,
-            self._telling,
+            self._telemetry,
             self._outages,
-            self._crew.get().blames_interrupts,
+            self._registry.get().blames_interrupts,
         )
 
-    def _make_chores(self) -> Chores:
-        crew = self._crew.get()
-        presence = Presence(
+    def _make_maintenance(self) -> Maintenance:
+        registry = self._registry.get()
+        heartbeat = Heartbeat(
             store=self._store,
             id=self._mint.make(1)[0],
             types=self.types,
-            note=lambda: {"loops": crew.quarantine.loops(), **hanging_in(crew, self._clock.monotonic()).note()},
+            note=lambda: {
+                "loops": registry.isolation.loops(),
+                **hanging_in(registry, self._clock.monotonic()).note(),
+            },
             monotonic=self._clock.monotonic,
         )
-        return Chores(
+        return Maintenance(
             pauses=Pauses(self._store, self._clock.monotonic),
             cron=self._cron,
-            gatekeeper=self._gatekeeper,
-            presence=presence,
+            limiter=self._limiter,
+            heartbeat=heartbeat,
             types=self.types,
-            wake=crew.wake,
+            wake=registry.wake,
             logger=self._logger,
         )
 
@@ -876,8 +893,8 @@ class KQueue:
             return EmbeddedBroker(self._store, clock=self._clock)
         if isinstance(broker, str):
             return open_broker(broker, logger=self._logger)
-        return arguments.instance("broker", broker, "subscribe")
+        return checks.instance("broker", broker, "subscribe")
 
 
 def _type_or_all(type: str | None) -> str:
-    return ALL_TYPES if type is None else arguments.job_type(type)
+    return ALL_TYPES if type is None else checks.job_type(type)

@@ -28,11 +28,11 @@ import re
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
-from kqueue.errors import StoreError
-from kqueue.store import JobStore
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.urls import showable
+from kqueue.contracts.store import JobStore
+from kqueue.model.errors import StoreError
+from kqueue.model.urls import showable
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.sqlite.store import SqliteStore
 
 __all__ = ["MemoryStore", "SqliteStore", "open_store", "shared_url"]
 
@@ -46,10 +46,10 @@ def open_store(url: str, *, create: bool = True, logger: logging.Logger | None =
     """The store that ``url`` names. Nothing is connected or made before its first use.
 
     ``create``: whether that use makes an SQLite file that is missing, which ``logger`` is told of; else it raises
-    :class:`~kqueue.errors.StoreUnavailable`. Other stores need nothing made.
+    :class:`~kqueue.model.errors.StoreUnavailable`. Other stores need nothing made.
 
     Raises ``TypeError`` or ``ValueError``, naming ``store``, for what is no such URL, and
-    :class:`~kqueue.errors.StoreError` if the store's driver is not installed.
+    :class:`~kqueue.model.errors.StoreError` if the store's driver is not installed.
     """
     if not isinstance(url, str):
         raise TypeError(f"store: expected a URL ({_FORMS}), got {type(url).__name__}")
@@ -101,7 +101,7 @@ def _sqlite(url: str, create: bool, logger: logging.Logger | None) -> JobStore:
 
 def _mongo(url: str) -> JobStore:
     try:
-        from kqueue.stores.mongo import MongoStore  # noqa: PLC0415 (its driver is optional)
+        from kqueue.stores.mongo.store import MongoStore  # noqa: PLC0415 (its driver is optional)
     except ModuleNotFoundError as error:
         if error.name not in {"pymongo", "bson", "gridfs"}:
             raise

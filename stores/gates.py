@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
-from kqueue.store import Throttle
+from kqueue.contracts.admission import Limit
 
 #: After so many that it held, a claim without ids may end.
 MOST_HELD = 1000
@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
     limit_key: str | None
 
 
-class Counts(Protocol):
+class GateCounts(Protocol):
     """What a store counts at one time for gates. Each is asked for only when a decision needs it."""
 
     def running(self, type: str, limit_key: str | None) -> int:
@@ -41,10 +41,10 @@ class Counts(Protocol):
     def lease_end(self, type: str, limit_key: str | None) -> float | None:
         """When the first of those leases ends."""
 
-    def starts(self, throttle: Throttle) -> int:
-        """Claims in the throttle's last period."""
+    def starts(self, limit: Limit) -> int:
+        """Claims in the limit's last period."""
 
-    def first_start(self, throttle: Throttle) -> float | None:
+    def first_start(self, limit: Limit) -> float | None:
         """When the first of those was."""
 
     def admitted(self, gate: str) -> int:
@@ -75,73 +75,73 @@ def after_gates(type: str) -> str:
     return f"{type}!"  # '!' follows the space
 
 
-def bounded(throttle: Throttle, limit_key: str | None) -> bool:
+def bounded(limit: Limit, limit_key: str | None) -> bool:
     """Whether the gate holds anybody."""
     if limit_key is None:
-        return throttle.running is not None or throttle.starts is not None
-    return throttle.running_per_key is not None
+        return limit.running is not None or limit.starts is not None
+    return limit.running_per_key is not None
 
 
-def free(throttle: Throttle, limit_key: str | None, counts: Counts) -> float:
+def free(limit: Limit, limit_key: str | None, counts: GateCounts) -> float:
     """Places at the gate, those of the admitted too. Infinite without a bound, and below 0 if too many run."""
     places = math.inf
-    most = throttle.running if limit_key is None else throttle.running_per_key
+    most = limit.running if limit_key is None else limit.running_per_key
     if most is not None:
-        places = most - counts.running(throttle.type, limit_key)
-    if limit_key is None and throttle.starts is not None:
-        places = min(places, throttle.starts - counts.starts(throttle))
+        places = most - counts.running(limit.type, limit_key)
+    if limit_key is None and limit.starts is not None:
+        places = min(places, limit.starts - counts.starts(limit))
     return places
 
 
-def free_at(throttle: Throttle, limit_key: str | None, counts: Counts) -> float | None:
+def free_at(limit: Limit, limit_key: str | None, counts: GateCounts) -> float | None:
     """When there may be one place more at the gate although no run ends: once a lease is over, or a period. None if
     time alone brings none: those have the places that were admitted.
     """
-    type, times = throttle.type, []
-    most = throttle.running if limit_key is None else throttle.running_per_key
+    type, times = limit.type, []
+    most = limit.running if limit_key is None else limit.running_per_key
     if most is not None and counts.running(type, limit_key) + counts.admitted(gate_of(type, limit_key)) >= most:
         times.append(counts.lease_end(type, limit_key))
-    if limit_key is None and throttle.starts is not None:
-        first = counts.first_start(throttle)
-        if first is not None and counts.starts(throttle) + counts.admitted(type) >= throttle.starts:
-            times.append(first + throttle.period)
+    if limit_key is None and limit.starts is not None:
+        first = counts.first_start(limit)
+        if first is not None and counts.starts(limit) + counts.admitted(type) >= limit.starts:
+            times.append(first + limit.period)
     return max((time for time in times if time is not None), default=None)
 
 
-def counted_starts(throttle: Throttle, now: float) -> tuple[float, float]:
+def counted_starts(limit: Limit, now: float) -> tuple[float, float]:
     """(since, until): starts count after the one, and up to the other. Those further ahead than a stale ``now`` can
     tell were counted before the clock went back, and would else shut the gate until it has caught up.
     """
-    return now - throttle.period, now + throttle.period + STALE_S
+    return now - limit.period, now + limit.period + STALE_S
 
 
 class Gates:
     """One claim's look at the gates. It counts the places that it gives."""
 
-    def __init__(self, throttles: Sequence[Throttle], counts: Counts) -> None:
-        self._throttles = {throttle.type: throttle for throttle in throttles}
+    def __init__(self, limits: Sequence[Limit], counts: GateCounts) -> None:
+        self._limits = {limit.type: limit for limit in limits}
         self._counts = counts
         self._free: dict[str, float] = {}
         self._lines: dict[str, _Line] = {}
 
-    def throttled(self, type: str) -> bool:
-        """Whether the type has a throttle."""
-        return type in self._throttles
+    def limited(self, type: str) -> bool:
+        """Whether the type has a limit."""
+        return type in self._limits
 
     def stop(self, candidate: Candidate) -> str | None:
         """The first gate that holds the row, which waits there from now on. None if it passes all of them, and then
         it has a place at each.
         """
-        throttle = self._throttles.get(candidate.type)
-        if throttle is None:
+        limit = self._limits.get(candidate.type)
+        if limit is None:
             return None
         keys = [None] if candidate.limit_key is None else [None, candidate.limit_key]
         passed = []
         for key in keys:
-            if not bounded(throttle, key):
+            if not bounded(limit, key):
                 continue
             gate = gate_of(candidate.type, key)
-            if self._is_shut(throttle, key, gate, candidate):
+            if self._is_shut(limit, key, gate, candidate):
                 self._leave(candidate, gate)
                 self._line(gate).join(candidate)
                 return gate
@@ -151,9 +151,9 @@ class Gates:
             self._free[gate] -= 1
         return None
 
-    def _is_shut(self, throttle: Throttle, limit_key: str | None, gate: str, candidate: Candidate) -> bool:
+    def _is_shut(self, limit: Limit, limit_key: str | None, gate: str, candidate: Candidate) -> bool:
         if gate not in self._free:
-            self._free[gate] = free(throttle, limit_key, self._counts)
+            self._free[gate] = free(limit, limit_key, self._counts)
         if self._free[gate] < 1:
             return True
         return candidate.gate != gate and self._line(gate).has_before(candidate)

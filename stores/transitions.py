@@ -1,16 +1,17 @@
 """What the calls of the contract make of one row: pure, no I/O, no clock.
 
-:mod:`kqueue.stores.memory` is built from these; a store whose server changes rows by itself says the same in
+:mod:`kqueue.stores.memory.store` is built from these; a store whose server changes rows by itself says the same in
 its own language.
 """
 
 from typing import Final
 
-from kqueue import history
-from kqueue.job import Row, State
-from kqueue.rules import recovery
-from kqueue.store import Abandoned, Delete, Die, Due, Finish, Retry, Settlement, Unget
-from kqueue.stored_times import set_right, times_of
+from kqueue.contracts.repair import Abandoned, Due
+from kqueue.contracts.rules import recovery
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
+from kqueue.contracts.stored_times import set_right, times_of
+from kqueue.model import history
+from kqueue.model.job import Row, State
 
 #: In these states a job keeps its unique key.
 UNFINISHED: Final = frozenset({State.DELAYED, State.READY, State.HELD, State.RUNNING})
@@ -18,12 +19,12 @@ UNFINISHED: Final = frozenset({State.DELAYED, State.READY, State.HELD, State.RUN
 FORGET_AFTER_S: Final = 86_400.0
 
 
-def claimed(row: Row, owner: str, now: float, alone: bool, *, throttled: bool = False, fence_floor: int = 0) -> Row:
-    """The row under a new lease. ``throttled``: its type has limits, so it is counted. Its fence is above the
+def claimed(row: Row, owner: str, now: float, alone: bool, *, limited: bool = False, fence_floor: int = 0) -> Row:
+    """The row under a new lease. ``limited``: its type has limits, so it is counted. Its fence is above the
     floor.
     """
     return row._replace(
-        gate=row.type if throttled else row.gate,
+        gate=row.type if limited else row.gate,
         state=State.RUNNING,
         fence=max(row.fence, fence_floor) + 1,
         tries=row.tries + 1,
@@ -108,7 +109,7 @@ def recovered(row: Row, max_crashes: int, now: float) -> Row:
 
 
 def redated(row: Row, now: float) -> Row:
-    """The row, its times as they can be: see :mod:`kqueue.stored_times`. Equal to ``row`` if they are."""
+    """The row, its times as they can be: see :mod:`kqueue.contracts.stored_times`. Equal to ``row`` if they are."""
     return row._replace(**set_right(times_of(row), now)._asdict())
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kqueue.brokers.beanstalk import BeanstalkBroker
-from kqueue.brokers.subscription import BeanstalkSubscription
+from kqueue.brokers.beanstalk.broker import BeanstalkBroker
+from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription
 from tests.beanstalkd import Beanstalkd, executable
 from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path

@@ -17,14 +17,16 @@ import pytest
 
 import kqueue
 from kqueue import KQueue
-from kqueue.brokers.wire import MAX_IDS
-from kqueue.ids import ID_FORM, IdMint
-from kqueue.job import Row, State
-from kqueue.options import DEFAULT_TTR
-from kqueue.store import Selection
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import BATCH, GRACE_S
-from kqueue.window import Limits
+from kqueue.brokers.beanstalk.wire import MAX_IDS
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.runs import Selection
+from kqueue.model.ids import ID_FORM
+from kqueue.model.job import Row, State
+from kqueue.model.options import DEFAULT_TTR
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.mint import IdMint
+from kqueue.upkeep.sweep import BATCH
 from tests.pages.blocks import blocks
 from tests.tubes import await_true
 
@@ -125,7 +127,7 @@ def test_a_dry_run_prints_what_is_said(tmp_path: Path) -> None:
     runs = Row(held, "resize", b"2", "json", 1, State.READY, 0.0, now - 42, 30.0, put_at=now)
     with closing(SqliteStore(tmp_path / "jobs.db")) as store:
         store.add([waits, runs])
-        store.claim(Selection(("resize",)), Limits(1, job_s={"resize": 0.0}), owner, now - 42, True)
+        store.claim(Selection(("resize",)), Budget(1, job_s={"resize": 0.0}), owner, now - 42, True)
     follow(blocks(TEXT, "console")[2], tmp_path)
 
 

@@ -4,10 +4,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from kqueue.broker import Broker, Entry, Pointer, Subscription, Verdict
-from kqueue.brokers.beanstalk import BeanstalkBroker
-from kqueue.brokers.subscription import BeanstalkSubscription
-from kqueue.ids import IdMint
+from kqueue.brokers.beanstalk.broker import BeanstalkBroker
+from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription
+from kqueue.contracts.broker import Broker, Entry, EntryFate, Pointer, Subscription
+from kqueue.system.mint import IdMint
 from tests.beanstalkd import Beanstalkd
 
 MINT = IdMint()
@@ -45,7 +45,7 @@ def reserve_past_strangers(subscription: BeanstalkSubscription) -> tuple[list[En
 
 
 def delete(subscription: BeanstalkSubscription, entries: list[Entry]) -> int:
-    return subscription.settle([Verdict(entry, None) for entry in entries])
+    return subscription.settle([EntryFate(entry, None) for entry in entries])
 
 
 def await_true(condition: Callable[[], bool]) -> None:

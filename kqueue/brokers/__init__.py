@@ -3,9 +3,9 @@
 import logging
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from kqueue.broker import Broker
-from kqueue.brokers.beanstalk import BeanstalkBroker
-from kqueue.urls import showable
+from kqueue.brokers.beanstalk.broker import BeanstalkBroker
+from kqueue.contracts.broker import Broker
+from kqueue.model.urls import showable
 
 #: beanstalkd's own.
 DEFAULT_PORT = 11300

@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from kqueue.bell import Bell, wait_readable
-from kqueue.broker import Peek, Pointer, Reservation, Stray, Verdict
-from kqueue.clock import Clock, SystemClock
-from kqueue.store import JobStore, Selection
+from kqueue.contracts.broker import EntryFate, Peek, Pointer, Reservation, Stray
+from kqueue.contracts.runs import Selection
+from kqueue.contracts.store import JobStore
+from kqueue.system.clock import Clock, SystemClock
+from kqueue.system.wakeup import Wakeup, wait_readable
 
 #: Delayed rows that are made ready in one look at most.
 PROMOTE_ROWS = 1000
@@ -30,14 +31,14 @@ SHORTEST_S = 0.001
 
 
 class EmbeddedBroker:
-    """Lets ``store`` dispatch. See :class:`kqueue.broker.Broker`."""
+    """Lets ``store`` dispatch. See :class:`kqueue.contracts.broker.Broker`."""
 
     def __init__(self, store: JobStore, *, clock: Clock | None = None) -> None:
         self._store = store
         self._clock = clock or SystemClock()
-        #: One bell for each reserve that waits now. Adding, removing and listing are atomic, so no lock is
+        #: One wakeup for each reserve that waits now. Adding, removing and listing are atomic, so no lock is
         #: needed, and none can be found locked after a fork or in a signal handler.
-        self._waiting: dict[Bell, None] = {}
+        self._waiting: dict[Wakeup, None] = {}
 
     @property
     def address(self) -> str:
@@ -58,8 +59,8 @@ class EmbeddedBroker:
     def put(self, pointers: Sequence[tuple[Pointer, float]]) -> None:
         """Wake those who wait in this process; the rows are in the store already."""
         if pointers:
-            for bell in list(self._waiting):
-                bell.ring()
+            for wakeup in list(self._waiting):
+                wakeup.ring()
 
     def peek(self, types: Sequence[str], *, bury: bool = True) -> dict[str, Peek]:
         """Nothing: no entry waits anywhere."""
@@ -70,7 +71,7 @@ class EmbeddedBroker:
         return 0
 
     def subscribe(self, types: Sequence[str]) -> "EmbeddedSubscription":
-        """See :meth:`kqueue.broker.Broker.subscribe`."""
+        """See :meth:`kqueue.contracts.broker.Broker.subscribe`."""
         if not types:
             raise ValueError("types: expected at least one job type")
         return EmbeddedSubscription(self, self._store, self._clock, tuple(types))
@@ -92,32 +93,34 @@ class EmbeddedBroker:
         return {}
 
     @contextmanager
-    def told_of_puts(self, bell: Bell) -> Iterator[None]:
-        """Ring ``bell`` at each put of this process meanwhile."""
-        self._waiting[bell] = None
+    def told_of_puts(self, wakeup: Wakeup) -> Iterator[None]:
+        """Ring ``wakeup`` at each put of this process meanwhile."""
+        self._waiting[wakeup] = None
         try:
             yield
         finally:
-            del self._waiting[bell]
+            del self._waiting[wakeup]
 
 
 class EmbeddedSubscription:
-    """See :class:`kqueue.broker.Subscription`. It reserves nothing, so there is nothing to settle or close."""
+    """See :class:`kqueue.contracts.broker.Subscription`. It reserves nothing, so there is nothing to settle or
+    close.
+    """
 
     def __init__(self, broker: EmbeddedBroker, store: JobStore, clock: Clock, types: tuple[str, ...]) -> None:
         self._broker = broker
         self._store = store
         self._clock = clock
         self._types = types
-        self._wake = Bell()
-        self._put = Bell()
+        self._wake = Wakeup()
+        self._put = Wakeup()
         #: When the earliest delayed row falls due, as of the last look.
         self._due_at: float | None = None
         #: When there was something to claim last, in monotonic seconds.
         self._busy_at = -math.inf
 
     def reserve(self, jobs: int, timeout: float) -> Reservation:
-        """See :meth:`kqueue.broker.Subscription.reserve`. A selection without ids: all that is ready.
+        """See :meth:`kqueue.contracts.broker.Subscription.reserve`. A selection without ids: all that is ready.
 
         Where more rows are due than one look makes ready, ours may be among the rest: then there is a selection
         too, so that the caller looks at its own limits and reserves again.
@@ -129,15 +132,15 @@ class EmbeddedSubscription:
             return Reservation(Selection(self._types), [])
         return Reservation(None, [])
 
-    def settle(self, verdicts: Sequence[Verdict]) -> int:
+    def settle(self, verdicts: Sequence[EntryFate]) -> int:
         """0: no entry was reserved."""
         return 0
 
-    def post(self, verdicts: Sequence[Verdict]) -> None:
+    def post(self, verdicts: Sequence[EntryFate]) -> None:
         """Nothing: no entry was reserved."""
 
     def wake(self) -> None:
-        """See :meth:`kqueue.broker.Subscription.wake`."""
+        """See :meth:`kqueue.contracts.broker.Subscription.wake`."""
         self._wake.ring()
 
     def close(self) -> None:

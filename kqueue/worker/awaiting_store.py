@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Final
 
 from kqueue import KQueue
-from kqueue.bell import Bell, wait_readable
+from kqueue.system.wakeup import Wakeup, wait_readable
 
 #: Seconds between two looks.
 LOOK_S: Final = 1.0
@@ -21,10 +21,10 @@ def await_store(queue: KQueue, logger: logging.Logger) -> bool:
     """Wait until there is one; False if SIGTERM or SIGINT came first. Says once a minute what it waits for."""
     if queue.store.exists():
         return True
-    bell = Bell()
+    wakeup = Wakeup()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        bell.ring()
+        wakeup.ring()
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
@@ -35,8 +35,8 @@ def await_store(queue: KQueue, logger: logging.Logger) -> bool:
                 logger.warning(
                     "waiting for the store %s: there is none yet; a producer makes it", queue.store.address
                 )
-            wait_readable([bell], LOOK_S)
-            if bell.answer():
+            wait_readable([wakeup], LOOK_S)
+            if wakeup.answer():
                 return False
         return True
     finally:

@@ -14,18 +14,29 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
-from kqueue import KQueue, KQueueError, prctl, streams
-from kqueue.app import load_queue
-from kqueue.bell import Bell, wait_readable
-from kqueue.clock import steady
-from kqueue.moments import counted
-from kqueue.overtime import MOST_ABANDONED
-from kqueue.worker import logs, words
-from kqueue.worker.lanes import Lanes
+from kqueue import KQueue, KQueueError
+from kqueue.execution.overtime import MOST_ABANDONED
+from kqueue.model.wording import counted
+from kqueue.system import prctl, streams
+from kqueue.system.clock import steady
+from kqueue.system.wakeup import Wakeup, wait_readable
+from kqueue.worker import logs, messages
+from kqueue.worker.app import load_queue
+from kqueue.worker.liveness import Liveness
 from kqueue.worker.memory import resident_mib
+from kqueue.worker.messages import (
+    ChildCommand,
+    ChildReady,
+    CommandReader,
+    Done,
+    Failed,
+    Leaving,
+    Pulse,
+    Report,
+    ReportWriter,
+)
 from kqueue.worker.options import WorkerOptions
-from kqueue.worker.progress import Progress
-from kqueue.worker.words import Done, Ear, Failed, Leaving, Mouth, Order, Pulse, Ready, Report
+from kqueue.worker.threads import Threads
 
 #: Seconds between two looks at everything.
 TICK_S = 1.0
@@ -45,8 +56,8 @@ class Child:
         self._options = options
         self._line = line
         self._logger = logging.getLogger("kqueue.worker")
-        self._lanes = Lanes(queue, options.threads, line.wake, self._logger)
-        self._progress = Progress(queue.crew)
+        self._lanes = Threads(queue, options.threads, line.wake, self._logger)
+        self._progress = Liveness(queue.registry)
         self._is_leaving = False
         #: When running handlers have had their time, in monotonic seconds.
         self._give_up_at = math.inf
@@ -56,12 +67,12 @@ class Child:
         """Returns the exit status."""
         if not self._line.await_go():
             return self._end()
-        self._queue.crew.max_jobs = self._options.max_jobs
-        self._queue.crew.blames_interrupts = True
+        self._queue.registry.max_jobs = self._options.max_jobs
+        self._queue.registry.blames_interrupts = True
         self._lanes.start()
         while not self._lanes.have_ended():
             now = time.monotonic()
-            if now >= self._give_up_at and (self._queue.crew.batches() or now >= self._give_up_at + IDLE_END_S):
+            if now >= self._give_up_at and (self._queue.registry.batches() or now >= self._give_up_at + IDLE_END_S):
                 return self._give_up()
             if now >= self._tick_at:
                 self._tick_at = now + TICK_S
@@ -75,24 +86,26 @@ class Child:
     def _tick(self, now: float) -> None:
         """Once a second. What else a worker has to do from time to time has its place here."""
         self._line.say(
-            Pulse(self._queue.crew.jobs_started(), self._progress.quiet_s(now, self._lanes.away_since(), steady()))
+            Pulse(
+                self._queue.registry.jobs_started(), self._progress.quiet_s(now, self._lanes.away_since(), steady())
+            )
         )
-        if len(self._queue.crew.abandoned) >= MOST_ABANDONED:
+        if len(self._queue.registry.abandoned) >= MOST_ABANDONED:
             self._leave(f"{MOST_ABANDONED} coroutines that were cancelled have not ended")
         most = self._options.max_rss
         if most is not None and (rss := resident_mib()) >= most:
             self._leave(f"it has {rss:.0f} MiB, and --max-rss is {most}")
 
-    def _obey(self, orders: Sequence[Order], is_signalled: bool) -> None:
+    def _obey(self, orders: Sequence[ChildCommand], is_signalled: bool) -> None:
         now = time.monotonic()
-        if self._queue.crew.is_spent():
-            self._leave(f"it has run {counted(self._queue.crew.jobs_started(), 'job')}")
+        if self._queue.registry.is_spent():
+            self._leave(f"it has run {counted(self._queue.registry.jobs_started(), 'job')}")
         if is_signalled:
             self._leave("it got a signal")
-        if Order.STOP in orders:
+        if ChildCommand.STOP in orders:
             self._is_leaving = True
             self._give_up_at = min(self._give_up_at, now + self._options.grace)
-        if Order.NOW in orders:
+        if ChildCommand.NOW in orders:
             self._is_leaving = True
             self._give_up_at = now
 
@@ -106,7 +119,7 @@ class Child:
         """All loops are over. What could not be settled is the parent's, who gives it back."""
         self._obey([], False)  # the last loop may have ended since
         clean = not self._lanes.left_unsettled
-        self._line.say(Done(self._queue.crew.jobs_started(), clean))
+        self._line.say(Done(self._queue.registry.jobs_started(), clean))
         self._queue.close()
         return CLEAN if clean else GAVE_UP
 
@@ -114,10 +127,10 @@ class Child:
         """The grace is over: others are to take what runs here. Does not return."""
         self._lanes.stop()
         try:
-            self._queue.crew.give_up()
+            self._queue.registry.give_up()
         except KQueueError as error:
             self._logger.warning("running jobs are not given back: %s", error)
-        self._line.say(Done(self._queue.crew.jobs_started(), clean=False))
+        self._line.say(Done(self._queue.registry.jobs_started(), clean=False))
         for stream in filter(None, (sys.stdout, sys.stderr)):
             with suppress(OSError, ValueError):  # it is closed, or nobody reads it
                 stream.flush()
@@ -130,9 +143,9 @@ class Line:
     def __init__(self, control: int, report: int) -> None:
         for descriptor in (control, report):
             os.set_inheritable(descriptor, False)  # nothing that a handler starts is to keep them open
-        self._ear = Ear(control)
-        self._mouth = Mouth(report)
-        self._bell = Bell()
+        self._ear = CommandReader(control)
+        self._mouth = ReportWriter(report)
+        self._wakeup = Wakeup()
         self._signals = 0
         self._heard = 0
         self._is_orphan = False
@@ -142,7 +155,7 @@ class Line:
 
         def catch(number: int, frame: FrameType | None) -> None:
             self._signals += 1
-            self._bell.ring()
+            self._wakeup.ring()
 
         signal.signal(signal.SIGTERM, catch)
         signal.signal(signal.SIGINT, catch)
@@ -153,16 +166,16 @@ class Line:
 
     def wake(self) -> None:
         """End a :meth:`listen`, from any thread."""
-        self._bell.ring()
+        self._wakeup.ring()
 
-    def listen(self, seconds: float) -> tuple[list[Order], bool]:
+    def listen(self, seconds: float) -> tuple[list[ChildCommand], bool]:
         """(orders that came, whether a signal did), after so many seconds at most. The parent's death is a stop."""
-        wait_readable([self._bell] if self._is_orphan else [self._bell, self._ear], seconds)
-        self._bell.answer()
-        orders = [words.order(line) for line in self._ear.lines()]
+        wait_readable([self._wakeup] if self._is_orphan else [self._wakeup, self._ear], seconds)
+        self._wakeup.answer()
+        orders = [messages.order(line) for line in self._ear.lines()]
         if self._ear.is_over and not self._is_orphan:
             self._is_orphan = True
-            orders.append(Order.STOP)
+            orders.append(ChildCommand.STOP)
         signals, self._heard = self._signals - self._heard, self._signals
         return orders, signals > 0
 
@@ -170,9 +183,9 @@ class Line:
         """False if it is told to end instead."""
         while True:
             orders, is_signalled = self.listen(TICK_S)
-            if is_signalled or Order.STOP in orders or Order.NOW in orders:
+            if is_signalled or ChildCommand.STOP in orders or ChildCommand.NOW in orders:
                 return False
-            if Order.GO in orders:
+            if ChildCommand.GO in orders:
                 return True
 
 
@@ -182,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
     prctl.signal_at_parents_end(signal.SIGCONT, os.getppid())  # one that is stopped would not see it
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)  # the parent ignores these two, and a handler's programs need not
     signal.signal(signal.SIGTTIN, signal.SIG_DFL)
-    control, report, keeper, text = arguments
+    control, report, renewer, text = arguments
     options = WorkerOptions.of(text)
     line = Line(int(control), int(report))
     line.catch_signals()
@@ -190,13 +203,13 @@ def main(arguments: Sequence[str]) -> int:
         queue = load_queue(options.app)
         line.catch_signals()  # the app may have come in between
         logs.configure(options.log_level)
-        queue.renew_through(int(keeper))
+        queue.renew_through(int(renewer))
         queue.open()
         _check_memory(options.max_rss)
     except (KQueueError, ValueError, TypeError) as error:
         line.say(Failed(str(error)))
         return COULD_NOT
-    line.say(Ready(queue.owner_tail))
+    line.say(ChildReady(queue.owner_tail))
     return Child(queue, options, line).run()
 
 

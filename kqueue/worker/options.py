@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Self
 
-from kqueue import arguments
+from kqueue.model import checks
 
 #: Seconds that running handlers get at a stop.
 GRACE_S = 30.0
@@ -17,7 +17,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 class WorkerOptions:
     """Checked when it is made: raises ``ValueError`` or ``TypeError`` that names the option as users write it."""
 
-    #: ``MODULE:QUEUE``, see :func:`kqueue.app.load_queue`.
+    #: ``MODULE:QUEUE``, see :func:`kqueue.worker.app.load_queue`.
     app: str
     #: Children that run jobs.
     processes: int = 1
@@ -37,13 +37,13 @@ class WorkerOptions:
     folder: str = field(default_factory=os.getcwd)
 
     def __post_init__(self) -> None:
-        arguments.whole("--processes", self.processes, 1)
-        arguments.whole("--threads", self.threads, 1)
-        arguments.number("--grace", self.grace, 0)
+        checks.whole("--processes", self.processes, 1)
+        checks.whole("--threads", self.threads, 1)
+        checks.number("--grace", self.grace, 0)
         if self.max_jobs is not None:
-            arguments.whole("--max-jobs", self.max_jobs, 1)
+            checks.whole("--max-jobs", self.max_jobs, 1)
         if self.max_rss is not None:
-            arguments.whole("--max-rss", self.max_rss, 1)
+            checks.whole("--max-rss", self.max_rss, 1)
         if self.log_level not in LOG_LEVELS:
             raise ValueError(f"--log-level: one of {', '.join(LOG_LEVELS)}, got {self.log_level!r}")
 

@@ -1,40 +1,148 @@
-"""Processes whose parents have ended. As PID 1, as in a container, the worker's parent gets them, and somebody has
-to wait for them: else they stay zombies.
+"""What a dead child has held: found in the store, and ended at once instead of after its TTR.
+
+The parent has waited for the child, so nobody runs these jobs any more. Every write is fenced all the same, so what
+became of a job meanwhile stays.
 """
 
-import os
+import logging
+import math
+import queue as queues
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
-from kqueue import prctl
+from kqueue import BrokerError, KQueue, KQueueError
+from kqueue.contracts.runs import LeaseKey
+from kqueue.contracts.settlements import STOPPED, unstarted
+from kqueue.model.job import Row, State
+from kqueue.model.retry import backoff
+
+#: Running rows of a store, of all workers, that are looked at.
+MANY = 100_000
+#: Rows in one call of the store.
+BATCH = 1000
+
+
+def claimed_by(queue: KQueue, tail: str) -> list[Row]:
+    """The rows that run under a claim of the process whose lease owners end with ``tail``.
+
+    All that runs stands in the index that the sweep goes by, so this does not depend on how many jobs wait.
+    """
+    store = queue.store
+    ids = [one.id for one in store.find_abandoned(math.inf, MANY) if (one.lease_owner or "").endswith(tail)]
+    rows = [row for start in range(0, len(ids), BATCH) for row in store.get(ids[start : start + BATCH])]
+    return [row for row in rows if row.state == State.RUNNING and (row.lease_owner or "").endswith(tail)]
+
+
+def end(queue: KQueue, tail: str) -> int:
+    """Let the leases of a child end now that died by itself; returns how many.
+
+    The sweep takes the jobs then as if their time had come: it blames them for the death by its own rules.
+    """
+    store = queue.store
+    forget(queue, tail)
+    rows = claimed_by(queue, tail)
+    now = store.now()
+    # One whose lease is over is the sweep's. Were it renewed after a sweep, the next would blame it once more.
+    held = [LeaseKey(row.id, row.fence, 0.0) for row in rows if (row.lease_until or 0.0) > now]
+    for start in range(0, len(held), BATCH):
+        store.renew(held[start : start + BATCH], now)
+    return _swept(queue, len(rows))
+
+
+def give_back(queue: KQueue, tail: str) -> int:
+    """Give back, at no cost of a try, what a child held whose time was over; returns how many."""
+    store = queue.store
+    forget(queue, tail)
+    rows = claimed_by(queue, tail)
+    for start in range(0, len(rows), BATCH):
+        now = store.now()
+        lot = rows[start : start + BATCH]
+        store.settle([unstarted(row, now, None, now)._replace(reason=STOPPED) for row in lot], now)
+    return _swept(queue, len(rows))
+
+
+def forget(queue: KQueue, tail: str) -> None:
+    """Let nobody count on a child that is gone: it serves no type any more."""
+    for worker in queue.store.workers():
+        if worker.id.endswith(tail):
+            queue.store.forget_worker(worker.id)
+
+
+def _swept(queue: KQueue, rows: int) -> int:
+    if rows:
+        queue.sweep()
+    return rows
 
 
 class Orphans:
-    """Of one supervisor."""
+    """Does this in a thread of its own, so that a slow store never keeps the parent from its signals."""
 
-    def __init__(self) -> None:
-        """What the process has started before, the app say, is not touched: its starter waits for it."""
-        self._adopts = prctl.adopts()
-        self._known = _children() if self._adopts else frozenset()
+    def __init__(self, queue: KQueue, logger: logging.Logger) -> None:
+        self._queue = queue
+        self._logger = logger
+        self._tasks: queues.SimpleQueue[Callable[[], None] | None] = queues.SimpleQueue()
+        self._ending = threading.Event()
+        #: Until when a lease shows that a child got on, by its tail; in monotonic seconds.
+        self._held_at: dict[str, float] = {}
+        self._asked: set[str] = set()
+        self._thread = threading.Thread(target=self._work, name="kqueue-leases", daemon=True)
+        self._thread.start()
 
-    def reap(self, ours: Collection[int]) -> None:
-        """Wait for those that have ended and are not ``ours``. Never blocks."""
-        while self._adopts:
-            with suppress(ChildProcessError):
-                # The first that has ended; it stays to be waited for.
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if ended is not None and ended.si_pid not in ours and ended.si_pid not in self._known:
-                    os.waitpid(ended.si_pid, 0)
-                    continue
-            return
+    def end(self, pid: int, tail: str) -> None:
+        """See :func:`end`. Tried again until the store takes it."""
+        self._tasks.put(lambda: self._say(pid, "ended", end(self._queue, tail)))
 
+    def give_back(self, pid: int, tail: str) -> None:
+        """See :func:`give_back`. Tried again until the store takes it."""
+        self._tasks.put(lambda: self._say(pid, "given back", give_back(self._queue, tail)))
 
-def _children() -> frozenset[int]:
-    """As far as the kernel tells."""
-    try:
-        text = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
-    except OSError:
-        return frozenset()
-    return frozenset(map(int, text.split()))
+    def held_at(self, tail: str, heard_at: float) -> float:
+        """Until when a lease of this child shows that it gets on, in monotonic seconds. It is looked up again.
+
+        ``heard_at`` is the child's last word. A lease that it took holds for one TTR; it is no evidence after that,
+        since the renewer renews leases for a child that hangs, too.
+        """
+        if tail not in self._asked:
+            self._asked.add(tail)
+            self._tasks.put(lambda: self._look(tail, heard_at))
+        return self._held_at.get(tail, -math.inf)
+
+    def finish(self, seconds: float) -> None:
+        """Try what is left once, for so many seconds at most, and end. What fails is left to run out by itself."""
+        self._ending.set()
+        self._tasks.put(None)
+        self._thread.join(seconds)
+
+    def _look(self, tail: str, heard_at: float) -> None:
+        self._asked.discard(tail)
+        with suppress(KQueueError):  # then it is not known, and looked up again
+            now = self._queue.store.now()
+            held = [row.ttr for row in claimed_by(self._queue, tail) if (row.lease_until or 0.0) > now]
+            if held:
+                self._held_at[tail] = min(time.monotonic(), heard_at + max(held))
+
+    def _say(self, pid: int, what: str, rows: int) -> None:
+        if rows:
+            self._logger.warning("child %d: %d of its leases are %s", pid, rows, what)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            failures = 0
+            while not self._is_done(task):
+                failures += 1
+                if self._ending.wait(backoff(failures)):
+                    break
+
+    def _is_done(self, task: Callable[[], None]) -> bool:
+        try:
+            task()
+        except BrokerError as error:
+            self._logger.warning("not in the tubes yet: %s", error)  # the next sweep of any worker puts it
+        except KQueueError as error:
+            self._logger.warning("leases of a child that is gone still hold: %s", error)
+            return False
+        except Exception:
+            self._logger.exception("leases of a child that is gone still hold")
+        return True

@@ -7,9 +7,18 @@ import sys
 import time
 from contextlib import suppress
 
-from kqueue.worker import words
+from kqueue.worker import messages
+from kqueue.worker.messages import (
+    ChildCommand,
+    ChildReady,
+    CommandReader,
+    Done,
+    Failed,
+    Leaving,
+    Pulse,
+    ReportWriter,
+)
 from kqueue.worker.options import WorkerOptions
-from kqueue.worker.words import Done, Ear, Failed, Leaving, Mouth, Order, Pulse, Ready
 
 _MODULE = "kqueue.worker.child"
 
@@ -17,19 +26,19 @@ _MODULE = "kqueue.worker.child"
 class ChildProcess:
     """One child, from its start until it was waited for."""
 
-    def __init__(self, options: WorkerOptions, keeper: int) -> None:
-        """Start it. ``keeper``: the file descriptor of a socket to who renews its leases. Raises ``OSError`` if the
-        system cannot.
+    def __init__(self, options: WorkerOptions, renewer: int) -> None:
+        """Start it. ``renewer``: the file descriptor of a socket to who renews its leases. Raises ``OSError`` if
+        the system cannot.
         """
         control, speak = os.pipe()
         hear, report = os.pipe()
         try:
             # -P: no file of the user's own stands in for one of Python's before the app is imported.
             self._process = subprocess.Popen(  # noqa: S603 (our own module)
-                [sys.executable, "-P", "-m", _MODULE, str(control), str(report), str(keeper), options.to_text()],
+                [sys.executable, "-P", "-m", _MODULE, str(control), str(report), str(renewer), options.to_text()],
                 cwd=options.folder,
                 stdin=subprocess.DEVNULL,
-                pass_fds=(control, report, keeper),
+                pass_fds=(control, report, renewer),
                 start_new_session=True,  # so that Ctrl-C reaches the parent alone
             )
         except BaseException:
@@ -39,8 +48,8 @@ class ChildProcess:
         finally:
             os.close(control)
             os.close(report)
-        self._mouth = Mouth(speak)
-        self.ear = Ear(hear)
+        self._mouth = ReportWriter(speak)
+        self.ear = CommandReader(hear)
         self.started_at = time.monotonic()
         #: How its lease owners end, once it is ready.
         self.tail: str | None = None
@@ -79,8 +88,8 @@ class ChildProcess:
         """Take in what it has said. Never waits."""
         for line in self.ear.lines():
             now = self.heard_at = time.monotonic()
-            match words.report(line):
-                case Ready(tail=tail):
+            match messages.report(line):
+                case ChildReady(tail=tail):
                     self.tail = tail
                     self.alive_at = now
                 case Failed(why=why):
@@ -94,9 +103,9 @@ class ChildProcess:
                     self.done = done
                     self.jobs = done.jobs
 
-    def tell(self, order: Order) -> None:
+    def tell(self, order: ChildCommand) -> None:
         """It may be gone already."""
-        if order is Order.GO:
+        if order is ChildCommand.GO:
             self.went = True
         else:
             self.is_stopped = True

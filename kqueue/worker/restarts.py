@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kqueue.retry import backoff
+from kqueue.model.retry import backoff
 
 #: Seconds that a child has to live before its death counts as the first again.
 STEADY_S = 60.0

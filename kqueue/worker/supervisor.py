@@ -11,16 +11,16 @@ import time
 from types import FrameType
 
 from kqueue import KQueue
-from kqueue.bell import Bell, wait_readable
-from kqueue.moments import counted
-from kqueue.worker.family import Family
+from kqueue.model.wording import counted
+from kqueue.system.wakeup import Wakeup, wait_readable
+from kqueue.worker.children import Children
 from kqueue.worker.health import HealthFile
-from kqueue.worker.keeper import KeeperThread
-from kqueue.worker.leases import Leases
+from kqueue.worker.liveness import is_alive
+from kqueue.worker.messages import ChildCommand
 from kqueue.worker.options import WorkerOptions
 from kqueue.worker.orphans import Orphans
-from kqueue.worker.progress import is_alive
-from kqueue.worker.words import Order
+from kqueue.worker.reaping import Reaper
+from kqueue.worker.renewal import RenewalThread
 
 #: Exit statuses: a clean stop; the grace ran out, a second signal came, or a child died meanwhile.
 CLEAN, CUT_SHORT = 0, 1
@@ -48,15 +48,15 @@ class Supervisor:
         self._health = None if options.health_file is None else HealthFile(options.health_file)
         if self._health is not None:
             self._health.prepare()
-        self._bell = Bell()
+        self._wakeup = Wakeup()
         self._signals = 0
         self._obeyed = 0
         self._tick_at = 0.0
         self._is_to_stand_still = False
-        self._orphans = Orphans()
-        self._leases = Leases(queue, self._logger)
-        self._keeper = KeeperThread(self._logger)
-        self._family = Family(options, self._leases, self._keeper, self._logger)
+        self._orphans = Reaper()
+        self._leases = Orphans(queue, self._logger)
+        self._renewer = RenewalThread(self._logger)
+        self._family = Children(options, self._leases, self._renewer, self._logger)
 
     def run(self) -> int:
         """Until a signal ends it. Returns the exit status. Raises ``KQueueError`` if a first child cannot start."""
@@ -66,7 +66,7 @@ class Supervisor:
                 self._look_after()
         finally:
             self._family.kill_all()
-            self._keeper.close()
+            self._renewer.close()
             self._leases.finish(FINISH_S)
             if self._health is not None:
                 self._health.remove()
@@ -77,11 +77,11 @@ class Supervisor:
     def _catch_signals(self) -> None:
         def catch(number: int, frame: FrameType | None) -> None:
             self._signals += 1
-            self._bell.ring()
+            self._wakeup.ring()
 
         def stand_still(number: int, frame: FrameType | None) -> None:
             self._is_to_stand_still = True
-            self._bell.ring()
+            self._wakeup.ring()
 
         signal.signal(signal.SIGTERM, catch)
         signal.signal(signal.SIGINT, catch)
@@ -91,7 +91,7 @@ class Supervisor:
         # One that writes to its terminal, or reads, from the background would be stopped alone.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, lambda number, frame: self._bell.ring())
+        signal.signal(signal.SIGCHLD, lambda number, frame: self._wakeup.ring())
 
     def _start(self) -> bool:
         """Start all children, and let them go once all are ready. False if a signal came first."""
@@ -113,8 +113,8 @@ class Supervisor:
     def _listen(self, seconds: float) -> None:
         """Wait until something is said, a signal comes or a child ends, but for so long at most."""
         ears = [child.ear for child in self._family.children() if not child.ear.is_over]
-        wait_readable([self._bell, *ears], seconds)
-        self._bell.answer()
+        wait_readable([self._wakeup, *ears], seconds)
+        self._wakeup.answer()
         if self._is_to_stand_still:
             self._is_to_stand_still = False
             self._stand_still()
@@ -133,10 +133,10 @@ class Supervisor:
         signals = self._signals
         if signals and not self._obeyed:
             self._logger.info("stopping: running jobs have %g s", self._options.grace)
-            self._family.end(Order.STOP, self._options.grace)
+            self._family.end(ChildCommand.STOP, self._options.grace)
         if signals > 1 and self._obeyed < 2:
             self._logger.warning("a second signal: ending now")
-            self._family.end(Order.NOW, 0.0)
+            self._family.end(ChildCommand.NOW, 0.0)
         self._obeyed = signals
 
     def _tick(self) -> None:

@@ -99,8 +99,8 @@ def test_another_file_that_takes_its_name_does_not_take_its_log(here: Site, tmp_
     for driven in (producer, idle):
         driven.acknowledged = [id for id in driven.acknowledged if id not in new]
     assert here.lost(old) == []
-    keeper = here.start()
-    keeper.acknowledged = new
+    renewer = here.start()
+    renewer.acknowledged = new
     assert here.lost() == []
 
 

@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
-from kqueue.job import Row, State
-from kqueue.store import Delete, Selection
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.stores.sqlite_anchor import FENCE
-from kqueue.stores.sqlite_handle import ANCHORS
-from kqueue.stores.sqlite_ofd import is_free
-from kqueue.window import Limits
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Selection
+from kqueue.contracts.settlements import Delete
+from kqueue.model.job import Row, State
+from kqueue.stores.sqlite.file.anchor import FENCE
+from kqueue.stores.sqlite.file.handle import ANCHORS
+from kqueue.stores.sqlite.file.ofd import is_free
+from kqueue.stores.sqlite.store import SqliteStore
 from tests.flows.processes import run_in_child
 
 NOW = 1_700_000_000.0
@@ -94,7 +95,7 @@ class Struck:
         owner = str(self.random.random())
         row = Row(owner, "u", b"{}", "json", 1, State.READY, 0.0, NOW, 30.0, created_at=NOW, put_at=NOW)
         self.store.add([row])
-        taken = self.store.claim(Selection(("u",)), Limits(jobs=1, job_s={"u": 0.0}), owner, NOW, False)
+        taken = self.store.claim(Selection(("u",)), Budget(jobs=1, job_s={"u": 0.0}), owner, NOW, False)
         self.store.settle([Delete(found.id, found.fence) for found in taken.rows], NOW)
 
     def reopen(self) -> None:

@@ -2,9 +2,9 @@
 
 from itertools import count
 
-from kqueue.job import Row, State
-from kqueue.store import Claim, Selection
-from kqueue.window import Limits
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Claim, Selection
+from kqueue.model.job import Row, State
 
 #: The tests' own time: every call is told what time it is.
 NOW = 1_700_000_000.0
@@ -13,7 +13,7 @@ NUMBERS = count(1)
 
 def window(jobs=1000, **bounds):
     """Limits under which every job of the tests' types is expected to take no time."""
-    return Limits(jobs=jobs, job_s=dict.fromkeys(["t", "x", "y", "z"], 0.0), **bounds)
+    return Budget(jobs=jobs, job_s=dict.fromkeys(["t", "x", "y", "z"], 0.0), **bounds)
 
 
 WIDE = window()
@@ -45,10 +45,10 @@ def read(store, id):
     return found
 
 
-def claim(store, *ids, types=("t",), limits=WIDE, now=NOW, alone=False, owner=None, throttles=()):
+def claim(store, *ids, types=("t",), budget=WIDE, now=NOW, alone=False, owner=None, limits=()):
     """By ids, or whatever is ready if there are none."""
-    selection = Selection(types, ids or None, throttles)
-    return store.claim(selection, limits, owner or f"window-{next(NUMBERS)}", now, alone)
+    selection = Selection(types, ids or None, limits)
+    return store.claim(selection, budget, owner or f"window-{next(NUMBERS)}", now, alone)
 
 
 def claimed_row(store, alone=False, **fields):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import mongomock
 import pytest
 
-from kqueue.clock import SystemClock
-from kqueue.store import JobStore
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.mongo import MongoStore
-from kqueue.stores.sqlite import SqliteStore
+from kqueue.contracts.store import JobStore
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import SystemClock
 from tests.beanstalkd import free_port
 
 #: Opens one more handle on the data of this test, as another process would. All are closed after the test.
@@ -89,7 +89,7 @@ def mongodb(request: pytest.FixtureRequest) -> MakeStore:
     url = request.getfixturevalue("mongod").url(request.getfixturevalue("mongo_database"))
 
     def make() -> JobStore:
-        # The contract says what time it is: tests/test_mongo_clock.py has the server's own.
+        # The contract says what time it is: tests/stores/test_mongo_clock.py has the server's own.
         store = MongoStore(url, clock=SystemClock())
         request.addfinalizer(store.close)
         return store

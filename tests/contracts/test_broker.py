@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from kqueue.broker import UNKNOWN_HEAD, Broker, Peek, Pointer, Subscription, Verdict
-from kqueue.brokers.beanstalk import BeanstalkBroker
+from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.brokers.embedded import EmbeddedBroker
-from kqueue.clock import SystemClock
-from kqueue.ids import IdMint
-from kqueue.store import Selection
-from tests.model.broker import FakeBroker
-from tests.model.server import FakeServer
+from kqueue.contracts.broker import UNKNOWN_HEAD, Broker, EntryFate, Peek, Pointer, Subscription
+from kqueue.contracts.runs import Selection
+from kqueue.system.clock import SystemClock
+from kqueue.system.mint import IdMint
+from tests.machines.broker import FakeBroker
+from tests.machines.server import FakeServer
 
 #: Seconds after which a thread or a wait counts as stuck. A passing test waits for none of them.
 PATIENCE_S = 30.0
@@ -42,14 +42,14 @@ class Shelf:
         self.changes += 1
         return job_id
 
-    def claim(self, selection: Selection, limit: int) -> list[str]:
+    def claim(self, selection: Selection, most: int) -> list[str]:
         """Take rows, as a claim and the delete that follows do."""
         if selection.ids is None:
             ready = self._ready(selection.types)
             candidates: Sequence[str] = sorted(ready, key=lambda job_id: (self.rows[job_id][1], job_id))
         else:
             candidates = [job_id for job_id in selection.ids if self.is_due(job_id)]
-        taken = [job_id for job_id in candidates if job_id in self.rows][:limit]
+        taken = [job_id for job_id in candidates if job_id in self.rows][:most]
         for job_id in taken:
             del self.rows[job_id]
             self.delayed.discard(job_id)
@@ -68,8 +68,8 @@ class Shelf:
     def next_run_at(self) -> float | None:
         return min((self.rows[job_id][2] for job_id in self.delayed), default=None)
 
-    def promote(self, now: float, limit: int) -> int:
-        due = sorted(job_id for job_id in self.delayed if self.rows[job_id][2] <= now)[:limit]
+    def promote(self, now: float, most: int) -> int:
+        due = sorted(job_id for job_id in self.delayed if self.rows[job_id][2] <= now)[:most]
         self.delayed -= set(due)
         self.changes += bool(due)
         return len(due)
@@ -99,15 +99,15 @@ class Service:
         self.subscriptions.append(subscription)
         return subscription
 
-    def take(self, subscription: Subscription, timeout: float = 0, limit: int = 1000) -> list[str]:
+    def take(self, subscription: Subscription, timeout: float = 0, most: int = 1000) -> list[str]:
         """Reserve, claim, settle: the ids that were claimed."""
-        selection, entries, foreign = subscription.reserve(limit, timeout)
+        selection, entries, foreign = subscription.reserve(most, timeout)
         assert foreign == 0
         if selection is None:
             assert entries == []
             return []
-        taken = self.shelf.claim(selection, limit)
-        assert subscription.settle([Verdict(entry, self._left(entry.pointer.ids)) for entry in entries]) == 0
+        taken = self.shelf.claim(selection, most)
+        assert subscription.settle([EntryFate(entry, self._left(entry.pointer.ids)) for entry in entries]) == 0
         return taken
 
     def take_all(self, subscription: Subscription) -> list[str]:
@@ -197,7 +197,7 @@ def test_what_is_given_back_keeps_its_place(service):
     for _ in range(3):
         selection, entries, _ = subscription.reserve(3, 0)
         assert selection is not None
-        assert subscription.settle([Verdict(entry, 0) for entry in entries]) == 0
+        assert subscription.settle([EntryFate(entry, 0) for entry in entries]) == 0
     assert service.take_all(subscription) == ids
 
 
@@ -205,7 +205,7 @@ def test_a_second_worker_sees_what_the_first_gives_back(service):
     first, second = service.subscribe(), service.subscribe()
     job_id = service.add()
     _, entries, _ = first.reserve(1, 0)
-    first.settle([Verdict(entry, 0) for entry in entries])
+    first.settle([EntryFate(entry, 0) for entry in entries])
     assert service.take(second) == [job_id]
 
 
@@ -222,12 +222,12 @@ def test_what_is_posted_is_settled_before_the_next_reserve(service):
     first, second = service.add(), service.add()
     for _ in range(2):
         selection, entries, _ = subscription.reserve(2, PATIENCE_S)
-        subscription.post([Verdict(entry, 0) for entry in entries])
+        subscription.post([EntryFate(entry, 0) for entry in entries])
     assert sorted(service.take_all(subscription)) == [first, second]
     service.add()
     selection, entries, _ = subscription.reserve(2, PATIENCE_S)
     assert selection is not None
-    subscription.post([Verdict(entry, None) for entry in entries])
+    subscription.post([EntryFate(entry, None) for entry in entries])
     if entries:
         assert subscription.reserve(2, 0).selection is None
 
@@ -235,9 +235,9 @@ def test_what_is_posted_is_settled_before_the_next_reserve(service):
 def test_one_reserve_brings_about_as_many_jobs_as_were_asked_for(service):
     subscription = service.subscribe()
     ids = [service.add() for _ in range(60)]
-    taken = service.take(subscription, limit=10)
+    taken = service.take(subscription, most=10)
     while len(taken) < 50:
-        some = service.take(subscription, limit=10)
+        some = service.take(subscription, most=10)
         assert len(some) == 10 or len(taken) + len(some) == 60
         taken += some
     assert taken + service.take_all(subscription) == ids

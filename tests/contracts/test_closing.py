@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kqueue import KQueue
-from kqueue.ids import IdMint
-from kqueue.stores.mongo import MongoStore
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.system.mint import IdMint
 from tests.contracts.rows import claim, ids, row
 
 THREADS = 8

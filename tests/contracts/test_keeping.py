@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kqueue.history import MOST, Run
-from kqueue.history import read as runs_of
-from kqueue.job import State
-from kqueue.store import Delete, Die, Due, Finish, Held, Recovered, Retry, Settled, Unget
+from kqueue.contracts.repair import Due, Recovered
+from kqueue.contracts.runs import LeaseKey
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Unget
+from kqueue.model.history import MOST, Run
+from kqueue.model.history import read as runs_of
+from kqueue.model.job import State
 from tests.contracts.rows import NOTHING, NOW, add, claim, claimed_row, delayed, ids, read, row
 from tests.contracts.stores import STORES
 
@@ -69,7 +71,7 @@ def test_a_done_row_is_no_ones_to_settle_or_renew(store):
     ):  # fmt: skip
         result = store.settle([settlement], NOW + 2)
         assert len(result.lost) + result.unnamed == 1
-    assert store.renew([Held(held.id, 1, 30.0)], NOW + 2) == {held.id}
+    assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 2) == {held.id}
     assert read(store, held.id) == before
 
 

@@ -1,4 +1,4 @@
-"""Limits: what a claim under a throttle takes, and what it holds. Over every store that has transactions."""
+"""Limits: what a claim under a limit takes, and what it holds. Over every store that has transactions."""
 
 import threading
 from collections import Counter
@@ -6,24 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kqueue.job import State
-from kqueue.store import Delete, Die, Finish, Held, Retry, Settled, Throttle, Unget
-from tests.contracts.rows import (
-    NOW,
-    add,
-    claim,
-    claimed_row,
-    delayed,
-    ids,
-    read,
-    row,
-    window,
-)
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.runs import LeaseKey
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Unget
+from kqueue.model.job import State
+from tests.contracts.rows import NOW, add, claim, claimed_row, delayed, ids, read, row, window
 from tests.contracts.stores import STORES
 
-ONE = (Throttle("t", running=1),)
-TWO = (Throttle("t", running=2),)
-ONE_A_KEY = (Throttle("t", running_per_key=1),)
+ONE = (Limit("t", running=1),)
+TWO = (Limit("t", running=2),)
+ONE_A_KEY = (Limit("t", running_per_key=1),)
 
 
 @pytest.fixture(params=[name for name, kind in STORES.items() if kind.transactions])
@@ -39,8 +31,8 @@ def gates(store, given):
     return [job.gate for job in store.get(given)]
 
 
-def admit(store, throttle, keys=None, now=NOW, limit=100):
-    return store.admit(throttle, keys, now, now, limit)
+def admit(store, limit, keys=None, now=NOW, most=100):
+    return store.admit(limit, keys, now, now, most)
 
 
 def keyed(*keys, **fields):
@@ -49,9 +41,9 @@ def keyed(*keys, **fields):
 
 def held_row(store):
     """A row that is held at the gate of its type, behind one that runs and is given beside it."""
-    running = claim(store, *add(store, row()), throttles=ONE).rows[0]
+    running = claim(store, *add(store, row()), limits=ONE).rows[0]
     (waiting,) = add(store, row())
-    assert claim(store, waiting, throttles=ONE).held == 1
+    assert claim(store, waiting, limits=ONE).held == 1
     return waiting, running
 
 
@@ -61,13 +53,13 @@ def held_row(store):
 @pytest.mark.parametrize("by_id", [True, False])
 def test_no_more_run_than_may_and_the_others_are_held_without_a_pointer(store, other, by_id):
     given = add(store, *(row() for _ in range(5)))
-    taken = claim(store, *(given if by_id else []), throttles=TWO)
+    taken = claim(store, *(given if by_id else []), limits=TWO)
     assert (ids(taken.rows), taken.held, taken.cut, taken.later) == (given[:2], 3, False, {})
     assert states(other, given) == ["running"] * 2 + ["held"] * 3
     assert gates(other, given) == ["t"] * 5
     assert [job.put_at for job in other.get(given)] == [NOW] * 2 + [None] * 3
     assert [job.gate for job in taken.rows] == ["t"] * 2
-    again = claim(other, *given, throttles=TWO)
+    again = claim(other, *given, limits=TWO)
     assert (again.rows, again.held) == ([], 0)
 
 
@@ -91,14 +83,14 @@ def test_held_rows_are_deleted_and_purged_as_others(store):
     (second,) = add(store, row(type="x"))
     assert store.delete([first]) == 1
     (third,) = add(store, row())
-    assert claim(store, third, throttles=ONE).held == 1
+    assert claim(store, third, limits=ONE).held == 1
     assert store.purge("t", 10) == 1
     assert ids(store.get([first, running.id, second, third])) == [running.id, second]
 
 
-def test_types_without_a_throttle_run_as_ever(store):
+def test_types_without_a_limit_run_as_ever(store):
     first, second, free, freer = add(store, row(), row(), row(type="x"), row(type="x", limit_key="k"))
-    taken = claim(store, types=("t", "x"), throttles=(*ONE, Throttle("y", running=1)))
+    taken = claim(store, types=("t", "x"), limits=(*ONE, Limit("y", running=1)))
     assert (sorted(ids(taken.rows)), taken.held) == (sorted([first, free, freer]), 1)
     assert [(job.id, job.gate) for job in taken.rows if job.type == "x"] == [(free, None), (freer, None)]
     assert states(store, [second]) == ["held"]
@@ -106,20 +98,20 @@ def test_types_without_a_throttle_run_as_ever(store):
 
 def test_bounds_that_are_none_hold_nothing(store):
     given = add(store, *keyed("a", "a", None))
-    taken = claim(store, throttles=(Throttle("t"),))
+    taken = claim(store, limits=(Limit("t"),))
     assert (ids(taken.rows), taken.held) == (given, 0)
 
 
 def test_two_handles_count_together(store, other):
     given = add(store, *(row() for _ in range(3)))
-    assert ids(claim(store, given[0], throttles=TWO).rows) == given[:1]
-    taken = claim(other, *given, throttles=TWO)
+    assert ids(claim(store, given[0], limits=TWO).rows) == given[:1]
+    taken = claim(other, *given, limits=TWO)
     assert (ids(taken.rows), taken.held) == ([given[1]], 1)
 
 
 def test_a_claimed_row_is_given_as_it_is_stored(store, other):
     (id,) = add(store, row(limit_key="k", payload=b"\x00\xff", encoding="bytes", crashes=1))
-    taken = claim(store, id, throttles=(Throttle("t", 1, 1, 1, 9.0),), alone=True, owner="me")
+    taken = claim(store, id, limits=(Limit("t", 1, 1, 1, 9.0),), alone=True, owner="me")
     assert taken.rows == other.get([id])
     (held,) = taken.rows
     assert (held.state, held.fence, held.tries, held.alone, held.lease_owner) == ("running", 1, 1, True, "me")
@@ -129,8 +121,8 @@ def test_a_claimed_row_is_given_as_it_is_stored(store, other):
 @pytest.mark.parametrize("by_id", [True, False])
 def test_the_window_bounds_a_claim_as_ever(store, by_id):
     given = add(store, *(row() for _ in range(3)))
-    throttle = (Throttle("t", running=10),)
-    taken = claim(store, *(given if by_id else []), limits=window(jobs=2), throttles=throttle)
+    limit = (Limit("t", running=10),)
+    taken = claim(store, *(given if by_id else []), budget=window(jobs=2), limits=limit)
     assert (ids(taken.rows), taken.cut, taken.held) == (given[:2], True, 0)
     assert states(store, given[2:]) == ["ready"]
 
@@ -140,7 +132,7 @@ def test_held_rows_do_not_cut_the_window(store, by_id):
     full = add(store, *(row(priority=1) for _ in range(3)))
     others = add(store, *(row(type="x", priority=2) for _ in range(2)))
     given = [*full, *others] if by_id else []
-    taken = claim(store, *given, types=("t", "x"), limits=window(jobs=3), throttles=ONE)
+    taken = claim(store, *given, types=("t", "x"), budget=window(jobs=3), limits=ONE)
     assert (ids(taken.rows), taken.cut, taken.held) == ([full[0], *others], False, 2)
 
 
@@ -150,7 +142,7 @@ def test_rows_behind_many_that_are_held_are_reached(store):
     (last,) = add(store, row(type="x", priority=2))
     seen, held = [], 0
     for _ in range(4):
-        taken = claim(store, types=("t", "x"), limits=window(jobs=2), throttles=ONE)
+        taken = claim(store, types=("t", "x"), budget=window(jobs=2), limits=ONE)
         seen, held = seen + ids(taken.rows), held + taken.held
     assert last in seen
     assert (len(seen), held) == (2, 2499)
@@ -158,7 +150,7 @@ def test_rows_behind_many_that_are_held_are_reached(store):
 
 def test_a_due_row_is_held_and_one_that_is_not_due_is_told(store):
     running, due, soon = add(store, row(), delayed(NOW - 1), delayed(NOW + 5))
-    taken = claim(store, running, due, soon, throttles=ONE)
+    taken = claim(store, running, due, soon, limits=ONE)
     assert (ids(taken.rows), taken.held, taken.later) == ([running], 1, {soon: NOW + 5})
     assert states(store, [due, soon]) == ["held", "delayed"]
 
@@ -166,7 +158,7 @@ def test_a_due_row_is_held_and_one_that_is_not_due_is_told(store):
 def test_a_claim_that_only_holds_says_so(store):
     waiting, _ = held_row(store)
     (another,) = add(store, row())
-    taken = claim(store, another, throttles=ONE)
+    taken = claim(store, another, limits=ONE)
     assert (taken.rows, taken.cut, taken.later, taken.held) == ([], False, {}, 1)
     assert states(store, [waiting, another]) == ["held", "held"]
 
@@ -185,112 +177,112 @@ ENDINGS = {
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_settle_frees_the_place(store, ending):
     (first,) = add(store, row())
-    claim(store, first, throttles=ONE)
+    claim(store, first, limits=ONE)
     assert store.settle([ENDINGS[ending](first)], NOW) == Settled()
     assert gates(store, [first]) == ([] if ending == "delete" else [None])
     (second,) = add(store, row())
-    assert ids(claim(store, second, throttles=ONE).rows) == [second]
+    assert ids(claim(store, second, limits=ONE).rows) == [second]
 
 
 def test_a_lease_that_is_over_frees_its_place(store):
-    claim(store, *add(store, row(ttr=30.0)), throttles=ONE)
+    claim(store, *add(store, row(ttr=30.0)), limits=ONE)
     early, late = add(store, row(), row())
-    assert claim(store, early, now=NOW + 29.9, throttles=ONE).held == 1
+    assert claim(store, early, now=NOW + 29.9, limits=ONE).held == 1
     store.delete([early])
-    assert ids(claim(store, late, now=NOW + 30, throttles=ONE).rows) == [late]
+    assert ids(claim(store, late, now=NOW + 30, limits=ONE).rows) == [late]
 
 
 def test_a_renewed_lease_keeps_its_place(store):
-    (held,) = claim(store, *add(store, row(ttr=30.0)), throttles=ONE).rows
-    store.renew([Held(held.id, 1, 30.0)], NOW + 20)
+    (held,) = claim(store, *add(store, row(ttr=30.0)), limits=ONE).rows
+    store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 20)
     (late,) = add(store, row())
-    assert claim(store, late, now=NOW + 30, throttles=ONE).held == 1
+    assert claim(store, late, now=NOW + 30, limits=ONE).held == 1
 
 
 def test_a_recovered_row_has_no_place_and_one_that_its_holder_renews_has(store):
-    (held,) = claim(store, *add(store, row(ttr=30.0)), throttles=ONE).rows
+    (held,) = claim(store, *add(store, row(ttr=30.0)), limits=ONE).rows
     store.recover(NOW + 31, 3, 10)
     assert (read(store, held.id).state, read(store, held.id).gate) == ("ready", None)
-    assert store.renew([Held(held.id, 1, 30.0)], NOW + 32) == frozenset()
+    assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 32) == frozenset()
     (late,) = add(store, row())
-    assert claim(store, late, now=NOW + 33, throttles=ONE).held == 1
+    assert claim(store, late, now=NOW + 33, limits=ONE).held == 1
 
 
 def test_a_late_holder_settles_a_row_that_is_held_since_and_cannot_renew_it(store):
-    (held,) = claim(store, *add(store, row(ttr=30.0)), throttles=ONE).rows
+    (held,) = claim(store, *add(store, row(ttr=30.0)), limits=ONE).rows
     store.recover(NOW + 31, 3, 10)
     (newer,) = add(store, row(priority=1))
-    assert ids(claim(store, newer, now=NOW + 32, throttles=ONE).rows) == [newer]
-    assert claim(store, held.id, now=NOW + 32, throttles=ONE).held == 1
-    assert store.renew([Held(held.id, 1, 30.0)], NOW + 33) == {held.id}
+    assert ids(claim(store, newer, now=NOW + 32, limits=ONE).rows) == [newer]
+    assert claim(store, held.id, now=NOW + 32, limits=ONE).held == 1
+    assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 33) == {held.id}
     assert store.settle([Retry(held.id, 1, NOW, "late", NOW)], NOW + 33) == Settled()
     after = read(store, held.id)
     assert (after.state, after.gate, after.reason) == ("ready", None, "late")
 
 
 def test_a_lower_bound_holds_at_once(store):
-    claim(store, *add(store, row(), row(), row()), throttles=(Throttle("t", running=3),))
+    claim(store, *add(store, row(), row(), row()), limits=(Limit("t", running=3),))
     (late,) = add(store, row())
-    assert claim(store, late, throttles=ONE).held == 1
+    assert claim(store, late, limits=ONE).held == 1
 
 
 # -- starts per period -----------------------------------------------------------------------------------
 
-THREE_IN_TEN = (Throttle("t", starts=3, period=10.0),)
+THREE_IN_TEN = (Limit("t", starts=3, period=10.0),)
 
 
 def test_no_more_start_in_a_period_than_may(store, other):
     given = add(store, *(row() for _ in range(9)))
-    assert ids(claim(store, *given[:2], throttles=THREE_IN_TEN).rows) == given[:2]
-    taken = claim(other, *given[2:4], now=NOW + 4, throttles=THREE_IN_TEN)
+    assert ids(claim(store, *given[:2], limits=THREE_IN_TEN).rows) == given[:2]
+    taken = claim(other, *given[2:4], now=NOW + 4, limits=THREE_IN_TEN)
     assert (ids(taken.rows), taken.held) == ([given[2]], 1)
     store.settle([Delete(id, 1) for id in given[:3]], NOW + 5)
-    assert claim(store, given[4], now=NOW + 9.9, throttles=THREE_IN_TEN).held == 1
+    assert claim(store, given[4], now=NOW + 9.9, limits=THREE_IN_TEN).held == 1
     store.delete(given[3:5])
     # The period is over for the two that began it, not yet for the third.
-    taken = claim(store, *given[5:], now=NOW + 10, throttles=THREE_IN_TEN)
+    taken = claim(store, *given[5:], now=NOW + 10, limits=THREE_IN_TEN)
     assert (ids(taken.rows), taken.held) == (given[5:7], 2)
 
 
 def test_a_start_that_is_given_back_has_counted(store):
     given = add(store, *(row() for _ in range(3)))
-    claim(store, *given, throttles=THREE_IN_TEN)
+    claim(store, *given, limits=THREE_IN_TEN)
     store.settle([Unget(id, 1, NOW, None, NOW, started=False) for id in given], NOW)
-    taken = claim(store, *given, throttles=THREE_IN_TEN)
+    taken = claim(store, *given, limits=THREE_IN_TEN)
     assert (taken.rows, taken.held) == ([], 3)
 
 
 def test_what_the_window_left_out_has_not_counted(store):
     given = add(store, *(row() for _ in range(4)))
-    assert len(claim(store, limits=window(jobs=1), throttles=THREE_IN_TEN).rows) == 1
-    taken = claim(store, *given[1:], throttles=THREE_IN_TEN)
+    assert len(claim(store, budget=window(jobs=1), limits=THREE_IN_TEN).rows) == 1
+    taken = claim(store, *given[1:], limits=THREE_IN_TEN)
     assert (ids(taken.rows), taken.held) == (given[1:3], 1)
 
 
 def test_starts_of_one_type_are_not_those_of_another(store):
     add(store, row(), row(type="x"), row(type="x"))
-    both = (Throttle("t", starts=1, period=10.0), Throttle("x", starts=1, period=10.0))
-    taken = claim(store, types=("t", "x"), throttles=both)
+    both = (Limit("t", starts=1, period=10.0), Limit("x", starts=1, period=10.0))
+    taken = claim(store, types=("t", "x"), limits=both)
     assert (sorted(job.type for job in taken.rows), taken.held) == (["t", "x"], 1)
 
 
 def test_a_clock_that_went_back_does_not_shut_the_gate(store):
     first, second = add(store, row(), row())
-    claim(store, first, now=NOW + 3600, throttles=(Throttle("t", starts=1, period=10.0),))
-    taken = claim(store, second, now=NOW, throttles=(Throttle("t", starts=1, period=10.0),))
+    claim(store, first, now=NOW + 3600, limits=(Limit("t", starts=1, period=10.0),))
+    taken = claim(store, second, now=NOW, limits=(Limit("t", starts=1, period=10.0),))
     assert ids(taken.rows) == [second]
 
 
 def test_both_bounds_of_a_type_hold(store):
     given = add(store, *(row() for _ in range(3)))
-    both = (Throttle("t", running=1, starts=2, period=10.0),)
-    assert ids(claim(store, given[0], throttles=both).rows) == given[:1]
-    assert claim(store, given[1], throttles=both).held == 1
+    both = (Limit("t", running=1, starts=2, period=10.0),)
+    assert ids(claim(store, given[0], limits=both).rows) == given[:1]
+    assert claim(store, given[1], limits=both).held == 1
     store.settle([Delete(given[0], 1)], NOW)
     store.delete([given[1]])
-    assert ids(claim(store, given[2], throttles=both).rows) == given[2:]
+    assert ids(claim(store, given[2], limits=both).rows) == given[2:]
     store.settle([Delete(given[2], 1)], NOW)
-    assert claim(store, *add(store, row()), throttles=both).held == 1
+    assert claim(store, *add(store, row()), limits=both).held == 1
 
 
 # -- per key ---------------------------------------------------------------------------------------------
@@ -299,7 +291,7 @@ def test_both_bounds_of_a_type_hold(store):
 @pytest.mark.parametrize("by_id", [True, False])
 def test_no_more_of_a_key_run_than_may(store, by_id):
     given = add(store, *keyed("a", "a", "b", None, "a", None))
-    taken = claim(store, *(given if by_id else []), throttles=ONE_A_KEY)
+    taken = claim(store, *(given if by_id else []), limits=ONE_A_KEY)
     assert ids(taken.rows) == [given[0], given[2], given[3], given[5]]
     assert taken.held == 2
     assert gates(store, given) == ["t", "t a", "t", "t", "t a", "t"]
@@ -308,33 +300,33 @@ def test_no_more_of_a_key_run_than_may(store, by_id):
 @pytest.mark.parametrize("key", ["", " ", "a b", "a!", "☃", "x" * 200, "'", '"', "%", "\x01", "a\0b", "\0"])
 def test_a_key_may_be_any_text(store, other, key):
     first, second, another = add(store, *keyed(key, key, key + "x"))
-    taken = claim(store, throttles=ONE_A_KEY)
+    taken = claim(store, limits=ONE_A_KEY)
     assert (ids(taken.rows), taken.held) == ([first, another], 1)
     assert read(other, second).gate == f"t {key}"
     store.settle([Delete(first, 1)], NOW)
     assert ids(admit(other, ONE_A_KEY[0], [key]).dues) == [second]
-    assert ids(claim(store, second, throttles=ONE_A_KEY).rows) == [second]
+    assert ids(claim(store, second, limits=ONE_A_KEY).rows) == [second]
 
 
 def test_keys_of_one_type_are_not_those_of_another(store):
     given = add(store, *keyed("a"), *keyed("a", type="x"))
-    both = (*ONE_A_KEY, Throttle("x", running_per_key=1))
-    assert ids(claim(store, types=("t", "x"), throttles=both).rows) == given
+    both = (*ONE_A_KEY, Limit("x", running_per_key=1))
+    assert ids(claim(store, types=("t", "x"), limits=both).rows) == given
 
 
 def test_the_gate_of_the_type_stands_before_those_of_the_keys(store):
-    throttle = (Throttle("t", running=2, running_per_key=1),)
+    limit = (Limit("t", running=2, running_per_key=1),)
     given = add(store, *keyed("a", "a", "b", "a", "c"))
-    taken = claim(store, *given, throttles=throttle)
+    taken = claim(store, *given, limits=limit)
     assert ids(taken.rows) == [given[0], given[2]]
     assert gates(store, given) == ["t", "t a", "t", "t", "t"]
     assert states(store, given) == ["running", "held", "running", "held", "held"]
 
 
 def test_a_key_that_is_full_holds_no_place_of_its_type(store):
-    throttle = (Throttle("t", running=2, running_per_key=1),)
+    limit = (Limit("t", running=2, running_per_key=1),)
     given = add(store, *keyed(*"aaaaa"), *keyed("b"))
-    taken = claim(store, throttles=throttle)
+    taken = claim(store, limits=limit)
     assert (ids(taken.rows), taken.held) == ([given[0], given[-1]], 4)
 
 
@@ -346,7 +338,7 @@ def test_a_newcomer_does_not_overtake_the_held(store, by_id):
     waiting, running = held_row(store)
     store.settle([Delete(running.id, 1)], NOW)
     (newcomer,) = add(store, row())
-    taken = claim(store, *([newcomer] if by_id else []), throttles=ONE)
+    taken = claim(store, *([newcomer] if by_id else []), limits=ONE)
     assert (taken.rows, taken.held) == ([], 1)
     assert ids(admit(store, ONE[0]).dues) == [waiting]
 
@@ -358,8 +350,8 @@ def test_a_newcomer_does_not_overtake_the_admitted_though_there_is_room(store, b
     assert ids(admit(store, ONE[0]).dues) == [waiting]
     (newcomer,) = add(store, row())
     if by_id:
-        assert claim(store, newcomer, throttles=TWO).held == 1
-    assert ids(claim(store, throttles=ONE).rows) == [waiting]
+        assert claim(store, newcomer, limits=TWO).held == 1
+    assert ids(claim(store, limits=ONE).rows) == [waiting]
     assert states(store, [newcomer]) == ["held"]
 
 
@@ -368,7 +360,7 @@ def test_a_newcomer_goes_when_the_admitted_have_gone(store):
     store.settle([Delete(running.id, 1)], NOW)
     admit(store, ONE[0])
     (newcomer,) = add(store, row())
-    taken = claim(store, waiting, newcomer, throttles=TWO)
+    taken = claim(store, waiting, newcomer, limits=TWO)
     assert (ids(taken.rows), taken.held) == ([waiting, newcomer], 0)
 
 
@@ -376,19 +368,19 @@ def test_a_better_priority_goes_before_the_held(store):
     waiting, running = held_row(store)
     store.settle([Delete(running.id, 1)], NOW)
     (urgent,) = add(store, row(priority=1))
-    assert ids(claim(store, urgent, throttles=ONE).rows) == [urgent]
+    assert ids(claim(store, urgent, limits=ONE).rows) == [urgent]
     assert states(store, [waiting]) == ["held"]
 
 
 def test_an_admitted_row_whose_place_is_gone_waits_again_in_its_old_place(store):
     waiting, running = held_row(store)
     (later,) = add(store, row())
-    assert claim(store, later, throttles=ONE).held == 1
+    assert claim(store, later, limits=ONE).held == 1
     store.settle([Delete(running.id, 1)], NOW)
     assert ids(admit(store, ONE[0]).dues) == [waiting]
     (urgent,) = add(store, row(priority=1))
-    assert ids(claim(store, urgent, throttles=ONE).rows) == [urgent]
-    assert claim(store, waiting, throttles=ONE).held == 1
+    assert ids(claim(store, urgent, limits=ONE).rows) == [urgent]
+    assert claim(store, waiting, limits=ONE).held == 1
     assert (states(store, [waiting]), gates(store, [waiting])) == (["held"], ["t"])
     store.settle([Delete(urgent, 1)], NOW)
     assert ids(admit(store, ONE[0]).dues) == [waiting]
@@ -396,38 +388,38 @@ def test_an_admitted_row_whose_place_is_gone_waits_again_in_its_old_place(store)
 
 def test_those_held_at_a_key_stand_in_nobody_elses_way(store):
     first, second, other_key = add(store, *keyed("a", "a", "b"))
-    claim(store, first, second, throttles=ONE_A_KEY)
+    claim(store, first, second, limits=ONE_A_KEY)
     no_key, another = add(store, *keyed(None, "c"))
-    taken = claim(store, other_key, no_key, another, throttles=ONE_A_KEY)
+    taken = claim(store, other_key, no_key, another, limits=ONE_A_KEY)
     assert ids(taken.rows) == [other_key, no_key, another]
     (same_key,) = add(store, *keyed("a"))
     store.settle([Delete(first, 1)], NOW)
-    assert claim(store, same_key, throttles=ONE_A_KEY).held == 1
+    assert claim(store, same_key, limits=ONE_A_KEY).held == 1
 
 
 def test_a_gate_admits_for_itself_alone(store):
     """Whom the type's gate admits may still be held at that of his key, and then has no place at the first."""
-    throttle = Throttle("t", running=2, running_per_key=1)
+    limit = Limit("t", running=2, running_per_key=1)
     given = add(store, *keyed("a", "b", "a", "c"))
-    claim(store, *given, throttles=(throttle,))
+    claim(store, *given, limits=(limit,))
     assert gates(store, given) == ["t"] * 4
     store.settle([Delete(given[1], 1)], NOW)
-    assert ids(admit(store, throttle).dues) == [given[2]]
-    assert claim(store, given[2], throttles=(throttle,)).held == 1
+    assert ids(admit(store, limit).dues) == [given[2]]
+    assert claim(store, given[2], limits=(limit,)).held == 1
     assert gates(store, given[2:3]) == ["t a"]
-    assert ids(admit(store, throttle).dues) == [given[3]]
-    assert ids(claim(store, given[3], throttles=(throttle,)).rows) == [given[3]]
+    assert ids(admit(store, limit).dues) == [given[3]]
+    assert ids(claim(store, given[3], limits=(limit,)).rows) == [given[3]]
 
 
 def test_within_one_claim_the_order_of_ids_lets_nobody_overtake(store):
     late, early = row(), row(priority=50)
     add(store, late, early)
-    running = claim(store, *add(store, row()), throttles=ONE).rows[0]
-    assert claim(store, late.id, early.id, throttles=ONE).held == 2
+    running = claim(store, *add(store, row()), limits=ONE).rows[0]
+    assert claim(store, late.id, early.id, limits=ONE).held == 2
     store.settle([Delete(running.id, 1)], NOW)
     admit(store, ONE[0])
     newcomer, last = add(store, row(), row())
-    taken = claim(store, newcomer, early.id, last, throttles=(Throttle("t", running=9),))
+    taken = claim(store, newcomer, early.id, last, limits=(Limit("t", running=9),))
     assert ids(taken.rows) == [early.id]
     assert states(store, [newcomer, last, late.id]) == ["held"] * 3
 
@@ -437,7 +429,7 @@ def test_without_limits_a_claim_takes_what_was_admitted_and_it_still_counts(stor
     store.settle([Delete(running.id, 1)], NOW)
     admit(store, ONE[0])
     (held,) = claim(store, waiting).rows
-    assert claim(store, *add(store, row()), throttles=ONE).held == 1
+    assert claim(store, *add(store, row()), limits=ONE).held == 1
     store.settle([Delete(held.id, 1)], NOW)
     assert store.get([waiting]) == []
 
@@ -447,12 +439,12 @@ def test_a_done_row_is_neither_claimed_nor_held(store):
     waiting, running = held_row(store)
     store.settle([Delete(running.id, 1)], NOW)
     admit(store, ONE[0])
-    claim(store, waiting, throttles=ONE)
+    claim(store, waiting, limits=ONE)
     store.settle([Finish(waiting, 1, NOW + 60)], NOW)
     before = read(store, waiting)
     assert (before.state, before.gate) == ("done", None)
     for wanted in ([waiting], []):
-        taken = claim(store, *wanted, throttles=ONE)
+        taken = claim(store, *wanted, limits=ONE)
         assert (taken.rows, taken.held) == ([], 0)
     assert admit(store, ONE[0]).dues == []
     assert read(store, waiting) == before
@@ -468,7 +460,7 @@ def test_held_rows_never_expire(store):
 def test_no_claim_reads_the_history(store):
     held = claimed_row(store)
     store.settle([Retry(held.id, 1, NOW, "broken", NOW)], NOW)
-    (again,) = claim(store, held.id, throttles=ONE).rows
+    (again,) = claim(store, held.id, limits=ONE).rows
     assert again.history is None
     store.settle([Retry(held.id, 2, NOW, "broken", NOW)], NOW)
     assert claim(store, held.id).rows[0].history is None
@@ -497,15 +489,15 @@ class Crowd:
 
 
 @pytest.mark.parametrize(
-    ("throttle", "keys", "bounds"),
+    ("limit", "keys", "bounds"),
     [
-        (Throttle("t", running=3), [None], {None: 3}),
-        (Throttle("t", running_per_key=2), ["a", "b", None], {"a": 2, "b": 2}),
-        (Throttle("t", running=3, running_per_key=1), ["a", "b", "c", "d"], dict.fromkeys("abcd", 1)),
+        (Limit("t", running=3), [None], {None: 3}),
+        (Limit("t", running_per_key=2), ["a", "b", None], {"a": 2, "b": 2}),
+        (Limit("t", running=3, running_per_key=1), ["a", "b", "c", "d"], dict.fromkeys("abcd", 1)),
     ],
     ids=["of a type", "of a key", "of both"],
 )
-def test_of_many_threads_no_more_run_than_may_and_all_run_at_last(make_atomic_store, throttle, keys, bounds):
+def test_of_many_threads_no_more_run_than_may_and_all_run_at_last(make_atomic_store, limit, keys, bounds):
     stores = [make_atomic_store(), make_atomic_store()]
     wanted = add(stores[0], *(row(limit_key=keys[number % len(keys)]) for number in range(60)))
     by_key, by_type = Crowd(lambda job: job.limit_key), Crowd(lambda job: job.type)
@@ -513,18 +505,18 @@ def test_of_many_threads_no_more_run_than_may_and_all_run_at_last(make_atomic_st
     def work(number):
         store, done = stores[number % 2], []
         while sum(store.counts("t").values()):
-            jobs = claim(store, limits=window(jobs=2), throttles=(throttle,)).rows
+            jobs = claim(store, budget=window(jobs=2), limits=(limit,)).rows
             for crowd in (by_key, by_type):
                 crowd.come(jobs)
             running = Counter(job.limit_key for job in store.find("t", "running", None, 100))
             assert all(running[key] <= bound for key, bound in bounds.items())
-            assert running.total() <= (throttle.running or 100)
+            assert running.total() <= (limit.running or 100)
             for crowd in (by_key, by_type):
                 crowd.go(jobs)
             assert store.settle([Delete(job.id, job.fence) for job in jobs], NOW) == Settled()
-            store.admit(throttle, {job.limit_key for job in jobs if job.limit_key}, NOW, NOW, 100)
+            store.admit(limit, {job.limit_key for job in jobs if job.limit_key}, NOW, NOW, 100)
             if not jobs:
-                store.admit(throttle, None, NOW, NOW, 100)
+                store.admit(limit, None, NOW, NOW, 100)
             done += [(job.id, job.fence) for job in jobs]
         return done
 
@@ -532,12 +524,12 @@ def test_of_many_threads_no_more_run_than_may_and_all_run_at_last(make_atomic_st
         done = [one for part in pool.map(work, range(4)) for one in part]
     assert sorted(done) == sorted((id, 1) for id in wanted)
     assert all(by_key.most[key] <= bound for key, bound in bounds.items())
-    assert by_type.most["t"] <= (throttle.running or 100)
+    assert by_type.most["t"] <= (limit.running or 100)
 
 
 def test_of_many_threads_no_more_start_in_a_period_than_may(make_atomic_store):
     stores = [make_atomic_store() for _ in range(4)]
-    throttle = (Throttle("t", starts=5, period=10.0),)
+    limit = (Limit("t", starts=5, period=10.0),)
     wanted = add(stores[0], *(row() for _ in range(40)))
     barrier = threading.Barrier(4)
 
@@ -546,9 +538,9 @@ def test_of_many_threads_no_more_start_in_a_period_than_may(make_atomic_store):
         for turn in range(8):
             now = NOW + 10 * turn
             barrier.wait()
-            taken += [(turn, job.id) for job in claim(stores[number], now=now, throttles=throttle).rows]
+            taken += [(turn, job.id) for job in claim(stores[number], now=now, limits=limit).rows]
             barrier.wait()
-            stores[number].admit(throttle[0], None, now + 10, NOW, 100)
+            stores[number].admit(limit[0], None, now + 10, NOW, 100)
         return taken
 
     with ThreadPoolExecutor(4) as pool:

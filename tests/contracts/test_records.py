@@ -4,7 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kqueue.store import ALL_TYPES, Delete, Die, Finish, Standing, Unget, WorkerRecord
+from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.operator import ALL_TYPES
+from kqueue.contracts.settlements import Delete, Die, Finish, Unget
+from kqueue.contracts.workers import WorkerRecord
 from tests.contracts.rows import NOW, add, claim, claimed_row, delayed, ids, read, row, window
 
 DAY_S = 86_400.0
@@ -122,12 +125,12 @@ def test_the_overview_tells_rows_by_type_and_state_and_the_earliest_time(store, 
     dead, done = claimed_row(store), claimed_row(store, run_at=NOW - 2)
     store.settle([Die(dead.id, 1, "enough"), Finish(done.id, 1, NOW + 9)], NOW)
     assert other.overview() == [
-        Standing("a", "ready", 1, NOW - 1),
-        Standing("t", "dead", 1, NOW),
-        Standing("t", "delayed", 2, NOW + 4),
-        Standing("t", "done", 1, NOW - 2),
-        Standing("t", "ready", 3, NOW - 7.5),
-        Standing("x", "running", 1, NOW - 3),
+        Backlog("a", "ready", 1, NOW - 1),
+        Backlog("t", "dead", 1, NOW),
+        Backlog("t", "delayed", 2, NOW + 4),
+        Backlog("t", "done", 1, NOW - 2),
+        Backlog("t", "ready", 3, NOW - 7.5),
+        Backlog("x", "running", 1, NOW - 3),
     ]
     assert {type(standing.state) for standing in other.overview()} == {str}
 
@@ -144,7 +147,7 @@ def test_ahead_are_the_ready_rows_of_its_type_that_come_before(store, other):
     assert [other.ahead(read(store, id), 100) for id in (best, a, b, worse)] == [0, 1, 2, 3]
     assert other.ahead(read(store, worse), 2) == 2
     assert other.ahead(read(store, worse), 0) == 0
-    assert ids(claim(store, limits=window(jobs=4)).rows) == [best, a, b, worse]
+    assert ids(claim(store, budget=window(jobs=4)).rows) == [best, a, b, worse]
     assert store.ahead(read(store, given[4]), 100) == store.ahead(running, 100) == 0
 
 

@@ -1,4 +1,5 @@
-"""The contract of kqueue/store.py in running code, in its order, and so in one long file. Every store passes it.
+"""The contract of kqueue/contracts/store.py in running code, in its order, and so in one long file. Every store
+passes it.
 
 What it says of limits, unique keys, ticks, pauses, workers, done rows and histories stands in the files beside it.
 """
@@ -11,23 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kqueue.errors import AddFailed, StoreError
-from kqueue.job import State
-from kqueue.store import (
-    Abandoned,
-    Delete,
-    Die,
-    Due,
-    Finish,
-    Head,
-    Held,
-    Recovered,
-    Retry,
-    Selection,
-    Settled,
-    Unget,
-)
-from kqueue.window import MAX_JOBS, Limits, suspect_jobs
+from kqueue.contracts.budget import MAX_JOBS, Budget, suspect_jobs
+from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
+from kqueue.contracts.runs import LeaseKey, Selection
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Unget
+from kqueue.model.errors import AddFailed, StoreError
+from kqueue.model.job import State
 from tests.contracts.rows import (
     NOTHING,
     NOW,
@@ -71,7 +61,7 @@ def test_an_empty_store_answers_every_question(store):
     assert store.promote(NOW, 10) == store.purge("t", 10) == store.delete(["0" * 28]) == 0
     assert store.find_due(NOW, 10) == store.find_abandoned(NOW, 10) == []
     assert store.find_unput(NOW, 10) == store.find_lost({"t": None}, NOW, 5, 10) == []
-    assert store.held_by("nobody") == store.find(None, State.DEAD, None, 10) == []
+    assert store.claimed_by("nobody") == store.find(None, State.DEAD, None, 10) == []
 
 
 def test_empty_lists_are_fine(store):
@@ -264,7 +254,7 @@ def test_the_order_added_does_not_depend_on_ids_or_times(store):
 
 def test_a_row_that_is_given_back_keeps_its_place(store):
     given = add(store, *(row() for _ in range(3)))
-    (first,) = claim(store, limits=window(jobs=1)).rows
+    (first,) = claim(store, budget=window(jobs=1)).rows
     store.settle([Unget(first.id, first.fence, NOW, None, NOW, started=False)], NOW)
     assert ids(claim(store).rows) == given
 
@@ -316,7 +306,7 @@ def test_by_id_a_delayed_row_is_claimed_once_it_is_due_and_told_before(store):
 
 def test_a_due_row_that_the_window_cut_off_is_not_called_later(store):
     first, second, soon = add(store, row(), delayed(NOW - 1), delayed(NOW + 5))
-    taken = claim(store, first, second, soon, limits=window(jobs=1))
+    taken = claim(store, first, second, soon, budget=window(jobs=1))
     assert (ids(taken.rows), taken.cut) == ([first], True)
     assert second not in taken.later
 
@@ -337,36 +327,36 @@ def test_a_ready_row_is_compared_with_no_clock(store):
 def test_the_window_says_whether_it_was_cut(store, by_id):
     given = add(store, *(row() for _ in range(3)))
     wanted = given if by_id else []
-    first = claim(store, *wanted, limits=window(jobs=2))
+    first = claim(store, *wanted, budget=window(jobs=2))
     assert (ids(first.rows), first.cut) == (given[:2], True)
     assert read(store, given[2]).state == State.READY
-    second = claim(store, *wanted, limits=window(jobs=2))
+    second = claim(store, *wanted, budget=window(jobs=2))
     assert (ids(second.rows), second.cut) == (given[2:], False)
 
 
 def test_a_window_holds_a_bound_of_payload_and_always_one_job(store):
     given = add(store, *(row(payload=b"x" * 600) for _ in range(3)))
     bound = window(payload_bytes=1200)
-    assert ids(claim(store, *given, limits=bound).rows) == given[:2]
+    assert ids(claim(store, *given, budget=bound).rows) == given[:2]
     (big,) = add(store, row(payload=b"x" * 5000))
-    assert ids(claim(store, big, limits=bound).rows) == [big]
+    assert ids(claim(store, big, budget=bound).rows) == [big]
 
 
 def test_a_window_holds_a_bound_of_work(store):
     given = add(store, *(row() for _ in range(3)), row(type="slow"))
-    bound = Limits(jobs=10, work_s=0.02, job_s={"t": 0.01})
-    first = claim(store, *given, types=("t", "slow"), limits=bound)
+    bound = Budget(jobs=10, work_s=0.02, job_s={"t": 0.01})
+    first = claim(store, *given, types=("t", "slow"), budget=bound)
     assert (ids(first.rows), first.cut) == (given[:2], True)
-    assert ids(claim(store, given[3], types=("slow",), limits=bound).rows) == given[3:]
+    assert ids(claim(store, given[3], types=("slow",), budget=bound).rows) == given[3:]
 
 
 def test_a_suspect_gets_a_smaller_window(store):
     first, second, third, fourth = add(store, row(suspicion=2), row(), row(), row(suspicion=3))
     assert suspect_jobs(2) == 2
     assert suspect_jobs(3) == 1
-    taken = claim(store, first, second, third, limits=window(jobs=MAX_JOBS))
+    taken = claim(store, first, second, third, budget=window(jobs=MAX_JOBS))
     assert (ids(taken.rows), taken.cut) == ([first, second], True)
-    taken = claim(store, fourth, third, limits=window(jobs=MAX_JOBS))
+    taken = claim(store, fourth, third, budget=window(jobs=MAX_JOBS))
     assert (ids(taken.rows), taken.cut) == ([fourth], True)
 
 
@@ -390,10 +380,10 @@ def test_held_by_names_what_runs_under_an_owner(store, other):
     claim(store, first, second, owner="mine")
     claim(store, lost, owner="late", now=NOW - 50)
     claim(store, later, owner="another")
-    assert sorted(other.held_by("mine")) == sorted(store.get([first, second]))
-    assert ids(other.held_by("another")) == [later]
+    assert sorted(other.claimed_by("mine")) == sorted(store.get([first, second]))
+    assert ids(other.claimed_by("another")) == [later]
     store.recover(NOW, 3, 10)
-    assert other.held_by("late") == other.held_by("nobody") == []
+    assert other.claimed_by("late") == other.claimed_by("nobody") == []
 
 
 # -- renew -----------------------------------------------------------------------------------------------
@@ -401,7 +391,7 @@ def test_held_by_names_what_runs_under_an_owner(store, other):
 
 def test_renew_holds_a_running_row_for_another_ttr(store, other):
     held = claimed_row(store)
-    assert store.renew([Held(held.id, 1, 30.0)], NOW + 20) == frozenset()
+    assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 20) == frozenset()
     assert read(other, held.id).lease_until == NOW + 50
     assert other.recover(NOW + 49, 3, 10) == Recovered(0, 0)
 
@@ -409,7 +399,7 @@ def test_renew_holds_a_running_row_for_another_ttr(store, other):
 def test_renew_takes_a_row_back_that_is_ready_again_after_its_lease_ran_out(store, other):
     held = claimed_row(store)
     other.recover(NOW + 31, 3, 10)
-    assert store.renew([Held(held.id, 1, 30.0)], NOW + 32) == frozenset()
+    assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 32) == frozenset()
     after = read(other, held.id)
     assert (after.state, after.lease_until, after.fence) == (State.RUNNING, NOW + 62, 1)
     assert claim(other, held.id).rows == []
@@ -421,7 +411,7 @@ def test_renew_names_what_is_lost_and_renews_the_rest(store, other):
     assert claim(other, taken.id).rows[0].fence == 2
     other.delete([deleted.id])
     before = other.get([taken.id, dead.id])
-    held = [Held(job.id, 1, 30.0) for job in (taken, mine, deleted, dead)]
+    held = [LeaseKey(job.id, 1, 30.0) for job in (taken, mine, deleted, dead)]
     assert store.renew(held, NOW + 10) == {taken.id, deleted.id, dead.id}
     assert read(other, mine.id).lease_until == NOW + 40
     assert other.get([taken.id, dead.id]) == before
@@ -433,20 +423,20 @@ def test_a_row_that_its_holder_gave_back_is_not_renewed(store, verb):
     store.settle([SETTLEMENTS[verb](held.id, 1)._replace(run_at=NOW)], NOW)
     before = read(store, held.id)
     assert before.state == State.READY
-    assert store.renew([Held(held.id, 1, 30.0)], NOW, alone=True) == {held.id}
+    assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW, alone=True) == {held.id}
     assert read(store, held.id) == before
 
 
 @pytest.mark.parametrize(("told", "kept"), [(True, True), (False, False), (None, True)])
 def test_renew_changes_alone_only_if_it_is_told(store, told, kept):
     held = claimed_row(store, alone=True)
-    store.renew([Held(held.id, 1, 30.0)], NOW, alone=told)
+    store.renew([LeaseKey(held.id, 1, 30.0)], NOW, alone=told)
     assert read(store, held.id).alone is kept
 
 
 def test_renew_can_make_a_row_one_that_runs_alone(store):
     held = claimed_row(store)
-    store.renew([Held(held.id, 1, 30.0)], NOW, alone=True)
+    store.renew([LeaseKey(held.id, 1, 30.0)], NOW, alone=True)
     assert read(store, held.id).alone
 
 
@@ -554,7 +544,7 @@ def test_a_run_is_settled_once(store, other, first, second, run_at):
     result = other.settle([SETTLEMENTS[second](id, held.fence)], NOW + 1)
     assert len(result.lost) + result.unnamed == 1
     assert read(store, id) == before
-    assert store.held_by("me") == []
+    assert store.claimed_by("me") == []
 
 
 def test_a_delete_counts_once(store, other):
@@ -624,7 +614,7 @@ def test_a_late_holder_has_lost_a_row_that_was_revived(store, settlement):
     before = read(store, held.id)
     result = store.settle([settlement(held.id, 1)], NOW + 33)
     assert len(result.lost) + result.unnamed == 1
-    assert store.renew([Held(held.id, 1, 30.0)], NOW + 33) == {held.id}
+    assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 33) == {held.id}
     assert read(store, held.id) == before
 
 
@@ -1077,7 +1067,7 @@ def test_the_pulse_differs_after_any_change(store, other):
         lambda handle: handle.add([job]),
         lambda handle: handle.mark([Due(job.id, "t", 100, NOW, None)], NOW),
         lambda handle: claim(handle, job.id),
-        lambda handle: handle.renew([Held(job.id, 1, 99.0)], NOW),
+        lambda handle: handle.renew([LeaseKey(job.id, 1, 99.0)], NOW),
         lambda handle: handle.recover(NOW + 99, 3, 10),
         claim,
         lambda handle: handle.settle([Retry(job.id, 2, NOW + 200, "again", None)], NOW),
@@ -1132,7 +1122,7 @@ def test_of_many_threads_that_claim_at_once_each_row_is_claimed_by_one(make_atom
         seen = []
         while True:
             last = added.is_set()
-            taken = claim(stores[number % 2], limits=window(jobs=7)).rows
+            taken = claim(stores[number % 2], budget=window(jobs=7)).rows
             seen += [(job.id, job.fence) for job in taken]
             if last and not taken:
                 return seen

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kqueue.errors import AddFailed
-from kqueue.store import Tick
+from kqueue.contracts.intake import Tick
+from kqueue.model.errors import AddFailed
 from tests.contracts.rows import NOW, add, delayed, ids, row
 from tests.contracts.stores import STORES
 

@@ -2,9 +2,13 @@
 
 import pytest
 
-from kqueue.job import State
-from kqueue.store import Delete, Die, Due, Finish, Held, Retry, Selection, Throttle, Unget, WorkerRecord
-from kqueue.stored_times import TOLERANCE_S
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.repair import Due
+from kqueue.contracts.runs import LeaseKey, Selection
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Unget
+from kqueue.contracts.stored_times import TOLERANCE_S
+from kqueue.contracts.workers import WorkerRecord
+from kqueue.model.job import State
 from tests.contracts.rows import NOW, WIDE, add, claim, claimed_row, delayed, ids, read, row
 from tests.contracts.stores import STORES
 
@@ -51,7 +55,7 @@ def test_what_lies_ahead_by_as_much_as_clocks_may_differ_is_left_alone(store):
     later = delayed(then + 60, delay=60.0, created_at=then)
     add(store, job, later)
     held = claimed_row(store, type="x")
-    store.renew([Held(held.id, 1, held.ttr)], then)
+    store.renew([LeaseKey(held.id, 1, held.ttr)], then)
     assert found(store) == found(store, ["t", "x"]) == []
 
 
@@ -237,11 +241,11 @@ def test_a_held_row(full_store, ahead):
     store, then = full_store, NOW + ahead
     job = row(run_at=then, created_at=then, put_at=then)
     add(store, job)
-    assert claim(store, throttles=(Throttle("t", running=0),), now=then).held == 1
+    assert claim(store, limits=(Limit("t", running=0),), now=then).held == 1
     assert repair(store) == [("job", job.id)]
     after = read(store, job.id)
     assert (after.state, after.run_at, after.created_at) == (State.HELD, NOW, NOW)
-    assert len(store.admit(Throttle("t"), None, NOW, NOW, LIMIT).dues) == 1
+    assert len(store.admit(Limit("t"), None, NOW, NOW, LIMIT).dues) == 1
 
 
 @AHEAD
@@ -263,13 +267,13 @@ def test_the_starts_that_a_limit_counts(full_store, ahead):
     """They were now at the latest: so no more start in a period than may, and none waits for longer than that."""
     store, then = full_store, NOW + ahead
     add(store, *(row() for _ in range(3)))
-    throttle = Throttle("t", starts=2, period=60.0)
-    taken = store.claim(Selection(("t",), None, (throttle,)), WIDE, "w", then, False)
+    limit = Limit("t", starts=2, period=60.0)
+    taken = store.claim(Selection(("t",), None, (limit,)), WIDE, "w", then, False)
     assert (len(taken.rows), taken.held) == (2, 1)
     store.settle([Delete(held.id, 1) for held in taken.rows], NOW)
     assert [one for one in repair(store) if one[0] == "start"] == [("start", "t")]
-    assert store.admit(throttle, None, NOW + 59, NOW, LIMIT) == ([], NOW + 60)
-    assert len(store.admit(throttle, None, NOW + 61, NOW, LIMIT).dues) == 1
+    assert store.admit(limit, None, NOW + 59, NOW, LIMIT) == ([], NOW + 60)
+    assert len(store.admit(limit, None, NOW + 61, NOW, LIMIT).dues) == 1
 
 
 def test_it_is_done_in_lots(store):

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kqueue.errors import AddFailed
-from kqueue.job import State
-from kqueue.store import Delete, Die, Finish, Throttle, Unget
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.settlements import Delete, Die, Finish, Unget
+from kqueue.model.errors import AddFailed
+from kqueue.model.job import State
 from tests.contracts.rows import NOW, add, claim, delayed, ids, read, row
 from tests.contracts.stores import STORES
 
@@ -78,10 +79,10 @@ def test_it_is_taken_while_its_job_is_delayed_ready_held_or_running(store):
     store.promote(NOW + 9, 10)
     assert read(store, job.id).state == "ready"
     assert not is_free(store)
-    throttle = (Throttle("t", running=0),)
-    assert claim(store, job.id, throttles=throttle).held == 1
+    limit = (Limit("t", running=0),)
+    assert claim(store, job.id, limits=limit).held == 1
     assert not is_free(store)
-    store.admit(throttle[0]._replace(running=1), None, NOW, NOW, 1)
+    store.admit(limit[0]._replace(running=1), None, NOW, NOW, 1)
     (held,) = claim(store, job.id).rows
     assert not is_free(store)
     store.settle([Unget(held.id, 1, NOW + 99, None, None, started=False)], NOW)

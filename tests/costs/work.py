@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from unittest.mock import patch
 
 from kqueue import JobInHand, KQueue
-from kqueue.clock import ManualClock
+from kqueue.system.clock import ManualClock
 
 PAYLOAD = b"x" * 100
 

@@ -10,11 +10,11 @@ import greenstalk
 import pytest
 
 from kqueue import JobInHand, KQueue
-from kqueue.broker import Broker
-from kqueue.clock import ManualClock
-from kqueue.store import JobStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import GRACE_S
+from kqueue.contracts.broker import Broker
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.store import JobStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.faults.peers import Proxy
 from tests.torture.ledger import Ledger, read

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from kqueue import KQueue
-from kqueue.store import JobStore, Selection
-from kqueue.stores.mongo import MongoStore
-from kqueue.window import Limits
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Selection
+from kqueue.contracts.store import JobStore
+from kqueue.stores.mongo.store import MongoStore
 from tests.faults.conftest import House
 
 #: Those on a SQLite file, and those on a genuine MongoDB.
@@ -38,7 +39,7 @@ def house_at(site: str, request: pytest.FixtureRequest, make_store: Callable[...
 def abandon(house: House, *ids: str) -> None:
     """Claim these as a worker does that dies before it begins the first."""
     claim = house.queue.store.claim(
-        Selection(("t",), ids), Limits(len(ids), job_s={"t": 0.0}), "dead", house.clock.time(), False
+        Selection(("t",), ids), Budget(len(ids), job_s={"t": 0.0}), "dead", house.clock.time(), False
     )
     assert len(claim.rows) == len(ids)
 

@@ -13,15 +13,15 @@ import greenstalk
 import pytest
 
 from kqueue import BrokerUnavailable, JobInHand
-from kqueue.brokers.subscription import MAX_RESERVES
-from kqueue.clock import ManualClock
-from kqueue.sweep import GRACE_S
+from kqueue.brokers.beanstalk.subscription import MAX_RESERVES
+from kqueue.contracts.rules import GRACE_S
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.faults.conftest import EMPTY, House, entries
 from tests.faults.obstacles import small_disk
 from tests.faults.peers import Proxy
-from tests.model.broker import FakeBroker
-from tests.model.server import DELAYED, RESERVED, FakeServer
+from tests.machines.broker import FakeBroker
+from tests.machines.server import DELAYED, RESERVED, FakeServer
 from tests.tubes import await_true, run
 
 StartBeanstalkd = Callable[..., Beanstalkd]

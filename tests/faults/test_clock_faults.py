@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from kqueue import JobInHand, KQueue, LeaseLost
-from kqueue.clock import Clock, ManualClock
-from kqueue.pointers import MAX_TUBE_DELAY_S
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import GRACE_S
+from kqueue.contracts.rules import GRACE_S
+from kqueue.dispatch.pointers import MAX_TUBE_DELAY_S
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import Clock, ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.faults.conftest import TTR_S, House
 from tests.faults.sites import SQLITE, abandon, assert_over, house_at

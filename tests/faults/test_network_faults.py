@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from kqueue import BrokerUnavailable
-from kqueue.clock import ManualClock
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import GRACE_S
+from kqueue.contracts.rules import GRACE_S
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.faults.conftest import EMPTY, House, entries
 from tests.faults.peers import Cut, Link, Proxy, Replace, ResetInstead, byte_by_byte, unchanged
-from tests.model.process import quiet
+from tests.machines.process import quiet
 from tests.tubes import await_true
 
 #: Seconds of delay of a job that has no pointer until a sweep puts it.

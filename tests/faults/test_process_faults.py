@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from kqueue import JobInHand, KQueue, LeaseLost
-from kqueue.broker import Peek, Pointer
-from kqueue.clock import ManualClock
-from kqueue.job import Row
-from kqueue.sweep import GRACE_S
+from kqueue.contracts.broker import Peek, Pointer
+from kqueue.contracts.rules import GRACE_S
+from kqueue.model.job import Row
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.faults.conftest import TTR_S, House
 from tests.faults.forks import Forked, Wire
@@ -169,8 +169,8 @@ def test_a_poison_job_among_200_innocent_dies_alone_and_no_innocent_does(
     ``max_crashes`` alone. All innocent are done by then: those that stand behind it last.
     """
     # No window is smaller, or settled sooner, because this machine is slow.
-    monkeypatch.setattr("kqueue.window.WORK_S", 60.0)
-    monkeypatch.setattr("kqueue.batch.BOUND_S", 60.0)
+    monkeypatch.setattr("kqueue.contracts.budget.WORK_S", 60.0)
+    monkeypatch.setattr("kqueue.execution.batch.BOUND_S", 60.0)
     worker = house.another(settle_ms=60_000)
     together: list[Row] = []
     left: list[tuple[int, int]] = []
@@ -216,8 +216,8 @@ CRON = """
 import json, os, signal
 from pathlib import Path
 from kqueue import KQueue
-from kqueue.clock import ManualClock
-from kqueue.stores.sqlite import SqliteStore
+from kqueue.system.clock import ManualClock
+from kqueue.stores.sqlite.store import SqliteStore
 
 clock = ManualClock(float(Path("clock").read_text()))
 queue = KQueue(store=SqliteStore("jobs.db", clock=clock), broker=os.environ.get("CRON_BROKER"), sweep_interval=15)

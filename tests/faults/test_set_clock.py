@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kqueue import KQueue
-from kqueue.stored_times import latest
+from kqueue.contracts.stored_times import latest
 from tests.conftest import missing
 from tests.tubes import await_true
 

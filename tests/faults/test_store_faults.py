@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from kqueue import AddFailed, JobInHand, KQueue, StoreUnavailable
-from kqueue.clock import ManualClock
-from kqueue.pointers import MAX_TUBE_DELAY_S
-from kqueue.stores.mongo import MongoStore
-from kqueue.stores.sqlite import SqliteStore
+from kqueue.dispatch.pointers import MAX_TUBE_DELAY_S
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.faults.conftest import TTR_S, House
 from tests.faults.obstacles import FullDisk, Lock, Obstacle, small_disk
 from tests.faults.sites import MONGOD, PATIENCE_S, SQLITE, abandon, assert_over, house_at, looping, wait_until

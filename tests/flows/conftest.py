@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kqueue import KQueue
-from kqueue.stores.memory import MemoryStore
+from kqueue.stores.memory.store import MemoryStore
 
 MakeQueue = Callable[..., KQueue]
 

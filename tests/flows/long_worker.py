@@ -61,13 +61,13 @@ WAYS: dict[str, Callable[[JobInHand, float], None]] = {
 }
 
 
-def main(way: str, seconds: float, keeper: int | None, handler: dict[str, Any], queue: dict[str, Any]) -> None:
-    """``way`` to spend ``seconds`` in a run, and the options of the handler and the queue. ``keeper``: an inherited
-    socket, if somebody else renews leases.
+def main(way: str, seconds: float, renewer: int | None, handler: dict[str, Any], queue: dict[str, Any]) -> None:
+    """``way`` to spend ``seconds`` in a run, and the options of the handler and the queue. ``renewer``: an
+    inherited socket, if somebody else renews leases.
     """
     jobs = KQueue(**queue)
-    if keeper is not None:
-        jobs.renew_through(keeper)
+    if renewer is not None:
+        jobs.renew_through(renewer)
 
     @jobs.handler("long", **handler)
     def long(job: JobInHand) -> None:

@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 
 from kqueue import Job, JobInHand, KQueue, KQueueError, LeaseLost, RetryPolicy
-from kqueue.keeper.messages import Forget, Hello, LetGo, Ready, Window, encode, request
+from kqueue.renewal.messages import Forget, Hello, LetGo, RenewalWindow, ServerReady, encode, request
 from kqueue.stores import open_store
-from kqueue.stores.memory import MemoryStore
+from kqueue.stores.memory.store import MemoryStore
 from tests.beanstalkd import Beanstalkd
 from tests.costs.work import at_a_still_clock
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import run_in_child
-from tests.keeper.peers import serving
 from tests.mongod import Mongod
+from tests.renewal.peers import serving
 from tests.tubes import PATIENCE_S, await_true, run
 
 #: A third of it passes between two renewals. The shortest there is would be 1 second: too short for a busy machine.
@@ -48,13 +48,13 @@ class Worker:
         seconds: float,
         *,
         handler: dict[str, Any],
-        keeper: int | None = None,
+        renewer: int | None = None,
     ) -> None:
-        told = {"way": way, "seconds": seconds, "keeper": keeper, "handler": handler, "queue": options}
+        told = {"way": way, "seconds": seconds, "renewer": renewer, "handler": handler, "queue": options}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.flows.long_worker", json.dumps(told)],
             cwd=ROOT,
-            pass_fds=[] if keeper is None else [keeper],
+            pass_fds=[] if renewer is None else [renewer],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -92,10 +92,10 @@ class Worker:
         self._process.send_signal(number)
 
     @property
-    def keeper(self) -> Path:
-        """The folder of its keeper's process in /proc."""
-        (keeper,) = keepers(self._process.pid)
-        return keeper
+    def renewer(self) -> Path:
+        """The folder of its renewer's process in /proc."""
+        (renewer,) = renewers(self._process.pid)
+        return renewer
 
     @property
     def pid(self) -> int:
@@ -107,14 +107,14 @@ class Worker:
         self.tell()
 
 
-def keepers(pid: int) -> list[Path]:
+def renewers(pid: int) -> list[Path]:
     """Of a process, whichever of its threads has started them."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     children = [child for task in tasks for child in (task / "children").read_text().split()]
     found = []
     for one in map(Path("/proc").joinpath, children):
         with suppress(OSError):  # another one may end just now
-            if b"kqueue.keeper" in (one / "cmdline").read_bytes():
+            if b"kqueue.renewal" in (one / "cmdline").read_bytes():
                 found.append(one)
     return found
 
@@ -180,7 +180,7 @@ def test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job(house: House) 
 
 
 def test_without_auto_renew_another_worker_takes_it(sqlite_house: House) -> None:
-    """The control: what the test above shows is the keeper's doing."""
+    """The control: what the test above shows is the renewer's doing."""
     house = sqlite_house
     house.queue.add_job("long", "a", ttr=TTR)
     hogs = house.start("hog until told", 0)
@@ -219,7 +219,7 @@ def test_the_others_of_its_window_are_neither_lost_nor_run_twice(sqlite_house: H
 
 
 @pytest.mark.parametrize("way", ["sleep", "fork", "hog"])
-def test_when_the_worker_dies_its_keeper_ends_and_another_worker_takes_the_job(
+def test_when_the_worker_dies_its_renewer_ends_and_another_worker_takes_the_job(
     sqlite_house: House, way: str
 ) -> None:
     """Although a child that the handler forked has the socket too, and lives on."""
@@ -229,9 +229,9 @@ def test_when_the_worker_dies_its_keeper_ends_and_another_worker_takes_the_job(
     dies.await_word("start")
     if way == "fork":
         child = int(dies.await_word("child")[0])
-    keeper = dies.keeper
+    renewer = dies.renewer
     dies.kill()
-    await_true(lambda: not keeper.exists())
+    await_true(lambda: not renewer.exists())
     takes = house.start("sleep", 0, auto_renew=True)
     assert takes.await_word("start") == ["a", "2"]
     takes.await_word("end")
@@ -239,31 +239,31 @@ def test_when_the_worker_dies_its_keeper_ends_and_another_worker_takes_the_job(
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_keeper_heeds_no_signal_that_asks_its_worker_to_end(sqlite_house: House) -> None:
+def test_a_renewer_heeds_no_signal_that_asks_its_worker_to_end(sqlite_house: House) -> None:
     """A terminal and systemd send these to all of a group. The store's URL is not to be seen in its command."""
     house = sqlite_house
     house.queue.add_job("long", "a", ttr=TTR)
     worker = house.start("sleep", 1.5 * TTR, auto_renew=True)
     worker.await_word("start")
-    keeper = worker.keeper
+    renewer = worker.renewer
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(int(keeper.name), number)
-    assert b"sqlite" not in (keeper / "cmdline").read_bytes()
+        os.kill(int(renewer.name), number)
+    assert b"sqlite" not in (renewer / "cmdline").read_bytes()
     worker.await_word("end")
-    assert worker.keeper == keeper
+    assert worker.renewer == renewer
 
 
-def test_a_keeper_that_is_killed_is_replaced(sqlite_house: House) -> None:
+def test_a_renewer_that_is_killed_is_replaced(sqlite_house: House) -> None:
     house = sqlite_house
     house.queue.add_job("long", "a", ttr=2 * TTR)
     worker = house.start("sleep", 2.5 * TTR, auto_renew=True)
     worker.await_word("start")
-    keeper = worker.keeper
-    os.kill(int(keeper.name), signal.SIGKILL)
-    await_true(lambda: not keeper.exists())
+    renewer = worker.renewer
+    os.kill(int(renewer.name), signal.SIGKILL)
+    await_true(lambda: not renewer.exists())
     other = house.start("sleep", 0)
     worker.await_word("end")
-    assert worker.keeper != keeper
+    assert worker.renewer != renewer
     assert other.said("start") == []
 
 
@@ -274,14 +274,14 @@ def test_the_process_that_starts_workers_may_renew_for_all_of_them(sqlite_house:
         for _ in range(2):
             ours, theirs = socket.socketpair()
             server.add(ours)
-            options, keeper = {"auto_renew": True}, theirs.fileno()
-            house.workers.append(Worker(house.options, "hog", HOGS_S, handler=options, keeper=keeper))
+            options, renewer = {"auto_renew": True}, theirs.fileno()
+            house.workers.append(Worker(house.options, "hog", HOGS_S, handler=options, renewer=renewer))
             theirs.close()
         for worker in house.workers:
             worker.await_word("start")
         for worker in house.workers:
             worker.await_word("end")
-            assert keepers(worker.pid) == []
+            assert renewers(worker.pid) == []
             assert [tries for _, tries in worker.said("start")] == ["1"]
 
 
@@ -306,7 +306,7 @@ def test_a_frozen_worker_keeps_its_job_for_as_long_as_it_may_run(house: House) -
 @pytest.fixture
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that asks learns what is in the store within 50 ms, not a second."""
-    monkeypatch.setattr("kqueue.lookout.LOOK_S", 0.05)
+    monkeypatch.setattr("kqueue.execution.lease_check.LOOK_S", 0.05)
 
 
 @pytest.mark.usefixtures("looks_often")
@@ -424,8 +424,8 @@ def test_a_run_that_takes_too_long_may_be_the_last(store: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("store", ["memory:", "sqlite:///{}/jobs.db"])
-def test_threads_share_a_keeper_and_windows_of_fast_jobs_go_by(store: str, tmp_path: Path) -> None:
-    queue, others = KQueue(store=store.format(tmp_path)), keepers(os.getpid())
+def test_threads_share_a_renewer_and_windows_of_fast_jobs_go_by(store: str, tmp_path: Path) -> None:
+    queue, others = KQueue(store=store.format(tmp_path)), renewers(os.getpid())
     together = threading.Barrier(2)
 
     @queue.handler("long", auto_renew=True)
@@ -439,16 +439,16 @@ def test_threads_share_a_keeper_and_windows_of_fast_jobs_go_by(store: str, tmp_p
     loops = [run(lambda: queue.run_jobs(count_limit=1)) for _ in range(2)]
     for loop in loops:
         loop.join(PATIENCE_S)
-    ours = [keeper for keeper in keepers(os.getpid()) if keeper not in others]
+    ours = [renewer for renewer in renewers(os.getpid()) if renewer not in others]
     assert len(ours) == (not isinstance(queue.store, MemoryStore))
     queue.add_jobs("fast", range(1000))
     report = queue.run_jobs()
     assert (report.deleted, report.lost_lease, sum(queue.counts().values())) == (1000, 0, 0)
     queue.close()
-    assert not any(keeper.exists() for keeper in ours)
+    assert not any(renewer.exists() for renewer in ours)
 
 
-def test_a_handlers_child_has_a_keeper_of_its_own(sqlite_house: House) -> None:
+def test_a_handlers_child_has_a_renewer_of_its_own(sqlite_house: House) -> None:
     queue = sqlite_house.queue
 
     def child() -> None:
@@ -522,17 +522,17 @@ def test_a_store_that_is_locked_for_a_while_costs_nothing_and_for_a_lease_the_jo
     assert seen == [False, False]
 
 
-def test_where_no_keeper_can_be_had_no_handler_starts_and_its_job_is_given_back(
+def test_where_no_renewer_can_be_had_no_handler_starts_and_its_job_is_given_back(
     sqlite_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_more(starter: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("kqueue.keeper.starting.Starter.connect", no_more)
+    monkeypatch.setattr("kqueue.renewal.starting.Starter.connect", no_more)
     queue, started = sqlite_house.queue, []
     queue.add_handler("long", started.append, auto_renew=True)
     job_id = queue.add_job("long")
-    with pytest.raises(KQueueError, match="no keeper of leases can be started: .*Too many open files"):
+    with pytest.raises(KQueueError, match="no renewer of leases can be started: .*Too many open files"):
         queue.run_jobs()
     assert started == []
     assert (sqlite_house.job(job_id).state, sqlite_house.job(job_id).tries) == ("ready", 0)
@@ -547,22 +547,22 @@ def test_a_window_costs_one_word_when_it_begins_and_one_when_it_ends(tmp_path: P
         queue.renew_through(theirs.detach())
         queue.add_handler("noop", JobInHand.delete, auto_renew=True, max_runtime=60)
         queue.add_jobs("noop", range(1000))
-        ours.sendall(encode(Ready()))
+        ours.sendall(encode(ServerReady()))
         assert queue.run_jobs().deleted == 1000
     heard = b"".join(iter(lambda: ours.recv(65536), b""))
     words = [request(line) for line in heard.splitlines()]
-    sizes = [word.size for word in words if isinstance(word, Window)]
+    sizes = [word.size for word in words if isinstance(word, RenewalWindow)]
     assert sizes == [1, 8, 64, 512, 415]
-    assert Counter(map(type, words)) == {Hello: 1, Forget: 1, Window: len(sizes), LetGo: len(sizes)}
+    assert Counter(map(type, words)) == {Hello: 1, Forget: 1, RenewalWindow: len(sizes), LetGo: len(sizes)}
 
 
 def test_a_queue_that_does_not_use_it_starts_nothing(queue: KQueue) -> None:
     queue.add_handler("plain", JobInHand.delete)
     queue.add_handler("kept", JobInHand.delete, auto_renew=True)
     queue.add_jobs("plain", range(10))
-    threads, others = threading.active_count(), keepers(os.getpid())
+    threads, others = threading.active_count(), renewers(os.getpid())
     queue.run_jobs()
-    assert set(keepers(os.getpid())) <= set(others)
+    assert set(renewers(os.getpid())) <= set(others)
     assert threading.active_count() <= threads + 1  # the store's own
 
 

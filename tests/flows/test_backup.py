@@ -12,12 +12,19 @@ from pathlib import Path
 import pytest
 
 from kqueue import KQueue, StoreError, StoreUnavailable
-from kqueue.job import Row, State
-from kqueue.store import Claim, Delete, JobStore, Selection, Throttle
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.window import Limits
-from tests.flows.test_copies import Databases, Files, places  # noqa: F401 (a fixture)
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Claim, Selection
+from kqueue.contracts.settlements import Delete
+from kqueue.contracts.store import JobStore
+from kqueue.model.job import Row, State
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.sqlite.store import SqliteStore
+from tests.flows.test_copies import (
+    Databases,
+    Files,
+    places,  # noqa: F401 (a fixture)
+)
 from tests.tubes import MINT
 
 #: Adds jobs one by one, without an end, and says their ids once they are acknowledged.
@@ -32,8 +39,8 @@ while True:
 HOLDER = """
 import sys
 from kqueue import KQueue, StoreError
-from kqueue.store import Delete, Selection
-from kqueue.window import Limits
+from kqueue.contracts.store import Delete, Selection
+from kqueue.contracts.budget import Limits
 store = KQueue(sys.argv[1]).store
 [row] = store.claim(Selection(("t",)), Limits(1), "holder", store.now(), True).rows
 print(row.id, row.fence, flush=True)
@@ -52,8 +59,8 @@ def started(code: str, url: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def claim(store: JobStore, owner: str, *throttles: Throttle) -> Claim:
-    return store.claim(Selection(("t",), None, throttles), Limits(1), owner, store.now(), True)
+def claim(store: JobStore, owner: str, *limits: Limit) -> Claim:
+    return store.claim(Selection(("t",), None, limits), Budget(1), owner, store.now(), True)
 
 
 def ids_in(path: Path) -> set[str]:
@@ -207,22 +214,22 @@ def test_each_restore_of_one_backup_begins_above_the_last(tmp_path: Path) -> Non
     assert len(ids) == 3
 
 
-@pytest.mark.parametrize("throttles", [(), (Throttle("t", running=5),)], ids=["no limits", "limits"])
+@pytest.mark.parametrize("limits", [(), (Limit("t", running=5),)], ids=["no limits", "limits"])
 def test_fences_begin_anew_where_a_store_is_marked_as_restored(
     places: Files | Databases,  # noqa: F811
-    throttles: tuple[Throttle, ...],
+    limits: tuple[Limit, ...],
 ) -> None:
     store = places.store("jobs")
     now = store.now()
     ids = MINT.make(2)
     store.add([Row(id, "t", b"1", "json", 1, State.READY, 0.0, now, 60.0, created_at=now) for id in ids])
-    [before] = claim(store, "before", *throttles).rows
+    [before] = claim(store, "before", *limits).rows
     store.settle([], now)
     known = store.identity()
     store.begin_anew()
     assert store.identity() != known
     store.recover(now + 100, 3, 10)
-    claimed = [claim(store, f"after {number}", *throttles).rows[0] for number in range(2)]
+    claimed = [claim(store, f"after {number}", *limits).rows[0] for number in range(2)]
     assert {row.id for row in claimed} == {*ids}
     assert all(row.fence > 10**15 for row in claimed)
     assert {row.id: row.fence for row in store.get(ids)} == {row.id: row.fence for row in claimed}

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kqueue import KQueue, tubes
+from kqueue import KQueue
+from kqueue.model import tubes
 
 
 @pytest.fixture

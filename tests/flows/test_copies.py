@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 
-from kqueue import JobInHand, KQueue, naming, tubes
-from kqueue.broker import Pointer
-from kqueue.brokers.beanstalk import BeanstalkBroker
-from kqueue.clock import ManualClock
-from kqueue.store import JobStore
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.mongo import MongoStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import GRACE_S
+from kqueue import JobInHand, KQueue
+from kqueue.brokers.beanstalk.broker import BeanstalkBroker
+from kqueue.contracts.broker import Pointer
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.store import JobStore
+from kqueue.dispatch import naming
+from kqueue.model import tubes
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.faults.conftest import EMPTY, entries
 from tests.tubes import MINT, await_true
@@ -208,7 +210,7 @@ def test_a_waiting_worker_notices_that_another_store_has_taken_the_place(
     places: Files | Databases, beanstalkd: Beanstalkd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(naming, "LOOK_S", 0.1)
-    monkeypatch.setattr("kqueue.runner.IDLE_S", 0.2)
+    monkeypatch.setattr("kqueue.loops.runner.IDLE_S", 0.2)
     other = places.store("other")
     new_id = other.identity()
     other.close()

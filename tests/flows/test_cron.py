@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from kqueue import AddFailed, JobInHand, KQueue
-from kqueue.clock import ManualClock
-from kqueue.store import Tick
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.sqlite import SqliteStore
+from kqueue.contracts.intake import Tick
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.mongod import Mongod

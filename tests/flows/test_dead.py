@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kqueue import Filter, JobInHand, KQueue, StoreUnavailable
-from kqueue.dead import LOT
+from kqueue.admin.dead_jobs import LOT
 from tests.flows.conftest import MakeQueue
 
 

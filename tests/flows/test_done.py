@@ -3,8 +3,8 @@
 import pytest
 
 from kqueue import AlreadySettled, BrokerUnavailable, JobInHand, KQueue
-from kqueue.stores.memory import MemoryStore
-from kqueue.sweep import BATCH
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.upkeep.sweep import BATCH
 from tests.flows.conftest import MakeQueue
 from tests.tubes import await_true
 

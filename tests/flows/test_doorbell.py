@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kqueue import BrokerUnavailable, JobInHand, KQueue, ringing
+from kqueue import BrokerUnavailable, JobInHand, KQueue
+from kqueue.dispatch import ringing
 from tests.beanstalkd import Beanstalkd
-from tests.test_connection import FakeServer, figures
+from tests.brokers.test_connection import FakeServer, figures
 from tests.tubes import PATIENCE_S, await_true, run
 
 

@@ -29,12 +29,12 @@ from kqueue import (
     Started,
     Swept,
 )
-from kqueue.clock import ManualClock
-from kqueue.ids import IdMint
-from kqueue.store import Held, Selection
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.window import Limits
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import LeaseKey, Selection
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
+from kqueue.system.mint import IdMint
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import run_in_child
@@ -168,9 +168,9 @@ def test_a_sweep_that_takes_back_what_a_dead_worker_left(queue: KQueue) -> None:
     swept: list[Event] = []
     job_id = queue.add_job("t", ttr=1)
     owner, now = IdMint().make(1)[0], queue.store.now()
-    claim = queue.store.claim(Selection(("t",)), Limits(1, job_s={"t": 0.0}), owner, now, False)
+    claim = queue.store.claim(Selection(("t",)), Budget(1, job_s={"t": 0.0}), owner, now, False)
     assert [row.id for row in claim.rows] == [job_id]
-    queue.store.renew([Held(job_id, 1, 0.0)], now)  # its lease is over at once
+    queue.store.renew([LeaseKey(job_id, 1, 0.0)], now)  # its lease is over at once
     queue.subscribe(swept.append)
     report = queue.sweep()
     assert report.recovered == 1
@@ -278,11 +278,11 @@ def test_of_many_the_one_that_lost_its_lease_is_told_by_name(queue: KQueue) -> N
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
         if job.payload == 5:
-            queue.store.renew([Held(job.id, job.fence, 0.0)], queue.store.now())
+            queue.store.renew([LeaseKey(job.id, job.fence, 0.0)], queue.store.now())
             queue.store.recover(queue.store.now(), 9, 100)
             only = Selection(("t",), (job.id,))
             owner = IdMint().make(1)[0]
-            claim = queue.store.claim(only, Limits(1, job_s={"t": 0.0}), owner, queue.store.now(), False)
+            claim = queue.store.claim(only, Budget(1, job_s={"t": 0.0}), owner, queue.store.now(), False)
             taken.extend(row.id for row in claim.rows)
         job.delete()
 
@@ -344,7 +344,7 @@ def test_a_beanstalkd_that_a_worker_hears_again_is_told_once(
 
 
 def test_an_observer_of_a_broker_that_is_back_may_add_a_job(tmp_path: Path, beanstalkd: Beanstalkd) -> None:
-    """It is called with no lock held: to add a job rings the same bell."""
+    """It is called with no lock held: to add a job rings the same wakeup."""
     queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url)
     queue.add_job("t")
     beanstalkd.kill()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue, KQueueError, RetryPolicy
-from kqueue.hanging import hanging_in
-from kqueue.job import State
+from kqueue.admin.hanging import hanging_in
+from kqueue.model.job import State
 from tests.flows.test_work import Working
 from tests.tubes import await_true
 
@@ -348,7 +348,7 @@ def test_what_an_abandoned_coroutine_does_with_its_job_changes_nothing(
     job_id = queue.add_job("t", ttr=TTR)
     with Working(queue) as working:
         await_true(lambda: len(told) == 3)
-        await_true(lambda: not queue.crew.abandoned)
+        await_true(lambda: not queue.registry.abandoned)
         working.stop()
     assert (working.report.count, working.report.deleted, working.report.retried) == (2, 1, 1)
     assert {type(error).__name__ for error in told} == {"AlreadySettled"}
@@ -385,7 +385,7 @@ def test_one_that_keeps_the_event_loop_fails_and_its_neighbours_are_given_back(q
     with Working(queue) as working:
         assert kept.wait(60)
         await_true(is_settled)
-        hanging = hanging_in(queue.crew, time.monotonic() + 10)
+        hanging = hanging_in(queue.registry, time.monotonic() + 10)
         assert {one.job_id for one in hanging.abandoned} == {keeps, *others}
         assert hanging.event_loop_s > 10
         [guilty, *innocent] = queue.store.get([keeps, *others])
@@ -398,7 +398,7 @@ def test_one_that_keeps_the_event_loop_fails_and_its_neighbours_are_given_back(q
         assert [row.failures for row in innocent] == [0, 0]
         go_on.set()
         await_true(lambda: states(queue) == {"delayed": 1})
-        await_true(lambda: not queue.crew.abandoned)
+        await_true(lambda: not queue.registry.abandoned)
         working.stop()
     assert (working.report.deleted, working.report.lost_lease) == (2, 0)
 

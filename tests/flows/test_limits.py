@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue
-from kqueue.store import Throttle
+from kqueue.contracts.admission import Limit
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.mongod import Mongod
@@ -292,4 +292,4 @@ def test_limits_are_given_once() -> None:
     queue.limit("t", running=1)
     with pytest.raises(ValueError, match="type: t has limits already; give all of them in one call"):
         queue.limit("t", starts=1)
-    assert queue._gatekeeper.throttle("t") == Throttle("t", running=1)
+    assert queue._limiter.limit_of("t") == Limit("t", running=1)

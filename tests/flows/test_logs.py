@@ -17,7 +17,7 @@ SECRET = "swordfish"
 FIELDS = {"job_id", "job_type", "job_try"}
 
 
-class Keeper(logging.Handler):
+class Renewer(logging.Handler):
     """Keeps all records."""
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class Keeper(logging.Handler):
 @pytest.fixture
 def records(caplog: Any) -> Iterator[list[logging.LogRecord]]:
     """All records of KQueue's, from DEBUG on."""
-    keeper, logger = Keeper(), logging.getLogger("kqueue")
-    logger.addHandler(keeper)
+    renewer, logger = Renewer(), logging.getLogger("kqueue")
+    logger.addHandler(renewer)
     with caplog.at_level(logging.DEBUG, logger="kqueue"):
-        yield keeper.records
-    logger.removeHandler(keeper)
+        yield renewer.records
+    logger.removeHandler(renewer)
 
 
 def about_jobs(records: list[logging.LogRecord], level: int = logging.DEBUG) -> list[logging.LogRecord]:

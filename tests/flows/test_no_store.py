@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kqueue import KQueue, StoreUnavailable
-from kqueue.cli import main
+from kqueue.cli.main import main
 from tests.tubes import await_true
 
 APP = """

@@ -18,8 +18,8 @@ from kqueue import (
     StoreError,
     StoreUnavailable,
 )
-from kqueue.clock import ManualClock
-from kqueue.stores.sqlite import SqliteStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd, free_port
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue
-from kqueue.pauses import LOOK_S
+from kqueue.upkeep.pauses import LOOK_S
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.tubes import await_true
@@ -80,7 +80,7 @@ def test_a_pause_of_another_process_is_seen_by_all_that_wait_and_so_is_its_end(m
         operator.add_job("a", "before")
         await_true(lambda: seen == ["before"])
         operator.pause("a")
-        await_true(lambda: all(worker._chores.get().paused() == {"a"} for worker in workers))
+        await_true(lambda: all(worker._maintenance.get().paused() == {"a"} for worker in workers))
         # Whoever began a wait with the tube in view has been woken by now, or is about to be.
         await_true(lambda: all(not_subscribed(worker) for worker in workers))
         operator.add_job("a", "after")
@@ -91,7 +91,7 @@ def test_a_pause_of_another_process_is_seen_by_all_that_wait_and_so_is_its_end(m
 
 
 def not_subscribed(queue: KQueue) -> bool:
-    loops = queue._crew.get()._loops
+    loops = queue._registry.get()._loops
     return bool(loops) and all(loop._subscription is None for loop in loops)  # type: ignore[attr-defined]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kqueue import Job, JobInHand, KQueue, Result, RetryPolicy, RunReport, Snooze, exponential, fixed
+from kqueue import Job, JobInHand, KQueue, RetryPolicy, RunReport, Snooze, Verdict, exponential, fixed
 from tests.flows.conftest import MakeQueue
 
 
@@ -136,8 +136,8 @@ def test_a_snooze_costs_no_try(make_queue: MakeQueue, how: str) -> None:
 
 def test_the_four_words(make_queue: MakeQueue) -> None:
     queue = make_queue(retry_delay=100)
-    queue.add_handler("t", lambda job: Result[job.payload])
-    ids = {word.name: queue.add_job("t", word.name) for word in Result}
+    queue.add_handler("t", lambda job: Verdict[job.payload])
+    ids = {word.name: queue.add_job("t", word.name) for word in Verdict}
     assert ran(queue.run_jobs()) == {"deleted": 1, "dead": 1, "retried": 2}
     assert queue.get_job(ids.pop("OK")) is None
     ended = {word: the_job(queue, job_id) for word, job_id in ids.items()}

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from kqueue import BrokerUnavailable, JobInHand, KQueue
-from kqueue.broker import Pointer
-from kqueue.clock import ManualClock
-from kqueue.ids import IdMint
-from kqueue.job import Row, State
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import BATCH, GRACE_S, PAGE_TYPES
+from kqueue.contracts.broker import Pointer
+from kqueue.contracts.rules import GRACE_S
+from kqueue.model.job import Row, State
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
+from kqueue.system.mint import IdMint
+from kqueue.upkeep.sweep import BATCH, PAGE_TYPES
 from tests.beanstalkd import Beanstalkd
 from tests.flows.processes import KILLED, die, run_in_child
 
@@ -304,7 +305,7 @@ def test_many_threads_wait_for_a_silent_beanstalkd_once(house: House, monkeypatc
 
 def test_a_large_repair_delays_no_job_for_long(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes in batches, and a window of jobs runs when the sweep's part of the time is over: here at once."""
-    monkeypatch.setattr("kqueue.runner.WORK_S", 0.0)
+    monkeypatch.setattr("kqueue.loops.runner.WORK_S", 0.0)
     house.server.kill()
     house.queue.add_jobs("other", range(5 * BATCH))
     house.server.restart()

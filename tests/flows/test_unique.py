@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kqueue import AddFailed, JobInHand, KQueue
-from kqueue.stores.memory import MemoryStore
+from kqueue.stores.memory.store import MemoryStore
 from tests.flows.conftest import MakeQueue
 from tests.tubes import PATIENCE_S
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue
-from kqueue.clock import ManualClock
-from kqueue.errors import LeaseLost, StoreError, StoreUnavailable
-from kqueue.events import Finished, LostLease
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.mongo import MongoStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.stores.sqlite_file import SqliteFile
+from kqueue.model.errors import LeaseLost, StoreError, StoreUnavailable
+from kqueue.model.events import Finished, LostLease
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.stores.sqlite.file.file import SqliteFile
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.mongod import Mongod
-from tests.test_mongo import LossyProxy
+from tests.stores.test_mongo import LossyProxy
 
 TTR = 30.0
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue, LeaseLost
-from kqueue.batch import BOUND_S
-from kqueue.clock import ManualClock
-from kqueue.store import Selection
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.window import Limits
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Selection
+from kqueue.execution.batch import BOUND_S
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import KILLED, die, run_in_child
@@ -217,7 +217,7 @@ def test_delete_by_id_of_a_running_job_whose_lease_was_lost_deletes_it_all_the_s
         if job.payload == "contested":
             clock.advance(10)
             other.sweep()
-            other.store.claim(Selection(("t",), (job.id,)), Limits(1), "elsewhere", clock.time(), False)
+            other.store.claim(Selection(("t",), (job.id,)), Budget(1), "elsewhere", clock.time(), False)
             operator = threading.Thread(target=lambda: answers.append(queue.delete_job(job.id)))
             operator.start()
             operator.join(30)
@@ -390,7 +390,7 @@ def test_a_suspect_that_takes_long_is_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its handler may itself wait for a job that another loop is to run."""
-    monkeypatch.setattr("kqueue.quarantine.SOLITUDE_S", 0.2)
+    monkeypatch.setattr("kqueue.contracts.budget.SOLITUDE_S", 0.2)
     queue = KQueue(f"sqlite:///{tmp_path}/jobs.db")
     child_ran = threading.Event()
     alone: list[bool] = []

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from kqueue import AlreadySettled, JobInHand, KQueue, KQueueError, LeaseLost, RunReport, StoreUnavailable
-from kqueue.clock import ManualClock
-from kqueue.job import Row
-from kqueue.store import Selection
-from kqueue.stores.memory import MemoryStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.window import Limits
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Selection
+from kqueue.model.job import Row
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import KILLED, die, run_in_child
@@ -452,7 +452,7 @@ def test_a_late_coroutine_is_fenced(tmp_path: Path) -> None:
         if job.payload == "late":
             clock.advance(10)
             other.sweep()
-            claim = other.store.claim(Selection(("t",), (job.id,)), Limits(1), "elsewhere", clock.time(), False)
+            claim = other.store.claim(Selection(("t",), (job.id,)), Budget(1), "elsewhere", clock.time(), False)
             assert len(claim.rows) == 1
             with pytest.raises(LeaseLost):
                 await asyncio.to_thread(job.renew)
@@ -876,7 +876,7 @@ def test_delete_by_id_of_a_job_whose_lease_was_lost_deletes_it_all_the_same(tmp_
         await_true(lambda: len(door.inside) == 1)
         clock.advance(10)
         other.sweep()
-        other.store.claim(Selection(("t",), (job_id,)), Limits(1), "elsewhere", clock.time(), False)
+        other.store.claim(Selection(("t",), (job_id,)), Budget(1), "elsewhere", clock.time(), False)
         assert queue.delete_job(job_id) is True
         assert other.get_job(job_id) is None
         door.open()
@@ -935,7 +935,7 @@ def test_a_poison_job_among_many_in_the_air_dies_and_no_innocent_does(ward: Ward
 def with_suspicion(queue: KQueue, clock: ManualClock, ids: Sequence[str], deaths: int) -> None:
     """As after so many deaths of processes that held these jobs among others."""
     for death in range(deaths):
-        limits = Limits(len(ids), job_s={"t": 0.0})
+        limits = Budget(len(ids), job_s={"t": 0.0})
         for one in ids:
             claim = queue.store.claim(Selection(("t",), (one,)), limits, f"dead {death} {one}", clock.time(), False)
             assert len(claim.rows) == 1

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kqueue.keys import LIMITS, OPTIONS, QUEUE, WORKER
+from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, WORKER
 from tests.pages.blocks import blocks, page
 
 TEXT = page("configuration")

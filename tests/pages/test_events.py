@@ -8,9 +8,9 @@ import sys
 import pytest
 
 import kqueue
-from kqueue import events
-from kqueue.events import Event
-from kqueue.reports import TypeStats
+from kqueue.model import events
+from kqueue.model.events import Event
+from kqueue.model.reports import TypeStats
 from tests.pages.blocks import blocks, page
 
 PAGE = page("events")
@@ -48,4 +48,4 @@ def test_what_the_page_says_of_the_options_is_so() -> None:
     options = kqueue.KQueue.__init__.__kwdefaults__
     assert options["log_payloads"] is False
     assert "the first 1,000 bytes" in PAGE.replace("\n", " ")
-    assert kqueue.telling.SHOWN_BYTES == 1000  # type: ignore[attr-defined]
+    assert kqueue.telemetry.telemetry.SHOWN_BYTES == 1000  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
 """What the page on long jobs says of the code is so."""
 
-from kqueue.keeper.client import IDLE_S
-from kqueue.keeper.keeping import PART, SLACK
-from kqueue.lookout import LOOK_S
+from kqueue.execution.lease_check import LOOK_S
+from kqueue.renewal.client import IDLE_S
+from kqueue.renewal.due import PART, SLACK
 from tests.pages.blocks import page
 
 PAGE = page("long_jobs")

@@ -2,9 +2,9 @@
 
 import re
 
-from kqueue import Priority, Result, RetryPolicy, TypeOptions
-from kqueue.options import CHECKS
-from kqueue.sweep import BATCH
+from kqueue import Priority, RetryPolicy, TypeOptions, Verdict
+from kqueue.model.options import CHECKS
+from kqueue.upkeep.sweep import BATCH
 from tests.pages.blocks import page
 
 
@@ -32,5 +32,5 @@ def test_the_options_and_their_defaults_are_those_of_the_code() -> None:
 
 
 def test_the_page_names_each_word() -> None:
-    for word in Result:
+    for word in Verdict:
         assert f"``Result.{word.name}``" in page("retries")

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from kqueue import KQueue
-from kqueue.cli import cli
-from kqueue.worker import progress
-from kqueue.worker.family import GIVE_UP_S
+from kqueue.cli.main import cli
+from kqueue.worker import liveness
+from kqueue.worker.children import GIVE_UP_S
 from kqueue.worker.options import WorkerOptions
 from kqueue.worker.restarts import STEADY_S
 from kqueue.worker.supervisor import FINISH_S
@@ -103,4 +103,4 @@ def test_the_numbers_are_the_products() -> None:
     assert re.search(rf"``--threads N`` .*\({defaults.threads}\)", TEXT)
     assert re.search(rf"``--grace SECONDS`` .*\({defaults.grace:g}\)", TEXT)
     assert f"is killed {GIVE_UP_S:g} seconds later" in TEXT
-    assert (STEADY_S, progress.QUIET_S) == (60, 60)  # "a minute"
+    assert (STEADY_S, liveness.QUIET_S) == (60, 60)  # "a minute"

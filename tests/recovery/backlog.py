@@ -3,8 +3,8 @@
 import sqlite3
 from pathlib import Path
 
-from kqueue.job import Row
-from kqueue.stores.sqlite import SqliteStore
+from kqueue.model.job import Row
+from kqueue.stores.sqlite.store import SqliteStore
 
 NOW = 1_700_000_000.0
 #: Seconds that all that waits has waited.

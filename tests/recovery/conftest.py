@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from kqueue import KQueue
-from kqueue.brokers.beanstalk import BeanstalkBroker
-from kqueue.clock import ManualClock
-from kqueue.store import JobStore
-from kqueue.stores.mongo import MongoStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import GRACE_S
+from kqueue.brokers.beanstalk.broker import BeanstalkBroker
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.store import JobStore
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.recovery.children import Child
 from tests.tubes import await_true, reserve_all

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from kqueue.stores.sqlite import SqliteStore
+from kqueue.stores.sqlite.store import SqliteStore
 
 
 class Cost(NamedTuple):

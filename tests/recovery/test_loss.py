@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue
-from kqueue.broker import Pointer
-from kqueue.brokers.wire import MAX_IDS
-from kqueue.job import Priority
-from kqueue.store import JobStore, Recovered, Selection
-from kqueue.sweep import BATCH, GRACE_S
-from kqueue.window import Limits
+from kqueue.brokers.beanstalk.wire import MAX_IDS
+from kqueue.contracts.broker import Pointer
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.repair import Recovered
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.runs import Selection
+from kqueue.contracts.store import JobStore
+from kqueue.model.job import Priority
+from kqueue.upkeep.sweep import BATCH
 from tests.recovery.conftest import INTERVAL_S, Site
 
 TYPES = ["index", "mail", "resize"]
@@ -108,7 +111,7 @@ def add_waiting(site: Site, rows: int) -> list[str]:
             delay = GRACE_S + 1 if priority == Priority.LOW else 0
             ids += queue.add_jobs(type, range(share), priority=priority, ttr=GRACE_S)
             ids += queue.add_jobs(type, range(share), priority=priority, delay=delay)
-    limits = Limits(jobs=share, job_s=dict.fromkeys(TYPES, 0.0))
+    limits = Budget(jobs=share, job_s=dict.fromkeys(TYPES, 0.0))
     held = queue.store.claim(Selection(("mail",)), limits, "the dead", queue.store.now(), False)
     assert len(held.rows) == share
     return ids
@@ -123,7 +126,7 @@ def waiting(site: Site, request: pytest.FixtureRequest) -> list[str]:
 def test_all_that_a_beanstalkd_lost_is_put_again_in_bounded_batches_while_jobs_run(
     site: Site, waiting: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kqueue.runner.WORK_S", 0.0)  # so that each turn does one step of the sweep
+    monkeypatch.setattr("kqueue.loops.runner.WORK_S", 0.0)  # so that each turn does one step of the sweep
     site.server.restart()
     # The latest that all can be found: somebody has swept just before the grace was over.
     site.clock.advance(GRACE_S - 0.001)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from kqueue import JobInHand, KQueue
-from kqueue.job import Priority
-from kqueue.store import Due
-from kqueue.sweep import BATCH
+from kqueue.contracts.repair import Due
+from kqueue.model.job import Priority
+from kqueue.upkeep.sweep import BATCH
 from tests.recovery.children import Child, Gate, freeze
 from tests.recovery.conftest import INTERVAL_S, Site
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from kqueue import KQueue
-from kqueue.broker import Pointer
-from kqueue.ids import IdMint
-from kqueue.job import Row, State
-from kqueue.store import JobStore
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import GRACE_S, PAGE_TYPES, PART_S, PART_TYPES, Sweep
+from kqueue.contracts.broker import Pointer
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.store import JobStore
+from kqueue.model.job import Row, State
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.mint import IdMint
+from kqueue.upkeep.sweep import PAGE_TYPES, PART_S, PART_TYPES, Sweep
 from tests.recovery.conftest import INTERVAL_S, Site
 from tests.recovery.steps import watched
 
@@ -100,7 +101,7 @@ def cost_of_a_part(site: Site, types: int) -> tuple[Counter[str], int, int]:
 def test_a_part_costs_a_bounded_number_of_calls(
     site: Site, types: int, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kqueue.sweep.PART_TYPES", part)
+    monkeypatch.setattr("kqueue.upkeep.sweep.PART_TYPES", part)
     calls, looked, put = cost_of_a_part(site, types)
     seen = min(types, part)
     assert looked == put == seen
@@ -131,7 +132,7 @@ def test_the_parts_of_a_round_come_to_every_type_and_need_no_interval(
     site: Site, types: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part_types = PART_TYPES if types > 10_000 else SMALL_PART
-    monkeypatch.setattr("kqueue.sweep.PART_TYPES", part_types)
+    monkeypatch.setattr("kqueue.upkeep.sweep.PART_TYPES", part_types)
     fill(site, types)
     queue, other = site.queue(), site.queue()
     for one in (queue, other):
@@ -203,8 +204,8 @@ def test_a_dry_run_sees_all_types(site: Site) -> None:
 
 
 def test_a_waiting_worker_goes_through_a_round_part_by_part(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kqueue.sweep.PART_TYPES", PAGE_TYPES)
-    monkeypatch.setattr("kqueue.sweep.PART_S", 0.0)  # the clock of the store stands still
+    monkeypatch.setattr("kqueue.upkeep.sweep.PART_TYPES", PAGE_TYPES)
+    monkeypatch.setattr("kqueue.upkeep.sweep.PART_S", 0.0)  # the clock of the store stands still
     types = 3 * PAGE_TYPES + 5
     fill(site, types)
     worker = site.queue()

@@ -6,27 +6,29 @@ from typing import NamedTuple
 import pytest
 
 from kqueue import KQueue
-from kqueue.broker import Pointer
-from kqueue.clock import ManualClock
-from kqueue.job import Row, State
-from kqueue.store import Delete, Held, Retry, Selection, Throttle
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.broker import Pointer
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.runs import LeaseKey, Selection
+from kqueue.contracts.settlements import Delete, Retry
+from kqueue.model.job import Row, State
 from kqueue.stores.gates import gate_of
-from kqueue.stores.mongo import MongoStore
-from kqueue.stores.mongo_schema import JOBS as COLLECTION
-from kqueue.stores.mongo_schema import to_document
-from kqueue.sweep import GRACE_S
-from kqueue.window import Limits
+from kqueue.stores.mongo.schema import JOBS as COLLECTION
+from kqueue.stores.mongo.schema import to_document
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
 from tests.recovery.backlog import AGE_S, DUE_PER_SECOND, FIRST_DUE_S, LEASE_S, NOW, PRIORITIES, TYPES
-from tests.test_mongo import USING_INDEX, Commands, explain
+from tests.stores.test_mongo import USING_INDEX, Commands, explain
 
 FEW, MANY = 1_000, 100_000
 #: Jobs that one call is to get.
 JOBS = 10
 #: Limit keys of the rows that are held.
 KEYS = 5
-WINDOW = Limits(jobs=JOBS, job_s=dict.fromkeys(TYPES, 0.0))
+WINDOW = Budget(jobs=JOBS, job_s=dict.fromkeys(TYPES, 0.0))
 
 
 class Place(NamedTuple):
@@ -141,7 +143,7 @@ def jobs_through(store: MongoStore) -> Iterator[tuple[str, Callable[[], object]]
     yield "find_lost", lambda: store.find_lost({TYPES[3]: None}, NOW, GRACE_S, JOBS) == lost
     yield "mark", lambda: len(store.mark(lost, NOW)) == JOBS
     yield "claim by ids", lambda: claim(Selection(tuple(TYPES), tuple(due.id for due in lost)))
-    yield "renew", lambda: not store.renew([Held(row.id, row.fence, row.ttr) for row in held], NOW)
+    yield "renew", lambda: not store.renew([LeaseKey(row.id, row.fence, row.ttr) for row in held], NOW)
     yield (
         "settle retries",
         lambda: not store.settle([Retry(row.id, row.fence, NOW, "again", NOW) for row in held], NOW).lost,
@@ -152,18 +154,18 @@ def jobs_through(store: MongoStore) -> Iterator[tuple[str, Callable[[], object]]
     delete()
     yield "held_types", lambda: store.held_types(TYPES) == TYPES
     first, second, third, fourth = (TYPES[at] for at in (0, 1, 2, 6))
-    wide = Throttle(first, running=10**6, running_per_key=10**6, starts=10**6, period=60.0)
+    wide = Limit(first, running=10**6, running_per_key=10**6, starts=10**6, period=60.0)
     yield "limited claim of one type", lambda: claim(Selection((first,), None, (wide,)))
     delete()
     ready = {type: store.find_lost({type: None}, NOW, GRACE_S, JOBS) for type in (second, fourth)}
     by_ids = {type: Selection((type,), tuple(due.id for due in dues)) for type, dues in ready.items()}
-    yield "limited claim by ids", lambda: claim(by_ids[fourth]._replace(throttles=(wide._replace(type=fourth),)))
+    yield "limited claim by ids", lambda: claim(by_ids[fourth]._replace(limits=(wide._replace(type=fourth),)))
     delete()
-    shut = by_ids[second]._replace(throttles=(Throttle(second, running=0),))
+    shut = by_ids[second]._replace(limits=(Limit(second, running=0),))
     yield "limited claim that holds", lambda: store.claim(shut, WINDOW, "worker", NOW, False).held == JOBS
-    yield "admit", lambda: len(store.admit(Throttle(third, JOBS), [], NOW, NOW, JOBS).dues) == JOBS
+    yield "admit", lambda: len(store.admit(Limit(third, JOBS), [], NOW, NOW, JOBS).dues) == JOBS
     keys = [f"k{key}" for key in range(KEYS)]
-    per_key = Throttle(third, 0, running_per_key=2)
+    per_key = Limit(third, 0, running_per_key=2)
     yield "admit, of keys", lambda: len(store.admit(per_key, keys, NOW, NOW, JOBS).dues) == JOBS
     yield "admit, of all keys", lambda: store.admit(per_key, None, NOW, NOW, JOBS).dues == []
     yield "find, done", lambda: len(store.find(None, State.DONE, None, JOBS)) == JOBS

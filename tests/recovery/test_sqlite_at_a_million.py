@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from kqueue import KQueue
-from kqueue.broker import Pointer
-from kqueue.clock import ManualClock
-from kqueue.job import Row
-from kqueue.store import Delete, Head, Held, Retry, Selection
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.sweep import BATCH, GRACE_S
-from kqueue.window import Limits
+from kqueue.contracts.broker import Pointer
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.repair import Head
+from kqueue.contracts.rules import GRACE_S
+from kqueue.contracts.runs import LeaseKey, Selection
+from kqueue.contracts.settlements import Delete, Retry
+from kqueue.model.job import Row
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
+from kqueue.upkeep.sweep import BATCH
 from tests.beanstalkd import Beanstalkd
 from tests.recovery.backlog import AGE_S, FIRST_DUE_S, LEASE_S, NOW, PRIORITIES, TYPES, fill
 from tests.recovery.steps import describe, plans, watched, wrong_steps
@@ -27,7 +30,7 @@ from tests.recovery.steps import describe, plans, watched, wrong_steps
 FEW, MANY = 1_000, 1_000_000
 #: Jobs that one call is to get.
 JOBS = 10
-WINDOW = Limits(jobs=JOBS, job_s=dict.fromkeys(TYPES, 0.0))
+WINDOW = Budget(jobs=JOBS, job_s=dict.fromkeys(TYPES, 0.0))
 #: The deeper trees of a large file cost no steps, but a range may end at a row that a small file has not.
 SPARE = 1.1
 
@@ -145,7 +148,7 @@ def jobs_through(store: SqliteStore) -> Iterator[tuple[str, Callable[[], object]
         return len(held) == JOBS
 
     yield "claim by ids", lambda: claim(Selection(tuple(TYPES), tuple(due.id for due in lost)))
-    yield "renew", lambda: not store.renew([Held(row.id, row.fence, row.ttr) for row in held], NOW)
+    yield "renew", lambda: not store.renew([LeaseKey(row.id, row.fence, row.ttr) for row in held], NOW)
     yield "settle deletes", lambda: not store.settle([Delete(row.id, row.fence) for row in held], NOW).lost
     yield "claim of one type", lambda: claim(Selection((TYPES[5],)))
     retries = [Retry(row.id, row.fence, NOW + AGE_S, "again", NOW) for row in held]

@@ -8,23 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from kqueue.clock import ManualClock
-from kqueue.job import Row, State
-from kqueue.store import Finish, Selection, Throttle
-from kqueue.stores.sqlite import SqliteStore
-from kqueue.stores.sqlite_expire import MOST_LOOKS
-from kqueue.window import Limits
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Selection
+from kqueue.contracts.settlements import Finish
+from kqueue.model.job import Row, State
+from kqueue.stores.sqlite.expire import MOST_LOOKS
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.recovery.steps import describe, plans, watched, wrong_steps
 
 NOW = 1_700_000_000.0
 FEW, MANY = 2_000, 100_000
 #: Jobs that one call is to get.
 JOBS = 10
-WINDOW = Limits(jobs=JOBS, job_s={"t": 0.0})
+WINDOW = Budget(jobs=JOBS, job_s={"t": 0.0})
 #: Rows that run, whatever the backlog, and the limit keys at whose gates rows are held.
 RUNNING, KEYS = 5, [f"k{number}" for number in range(7)]
-FULL = Throttle("t", running=RUNNING, running_per_key=0, starts=999, period=60.0)
-ROOM = Throttle("t", running=RUNNING + 3 * JOBS, running_per_key=0, starts=999, period=60.0)
+FULL = Limit("t", running=RUNNING, running_per_key=0, starts=999, period=60.0)
+ROOM = Limit("t", running=RUNNING + 3 * JOBS, running_per_key=0, starts=999, period=60.0)
 #: What `ahead` counts is bounded by its limit.
 BOUNDED = {"SCAN (subquery-2)"}
 #: As in the test beside this one.
@@ -79,7 +81,7 @@ def stores(files: dict[int, Path], tmp_path: Path) -> Iterator[dict[int, SqliteS
         shutil.copy(path, copy)
         opened[rows] = SqliteStore(copy, synchronous="OFF", clock=ManualClock(NOW))
         running = Selection(("t",), None, (ROOM,))
-        assert len(opened[rows].claim(running, Limits(RUNNING, job_s={"t": 0.0}), "w", NOW, False).rows) == RUNNING
+        assert len(opened[rows].claim(running, Budget(RUNNING, job_s={"t": 0.0}), "w", NOW, False).rows) == RUNNING
     yield opened
     for store in opened.values():
         store.close()
@@ -91,20 +93,20 @@ def calls(store: SqliteStore) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "admit, all gates are full", lambda: store.admit(FULL, None, NOW, NOW, JOBS) == ([], NOW + 30)
     yield "admit, some gates", lambda: store.admit(FULL, KEYS[:2], NOW, NOW, JOBS) == ([], NOW + 30)
     yield "admit", lambda: len(store.admit(ROOM, KEYS, NOW, NOW, JOBS).dues) == JOBS
-    yield "admit, all keys", lambda: len(store.admit(Throttle("t", running=0), None, NOW, NOW, JOBS).dues) == JOBS
+    yield "admit, all keys", lambda: len(store.admit(Limit("t", running=0), None, NOW, NOW, JOBS).dues) == JOBS
     taken: list[Row] = []
 
-    def claim(ids: tuple[str, ...] | None = None, throttle: Throttle = ROOM) -> int:
-        found = store.claim(Selection(("t",), ids, (throttle,)), WINDOW, "worker", NOW, False)
+    def claim(ids: tuple[str, ...] | None = None, limit: Limit = ROOM) -> int:
+        found = store.claim(Selection(("t",), ids, (limit,)), WINDOW, "worker", NOW, False)
         taken[:] = found.rows or taken
         return len(found.rows) or found.held
 
-    yield "throttled claim", lambda: claim() == JOBS
+    yield "limited claim", lambda: claim() == JOBS
     finishes = [Finish(row.id, row.fence, NOW + 50) for row in taken]
     yield "finish", lambda: not store.settle(finishes, NOW).lost
     ready = tuple(row.id for row in store.find("t", State.READY, None, 3 * JOBS) if row.gate is None)[:JOBS]
-    yield "throttled claim that holds", lambda: claim(ready, FULL) == JOBS
-    yield "throttled claim by ids", lambda: claim(ready[:1]) == 0
+    yield "limited claim that holds", lambda: claim(ready, FULL) == JOBS
+    yield "limited claim by ids", lambda: claim(ready[:1]) == 0
     [some] = store.find("t", State.READY, None, 1)
     yield "ahead", lambda: store.ahead(some._replace(priority=40), JOBS) == JOBS
     held = next(row for row in store.find("t", State.HELD, None, 5 * JOBS) if row.gate == "t")

@@ -17,8 +17,8 @@ from contextlib import suppress
 from types import FrameType
 
 from kqueue import KQueue
-from kqueue.errors import KQueueError
-from kqueue.job import JobInHand
+from kqueue.model.errors import KQueueError
+from kqueue.model.job import JobInHand
 
 #: Seconds of a lease: what an interrupt leaves claimed is free again after it.
 TTR_S = 1.0
@@ -117,15 +117,15 @@ class Program:
 
     def leftovers(self) -> list[str]:
         """What an interrupt has left in the process although no call is under way."""
-        crew = self.queue.crew
+        registry = self.queue.registry
         found = {
-            "loops": crew.loops(),
-            "jobs in hand": crew.batches(),
-            "loops that live": crew.quarantine.loops(),
-            "windows": crew.quarantine._windows,
-            "aside": crew.quarantine._taken_by,
-            "waiting loops": self.queue._chores.get()._loops,
-            "held by the keeper": self.queue._keepers.get()._grips,
+            "loops": registry.loops(),
+            "jobs in hand": registry.batches(),
+            "loops that live": registry.isolation.loops(),
+            "windows": registry.isolation._windows,
+            "aside": registry.isolation._taken_by,
+            "waiting loops": self.queue._maintenance.get()._loops,
+            "held by the renewer": self.queue._renewers.get()._grips,
         }
         return [f"{name}: {value}" for name, value in found.items() if value]
 

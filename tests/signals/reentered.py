@@ -12,9 +12,9 @@ from collections import Counter
 from types import FrameType
 
 from kqueue import KQueue
-from kqueue.errors import KQueueError
-from kqueue.ids import IdMint
-from kqueue.job import JobInHand
+from kqueue.model.errors import KQueueError
+from kqueue.model.job import JobInHand
+from kqueue.system.mint import IdMint
 
 #: Seconds from one call of the handler to the next signal at most: shorter than most calls.
 EACH_S = 0.0007

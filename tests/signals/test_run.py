@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kqueue import KQueue, KQueueError
-from kqueue.job import JobInHand
+from kqueue.model.job import JobInHand
 from tests.shop import APP, PATIENCE_S, Shop
 from tests.tubes import await_true
 from tests.worker.works import is_there

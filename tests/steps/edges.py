@@ -23,7 +23,7 @@ import bson
 import pytest
 from pymongo.synchronous import pool
 
-from kqueue.brokers.stream import Stream, dial
+from kqueue.brokers.beanstalk.stream import Stream, dial
 from tests.steps.tap import Tap
 
 #: Characters of a statement that tell it from others.
@@ -38,9 +38,9 @@ OP_MSG, OP_MSG_START = 2013, 21
 
 def install(tap: Tap, patch: pytest.MonkeyPatch) -> None:
     """Lay every edge on ``tap``, until ``patch`` is undone."""
-    patch.setattr("kqueue.stores.sqlite_connect.sqlite3", _Module(sqlite3, connect=_sqlite_connect(tap)))
-    patch.setattr("kqueue.brokers.connection.dial", _dial(tap))
-    patch.setattr("kqueue.brokers.connection.Stream", _stream(tap))
+    patch.setattr("kqueue.stores.sqlite.file.connect.sqlite3", _Module(sqlite3, connect=_sqlite_connect(tap)))
+    patch.setattr("kqueue.brokers.beanstalk.connection.dial", _dial(tap))
+    patch.setattr("kqueue.brokers.beanstalk.connection.Stream", _stream(tap))
     _tap_mongo(tap, patch)
 
 

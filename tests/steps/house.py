@@ -34,15 +34,16 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from kqueue import AddFailed, JobInHand, KQueue, KQueueError, payload, tubes
-from kqueue.clock import ManualClock
-from kqueue.ids import IdMint
-from kqueue.job import Row, State
-from kqueue.store import JobStore
-from kqueue.stores.mongo import MongoStore
-from kqueue.stores.mongo_link import read_url
-from kqueue.stores.mongo_schema import JOBS, LOST, META, NOTES
-from kqueue.stores.sqlite import SqliteStore
+from kqueue import AddFailed, JobInHand, KQueue, KQueueError
+from kqueue.contracts.store import JobStore
+from kqueue.model import payload, tubes
+from kqueue.model.job import Row, State
+from kqueue.stores.mongo.schema import JOBS, LOST, META, NOTES
+from kqueue.stores.mongo.server.link import read_url
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
+from kqueue.system.mint import IdMint
 from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
 from tests.steps.tap import Tap

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from kqueue import AddFailed, JobInHand, KQueue, LeaseLost
-from kqueue.broker import Pointer, Verdict
-from kqueue.job import Row
-from kqueue.store import ALL_TYPES, Claim, Finish, JobStore, Selection, Throttle, Tick, Unget, WorkerRecord
-from kqueue.stores.mongo_schema import DELAYED
-from kqueue.stores.sqlite_insert import MANY
-from kqueue.window import Limits
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.broker import EntryFate, Pointer
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.intake import Tick
+from kqueue.contracts.operator import ALL_TYPES
+from kqueue.contracts.runs import Claim, Selection
+from kqueue.contracts.settlements import Finish, Unget
+from kqueue.contracts.store import JobStore
+from kqueue.contracts.workers import WorkerRecord
+from kqueue.model.job import Row
+from kqueue.stores.mongo.schema import DELAYED
+from kqueue.stores.sqlite.intake import MANY
 from tests.steps.house import STRANGER, TTR, TYPES, House
 
 #: Bytes. The MongoDB store keeps such payloads apart.
@@ -247,7 +253,7 @@ def wait(house: House) -> None:
     house.tap.meanwhile("tube: waiting reserve", lambda: house.add("rung", queue=house.another()))
     try:
         reservation = subscription.reserve(1, 50)
-        subscription.settle([Verdict(entry, 0.0) for entry in reservation.entries])
+        subscription.settle([EntryFate(entry, 0.0) for entry in reservation.entries])
     finally:
         subscription.close()
 
@@ -336,7 +342,7 @@ def look(house: House) -> None:
 
 #: Seconds. Longer than all that the repairs wait for.
 AHEAD_S = 1e7
-LIMIT = Throttle("t", running=1, running_per_key=1, starts=9, period=60.0)
+LIMIT = Limit("t", running=1, running_per_key=1, starts=9, period=60.0)
 
 
 def limited_jobs(house: House) -> None:
@@ -361,7 +367,7 @@ def limit(house: House) -> None:
 
 
 def _claim_limited(store: JobStore, ids: tuple[str, ...] | None) -> Claim:
-    limits = Limits(9, job_s=dict.fromkeys(TYPES, 0.0))
+    limits = Budget(9, job_s=dict.fromkeys(TYPES, 0.0))
     return store.claim(Selection(TYPES, ids, (LIMIT,)), limits, f"limited {ids}", store.now(), False)
 
 
@@ -373,7 +379,7 @@ def _give_back(store: JobStore, claim: Claim) -> None:
 def admit_all(queue: KQueue) -> None:
     store = queue.store
     for type in store.held_types(TYPES):
-        store.admit(Throttle(type), None, store.now(), None, 99)
+        store.admit(Limit(type), None, store.now(), None, 99)
 
 
 def add_unique(house: House) -> None:
@@ -419,7 +425,7 @@ def keep_records(house: House) -> None:
 
 
 def things_to_forget(house: House) -> None:
-    """A done row, a unique key that is not taken, the start of a throttled claim and a worker; all long ago."""
+    """A done row, a unique key that is not taken, the start of a limited claim and a worker; all long ago."""
     store, now = house.another().store, house.clock.time()
     row = house.row("a", unique_key="k")
     house.insert([row], lambda: store.add_unique(row, now, now))
@@ -481,10 +487,10 @@ CANDIDATES, AT_GATE = "mongo: find kqueue_jobs by state type", "mongo: find kque
 def contested_limits(house: House) -> None:
     """Between what is read and what is written an operator deletes jobs, and another process takes a turn."""
     store, others = house.queue.store, house.another().store
-    both = (LIMIT, Throttle("u", running=9))
+    both = (LIMIT, Limit("u", running=9))
 
     def claim(by: JobStore, *, types: tuple[str, ...] = TYPES, alone: bool = False) -> Claim:
-        limits = Limits(9, job_s=dict.fromkeys(TYPES, 0.0))
+        limits = Budget(9, job_s=dict.fromkeys(TYPES, 0.0))
         return by.claim(Selection(types, None, both), limits, f"{by.now()} {types} {alone}", by.now(), alone)
 
     [first, second, _] = store.find("t", "ready", None, 9)
@@ -500,7 +506,7 @@ def contested_limits(house: House) -> None:
     taken = claim(store, types=("t",), alone=True)
     assert len(taken.rows) == 1
     _give_back(store, taken)
-    limits = Limits(9, job_s=dict.fromkeys(TYPES, 0.0))
+    limits = Budget(9, job_s=dict.fromkeys(TYPES, 0.0))
     taken = store.claim(
         Selection(("u", "t"), (first.id, *_ids(store, "u")), both[:1]), limits, "u", store.now(), False
     )
@@ -557,7 +563,7 @@ def _interrupt(job: JobInHand) -> None:
 def _claim(queue: KQueue, *ids: str, alone: bool = False) -> None:
     """As a process that then dies."""
     store = queue.store
-    claim = store.claim(Selection(TYPES, ids), Limits(len(ids), job_s={"t": 0.0}), "".join(ids), store.now(), alone)
+    claim = store.claim(Selection(TYPES, ids), Budget(len(ids), job_s={"t": 0.0}), "".join(ids), store.now(), alone)
     assert len(claim.rows) == len(ids)
 
 

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from kqueue.store import JobStore
+from kqueue.contracts.store import JobStore
 from tests.steps.tap import Call
 
 #: Of the drivers' methods those that send nothing.

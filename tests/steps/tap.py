@@ -162,7 +162,7 @@ def _product_calls(frame: FrameType | None) -> tuple[Call, ...]:
 
 @cache
 def _named(filename: str) -> str | None:
-    """``stores/sqlite.py`` for a file of ours, by whichever path it was imported."""
+    """``stores/sqlite/store.py`` for a file of ours, by whichever path it was imported."""
     path = Path(filename)
     if path.parent.name not in ROOMS:
         return None

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from kqueue.stores.sqlite import SqliteStore
+from kqueue.stores.sqlite.store import SqliteStore
 from tests.beanstalkd import Beanstalkd
 from tests.beanstalkd import executable as beanstalkd_path
 from tests.conftest import missing
@@ -35,8 +35,12 @@ WRITTEN = [site for path in FILES for site in sites(f"{path.parent.name}/{path.n
 #: Calls that no operation reaches, by file, function and how they begin; and why.
 UNREACHED: dict[tuple[str, str, str], str] = {
     ("brokers/embedded.py", "_wait", "self._store.pulse"): "waits until a job comes; _look makes the same calls",
-    ("stores/sqlite_handle.py", "whole", "connection.rollback"): "only a signal leaves a transaction open",
-    ("stores/mongo_link.py", "_refreshed", "_look_at_clock"): "once a minute; the first look makes the same call",
+    ("stores/sqlite/file/handle.py", "whole", "connection.rollback"): "only a signal leaves a transaction open",
+    (
+        "stores/mongo/server/link.py",
+        "_refreshed",
+        "_look_at_clock",
+    ): "once a minute; the first look makes the same call",
 }
 
 

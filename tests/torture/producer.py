@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from kqueue import KQueue
-from kqueue.errors import AddFailed, StoreError
+from kqueue.model.errors import AddFailed, StoreError
 from tests.torture.child import obey
 from tests.torture.clocks import follow
 from tests.torture.file_faults import copy_store

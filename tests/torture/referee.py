@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from random import Random
 
 from kqueue import KQueue, StoreError
-from kqueue.ids import origin
-from kqueue.job import State
+from kqueue.model.ids import origin
+from kqueue.model.job import State
 from tests.torture.account import Account, Seen, reckon
 from tests.torture.child import Child
 from tests.torture.clocks import steps

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from kqueue import KQueue
-from kqueue.errors import LeaseLost, StoreUnavailable
-from kqueue.job import JobInHand
+from kqueue.model.errors import LeaseLost, StoreUnavailable
+from kqueue.model.job import JobInHand
 from tests.torture import plan
 from tests.torture.child import obey
 from tests.torture.clocks import follow

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from kqueue.cli import main
+from kqueue.cli.main import main
 from kqueue.worker.options import WorkerOptions
 from tests.worker.works import Works
 
@@ -74,7 +74,7 @@ def test_a_child_that_is_never_ready(works: Works) -> None:
     (works.folder / "app.py").write_text(
         f"import sys, time\nif 'child' in sys.argv[0]: time.sleep(600)\n{APP_HEAD}"
     )
-    with works.worker(patch="import kqueue.worker.family as f; f.START_S = 0.1") as worker:
+    with works.worker(patch="import kqueue.worker.children as f; f.START_S = 0.1") as worker:
         assert worker.status() == 2
     assert works.log.read_text().startswith("kqueue: a child could not start: it was not ready after ")
 

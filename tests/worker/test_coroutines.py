@@ -10,14 +10,15 @@ APP = """
 import asyncio, os, sys, time
 from pathlib import Path
 
-import kqueue.async_turns
+import kqueue.loops.async_windows
 from kqueue import KQueue
 from tests.torture.ledger import Ledger
 
 ledger = Ledger(Path("done.ledger"))
 queue = KQueue("sqlite:///jobs.db?busy_timeout=1", sweep_interval=1, max_tries=2, retry_delay=0)
 if Path("few").exists() and "child" in sys.argv[0]:
-    sys.modules["__main__"].MOST_ABANDONED = kqueue.async_turns.MOST_ABANDONED = int(Path("few").read_text())
+    few = int(Path("few").read_text())
+    sys.modules["__main__"].MOST_ABANDONED = kqueue.loops.async_windows.MOST_ABANDONED = few
 
 
 @queue.handler("t", concurrency=int(os.environ["PLACES"]))

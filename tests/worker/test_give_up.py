@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kqueue import AlreadySettled, JobInHand, KQueue, LeaseLost
-from kqueue.worker import leases
+from kqueue.worker import orphans
 from tests.flows.conftest import MakeQueue
 from tests.tubes import await_true
 
@@ -49,7 +49,7 @@ def test_a_job_that_was_given_up_is_another_holders_and_its_late_handler_changes
     loop.start()
     assert late.has_begun.wait(60)
     queue.stop()
-    queue.crew.give_up()
+    queue.registry.give_up()
     seen = []
 
     def take_over(job: JobInHand) -> None:
@@ -75,7 +75,7 @@ def test_what_has_ended_in_the_window_stays_ended_and_what_has_not_started_goes_
     loop.start()
     assert late.has_begun.wait(60)
     queue.stop()
-    queue.crew.give_up()
+    queue.registry.give_up()
     rows = queue.store.get(ids)
     late.may_go_on.set()
     loop.join(60)
@@ -84,7 +84,7 @@ def test_what_has_ended_in_the_window_stays_ended_and_what_has_not_started_goes_
 
 def test_an_idle_process_has_nothing_to_give_up(queue: KQueue) -> None:
     queue.open()
-    queue.crew.give_up()
+    queue.registry.give_up()
 
 
 # -- what a process held that is gone ------------------------------------------------------------------------
@@ -109,11 +109,11 @@ def abandon(queue: KQueue, *payloads: str) -> list[str]:
 def test_what_a_killed_process_held_is_given_back_at_no_cost(make_queue: MakeQueue) -> None:
     dead, other = make_queue(), make_queue()
     (id,) = abandon(dead, "one")
-    assert leases.give_back(other, other.owner_tail) == 0
-    assert leases.give_back(other, dead.owner_tail) == 1
+    assert orphans.give_back(other, other.owner_tail) == 0
+    assert orphans.give_back(other, dead.owner_tail) == 1
     (row,) = other.store.get([id])
     assert (row.state, row.tries, row.crashes, row.suspicion, row.fence) == ("ready", 0, 0, 0, 1)
-    assert leases.give_back(other, dead.owner_tail) == 0
+    assert orphans.give_back(other, dead.owner_tail) == 0
     other.add_handler("t", JobInHand.delete)
     assert other.run_jobs().deleted == 1
 
@@ -121,14 +121,14 @@ def test_what_a_killed_process_held_is_given_back_at_no_cost(make_queue: MakeQue
 def test_the_leases_of_a_process_that_died_end_and_the_sweep_blames_its_job(make_queue: MakeQueue) -> None:
     dead, other = make_queue(), make_queue()
     (id,) = abandon(dead, "one")
-    assert leases.end(other, other.owner_tail) == 0
-    assert leases.end(other, dead.owner_tail) == 1
+    assert orphans.end(other, other.owner_tail) == 0
+    assert orphans.end(other, dead.owner_tail) == 1
     (row,) = other.store.get([id])
     assert (row.state, row.tries, row.crashes, row.fence) == ("ready", 1, 1, 1)
-    assert leases.end(other, dead.owner_tail) == 0  # blamed once
+    assert orphans.end(other, dead.owner_tail) == 0  # blamed once
     other.add_handler("t", JobInHand.delete)
     assert other.run_jobs().deleted == 1
-    assert leases.end(other, dead.owner_tail) == 0
+    assert orphans.end(other, dead.owner_tail) == 0
 
 
 def test_a_lease_that_is_over_is_left_to_the_sweep_that_may_have_come_to_it(
@@ -146,7 +146,7 @@ def test_a_lease_that_is_over_is_left_to_the_sweep_that_may_have_come_to_it(
     with monkeypatch.context() as patch:
         patch.setattr(other.store, "now", lambda: real_now() + 700)
         patch.setattr(other.store, "renew", renew)
-        leases.end(other, dead.owner_tail)
+        orphans.end(other, dead.owner_tail)
     (row,) = other.store.get([id])
     assert (row.state, row.crashes) == ("ready", 1)
 
@@ -154,9 +154,9 @@ def test_a_lease_that_is_over_is_left_to_the_sweep_that_may_have_come_to_it(
 def test_a_job_that_another_one_has_taken_since_is_left_alone(make_queue: MakeQueue) -> None:
     dead, other = make_queue(), make_queue()
     (id,) = abandon(dead, "one")
-    leases.end(other, dead.owner_tail)
+    orphans.end(other, dead.owner_tail)
     abandon(other)
-    for act in (leases.end, leases.give_back):
+    for act in (orphans.end, orphans.give_back):
         assert act(make_queue(), dead.owner_tail) == 0
     (row,) = other.store.get([id])
     assert (row.state, row.fence) == ("running", 2)

@@ -100,7 +100,7 @@ def test_the_parent_renews_the_lease_of_a_handler_that_keeps_the_interpreter_to_
     with works.worker("--processes", "2", app="followed:queue") as worker:
         works.await_begun(id)
         (child,) = {one["pid"] for one in works.ledger("begin", id=id)}
-        assert Path(f"/proc/{child}/task/{child}/children").read_text() == ""  # no keeper of its own
+        assert Path(f"/proc/{child}/task/{child}/children").read_text() == ""  # no renewer of its own
         await_true(lambda: works.queue.get_job(id) is None)
         assert worker.stop() == 0
     assert len(works.ledger("begin", id=id)) == 1

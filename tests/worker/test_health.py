@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from kqueue.batch import Batch
-from kqueue.crew import Loop
+from kqueue.execution.batch import Batch
+from kqueue.loops.registry import Loop
 from kqueue.worker.health import HealthFile
-from kqueue.worker.progress import QUIET_S, Progress, is_alive
+from kqueue.worker.liveness import QUIET_S, Liveness, is_alive
 from tests.tubes import await_true
 from tests.worker.works import Works, health
 
 #: A parent that has little patience.
 SOON = """
-import kqueue.worker.family as f, kqueue.worker.progress as p, kqueue.worker.supervisor as s
+import kqueue.worker.children as f, kqueue.worker.liveness as p, kqueue.worker.supervisor as s
 p.QUIET_S = 1.6; f.SILENT_S = 1.3; s.TICK_S = 0.2
 """
 
@@ -49,7 +49,7 @@ class FakeCrew:
 
 def test_a_loop_gets_on_as_long_as_it_makes_turns() -> None:
     one, other = FakeLoop(1), FakeLoop(2)
-    progress = Progress(FakeCrew(one, other))  # type: ignore[arg-type]
+    progress = Liveness(FakeCrew(one, other))  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
     one.turns += 1
     assert progress.quiet_s(101.0) == 1.0
@@ -61,36 +61,36 @@ def test_a_loop_gets_on_as_long_as_it_makes_turns() -> None:
 
 def test_a_loop_whose_handler_runs_gets_on_while_its_lease_holds() -> None:
     one = FakeLoop(1)
-    crew = FakeCrew(one, FakeLoop(2))
-    progress = Progress(crew)  # type: ignore[arg-type]
+    registry = FakeCrew(one, FakeLoop(2))
+    progress = Liveness(registry)  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
-    crew.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, 0.1)]
+    registry.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, 0.1)]
     assert progress.quiet_s(170.0) == 0.0
-    crew.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, -0.1)]
+    registry.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, -0.1)]
     assert progress.quiet_s(171.0) == 71.0
-    crew.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, None)]
+    registry.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, None)]
     assert progress.quiet_s(172.0) == 72.0
 
 
 def test_an_event_loop_gets_on_as_long_as_it_turns_or_the_coroutine_that_keeps_it_has_its_lease() -> None:
     one, event_loop = FakeLoop(1), FakeLoop(2)
-    crew = FakeCrew(one)
-    crew.event_loops.add(event_loop)
-    progress = Progress(crew)  # type: ignore[arg-type]
+    registry = FakeCrew(one)
+    registry.event_loops.add(event_loop)
+    progress = Liveness(registry)  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
     one.turns += 1
     assert progress.quiet_s(109.0) == 9.0
     event_loop.turns += 1
     assert progress.quiet_s(110.0) == 1.0
-    crew.in_hand = [FakeBatch(2, 0.1)]
+    registry.in_hand = [FakeBatch(2, 0.1)]
     one.turns += 1
     assert progress.quiet_s(150.0) == 0.0
-    crew.in_hand = [FakeBatch(2, -0.1)]
+    registry.in_hand = [FakeBatch(2, -0.1)]
     assert progress.quiet_s(151.0) == 41.0
 
 
 def test_a_thread_without_its_loop_does_not_get_on() -> None:
-    progress = Progress(FakeCrew())  # type: ignore[arg-type]
+    progress = Liveness(FakeCrew())  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
     assert progress.quiet_s(100.0, [98.0, 60.0]) == 40.0
 
@@ -205,7 +205,7 @@ def test_the_file_grows_old_when_a_handler_hangs_past_its_lease(works: Works) ->
 
 
 def test_the_file_grows_old_when_a_silent_process_only_has_its_lease_renewed(works: Works) -> None:
-    """The keeper renews for a handler that keeps the interpreter's lock and hangs: that is no sign of life."""
+    """The renewer renews for a handler that keeps the interpreter's lock and hangs: that is no sign of life."""
     path = works.folder / "health"
     (id,) = works.add("hold the lock", type="renewed", ttr=2)
     with works.worker("--health-file", "health", "--grace", "0", patch=f"{TICKING}\nf.GIVE_UP_S = 0.1") as worker:

@@ -10,17 +10,27 @@ import threading
 import pytest
 
 from kqueue import JobInHand, KQueue
-from kqueue.ids import IdMint
-from kqueue.retry import LAST_BACKOFF_S
-from kqueue.worker import words
+from kqueue.model.retry import LAST_BACKOFF_S
+from kqueue.system.mint import IdMint
+from kqueue.worker import messages
 from kqueue.worker.memory import resident_mib
+from kqueue.worker.messages import (
+    ChildCommand,
+    ChildReady,
+    CommandReader,
+    Done,
+    Failed,
+    Leaving,
+    Pulse,
+    Report,
+    ReportWriter,
+)
 from kqueue.worker.restarts import STEADY_S, Restarts
-from kqueue.worker.words import Done, Ear, Failed, Leaving, Mouth, Order, Pulse, Ready, Report
 
 # -- words ---------------------------------------------------------------------------------------------------
 
 REPORTS: list[Report] = [
-    Ready("tail"),
+    ChildReady("tail"),
     Failed('--app: no "way"\nat all'),
     Pulse(3, 0.5),
     Leaving("it has run 3 jobs"),
@@ -30,17 +40,17 @@ REPORTS: list[Report] = [
 
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report_is_heard_as_it_was_said(report: Report) -> None:
-    assert words.report(words.encode(report).rstrip(b"\n")) == report
+    assert messages.report(messages.encode(report).rstrip(b"\n")) == report
 
 
-@pytest.mark.parametrize("order", Order)
-def test_an_order_is_heard_as_it_was_given(order: Order) -> None:
-    assert words.order(words.encode(order)) is order
+@pytest.mark.parametrize("order", ChildCommand)
+def test_an_order_is_heard_as_it_was_given(order: ChildCommand) -> None:
+    assert messages.order(messages.encode(order)) is order
 
 
 @pytest.mark.parametrize("char", ["x", "\n", "\x01", '"', "é", "\U0001f600", "\ud800"])
 def test_a_line_is_written_whole_whatever_it_says(char: str) -> None:
-    line = words.encode(Failed(char * 100_000))
+    line = messages.encode(Failed(char * 100_000))
     assert len(line) <= select.PIPE_BUF
     assert line.count(b"\n") == 1
     assert json.loads(line)["why"]
@@ -48,7 +58,7 @@ def test_a_line_is_written_whole_whatever_it_says(char: str) -> None:
 
 def test_an_ear_gives_whole_lines_and_knows_the_end() -> None:
     hear, say = os.pipe()
-    ear = Ear(hear)
+    ear = CommandReader(hear)
     assert ear.lines() == []
     os.write(say, b"one\ntw")
     assert ear.lines() == [b"one"]
@@ -62,13 +72,13 @@ def test_an_ear_gives_whole_lines_and_knows_the_end() -> None:
 
 def test_a_mouth_never_waits_for_who_does_not_hear() -> None:
     hear, say = os.pipe()
-    mouth = Mouth(say)
+    mouth = ReportWriter(say)
     for number in range(5_000):
         mouth.say(Pulse(number, 0.0))
-    lines = Ear(hear).lines()
-    assert [words.report(line) for line in lines] == [Pulse(number, 0.0) for number in range(len(lines))]
+    lines = CommandReader(hear).lines()
+    assert [messages.report(line) for line in lines] == [Pulse(number, 0.0) for number in range(len(lines))]
     os.close(hear)
-    mouth.say(Order.NOW)
+    mouth.say(ChildCommand.NOW)
     mouth.close()
 
 
@@ -108,13 +118,13 @@ def test_the_loops_of_a_queue_start_no_more_than_their_limit(queue: KQueue) -> N
 
     queue.add_handler("t", handle)
     queue.add_jobs("t", range(200))
-    crew = queue.crew
-    assert crew.share() is None
+    registry = queue.registry
+    assert registry.share() is None
     assert queue.run_jobs(count_limit=50).count == 50
-    crew.max_jobs = 120
-    assert (crew.jobs_started(), crew.share()) == (50, 70)
+    registry.max_jobs = 120
+    assert (registry.jobs_started(), registry.share()) == (50, 70)
     assert queue.run_jobs(wait=True).count == 70
-    assert (crew.jobs_started(), crew.share()) == (120, 0)
+    assert (registry.jobs_started(), registry.share()) == (120, 0)
     assert queue.run_jobs(wait=True).count == 0
     assert ran == list(range(120))
     assert queue.counts("t")["ready"] == 80
@@ -124,9 +134,9 @@ def test_a_loop_tells_its_turns_and_its_jobs_while_it_runs(queue: KQueue) -> Non
     seen = []
 
     def handle(job: JobInHand) -> None:
-        (loop,) = queue.crew.loops()
+        (loop,) = queue.registry.loops()
         assert loop.thread == threading.get_ident()
-        seen.append((loop.turns, loop.count, queue.crew.jobs_started()))
+        seen.append((loop.turns, loop.count, queue.registry.jobs_started()))
         job.delete()
 
     queue.add_handler("t", handle)
@@ -136,8 +146,8 @@ def test_a_loop_tells_its_turns_and_its_jobs_while_it_runs(queue: KQueue) -> Non
     assert first[1:] == (1, 1)
     assert second[1:] == (2, 2)
     assert 0 < first[0] < second[0]
-    assert queue.crew.loops() == []
-    assert queue.crew.jobs_started() == 2
+    assert queue.registry.loops() == []
+    assert queue.registry.jobs_started() == 2
 
 
 def test_a_batch_tells_how_long_the_lease_of_its_running_job_holds(
@@ -146,7 +156,7 @@ def test_a_batch_tells_how_long_the_lease_of_its_running_job_holds(
     left: list[float | None] = []
 
     def handle(job: JobInHand) -> None:
-        (batch,) = queue.crew.batches()
+        (batch,) = queue.registry.batches()
         now = queue._clock.monotonic()
         left.append(batch.lease_left(now))
         left.append(batch.lease_left(now + 100))

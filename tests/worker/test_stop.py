@@ -77,7 +77,7 @@ def test_when_the_grace_runs_out_others_take_the_job_at_once(works: Works, what:
     """One handler can be left behind, and one must be killed, since it keeps the interpreter's lock in C code."""
     (id,) = works.add(what)
     taken: list[JobInHand] = []
-    with works.worker("--grace", "0.2", patch="import kqueue.worker.family as f; f.GIVE_UP_S = 0.5") as worker:
+    with works.worker("--grace", "0.2", patch="import kqueue.worker.children as f; f.GIVE_UP_S = 0.5") as worker:
         works.await_begun(id)
         assert worker.stop() == 1
     assert not any(is_there(pid) for pid in worker.children())
@@ -90,7 +90,7 @@ def test_when_the_grace_runs_out_others_take_the_job_at_once(works: Works, what:
 @pytest.mark.parametrize("what", ["wait", "hold the lock"])
 def test_a_second_signal_ends_it_now(works: Works, what: str) -> None:
     (id,) = works.add(what)
-    with works.worker("--grace", "600", patch="import kqueue.worker.family as f; f.GIVE_UP_S = 0.5") as worker:
+    with works.worker("--grace", "600", patch="import kqueue.worker.children as f; f.GIVE_UP_S = 0.5") as worker:
         works.await_begun(id)
         worker.tell(signal.SIGINT)
         works.await_line("stopping: running jobs have 600 s")

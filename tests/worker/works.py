@@ -97,7 +97,7 @@ class Works:
                 [
                     sys.executable,
                     "-c",
-                    f"{patch}\nfrom kqueue.cli import main; main()",
+                    f"{patch}\nfrom kqueue.cli.main import main; main()",
                     "worker",
                     "--app",
                     app,

@@ -1,0 +1,88 @@
+"""Dead jobs in bulk: found by a filter, and brought back or deleted in bounded lots.
+
+There may be a million of them, so they are read page by page in the order of their ids, and each lot is one write:
+others get their turn in between, and what was done before an error stays done.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kqueue.contracts.store import JobStore
+from kqueue.dispatch.doorbell import Doorbell
+from kqueue.model import checks
+from kqueue.model.job import Row, State
+
+#: Jobs that are read, and brought back or deleted, together.
+LOT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which dead jobs are meant: those of which all of this holds."""
+
+    #: None: of any type.
+    type: str | None = None
+    #: A part of the reason, in any case of letters; None: any reason.
+    containing: str | None = None
+    #: Added not before, and before: seconds since 1970.
+    added_since: float | None = None
+    added_before: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ``TypeError`` or ``ValueError`` for what could match nothing by mistake."""
+        if self.type is not None:
+            checks.job_type(self.type)
+        if self.containing is not None:
+            checks.text("containing", self.containing)
+        for name, moment in (("added_since", self.added_since), ("added_before", self.added_before)):
+            if moment is not None:
+                checks.number(name, moment, 0.0)
+
+    def matches(self, row: Row) -> bool:
+        """Whether this dead row is meant."""
+        return (
+            (self.type is None or row.type == self.type)
+            and (self.containing is None or self.containing.casefold() in (row.reason or "").casefold())
+            and (self.added_since is None or row.created_at >= self.added_since)
+            and (self.added_before is None or row.created_at < self.added_before)
+        )
+
+
+#: All of them.
+ALL_DEAD = Filter()
+
+
+class DeadJobs:
+    """The dead jobs of a store."""
+
+    def __init__(self, store: JobStore, doorbell: Doorbell) -> None:
+        self._store = store
+        self._doorbell = doorbell
+
+    def find(self, wanted: Filter, limit: int | None = None) -> Iterator[list[Row]]:
+        """Dead rows in lots of at most :data:`LOT`, in the order of their ids, ``limit`` in all."""
+        after: str | None = None
+        left = limit
+        while left is None or left > 0:
+            page = self._store.find(wanted.type, State.DEAD, after, LOT)
+            if not page:
+                return
+            after = page[-1].id
+            found = [row for row in page if wanted.matches(row)][:left]
+            if found:
+                left = None if left is None else left - len(found)
+                yield found
+
+    def retry(self, wanted: Filter, reason: str, limit: int | None = None) -> int:
+        """Bring them back, a lot at a time; returns how many."""
+        total = 0
+        for lot in self.find(wanted, limit):
+            now = self._store.now()
+            revived = self._store.revive([row.id for row in lot], reason, now, self._doorbell.put_at(now, now))
+            self._doorbell.ring(revived, now)
+            total += len(revived)
+        return total
+
+    def delete(self, wanted: Filter, limit: int | None = None) -> int:
+        """Delete them, a lot at a time, each right after it was read; returns how many."""
+        return sum(self._store.delete([row.id for row in lot]) for lot in self.find(wanted, limit))

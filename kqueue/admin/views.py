@@ -1,0 +1,57 @@
+"""What the command line and a page show of a job, as JSON values."""
+
+import base64
+
+from kqueue.admin.why import Answer
+from kqueue.model.job import Job
+from kqueue.model.wording import moment
+
+
+def answer(answer: Answer) -> dict[str, str]:
+    """What keeps a job from running."""
+    return {"cause": answer.cause.value, "text": answer.text}
+
+
+def summary(job: Job) -> dict[str, str | int | None]:
+    """A job as a line of a list."""
+    return {"id": job.id, "type": job.type, "state": job.state.value, "tries": job.tries, "reason": job.reason}
+
+
+def details(job: Job) -> dict[str, str | int | float | None]:
+    """A job as it stands, but for its payload and its runs."""
+    return {
+        "id": job.id,
+        "type": job.type,
+        "state": job.state.value,
+        "priority": job.priority,
+        "tries": job.tries,
+        "fence": job.fence,
+        "created_at": moment(job.created_at),
+        "scheduled_for": moment(job.scheduled_for),
+        "run_at": moment(job.run_at),
+        "ttr": job.ttr,
+        "unique": job.unique,
+        "limit_key": job.limit_key,
+        "reason": job.reason,
+    }
+
+
+def runs(job: Job) -> list[dict[str, str | None]]:
+    """How its runs ended, the oldest first."""
+    return [
+        {
+            "begun": None if run.begun_at is None else moment(run.begun_at),
+            "ended": moment(run.ended_at),
+            "by": run.worker,
+            "reason": run.reason,
+        }
+        for run in job.runs
+    ]
+
+
+def payload(job: Job) -> dict[str, object]:
+    """Two names, so that bytes are never taken for a text."""
+    value = job.payload
+    if isinstance(value, bytes):
+        return {"payload_base64": base64.b64encode(value).decode("ascii")}
+    return {"payload": value}

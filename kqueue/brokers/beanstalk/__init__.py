@@ -1,0 +1,1 @@
+"""beanstalkd: the broker, its connections, its words."""

@@ -1,0 +1,202 @@
+"""One loop's view of some tubes: reserve entries, settle them at once, wait for more."""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from kqueue.brokers.beanstalk import wire
+from kqueue.brokers.beanstalk.connection import Connection, Endpoint
+from kqueue.brokers.beanstalk.wire import Command, Reply
+from kqueue.contracts.broker import Entry, EntryFate, Pointer, Reservation
+from kqueue.contracts.runs import Selection
+from kqueue.system.clock import Clock
+from kqueue.system.wakeup import Wakeup
+
+#: Reserves in one batch at most: a window of jobs that were added one by one. With more than 500 reserved on a
+#: connection the server's deletes get slower.
+MAX_RESERVES = 500
+#: A reserve asks for no more than so many times what the last one got and one more: so a tube that is nearly empty
+#: is asked for little, and one that fills is soon asked for all.
+GROWTH = 8
+#: Entries that tell how many jobs the next ones hold. Few, so that a new kind of entry is soon the rule.
+RECENT_ENTRIES = 16
+#: Seconds that an entry may wait in the tube's own delay; longer delays are the store's.
+MAX_DELAY = 3600
+#: Seconds that one reserve waits at most.
+MAX_WAIT = 3600.0
+#: Said once by each subscription, and once by the producer.
+FOREIGN = "%s: entry %d is not ours and was buried: %r; look for who else puts into these tubes (said once)"
+
+#: The server's word for an entry that was there when we settled it.
+_SETTLED = frozenset({b"DELETED", b"RELEASED"})
+
+
+class BeanstalkSubscription:
+    """See :class:`kqueue.contracts.broker.Subscription`. Its connection is made at the first reserve."""
+
+    def __init__(
+        self, endpoint: Endpoint, types_by_tube: Mapping[str, str], clock: Clock, logger: logging.Logger
+    ) -> None:
+        self._endpoint = endpoint
+        self._tubes = tuple(types_by_tube)
+        self._types = tuple(types_by_tube.values())
+        self._clock = clock
+        self._logger = logger
+        self._warned = False
+        self._wakeup = Wakeup()
+        self._connection: Connection | None = None
+        #: Entries reserved on this very connection, from token to tube id. An id means nothing on another
+        #: connection: after a restart the server gives the same ids to other entries.
+        self._held: dict[int, int] = {}
+        self._last_token = 0
+        #: Entries that the last reserve got.
+        self._got = 0
+        #: How many jobs each of the last entries held; one that is not ours holds none.
+        self._recent: deque[int] = deque(maxlen=RECENT_ENTRIES)
+
+    def reserve(self, jobs: int, timeout: float) -> Reservation:
+        """See :meth:`kqueue.contracts.broker.Subscription.reserve`. Waits an hour at most.
+
+        Where only strangers came and the time is up, ours may stand behind them: then the selection is there
+        and holds no ids, so that the caller looks at its own limits and reserves again.
+        """
+        if self._wakeup.answer():
+            return Reservation(None, [])
+        deadline = self._clock.monotonic() + min(timeout, MAX_WAIT)
+        foreign = 0
+        replies: list[Reply] | None = self._reserve_now(self._batch_size(jobs))
+        while replies is not None:
+            entries, buried = self._sift(replies)
+            foreign += buried
+            if entries or (buried and self._clock.monotonic() >= deadline):
+                ids = tuple(job_id for entry in entries for job_id in entry.pointer.ids)
+                return Reservation(Selection(self._types, ids), entries, foreign)
+            if not buried:
+                replies = self._wait(deadline)
+            elif self._wakeup.answer():
+                break
+            else:
+                replies = self._reserve_now(self._batch_size(jobs))
+        return Reservation(None, [], foreign)
+
+    def settle(self, verdicts: Sequence[EntryFate]) -> int:
+        """See :meth:`kqueue.contracts.broker.Subscription.settle`."""
+        connection = self._connection
+        if connection is None or not connection.usable():
+            self.close()
+            return len(verdicts)
+        replies = connection.exchange(self._orders(verdicts))
+        return len(verdicts) - sum(reply.status in _SETTLED for reply in replies)
+
+    def post(self, verdicts: Sequence[EntryFate]) -> None:
+        """See :meth:`kqueue.contracts.broker.Subscription.post`. A connection that broke shows at the next
+        reserve.
+        """
+        if self._connection is not None:
+            self._connection.post(self._orders(verdicts))
+
+    def _orders(self, verdicts: Sequence[EntryFate]) -> list[Command]:
+        """What the connection that reserved them is to be told; nothing about those that it does not hold."""
+        commands = []
+        for entry, release_in in verdicts:
+            tube_id = self._held.pop(entry.token, None)
+            if tube_id is None:
+                continue
+            if release_in is None:
+                commands.append(wire.delete(tube_id))
+            else:
+                commands.append(wire.release(tube_id, entry.pointer.priority, whole_delay(release_in)))
+        return commands
+
+    def wake(self) -> None:
+        """See :meth:`kqueue.contracts.broker.Subscription.wake`."""
+        self._wakeup.ring()
+
+    def close(self) -> None:
+        """See :meth:`kqueue.contracts.broker.Subscription.close`. A later reserve connects again."""
+        self._held.clear()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> Connection:
+        if self._connection is None or not self._connection.usable():
+            self.close()
+            connection = self._endpoint.connect()
+            connection.exchange(wire.watch_only(self._tubes))
+            self._connection = connection
+        return self._connection
+
+    def _batch_size(self, jobs: int) -> int:
+        if not self._recent:
+            return 1
+        most = min(MAX_RESERVES, GROWTH * (self._got + 1))
+        jobs_seen = sum(self._recent)
+        return min(most, max(1, math.ceil(jobs * len(self._recent) / jobs_seen))) if jobs_seen else most
+
+    def _reserve_now(self, count: int) -> list[Reply]:
+        return self._reserved(self._connected().exchange([wire.reserve(0)] * count))
+
+    def _wait(self, deadline: float) -> list[Reply] | None:
+        """What came, or None if the time is up or the wakeup rang."""
+        seconds = deadline - self._clock.monotonic()
+        if seconds <= 0:
+            return None
+        reply = self._connected().reserve(seconds, self._wakeup)
+        if reply is None:
+            self.close()
+            self._wakeup.answer()
+            return None
+        return None if reply.status == b"TIMED_OUT" else self._reserved([reply])
+
+    def _reserved(self, replies: list[Reply]) -> list[Reply]:
+        reserved = [reply for reply in replies if reply.status == b"RESERVED"]
+        self._got = len(reserved)
+        if not reserved and any(reply.status == b"DEADLINE_SOON" for reply in replies):
+            # Something was held for almost a minute. The server repeats this answer without a pause until
+            # that is let go, and does not say what it is: let all go. But if it came behind entries, it is
+            # these that have little time left (whoever put them chose it), and they are settled at once.
+            self._logger.warning("%s: an entry was held for too long; reconnecting", self._endpoint.url)
+            self.close()
+        return reserved
+
+    def _sift(self, replies: Sequence[Reply]) -> tuple[list[Entry], int]:
+        """(the entries that are ours, how many were not and are buried now)."""
+        entries, strangers = [], []
+        for reply in replies:
+            pointer = self._pointer(reply.body)
+            if pointer is None:
+                strangers.append(reply)
+                self._recent.append(0)
+            else:
+                entries.append(self._hold(reply.values[0], pointer))
+        if strangers and self._connection is not None:
+            self._warn(strangers[0])
+            self._connection.exchange([wire.bury(reply.values[0]) for reply in strangers])
+        return entries, len(strangers)
+
+    def _pointer(self, body: bytes) -> Pointer | None:
+        try:
+            pointer = wire.decode(body)
+        except ValueError:
+            return None
+        return pointer if pointer.type in self._types else None
+
+    def _hold(self, tube_id: int, pointer: Pointer) -> Entry:
+        self._last_token += 1
+        self._held[self._last_token] = tube_id
+        self._recent.append(len(pointer.ids))
+        return Entry(self._last_token, pointer)
+
+    def _warn(self, stranger: Reply) -> None:
+        if not self._warned:
+            self._warned = True
+            self._logger.warning(FOREIGN, self._endpoint.url, stranger.values[0], stranger.body[:80])
+
+
+def whole_delay(seconds: float) -> int:
+    """A delay as beanstalkd wants it: whole seconds, rounded up, an hour at most."""
+    if not seconds >= 0:
+        raise ValueError(f"delay: expected seconds >= 0, got {seconds!r}")
+    return math.ceil(min(seconds, MAX_DELAY))

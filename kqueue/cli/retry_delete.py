@@ -1,0 +1,190 @@
+"""``kqueue retry`` and ``kqueue delete``: decide what becomes of jobs, by ids or, of the dead, by a filter."""
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import click
+
+from kqueue import Filter, Job, KQueue
+from kqueue.cli.jobs import print_jobs
+from kqueue.cli.terminal import (
+    OK,
+    SOME_FAILED,
+    Command,
+    complain,
+    find_queue,
+    json_option,
+    print_json,
+    queue_options,
+)
+
+#: Dead jobs that are shown before it is asked whether all that match are meant.
+SHOWN = 5
+
+
+def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else datetime.fromisoformat(value).astimezone().timestamp()
+    except ValueError:
+        raise click.BadParameter(f"expected a time such as 2026-05-01T12:00, got {value!r:.40}") from None
+
+
+def _choices(command: Command) -> Command:
+    """Which jobs: ids, or a filter of the dead ones."""
+    for option in (
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With a filter: N jobs at most."),
+        click.option(
+            "--added-before", callback=_moment, metavar="TIME", help="Of the dead jobs those added before."
+        ),
+        click.option("--added-since", callback=_moment, metavar="TIME", help="Of the dead jobs those added since."),
+        click.option("--containing", metavar="TEXT", help="Of the dead jobs those with this text in their reason."),
+        click.option("--type", "job_type", metavar="TYPE", help="Of the dead jobs those of this type."),
+        click.option("--all-dead", is_flag=True, help="All dead jobs, or those that the filter leaves."),
+        click.argument(
+            "ids",
+            metavar="[ID...]",
+            nargs=-1,
+            # An id that is given twice would count as missing the second time.
+            callback=lambda context, parameter, ids: list(dict.fromkeys(ids)),
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class _Choice(NamedTuple):
+    """Which jobs are meant."""
+
+    ids: Sequence[str]
+    all_dead: bool
+    wanted: Filter
+    limit: int | None
+    yes: bool
+
+    @property
+    def by_filter(self) -> bool:
+        return self.all_dead or self.wanted != Filter()
+
+    def check(self, command: str) -> None:
+        """Raises ``ValueError`` where it is not clear what is meant, before anything is opened."""
+        if bool(self.ids) == self.by_filter:
+            raise ValueError(f"{command}: give either IDs, or --all-dead or a filter of the dead jobs")
+        if self.limit is not None and not self.by_filter:
+            raise ValueError("--limit: only for --all-dead or a filter")
+
+
+class _Act(NamedTuple):
+    """What is done to the jobs."""
+
+    name: str
+    done: str
+    refused: str
+    one: Callable[[KQueue, str], bool]
+    many: Callable[[KQueue, Filter, int | None], int]
+    #: Whether it asks for jobs that are named, too.
+    asks_for_ids: bool
+
+
+@click.command()
+@queue_options
+@_choices
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="Why; the job tells it until a run of it gives another reason."
+)
+@json_option
+def retry(*, store: str | None, broker: str | None, reason: str, as_json: bool, **given: Any) -> int:
+    """Bring dead jobs back, their tries cleared, and print how many.
+
+    By their ids, or by a filter, in lots of 100: what was done before an interrupt stays done. Exit status 1 if
+    some of those named were not dead.
+    """
+    act = _Act(
+        "Retry",
+        "retried",
+        "not dead",
+        lambda queue, job_id: queue.retry_job(job_id, reason),
+        lambda queue, wanted, limit: queue.retry_dead(reason, wanted, limit=limit),
+        asks_for_ids=False,
+    )
+    return _carry_out(act, store, broker, _choice(given), as_json)
+
+
+@click.command()
+@queue_options
+@_choices
+@json_option
+def delete(*, store: str | None, broker: str | None, as_json: bool, **given: Any) -> int:
+    """Delete jobs, and print how many there were.
+
+    By their ids, in whatever state, or dead ones by a filter, in lots of 100. Exit status 1 if some of those named
+    were not there.
+    """
+    act = _Act(
+        "Delete",
+        "deleted",
+        "not there",
+        lambda queue, job_id: queue.delete_job(job_id),
+        lambda queue, wanted, limit: queue.delete_dead(wanted, limit=limit),
+        asks_for_ids=True,
+    )
+    return _carry_out(act, store, broker, _choice(given), as_json)
+
+
+def _choice(given: dict[str, Any]) -> _Choice:
+    wanted = Filter(given["job_type"], given["containing"], given["added_since"], given["added_before"])
+    return _Choice(given["ids"], given["all_dead"], wanted, given["limit"], given["yes"])
+
+
+def _carry_out(act: _Act, store: str | None, broker: str | None, choice: _Choice, as_json: bool) -> int:
+    choice.check(act.name.lower())
+    asks = not choice.yes and (choice.by_filter or act.asks_for_ids)
+    if asks and not _is_terminal():
+        raise ValueError(f"{act.name.lower()}: there is no terminal to ask on; give --yes to go on without")
+    with find_queue(store, broker) as queue:
+        if choice.by_filter:
+            if asks and not _agreed_to_filter(queue, act, choice):
+                return _say(act, 0, [], as_json) or SOME_FAILED
+            return _say(act, act.many(queue, choice.wanted, choice.limit), [], as_json)
+        jobs = _known(queue, choice.ids)  # refuses a malformed id before the first job is touched
+        if asks and jobs and not _agreed(act, jobs, "this job" if len(jobs) == 1 else f"these {len(jobs)} jobs"):
+            return _say(act, 0, [], as_json) or SOME_FAILED
+        refused = [job_id for job_id in choice.ids if not act.one(queue, job_id)]
+        return _say(act, len(choice.ids) - len(refused), refused, as_json)
+
+
+def _agreed_to_filter(queue: KQueue, act: _Act, choice: _Choice) -> bool:
+    shown = list(islice(chain.from_iterable(queue.dead_jobs(choice.wanted, limit=SHOWN)), SHOWN))
+    if not shown:
+        return True
+    most = f", {choice.limit} at most" if choice.limit else ""
+    return _agreed(act, shown, f"all dead jobs that match, such as these{most}")
+
+
+def _agreed(act: _Act, jobs: Sequence[Job], what: str) -> bool:
+    print_jobs(jobs)
+    return click.confirm(f"{act.name} {what}?")
+
+
+def _known(queue: KQueue, ids: Sequence[str]) -> list[Job]:
+    """Those that are there. Raises ``ValueError`` for a malformed id."""
+    found = [queue.get_job(job_id) for job_id in ids]
+    return [job for job in found if job is not None]
+
+
+def _say(act: _Act, number: int, refused: Sequence[str], as_json: bool) -> int:
+    if as_json:
+        print_json({act.done: number, "refused": list(refused)})
+    else:
+        click.echo(f"{act.done} {number}")
+    if refused:
+        complain(f"{act.refused}: {' '.join(refused)}")
+    return SOME_FAILED if refused else OK
+
+
+def _is_terminal() -> bool:
+    # None where it is closed.
+    return sys.stdin is not None and sys.stdin.isatty()

@@ -1,0 +1,66 @@
+"""``kqueue run``: run jobs and end, for cron."""
+
+import signal
+from types import FrameType
+
+import click
+
+from kqueue import KQueue
+from kqueue.cli.foreground import step_aside
+from kqueue.cli.terminal import (
+    OK,
+    SOME_FAILED,
+    check_there,
+    complain,
+    config_option,
+    hand_on_config,
+    json_option,
+    print_report,
+)
+from kqueue.worker.app import load_queue
+
+
+@click.command()
+@click.option("--app", required=True, metavar="MODULE:QUEUE", help="Where the KQueue and its handlers are.")
+@click.option("--count-limit", type=int, metavar="N", help="Run N jobs at most.")
+@click.option("--time-limit-ms", type=float, metavar="N", help="Take no new job after so many milliseconds.")
+@click.option("--wait", is_flag=True, help="Wait for jobs, until a limit or a signal ends it.")
+@click.option("--create", is_flag=True, help="Make the store if there is none. Without it that is an error.")
+@config_option
+@json_option
+def run(
+    *, app: str, count_limit: int | None, time_limit_ms: float | None, wait: bool, create: bool, as_json: bool
+) -> int:
+    """Run jobs, for cron: exit status 0 if none failed, 1 if some did, 2 if they could not be run.
+
+    SIGTERM, SIGHUP or SIGINT (Ctrl-C) ends it after the job that runs; a second SIGINT interrupts that one too.
+    What a handler has started does not get them. SIGTSTP (Ctrl-Z) stops all of it, until SIGCONT.
+    """
+    status = step_aside()
+    if status is not None:
+        return status
+    hand_on_config()
+    queue = load_queue(app)
+    if not create:
+        check_there(queue, "the app", "kqueue add makes a new one, and so does --create")
+    with queue:
+        _stop_at_signals(queue)
+        try:
+            report = queue.run_jobs(count_limit=count_limit, time_limit_ms=time_limit_ms, wait=wait)
+        except SystemExit as error:
+            # Its code is the handler's, and may be 0: cron would take a failed job for a clean run.
+            complain(f"a handler ended the run with SystemExit: {error.code}; its job counts a failed try")
+            return SOME_FAILED
+    print_report(report, as_json)
+    return SOME_FAILED if report.retried or report.dead or report.lost_lease or report.unknown else OK
+
+
+def _stop_at_signals(queue: KQueue) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        queue.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, stop)

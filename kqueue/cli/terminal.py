@@ -1,0 +1,179 @@
+"""What the commands share: the options that name a queue, exit statuses, and lines on the terminal."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from kqueue import KQueue, RunReport, SweepReport
+from kqueue.config.configuration import Configuration, load
+from kqueue.config.layers import FILE_VARIABLE
+from kqueue.model.urls import without_passwords
+from kqueue.worker.app import load_queue
+
+#: Exit statuses: done; done but for some jobs; not done at all; Ctrl-C.
+OK, SOME_FAILED, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
+
+_SQLITE = "sqlite:///"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _kept_option(name: str, metavar: str, text: str) -> Callable[[Command], Command]:
+    """An option that is no argument of the command, but kept for :func:`_kept`."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        context.meta[f"kqueue.{name}"] = value
+
+    return click.option(f"--{name}", metavar=metavar, expose_value=False, callback=keep, help=text)
+
+
+def _kept(name: str) -> str | None:
+    """What the command that runs was given for it; None for nothing, or where it has no such option."""
+    value: str | None = click.get_current_context().meta.get(f"kqueue.{name}")
+    return value
+
+
+def queue_options(command: Command) -> Command:
+    """``--store`` and ``--broker`` or ``--app``, for :func:`make_queue` and :func:`find_queue`; ``--config``."""
+    store = click.option("--store", metavar="URL", help="Or set KQUEUE_STORE, or store in the file.")
+    broker = click.option("--broker", metavar="URL", help="Or set KQUEUE_BROKER, or broker in the file.")
+    app = _kept_option("app", "MODULE:QUEUE", "The KQueue of your own code, instead of --store and --broker.")
+    return store(broker(app(config_option(command))))
+
+
+#: For :func:`configured`.
+config_option = _kept_option(
+    "config",
+    "FILE",
+    "The configuration. Or set KQUEUE_CONFIG; or else kqueue.toml in this folder, if it is there.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def configured(options: Mapping[str, object]) -> Configuration:
+    """The configuration of the command that runs. ``options``: what it was given; None for what it was not."""
+    return load(_kept("config"), options)
+
+
+def worker_settings(given: Mapping[str, object]) -> dict[str, Any]:
+    """The options of ``kqueue worker``: what it was ``given``, or else what is configured.
+
+    Both by the names of the options (``max_jobs`` for ``--max-jobs``); None stands for what was not given. Raises
+    ``ValueError`` for what is refused, in any layer.
+    """
+    return configured(given).worker()
+
+
+def hand_on_config() -> None:
+    """An app that reads the configuration, here or in children, is to read the file that --config names.
+
+    Raises ``ValueError`` if that is not there, or holds what is refused.
+    """
+    file = _kept("config")
+    if file is not None:
+        load(file)
+        os.environ[FILE_VARIABLE] = os.path.abspath(file)
+
+
+def make_queue(store: str | None, broker: str | None) -> KQueue:
+    """The queue of the options and the configuration; its store may be new.
+
+    Raises ``ValueError`` for a store that no command can use.
+    """
+    return _queue_of_app(store, broker) or _make_queue(configured({"store": store, "broker": broker}))
+
+
+def find_queue(store: str | None, broker: str | None) -> KQueue:
+    """The same, for commands that only make sense where jobs are: none of them makes a store, since a mistyped name
+    would look like a queue with no jobs. Raises ``ValueError`` if it is not there.
+    """
+    queue, source = _queue_of_app(store, broker), "the app"
+    if queue is None:
+        configuration = configured({"store": store, "broker": broker})
+        queue = _make_queue(configuration)
+        _, _, source = configuration.setting("store")
+    check_there(queue, source, "kqueue add makes a new one")
+    return queue
+
+
+def check_there(queue: KQueue, source: str, advice: str) -> None:
+    """Raises ``ValueError`` if there is no store, with who named it and what makes one."""
+    if not queue.store.exists():
+        raise ValueError(f"store: there is no {missing(queue.store.address)}, which {source} names ({advice})")
+
+
+def missing(address: str) -> str:
+    """What is not there, for messages."""
+    if address.startswith(_SQLITE):
+        return f"file {os.path.abspath(address.removeprefix(_SQLITE))}"
+    return f"store of KQueue at {address}"
+
+
+def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:
+    """What ``--app`` names; None if it was not given."""
+    app = _kept("app")
+    if app is None:
+        return None
+    if store is not None or broker is not None:
+        raise ValueError(f"--app: {app} has its own store and broker; give no --store and no --broker beside it")
+    hand_on_config()
+    queue = load_queue(app, to_run=False)
+    if queue.store.address == "memory:":
+        raise ValueError(f"--app: the store of {app} is memory:, which this command has for itself alone")
+    return queue
+
+
+def _make_queue(configuration: Configuration) -> KQueue:
+    _, url, source = configuration.setting("store")
+    if url is None:
+        raise ValueError(
+            "no store: give --store, or set KQUEUE_STORE, or store in kqueue.toml; to sqlite:///jobs.db for one"
+        )
+    if url == "memory:":
+        raise ValueError(
+            f"store: memory: ({source}) ends with this command; give one that stays, such as sqlite:///jobs.db"
+        )
+    return KQueue.from_config(configuration)
+
+
+def print_json(value: object) -> None:
+    """On one line."""
+    click.echo(json.dumps(value))
+
+
+def print_report(report: RunReport | SweepReport, as_json: bool) -> None:
+    """What a run or a sweep did, on one line."""
+    values = dataclasses.asdict(report)
+    if as_json:
+        print_json(values)
+        return
+    seconds = values.pop("seconds")
+    if not values.get("unknown"):  # it is rare, and means nothing to who has not read of it
+        values.pop("unknown", None)
+    numbers = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in values.items())
+    click.echo(f"{numbers} in {seconds:.2f} s")
+
+
+def print_columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows under their heads: numbers to the right, all else to the left."""
+    cells = [[one_line(str(value)) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    numeric = [isinstance(value, int) for value in rows[0]]
+    for line in [heads, *cells]:
+        columns = zip(line, widths, numeric, strict=True)
+        aligned = [f"{cell:>{width}}" if right else f"{cell:{width}}" for cell, width, right in columns]
+        click.echo("  ".join(aligned).rstrip())
+
+
+def one_line(text: str) -> str:
+    """``text`` without line ends, and without control characters that would steer the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
+def complain(message: str) -> None:
+    """One line on standard error, with no password of a URL in it, wherever that was given."""
+    click.echo(f"kqueue: {without_passwords(' '.join(message.splitlines()))}", err=True)

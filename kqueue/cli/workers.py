@@ -1,0 +1,31 @@
+"""``kqueue workers``: who waits for jobs."""
+
+import dataclasses
+
+import click
+
+from kqueue.cli.terminal import find_queue, json_option, print_columns, print_json, queue_options
+from kqueue.model.wording import moment, span
+
+
+@click.command()
+@queue_options
+@click.option("--all", "with_dead", is_flag=True, help="Also those that were not heard of for 15 s.")
+@json_option
+def workers(store: str | None, broker: str | None, with_dead: bool, as_json: bool) -> None:
+    """List the processes that wait for jobs, the types that each has handlers for, and when it was heard of."""
+    with find_queue(store, broker) as queue:
+        found = [worker for worker in queue.workers() if with_dead or worker.alive]
+    if as_json:
+        print_json({"workers": [dataclasses.asdict(worker) for worker in found]})
+        return
+    if not found:
+        click.echo("no worker waits for jobs")
+        return
+    print_columns(
+        ["host", "pid", "since", "heard of", "types"],
+        [
+            [one.host, one.pid, moment(one.started_at), f"{span(one.silent_s)} ago", " ".join(one.types)]
+            for one in found
+        ],
+    )

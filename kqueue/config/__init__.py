@@ -1,0 +1,1 @@
+"""Configuration: its keys, its layers, and what they make."""

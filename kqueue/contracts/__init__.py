@@ -1,0 +1,1 @@
+"""What the parts promise each other: stores by role, brokers, renewers, and the rules that all keep."""

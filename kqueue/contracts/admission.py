@@ -1,0 +1,54 @@
+"""What a limit holds back, and lets in again."""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol
+
+from kqueue.contracts.repair import Due
+
+
+class Limit(NamedTuple):
+    """How many jobs of a type may run, over all workers. Who claims says the numbers; the store keeps count.
+
+    A job of a type with a limit passes two *gates*: that of its type (``running`` and ``starts``), and then, if
+    it has a ``limit_key``, that of its key (``running_per_key``). A bound that is None does not hold.
+    """
+
+    type: str
+    #: At once.
+    running: int | None = None
+    #: At once, of those with the same ``limit_key``.
+    running_per_key: int | None = None
+    #: Claims in ``period`` seconds. One that is given back unrun has counted.
+    starts: int | None = None
+    #: Seconds.
+    period: float = 1.0
+
+
+class Admission(NamedTuple):
+    """What was let through the gates of a type."""
+
+    #: Ready now, with the ``put_at`` that was given; they want their pointers.
+    dues: list[Due]
+    #: When a place may be free although no run ends (a lease runs out, a period is over), by the store's clock.
+    #: None if nothing is held, or if all the places are those of rows that were admitted and are not claimed yet.
+    next_at: float | None
+
+
+class Admitting(Protocol):
+    """What a limit holds back, and lets in again. See :mod:`kqueue.contracts.store` for what holds for every
+    method.
+    """
+
+    def admit(
+        self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
+    ) -> Admission:
+        """Make held rows of the limit's type ready, up to ``most``, as many at each gate as it has places that
+        no row has which it admitted before, the best priority first, then the first added. They keep their
+        ``gate`` until they are claimed, and get ``put_at``.
+
+        Looks at the gate of the type, and at those of ``keys``, or of all keys if None. A bound that is None lets
+        all through. Of many that admit at once, no place is given twice.
+        """
+
+    def held_types(self, types: Sequence[str]) -> list[str]:
+        """Those of ``types`` that have a held row, sorted. One statement, and an index probe for each type."""

@@ -1,0 +1,64 @@
+"""How much to claim next: pure, no I/O, no clock.
+
+A window is what one claim takes: many fast jobs, or one slow one. Theory of operation:
+
+* the *sizer* keeps, for each job type, the seconds that a job of it is expected to take, and turns a budget
+  (about 50 ms of work) into :class:`Budget`;
+* the *store* reads candidates in order and asks :meth:`Budget.fit` which of them go into the window. The
+  first always fits, so a window always makes progress;
+* a *suspect* (its last holder died with several jobs in hand) goes only into a much smaller window: a
+  sixteenth for each death, down to one. So the guilty job is alone after a few deaths and its neighbours run.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kqueue.model.job import Row
+
+#: Seconds that other loops wait for a suspect. One that takes longer runs on, but is not called alone any more.
+SOLITUDE_S = 30.0
+
+
+#: Jobs in a window at most.
+MAX_JOBS = 512
+#: Bytes of payload in a window at most.
+MAX_PAYLOAD_BYTES = 8 * 2**20
+#: Seconds of expected work in a window: a twentieth of the shortest TTR there can be, so TTRs need no bound here.
+WORK_S = 0.050
+#: Each death shrinks a suspect's next window by this factor.
+SUSPECT_DIVISOR = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one window may hold. All bounds hold together; the first job always fits."""
+
+    jobs: int
+    payload_bytes: int = MAX_PAYLOAD_BYTES
+    #: Seconds of expected work, all jobs together.
+    work_s: float = WORK_S
+    #: Expected seconds of one job, by type. A type that is not listed is taken to fill a window.
+    job_s: Mapping[str, float] = field(default_factory=dict)
+
+    def fit(self, candidates: Iterable[Row]) -> tuple[list[Row], bool]:
+        """(the rows that go into the window, whether any was left out).
+
+        Candidates are taken lazily and in order, and the first that does not fit ends the window.
+        """
+        taken: list[Row] = []
+        jobs, room, seconds, cost = self.jobs, self.payload_bytes, self.work_s, self.job_s
+        for row in candidates:
+            room -= len(row.payload)
+            seconds -= cost.get(row.type, self.work_s)
+            if row.suspicion:
+                jobs = min(jobs, suspect_jobs(row.suspicion))
+            if taken and (len(taken) >= jobs or room < 0 or seconds < 0):
+                return taken, True
+            taken.append(row)
+        return taken, False
+
+
+def suspect_jobs(suspicion: int) -> int:
+    """Jobs in the window of a suspect at most."""
+    divisor: int = SUSPECT_DIVISOR**suspicion
+    return max(1, MAX_JOBS // divisor)

@@ -1,0 +1,173 @@
+"""Adding: from what a user gives to rows in the store, and pointers to them in the tubes.
+
+What can be checked is checked first, with nothing read or written: :meth:`Adding.check`. Then the rows are made and
+stored in one write, and their doorbell is rung.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from kqueue.contracts.repair import Due
+from kqueue.contracts.store import JobStore
+from kqueue.dispatch.doorbell import Doorbell
+from kqueue.model import checks, payload
+from kqueue.model.errors import AddFailed
+from kqueue.model.job import Priority, Row, State
+from kqueue.model.options import Options
+from kqueue.system.mint import IdMint
+from kqueue.telemetry.telemetry import Telemetry
+
+
+class NewJobs(NamedTuple):
+    """Jobs to be added, checked: all of one type, with the options that hold for them."""
+
+    type: str
+    #: As :mod:`kqueue.model.payload` encodes: (bytes, encoding).
+    payloads: list[tuple[bytes, str]]
+    priority: int
+    #: Seconds.
+    delay: float
+    #: Seconds.
+    ttr: float
+    limit_key: str | None
+    #: The key that no other job of the type is to have; then there is one payload.
+    unique: str | None
+    #: Seconds that the key is taken at least.
+    unique_for: float
+
+
+class Adding:
+    """Adds jobs to one store. Shared by threads."""
+
+    def __init__(
+        self,
+        *,
+        open: Callable[[], None],
+        follow: Callable[[], object],
+        store: JobStore,
+        doorbell: Doorbell,
+        options: Options,
+        max_payload: int,
+        mint: IdMint,
+        telemetry: Telemetry,
+    ) -> None:
+        """``open()`` opens what is not open; ``follow()`` sees whose tubes there are now. ``max_payload``: bytes
+        once encoded.
+        """
+        self._open = open
+        self._follow = follow
+        self._store = store
+        self._doorbell = doorbell
+        self._options = options
+        self._max_payload = max_payload
+        self._mint = mint
+        self._telemetry = telemetry
+
+    def check(
+        self,
+        type: object,
+        payloads: Iterable[object],
+        *,
+        priority: Priority | str | int | None,
+        delay: float | None,
+        ttr: float | None,
+        limit_key: str | None = None,
+        unique: str | None = None,
+        unique_for: float | None = None,
+    ) -> NewJobs:
+        """What is None is as the type's options say. Raises ``ValueError`` or ``TypeError``."""
+        job_type = checks.job_type(type)
+        options = self._options.of(job_type)
+        if unique is None and unique_for is not None:
+            raise ValueError(f"unique_for: only together with unique, got {unique_for!r} alone")
+        return NewJobs(
+            job_type,
+            [payload.encode(one, self._max_payload) for one in checks.payloads(payloads)],
+            options.priority if priority is None else checks.priority(priority),
+            options.delay if delay is None else checks.number("delay", delay, 0),
+            options.ttr if ttr is None else checks.number("ttr", ttr, 1),
+            None if limit_key is None else checks.key("limit_key", limit_key),
+            None if unique is None else checks.key("unique", unique),
+            options.unique_for if unique_for is None else checks.number("unique_for", unique_for, 0),
+        )
+
+    def rows(self, order: NewJobs, now: float) -> list[Row]:
+        """New rows, one for each payload. ``now`` by the store's clock."""
+        run_at = now + order.delay
+        put_at = self._doorbell.put_at(run_at, now)
+        state = State.DELAYED if order.delay > 0 else State.READY
+        return [
+            Row(
+                id,
+                order.type,
+                data,
+                encoding,
+                order.priority,
+                state,
+                order.delay,
+                run_at,
+                order.ttr,
+                created_at=now,
+                put_at=put_at,
+                unique_key=order.unique,
+                limit_key=order.limit_key,
+            )
+            for id, (data, encoding) in zip(self._mint.make(len(order.payloads)), order.payloads, strict=True)
+        ]
+
+    def add(self, order: NewJobs) -> list[str]:
+        """Their ids, in the order of the payloads, once they are durable. Where the unique key is taken nothing is
+        added, and the id is that of the job that has it. Raises :class:`~kqueue.AddFailed`.
+
+        What interrupts it, as ``KeyboardInterrupt`` does, has the ids as ``job_ids``: they may be durable by then.
+        """
+        if not order.payloads:
+            return []
+        self._open()
+        now = self._store.now()
+        rows = self.rows(order, now)
+        try:
+            return self._write(order, rows, now)
+        except Exception:
+            raise
+        except BaseException as interrupt:
+            _name_jobs(interrupt, rows)
+            raise
+
+    def _write(self, order: NewJobs, rows: list[Row], now: float) -> list[str]:
+        ids = [row.id for row in rows]
+        try:
+            if order.unique is None:
+                self._store.add(rows)
+            else:
+                ids = [self._store.add_unique(rows[0], now + order.unique_for, now)]
+        except AddFailed as error:
+            there = {*error.taken, *error.unknown}
+            self._ring([row for row in rows if row.id in there], now)
+            self._telemetry.added(order.type, error.taken, now)
+            raise
+        if ids[0] == rows[0].id:
+            self.announce(rows, now)
+        else:  # the key is another job's, and nothing was added
+            self._telemetry.added(order.type, ids, now, is_new=False)
+        return ids
+
+    def announce(self, rows: Sequence[Row], now: float) -> None:
+        """Rows of one type are in the store, so whatever becomes of the doorbell is no error of theirs."""
+        self._ring(rows, now)
+        self._telemetry.added(rows[0].type, [row.id for row in rows], now)
+
+    def _ring(self, rows: Iterable[Row], now: float) -> None:
+        with suppress(Exception):  # they are added; a pointer in the tube of another store does no harm
+            self._follow()
+        self._doorbell.ring([Due(row.id, row.type, row.priority, row.run_at, row.put_at) for row in rows], now)
+
+
+def _name_jobs(interrupt: BaseException, rows: Sequence[Row]) -> None:
+    """So that whoever catches it can ask what became of them."""
+    first, last = rows[0].id, rows[-1].id
+    named = first if len(rows) == 1 else f"{len(rows)} jobs from {first} to {last}"
+    with suppress(AttributeError):  # a class of the user's with slots
+        interrupt.job_ids = tuple(row.id for row in rows)  # type: ignore[attr-defined]
+    interrupt.add_note(f"KQueue was adding {named}, which may be in the store: ask with get_job(id)")

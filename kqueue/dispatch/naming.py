@@ -1,0 +1,62 @@
+"""Which tubes are a store's: the broker is told anew where another store has taken the place of the one it served.
+
+A file may be replaced and a database restored while a worker waits. From then on its tubes are those of another
+store, whose id is another; to go on with the old ones would be to wait where nobody puts anything.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from kqueue.contracts.broker import Broker
+from kqueue.contracts.store import JobStore
+from kqueue.model import tubes
+
+#: The store's setting that keeps its prefix: the first that was given.
+PREFIX_SETTING: Final = "prefix"
+#: Seconds between two looks at the store's id.
+LOOK_S: Final = 5.0
+
+
+class Naming:
+    """Of one queue. Shared by its threads: two that look at once tell the broker the same."""
+
+    def __init__(self, store: JobStore, broker: Broker, prefix: str | None, monotonic: Callable[[], float]) -> None:
+        """``prefix``: the one that was asked for, if any."""
+        self._store = store
+        self._broker = broker
+        self._wanted = prefix
+        self._monotonic = monotonic
+        self._look_at = -1.0
+        self._store_id: str | None = None
+        #: What the names of the tubes begin with now.
+        self.beginning = ""
+
+    def look(self) -> None:
+        """See whose tubes are to be served, and tell the broker if that has changed.
+
+        Raises ``StoreError``, and ``ValueError`` for a prefix that is not the store's.
+        """
+        self._look_at = self._monotonic() + LOOK_S
+        store_id = self._store.identity()
+        if store_id != self._store_id:
+            self.beginning = tubes.beginning(self._agreed_prefix(), store_id)
+            self._broker.open(self.beginning)
+            self._store_id = store_id
+
+    def follow(self) -> str:
+        """:meth:`look` if that was not done lately; returns what the names of the tubes begin with."""
+        if self._monotonic() >= self._look_at:
+            self.look()
+        return self.beginning
+
+    def _agreed_prefix(self) -> str:
+        """The one that all who use this store have: the first that was given, or else none."""
+        wanted = self._wanted or ""
+        kept = self._store.setting(PREFIX_SETTING, wanted)
+        if self._wanted not in {None, kept}:
+            raise ValueError(
+                f"prefix: the tubes of the store at {self._store.address} begin with {kept!r}, not {wanted!r};"
+                " give that one, or none"
+            )
+        # A version that knew no ids made a random one up, which says no more than the id does.
+        return "" if tubes.OLD_RANDOM_PREFIX.fullmatch(kept) else kept

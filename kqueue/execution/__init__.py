@@ -1,0 +1,1 @@
+"""A job in hand: it is run, and its end is written."""

@@ -1,0 +1,50 @@
+"""Which jobs of a window have leases that follow their handlers, and what their renewer has to know of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from kqueue.contracts.renewer import Renewal, RenewalHold, Renewer
+from kqueue.model.handlers import Handler
+from kqueue.model.job import Row
+
+
+class AutoRenew:
+    """Of one loop."""
+
+    def __init__(self, renewer: Callable[[], Renewer], retry_in: Callable[[Row], float | None]) -> None:
+        """``renewer()`` returns this process's. ``retry_in(row)``: seconds until it runs again if this run fails;
+        None if it is dead then.
+        """
+        self._renewer = renewer
+        self._retry_in = retry_in
+        self._handlers: Mapping[str, Handler] = {}
+        self._renewed: dict[str, Handler] = {}
+
+    def hold(
+        self, rows: Sequence[Row], handlers: Mapping[str, Handler], leased_since: Callable[[], float]
+    ) -> RenewalHold | None:
+        """Have the renewer hold those of ``rows``, which are about to start in this order, whose handler wants it;
+        None if there are none. ``handlers`` is a mapping that is replaced, never changed.
+
+        ``leased_since()`` is called once the renewer is there, which may take a part of the leases: when they
+        began, in monotonic seconds.
+        """
+        if handlers is not self._handlers:
+            self._handlers = handlers
+            self._renewed = {type: handler for type, handler in handlers.items() if handler.auto_renew}
+        if not self._renewed:
+            return None
+        window = {row.id: self._hold_of(row) for row in rows}
+        ttrs = [hold.ttr for hold in window.values() if hold is not None]
+        if not ttrs:
+            return None
+        renewer = self._renewer()
+        renewer.prepare(min(ttrs))
+        return renewer.hold(window, leased_since())
+
+    def _hold_of(self, row: Row) -> Renewal | None:
+        handler = self._renewed.get(row.type)
+        if handler is None:
+            return None
+        if handler.max_runtime is None:
+            return Renewal(row.id, row.fence, row.ttr)
+        return Renewal(row.id, row.fence, row.ttr, handler.max_runtime, self._retry_in(row))

@@ -1,0 +1,171 @@
+"""What has ended in a window and is to be written: together, in order, each run once.
+
+Deletes are nearly all there is, and there are thousands a second. So they are told apart once, by their class, and
+whatever is done for the others is not done for them.
+"""
+
+import math
+import threading
+from collections.abc import Collection, Sequence
+
+from kqueue.contracts.repair import Due
+from kqueue.contracts.settlements import Delete, Outcome, Retry, Settled, Settlement, Unget, has_run, outcome
+from kqueue.execution.context import LoopContext
+from kqueue.model.errors import KQueueError, LeaseLost, StoreError
+from kqueue.model.job import Row
+from kqueue.model.retry import backoff
+from kqueue.system.locks import OwnLock, entry, wait_until
+from kqueue.telemetry.telemetry import Ended, Settlings
+
+#: Where a signal handler came in between.
+SETTLING = "a job's end or renewal"
+#: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
+RING_S = 5.0
+NO_IDS: frozenset[str] = frozenset()
+
+
+class Completer:
+    """The settlements of one batch. :meth:`add` and :meth:`find` are called under the batch's lock."""
+
+    def __init__(self, context: LoopContext, lock: OwnLock) -> None:
+        """``lock``: the batch's, which is never held over I/O."""
+        self._context = context
+        self._lock = lock
+        self._pending: list[Ended] = []
+        self._failures = 0
+        #: One token for each write whose jobs that came back may still lack their pointers.
+        self._ringing: set[object] = set()
+        #: Writes that are done, and whose pointers are put.
+        self.writes = 0
+        #: Orders the writes. Whoever holds it keeps a settle from coming in between.
+        self.writing = threading.RLock()
+        #: When what is pending is to be written, in monotonic seconds; infinity for never.
+        self.due_at = math.inf
+        #: The ids whose lease was lost, as far as is known.
+        self.lost: set[str] = set()
+        #: Those of them that may have been settled all the same.
+        self.unknown: set[str] = set()
+        #: Ids that a write may have settled though it failed.
+        self._unsure: set[str] = set()
+        #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
+        self.seconds: dict[str, float] = {}
+
+    def add(self, row: Row, settlement: Settlement) -> None:
+        """To be written ``settle_ms`` after the first that waits."""
+        if not self._pending:
+            self.due_at = self._context.clock.monotonic() + self._context.settle_s
+        self._pending.append((row, settlement))
+
+    def find(self, job_id: str) -> Settlement | None:
+        """What is pending for this job. Under the batch's lock."""
+        return next((settlement for _, settlement in self._pending if settlement.id == job_id), None)
+
+    def is_failing(self) -> bool:
+        """Whether the last write failed, so that what is pending waits for another."""
+        return self._failures > 0
+
+    def check(self, row: Row) -> None:
+        """Raise ``LeaseLost`` if what was written of this job changed nothing, as far as is known."""
+        if row.id in self.lost:
+            raise LeaseLost(row.id, row.fence, unknown=row.id in self.unknown)
+
+    def write(self) -> None:
+        """Write what is pending, now.
+
+        Raises ``StoreError``; then nothing is forgotten, and it is due again after a back-off. Raises
+        ``KQueueError`` in a signal handler that has interrupted a write or renewal of the same thread.
+        """
+        me = object()
+        try:
+            with entry(self.writing, KQueueError, SETTLING):
+                with self._lock:
+                    pending = self._pending.copy()
+                if not pending:
+                    return
+                try:
+                    settled, now = self._store(pending)
+                    with self._lock:
+                        del self._pending[: len(pending)]
+                        self.due_at = self._due_at()
+                        self._ringing.add(me)
+                except BaseException as error:  # an interrupt too: the store may have gone on
+                    if not isinstance(error, StoreError) or error.may_be_done:
+                        self._unsure.update(settlement.id for _, settlement in pending)
+                    raise
+                written = self._account(pending, settled, now)
+            dues = [_due(row, one) for row, one in written.others if isinstance(one, Retry | Unget)]
+            # Out of the lock: a broker that is silent must not hold up a renew.
+            if dues:
+                self._context.doorbell.ring(dues, now)
+            self._context.limiter.freed(row for row, _ in pending)
+        finally:
+            self.writes += me in self._ringing
+            self._ringing.discard(me)
+        self._context.outages.is_over(self._context.store.address)
+        self._context.telemetry.settled(written, self.seconds)
+
+    def await_rings(self) -> None:
+        """Wait until what another thread has written is in the tubes too: else a loop that drains would find these
+        empty, and end.
+        """
+        wait_until(lambda: not self._ringing, RING_S)
+
+    def _due_at(self) -> float:
+        """Of the first that waits."""
+        return self._context.clock.monotonic() + self._context.settle_s if self._pending else math.inf
+
+    def _store(self, pending: list[Ended]) -> tuple[Settled, float]:
+        try:
+            now = self._context.store.now()
+            settled = self._context.store.settle([settlement for _, settlement in pending], now)
+        except Exception:
+            self._failures += 1
+            self.due_at = self._context.clock.monotonic() + backoff(self._failures)
+            raise
+        self._failures = 0
+        return settled, now
+
+    def _account(self, pending: list[Ended], settled: Settled, now: float) -> Settlings:
+        """Count what was written."""
+        lost, unnamed, _ = settled
+        was_unsure = unknown = NO_IDS
+        if self._unsure or settled.unsure:
+            was_unsure, self._unsure = frozenset(self._unsure), set()
+            lost, unknown = self._sort(pending, settled, was_unsure)
+        tally = self._context.tally
+        if lost:
+            with self._lock:
+                self.lost |= lost
+                self.unknown |= unknown
+            for _, one in pending:
+                if one.id in lost and has_run(one):
+                    tally[Outcome.UNKNOWN if one.id in unknown else Outcome.LOST_LEASE] += 1
+        kept = [one for one in pending if one[1].id not in lost] if lost else pending
+        others = [one for one in kept if type(one[1]) is not Delete]
+        tally[Outcome.DELETED] += len(kept) - len(others)
+        tally.update(outcome(settlement) for _, settlement in others if has_run(settlement))
+        if unnamed:
+            tally[Outcome.DELETED] -= unnamed
+            tally[Outcome.UNKNOWN if was_unsure else Outcome.LOST_LEASE] += unnamed
+            why = "their leases were lost" if not was_unsure else "they had been done, or their leases were lost"
+            self._context.logger.warning("%d deletes of a window found no job: %s", unnamed, why)
+        return Settlings(now, pending, lost, others, unknown)
+
+    def _sort(
+        self, pending: Sequence[Ended], settled: Settled, was_unsure: Collection[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """(what changed nothing as far as is known, that of which it is unknown), of what found nothing to settle.
+
+        Where an earlier attempt may have done it, and the lease that it was claimed with is not over yet, nobody
+        else could: it is done.
+        """
+        doubtful = settled.unsure.union(id for id in settled.lost if id in was_unsure)
+        now = self._context.store.now()
+        done = {row.id for row, _ in pending if row.id in doubtful and (row.lease_until or 0.0) > now}
+        return settled.lost.union(doubtful) - done, doubtful - done
+
+
+def _due(row: Row, settlement: Retry | Unget) -> Due:
+    given = settlement.priority if isinstance(settlement, Unget) else None
+    priority = row.priority if given is None else given
+    return Due(row.id, row.type, priority, settlement.run_at, settlement.put_at)

@@ -1,0 +1,1 @@
+"""Loops that reserve, claim and run."""

@@ -1,0 +1,280 @@
+"""The turns of a loop of coroutines: claim rows as places get free, settle the pointers, start the coroutines.
+
+It goes on where :mod:`kqueue.loops.windows` would wait for the window to end: a claim holds up to as many jobs as
+there are free places, and what :mod:`kqueue.execution.inflight` has in hand ends in its own time. Everything that
+asks a store or a broker is done by the loop's thread or the watchdog's, and nothing by the event loop's.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from kqueue.contracts.broker import Reservation, Subscription
+from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
+from kqueue.contracts.runs import Selection
+from kqueue.execution.auto_renew import AutoRenew
+from kqueue.execution.context import LoopContext
+from kqueue.execution.inflight import InflightJobs
+from kqueue.execution.inflight_job import InflightJob
+from kqueue.execution.overtime import MOST_ABANDONED
+from kqueue.loops.claiming import claim_rows, give_back_claim, leased_at, look_after, post_verdicts, release
+from kqueue.loops.coroutine_runs import CoroutineRuns
+from kqueue.loops.isolation import LOOK_S
+from kqueue.loops.registry import Registry
+from kqueue.loops.stopping import LoopControls
+from kqueue.loops.verdicts import judge, stale
+from kqueue.loops.watchdog import Watchdog
+from kqueue.loops.windows import ASIDE_S
+from kqueue.model.errors import KQueueError
+from kqueue.model.handlers import Handler
+from kqueue.system.mint import IdMint
+from kqueue.system.wakeup import wait_readable
+
+if TYPE_CHECKING:
+    from kqueue.loops.loop_thread import LoopThread
+
+#: Seconds between two looks at the limits while a landing is awaited, which wakes its loop by itself.
+IDLE_S = 1.0
+#: Seconds between two looks for more, in a loop that ends when nothing is ready, while coroutines run.
+DRAIN_LOOK_S = 0.1
+#: The part of its lease that a suspect waits for others to land. With half of it gone it would not start any more.
+WAITING_PART = 0.4
+
+
+class AsyncWindows:
+    """Those of one loop. Its jobs are of one type."""
+
+    def __init__(
+        self,
+        context: LoopContext,
+        registry: Registry,
+        handlers: Callable[[], Mapping[str, Handler]],
+        mint: IdMint,
+        controls: LoopControls,
+        *,
+        auto_renew: AutoRenew,
+        loop: "LoopThread",
+    ) -> None:
+        """``handlers()`` is that of the type, or empty."""
+        self._context = context
+        self._store = context.store
+        self._logger = context.logger
+        self._monotonic = context.clock.monotonic
+        self._registry = registry
+        self._handlers = handlers
+        self._mint = mint
+        self._auto_renew = auto_renew
+        self._loop = loop
+        self._stopping = controls.stopping
+        self._wakeup = controls.wakeup
+        self._stop = controls.stop
+        self._turned = controls.turned
+        self._watchdog = Watchdog(context.clock, context.logger)
+        self._inflight = InflightJobs(
+            context,
+            is_loop_thread=loop.is_here,
+            awake=self._awake,
+            ring=self._ring,
+            keeps_loop=self._keeps_loop,
+            late=self._late,
+        )
+        self._runs = CoroutineRuns(context, registry, loop, self._inflight, self._interrupt_with)
+        #: Those of its jobs when it began to look for more.
+        self._writes = 0
+        #: What a handler raised to end the loop.
+        self._interrupt: BaseException | None = None
+        #: Pointers that had no row to claim at all.
+        self.stale = 0
+
+    # -- see kqueue.loops.windows --------------------------------------------------------------------------------
+
+    def budget(self) -> Budget | None:
+        """What the next claim may hold; None if all places are taken. The loop's wakeup rings when one gets free.
+
+        Raises ``KQueueError`` if the event loop has failed.
+        """
+        self._loop.check()
+        self._writes = self._inflight.writes()
+        self._inflight.read_clock()
+        concurrency = max((handler.concurrency for handler in self._handlers().values()), default=0)
+        if len(self._registry.abandoned) >= MOST_ABANDONED:
+            concurrency = 0
+        places = self._inflight.places(concurrency)
+        left = [number for number in (self._stopping.jobs_left(), self._registry.share()) if number is not None]
+        jobs = min([places, MAX_JOBS, *left])
+        # What a coroutine does most is to wait, so a claim is bounded by the places and not by expected work.
+        return Budget(jobs, job_s=dict.fromkeys(self._handlers(), 0.0)) if jobs > 0 else None
+
+    def has_leftovers(self) -> bool:
+        """Whether something could not be settled. What is still in the air is none."""
+        return self._inflight.is_failing()
+
+    def settle_leftovers(self) -> None:
+        """What a store that was down could not take before. Raises ``StoreError``."""
+        if self._inflight.is_failing():
+            self._inflight.settle()
+
+    def deny_solitude(self) -> None:
+        """See :meth:`kqueue.loops.registry.Registry.deny_solitude`."""
+        self._registry.deny_solitude()
+
+    def take(self, subscription: Subscription, reservation: Reservation, budget: Budget) -> None:
+        """Claim what was reserved and start it, or give it back if a suspect of another loop is aside."""
+        with ExitStack() as window:
+            if not window.enter_context(self._registry.isolation.window()):
+                post_verdicts(subscription, release(reservation), self._logger)
+            elif reservation.selection is not None:
+                try:
+                    self._claim(subscription, reservation, reservation.selection, budget)
+                except BaseException:
+                    self._inflight.give_back()
+                    raise
+                finally:
+                    self._inflight.keep(window)
+
+    def wait_for_more(self) -> bool:
+        """Wait for a moment while anything is in hand; False, at once, if nothing is. What it added, or itself, may
+        be ready then. Raises ``StoreError``.
+        """
+        if self._inflight.in_the_air():
+            self._pause(self._stopping.seconds_left(DRAIN_LOOK_S))
+            return True
+        if not self._inflight.is_written():
+            self._inflight.settle()
+        # What the watchdog has written since the tube was found empty may have come back too.
+        self._inflight.await_rings()
+        return self._inflight.writes() != self._writes
+
+    def land(self) -> None:
+        """Start nothing more, wait until all in the air has ended, and settle it. Raises ``StoreError``, and what a
+        handler raised to end the loop.
+        """
+        self._inflight.give_back()
+        while self._inflight.in_the_air():
+            self._pause(IDLE_S)
+        interrupt, self._interrupt = self._interrupt, None
+        try:
+            self._inflight.settle()
+            self._inflight.await_rings()
+        except KQueueError as error:
+            if interrupt is None:
+                raise
+            self._logger.warning("not settled: %s", error)
+        if interrupt is not None:
+            raise interrupt
+
+    def close(self) -> None:
+        """End the watchdog, and let go of what could not be settled."""
+        try:
+            self.land()
+        except KQueueError as error:
+            self._logger.warning("not settled: %s", error)
+        finally:
+            self._registry.let_go(self._inflight)
+            self._watchdog.close()
+
+    # -- the loop's thread -------------------------------------------------------------------------------
+
+    def _claim(
+        self, subscription: Subscription, reservation: Reservation, selection: Selection, budget: Budget
+    ) -> None:
+        self._inflight.thread = self._loop.thread
+        self._registry.hold(self._inflight)
+        owner = self._mint.make(1)[0]
+        try:
+            claim, now = claim_rows(selection, budget, owner, self._context, alone=False)
+            rows = claim.rows
+            most = self._inflight.claim(rows, leased_at(rows, self._context)) if rows else 0
+        except BaseException:
+            self._give_back_claim(owner)
+            raise
+        verdicts = judge(reservation.entries, claim, now)
+        self.stale += stale(verdicts, claim)
+        post_verdicts(subscription, verdicts, self._logger)
+        look_after(claim, selection, self._context)
+        if rows:
+            self._watchdog.watch(self._inflight, alone=len(rows) == 1)
+            self._start(most, min(row.ttr for row in rows))
+
+    def _give_back_claim(self, owner: str) -> None:
+        """A store that is down must not hide the error that led here."""
+        try:
+            give_back_claim(owner, self._context)
+        except KQueueError as failure:
+            self._logger.warning("not settled yet: %s", failure)
+
+    def _start(self, most: float, ttr: float) -> None:
+        """Start what is claimed, once no more than ``most`` are in the air with it."""
+        until = self._monotonic() + min(SOLITUDE_S, WAITING_PART * ttr)
+        while not self._inflight.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
+            self._pause(min(IDLE_S, until - self._monotonic()))
+        if not self._inflight.fits(most):
+            self._inflight.give_back(0.0 if self._stopping.is_stopped() else self._registry.isolation.again_in())
+        elif most == 1:
+            self._start_aside()
+        else:
+            self._inflight.renew_late()
+            self._board()
+
+    def _start_aside(self) -> None:
+        """Start the suspect that is claimed, and wait for its end as long as others wait for it."""
+        isolation = self._registry.isolation
+        if not self._inflight.is_written():
+            self._inflight.settle()
+        with isolation.aside(ASIDE_S) as isolated:
+            if not isolated:
+                self._inflight.give_back(isolation.again_in())
+                return
+            self._inflight.mark_alone()
+            self._board()
+            while self._inflight.are_under_way() and not isolation.has_expired():
+                self._pause(LOOK_S)
+            self._inflight.deny_solitude()
+            self._inflight.settle()
+
+    def _board(self) -> None:
+        for job in self._inflight.claimed():
+            job.grip = self._auto_renew.hold([job.row], self._handlers(), job.leased_since)
+        self._inflight.board()
+        self._loop.call(self._take_off)
+
+    def _pause(self, seconds: float) -> None:
+        self._turned()
+        wait_readable([self._wakeup], seconds)
+        self._wakeup.answer()
+
+    # -- the event loop's thread -------------------------------------------------------------------------
+
+    def _take_off(self) -> None:
+        handlers, heard = self._handlers(), self._context.telemetry.is_heard()
+        for job in self._inflight.take_off(not handlers or self._stopping.is_stopped()):
+            self._stopping.count += 1
+            if heard:
+                self._context.telemetry.started(job.row, self._inflight.now())
+            handler = handlers[job.row.type]
+            if job.grip is not None:
+                job.grip.start(job.row.id, job.started_at)
+                job.max_runtime = handler.max_runtime
+            self._runs.start(handler, job)
+
+    def _ring(self) -> None:
+        if self._loop.is_here():
+            # Not at once: several may be about to land, and one claim for all costs as much as one for each.
+            self._loop.call_last(self._wakeup.ring)
+        else:
+            self._wakeup.ring()
+
+    # -- from any thread ---------------------------------------------------------------------------------
+
+    def _keeps_loop(self, job: InflightJob) -> bool | None:
+        return self._runs.keeps_loop(job)
+
+    def _late(self, inflight: list[InflightJob]) -> None:
+        self._runs.late(inflight)
+
+    def _interrupt_with(self, interrupt: BaseException) -> None:
+        self._interrupt = interrupt
+        self._stop()
+
+    def _awake(self) -> None:
+        self._watchdog.watch(self._inflight, alone=False)

@@ -1,0 +1,159 @@
+"""The coroutines of a loop: started, and landed once each, however they end or do not.
+
+What a handler cannot prevent: a task that is cancelled before its first step, a task factory that fails, an event
+loop that fails. What it may do: not end when it is cancelled, or keep the event loop. In each case its job is ended
+and its place is free. See :mod:`kqueue.execution.overtime`.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kqueue.contracts.settlements import Outcome
+from kqueue.execution.context import LoopContext
+from kqueue.execution.execute import Decision, execute_async
+from kqueue.execution.inflight import InflightJobs
+from kqueue.execution.inflight_job import InflightJob
+from kqueue.execution.overtime import MOST_ABANDONED, TimeLeft, kept_waiting, unended
+from kqueue.loops.registry import AbandonedRun, Registry
+from kqueue.model.errors import KQueueError
+from kqueue.model.handlers import Handler
+from kqueue.model.job import JobInHand
+from kqueue.model.reasons import describe
+
+if TYPE_CHECKING:
+    from kqueue.loops.loop_thread import LoopThread
+
+#: Seconds after which a coroutine whose code still runs counts as one that keeps its event loop.
+SECOND_LOOK_S = 0.01
+#: Seconds that the event loop has to come to one that it should have cancelled, where nobody is known to keep it.
+LATE_S = 2.0
+
+
+class CoroutineRuns:
+    """Those of one loop."""
+
+    def __init__(
+        self,
+        context: LoopContext,
+        registry: Registry,
+        loop: "LoopThread",
+        inflight: InflightJobs,
+        end: Callable[[BaseException], None],
+    ) -> None:
+        """``end(interrupt)`` ends the loop, and has ``interrupt`` raised there."""
+        self._telemetry = context.telemetry
+        self._logger = context.logger
+        self._registry = registry
+        self._loop = loop
+        self._inflight = inflight
+        self._end = end
+
+    def start(self, handler: Handler, job: InflightJob) -> None:
+        """In the event loop's thread."""
+        self._loop.spawn(self._run(handler, job), _Run(self, job))
+
+    async def _run(self, handler: Handler, job: InflightJob) -> None:
+        interrupt: BaseException | None = None
+        try:
+            interrupt = await execute_async(handler, JobInHand(job.row, job), job)
+        finally:
+            if not self._inflight.is_here():
+                _end_child(interrupt)  # it has a copy of every coroutine, and may run none
+        if interrupt is not None:
+            self._end(interrupt)
+
+    def landed(self, job: InflightJob, error: BaseException | None) -> None:
+        """Its coroutine is over. ``error``: what came out of it, which nothing of a handler's should."""
+        if not self._inflight.is_here():
+            return
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            self._end(error)
+        elif error is not None and not job.is_settled():
+            with suppress(KQueueError):
+                job.end(job.row, _decision_of(error))
+        one = AbandonedRun(job.row.id, job.row.type, job.row.fence)
+        if not self._inflight.land(job) and one in self._registry.abandoned:
+            self._registry.abandoned.discard(one)
+            self._telemetry.log(logging.INFO, job.row, "its coroutine, which was abandoned, has ended")
+
+    def abandon(self, job: InflightJob, decision: Decision) -> None:
+        """Its coroutine has had its time and goes on: end its run as it is wished, and free its place."""
+        if not self._inflight.is_here():
+            return
+        with suppress(KQueueError):  # it has its outcome, or has just landed
+            job.end(job.row, decision)
+        one = AbandonedRun(job.row.id, job.row.type, job.row.fence)
+        self._registry.abandoned.add(one)  # first: it may land meanwhile
+        if not self._inflight.land(job):
+            self._registry.abandoned.discard(one)
+            return
+        text = "%s: it is abandoned; its place is free, and what it still does with its job changes nothing"
+        self._telemetry.log(logging.WARNING, job.row, text, decision.reason)
+        if len(self._registry.abandoned) == MOST_ABANDONED:
+            self._logger.error(
+                "%d coroutines that were cancelled have not ended: this process takes no more jobs of coroutines"
+                " until some have",
+                MOST_ABANDONED,
+            )
+
+    def late(self, inflight: list[InflightJob]) -> None:
+        """They should have been cancelled, and the event loop does not come to it. In the watchdog's thread."""
+        renewer = self._loop.renewer()
+        time.sleep(SECOND_LOOK_S)
+        if isinstance(renewer, _Run) and self._loop.renewer() is renewer:
+            for one in inflight:
+                self.abandon(one, kept_waiting(one.row, renewer.job is one))
+            return
+        for one in inflight:  # the machine may be slow, and the event loop about to come to it
+            if one.time_left().seconds < -LATE_S:
+                self.abandon(one, kept_waiting(one.row, None))
+
+    def keeps_loop(self, job: InflightJob) -> bool | None:
+        """Whether it is this one's own code that the event loop runs now; None if it is not known whose."""
+        renewer = self._loop.renewer()
+        return renewer.job is job if isinstance(renewer, _Run) else None
+
+
+class _Run:
+    """A :class:`kqueue.loops.loop_thread.Spawned`."""
+
+    __slots__ = ("_runs", "job")
+
+    def __init__(self, runs: CoroutineRuns, job: InflightJob) -> None:
+        self._runs = runs
+        self.job = job
+
+    def time_left(self) -> TimeLeft:
+        return self.job.time_left()
+
+    def cut(self, decision: Decision) -> None:
+        self.job.cut(decision)
+
+    def abandon(self) -> None:
+        decision = self.job.cut_short()
+        if decision is not None:
+            self._runs.abandon(self.job, unended(decision))
+
+    def landed(self, error: BaseException | None) -> None:
+        self._runs.landed(self.job, error)
+
+
+def _decision_of(error: BaseException) -> Decision:
+    """Of a run that came to no end of its own: its start failed, or the event loop did, for no fault of the job."""
+    if isinstance(error, KQueueError):
+        return Decision(Outcome.UNGOT, str(error), seconds=0.0)
+    return Decision(Outcome.RETRIED, describe(error), error=error)
+
+
+def _end_child(interrupt: BaseException | None) -> None:
+    """End a child that a handler forked, with the status that it asked for by ``sys.exit``."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    code = interrupt.code if isinstance(interrupt, SystemExit) else 0
+    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -1,0 +1,113 @@
+"""Tells when a job runs alone in its process, so that a death may be blamed on it and on nothing else.
+
+In a process with one loop every window of one job is alone. Where several loops (threads) share the process,
+jobs run side by side and none is alone; a *suspect*, whose last holder died, is then taken aside: the other
+loops end their windows and wait until it has ended, and only then is it alone. Where one of them is busy for
+long, the suspect goes back into the store, for longer each time, and nobody waits for it.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kqueue.contracts.budget import SOLITUDE_S
+from kqueue.model.retry import backoff
+from kqueue.system.locks import wait_until
+
+#: How often a loop of coroutines that waits asks whether it is to end, in seconds.
+LOOK_S = 0.05
+
+
+class Isolation:
+    """Shared by the loops of one process."""
+
+    def __init__(self) -> None:
+        #: Held for a few steps. Who waits looks again and again: see :mod:`kqueue.system.locks`.
+        self._lock = threading.Lock()
+        #: One token each, taken out by one step whatever a signal handler raises.
+        self._loops: set[object] = set()
+        self._windows: set[object] = set()
+        self._refusals = 0
+        #: The thread whose suspect is aside, or about to be.
+        self._taken_by: int | None = None
+        self._taken_for: object = None
+        #: When its solitude ends, in monotonic seconds.
+        self._until = math.inf
+
+    @contextmanager
+    def loop(self, me: object = None) -> Iterator[None]:
+        """While a loop lives. ``me``: what :meth:`forget` is told of it."""
+        me = me or object()
+        try:
+            self._loops.add(me)
+            yield
+        finally:
+            self._loops.discard(me)
+
+    def has_one_loop(self) -> bool:
+        """Whether only one loop lives in this process."""
+        return len(self._loops) == 1
+
+    def loops(self) -> int:
+        """How many live in this process."""
+        return len(self._loops)
+
+    def is_taken(self) -> bool:
+        """Whether a suspect of another thread is aside. A handler of that suspect may run a loop of its own."""
+        return self._taken_by not in {None, threading.get_ident()} and time.monotonic() < self._until
+
+    def has_expired(self) -> bool:
+        """Whether a suspect is still running whose solitude is over: it must not be called alone any more."""
+        return self._taken_by is not None and time.monotonic() >= self._until
+
+    def wait_until_free(self, is_over: Callable[[], bool]) -> None:
+        """Wait while a suspect is aside, but no longer than until ``is_over()``."""
+        if self.is_taken():
+            wait_until(lambda: not self.is_taken() or is_over(), math.inf)
+
+    @contextmanager
+    def window(self, me: object = None) -> Iterator[bool]:
+        """While a window is in hand. Yields False, at once, if a suspect is aside: then nothing may be claimed.
+        ``me``: what :meth:`forget` is told of it.
+        """
+        me = me or object()
+        try:
+            with self._lock:
+                if not self.is_taken():
+                    self._windows.add(me)
+            yield me in self._windows
+        finally:
+            self._windows.discard(me)
+
+    @contextmanager
+    def aside(self, timeout: float, of: object = None) -> Iterator[bool]:
+        """Within a window: while its one job runs alone. Yields False if the other loops' windows did not end
+        within ``timeout`` seconds, or another suspect is aside. ``of``: what :meth:`forget` is told of it.
+        """
+        me, mine = threading.get_ident(), False
+        try:
+            with self._lock:
+                if self._taken_by is None:
+                    self._until, self._taken_by, self._taken_for, mine = math.inf, me, of, True
+            if mine:
+                wait_until(lambda: len(self._windows) == 1, timeout)
+                self._until = time.monotonic() + SOLITUDE_S
+            alone = mine and len(self._windows) == 1
+            self._refusals = 0 if alone else self._refusals + 1
+            yield alone
+        finally:
+            if mine:
+                self._taken_by = self._taken_for = None
+
+    def forget(self, me: object) -> None:
+        """``me`` is over, a loop or a window: where a signal handler raised on the way out, it may still count."""
+        self._loops.discard(me)
+        self._windows.discard(me)
+        if self._taken_for is me:
+            self._taken_by = self._taken_for = None
+
+    def again_in(self) -> float:
+        """Seconds until a suspect that was refused is to be tried again: more after each refusal."""
+        return backoff(self._refusals)

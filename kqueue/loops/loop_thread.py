@@ -1,0 +1,166 @@
+"""An event loop in a thread of its own, for the coroutines that ``work`` runs side by side.
+
+Theory of operation. Each coroutine that is spawned *lands* exactly once, in whatever way it ends: a task that is
+cancelled before its first step never enters its coroutine, so no ``finally`` in there will do, and the task's
+done-callback does. A loop that a handler stops goes on. Where the loop itself fails, all that were spawned land
+with its error.
+
+The loop counts its turns, once a second, so that others see whether a coroutine keeps it.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+
+from kqueue.loops.event_loop import PATIENCE_S, SHORT_PATIENCE_S, Deadline, Timed, new_loop
+from kqueue.model.errors import KQueueError
+from kqueue.system.threads import Background
+
+#: Seconds between two turns that are counted.
+TURN_S = 1.0
+
+
+class Spawned(Timed, Protocol):
+    """Whose coroutine runs here. Called in the loop's thread; raises nothing."""
+
+    def landed(self, error: BaseException | None) -> None:
+        """It has ended, or will never run on. ``error``: what it raised, or what kept it from running; None if it
+        returned or was cancelled. Called exactly once.
+        """
+
+
+class Aloft(NamedTuple):
+    """A task that has not landed."""
+
+    spawned: Spawned
+    deadline: Deadline
+
+
+class LoopThread:
+    """See the module's text."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._runner = asyncio.Runner(loop_factory=new_loop)
+        self._loop = self._runner.get_loop()
+        #: The loop itself refers to its tasks weakly.
+        self._aloft: dict[asyncio.Task[Any], Aloft] = {}
+        self._closing = False
+        self._error: BaseException | None = None
+        #: Grows once a second while the loop gets on.
+        self.turns = 0
+        #: When it last did, in monotonic seconds.
+        self.turned_at = time.monotonic()
+        self._thread: Background | None = None
+
+    def start(self) -> None:
+        """Let it run."""
+        self.turned_at = time.monotonic()
+        self._loop.call_soon(self._turn)
+        self._thread = Background(self._run, "kqueue-event-loop")
+
+    @property
+    def thread(self) -> int:
+        """Its own, as :func:`threading.get_ident` has it; -1 before it is started."""
+        return -1 if self._thread is None else self._thread.ident
+
+    def is_here(self) -> bool:
+        """Whether the caller is in its thread."""
+        return threading.get_ident() == self.thread
+
+    def check(self) -> None:
+        """Raises ``KQueueError`` if the loop has failed."""
+        if self._error is not None:
+            error = self._error
+            raise KQueueError(f"the event loop has failed: {type(error).__name__}: {error}") from error
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have it call ``function`` soon. From any thread. Raises ``KQueueError`` if the loop has failed."""
+        self.check()
+        self._loop.call_soon_threadsafe(function)
+
+    def call_last(self, function: Callable[[], object]) -> None:
+        """Have it call ``function`` once it has done what is ready now; at once, if the loop has failed. In its own
+        thread only.
+        """
+        if self._error is None:
+            self._loop.call_soon(function)
+        else:
+            function()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], spawned: Spawned) -> None:
+        """Let ``coroutine`` run beside the others, until its time is over. In its own thread only."""
+        try:
+            task = self._loop.create_task(coroutine)
+        except BaseException as error:  # of a task factory of the user's
+            coroutine.close()
+            spawned.landed(error)
+            return
+        self._aloft[task] = Aloft(spawned, Deadline(self._loop, task, spawned, spawned.abandon))
+        task.add_done_callback(self._land)
+
+    def renewer(self) -> Spawned | None:
+        """Whose own code keeps the loop now, as far as that is known. From any thread."""
+        task = asyncio.current_task(self._loop)
+        aloft = None if task is None else self._aloft.get(task)
+        return None if aloft is None else aloft.spawned
+
+    def close(self, *, is_kept: bool = False) -> None:
+        """Cancel what handlers have left running in the background, and end the thread.
+
+        ``is_kept``: something is known to keep it, so it is not waited for as long as otherwise.
+        """
+        self._closing = True
+        if self._thread is None:
+            self._runner.close()
+            return
+        with suppress(RuntimeError):  # it has failed and is closed
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        if not self._thread.join(SHORT_PATIENCE_S if is_kept else PATIENCE_S):
+            self._logger.warning(
+                "the event loop is left behind: a background task or a cancelled coroutine does not end"
+            )
+
+    # -- its thread --------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self.turns, self.turned_at = self.turns + 1, time.monotonic()
+        self._loop.call_later(TURN_S, self._turn)
+
+    def _land(self, task: "asyncio.Task[Any]") -> None:
+        aloft = self._aloft.pop(task, None)
+        if aloft is not None:
+            aloft.deadline.end()
+            aloft.spawned.landed(None if task.cancelled() else task.exception())
+
+    def _run(self) -> None:
+        try:
+            self._loop_on()
+        except BaseException as error:  # of the loop itself: nothing in it will ever be called again
+            self._error = error
+            self._logger.error("the event loop has failed: %s: %s", type(error).__name__, error)
+            self._land_all()
+            with suppress(Exception):
+                self._loop.close()
+            return
+        self._loop.set_task_factory(None)  # closing needs tasks, and a handler may have set one that fails
+        self._runner.close()
+
+    def _loop_on(self) -> None:
+        while not self._closing:
+            try:
+                self._loop.run_forever()  # also when a handler has stopped it
+            except (KeyboardInterrupt, SystemExit) as error:
+                # Of a task that a handler has started. If the handler awaits it, it gets it too.
+                self._logger.error("a background task of a handler raised %s", type(error).__name__)
+
+    def _land_all(self) -> None:
+        try:
+            self.check()
+        except KQueueError as error:
+            while self._aloft:
+                self._aloft.popitem()[1].spawned.landed(error)

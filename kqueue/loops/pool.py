@@ -1,0 +1,91 @@
+"""Several loops of one process as one: for plain functions in some threads, for each coroutine function in another.
+
+All coroutines run in one event loop, which has a thread of its own.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kqueue.loops.registry import Registry
+from kqueue.loops.runner import Runner
+from kqueue.model.reports import RunReport, total
+from kqueue.system.threads import Background
+
+if TYPE_CHECKING:
+    from kqueue.loops.loop_thread import LoopThread
+
+
+class LoopPool:
+    """One ``work``."""
+
+    def __init__(self, registry: Registry, runners: Sequence[Runner], loop: "LoopThread | None") -> None:
+        """``loop``: the event loop of those that run coroutines, not started yet; None if none does."""
+        self._registry = registry
+        self._runners = runners
+        self._loop = loop
+        self._reports: list[RunReport] = []
+        self._errors: list[BaseException] = []
+        self._begin = threading.Lock()
+        self._is_closed = False
+        #: Of the loops that have begun: each is let go when its loop has ended. None begins once it is closed.
+        self._begun: list[threading.Lock] = []
+
+    def stop(self) -> None:
+        """End all loops, also those that have not begun. Safe in a signal handler."""
+        for runner in self._runners:
+            runner.stop()
+
+    def wake(self) -> None:
+        """Nothing: the loops listen by themselves."""
+
+    def run(self) -> RunReport:
+        """Loop in all of them until they end. The first that fails ends the others, and its error is raised."""
+        started = time.monotonic()
+        ends: list[threading.Lock] = []
+        with self._registry.listening(self):
+            try:
+                if self._loop is not None:
+                    self._loop.start()
+                    self._registry.event_loops.add(self._loop)
+                for number, runner in enumerate(self._runners, 1):
+                    end = threading.Lock()
+                    end.acquire()
+                    ends.append(end)
+                    Background(partial(self._loop_in, runner, end), f"kqueue-loop-{number}")
+                _await(ends)
+            except BaseException:  # Ctrl-C, or a thread that could not be started
+                with self._begin:
+                    self._is_closed = True
+                self.stop()
+                _await(self._begun)
+                raise
+            finally:
+                if self._loop is not None:
+                    self._registry.event_loops.discard(self._loop)
+                    self._loop.close(is_kept=bool(self._registry.abandoned))
+        if self._errors:
+            raise self._errors[0]
+        return total(self._reports, time.monotonic() - started)
+
+    def _loop_in(self, runner: Runner, end: threading.Lock) -> None:
+        with self._begin:
+            if self._is_closed:
+                return
+            self._begun.append(end)
+        try:
+            self._reports.append(runner.run())
+        except BaseException as error:
+            self._errors.append(error)
+            self.stop()
+        finally:
+            end.release()
+
+
+def _await(ends: Sequence[threading.Lock]) -> None:
+    """Not by joining threads, nor by events: see :mod:`kqueue.system.locks` and :mod:`kqueue.system.threads`."""
+    for end in ends:
+        with end:
+            pass

@@ -1,0 +1,230 @@
+"""The loops of one process, and the jobs that they hold."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from kqueue.loops.isolation import Isolation
+from kqueue.model.errors import StoreError
+from kqueue.model.job import Row
+
+
+class Listener(Protocol):
+    """Who is stopped and woken."""
+
+    def stop(self) -> None:
+        """End after the current job. Safe in a signal handler."""
+
+    def wake(self) -> None:
+        """End a wait for jobs, to look for what is new."""
+
+
+class Turning(Protocol):
+    """What is under way in a thread of its own, and may hang."""
+
+    @property
+    def turns(self) -> int:
+        """Grows each time that it comes round; what shows that it does not hang."""
+
+    @property
+    def thread(self) -> int:
+        """Its thread, as :func:`threading.get_ident` has it."""
+
+
+class EventLoop(Turning, Protocol):
+    """An event loop that is under way. It comes round once a second."""
+
+    @property
+    def turned_at(self) -> float:
+        """When it did last, in monotonic seconds."""
+
+
+class Loop(Listener, Turning, Protocol):
+    """A loop that is under way. It comes round each time that it looks for jobs."""
+
+    @property
+    def count(self) -> int:
+        """Jobs that it has started."""
+
+
+class Jobs(Protocol):
+    """The jobs that a loop has in hand: of one window (:class:`kqueue.execution.batch.Batch`), or in flight
+    (:class:`kqueue.execution.inflight.InflightJobs`).
+    """
+
+    #: The loop's, as :func:`threading.get_ident` has it.
+    thread: int
+
+    def settle(self) -> None:
+        """Write what has ended, now. Raises ``StoreError``."""
+
+    def give_up(self) -> None:
+        """Give back all that is in hand, now, also what runs: this process is about to end.
+
+        Raises ``StoreError``.
+        """
+
+    def lease_left(self, now: float) -> float | None:
+        """Seconds that the lease of the job still holds whose handler keeps the loop's thread; None if none does.
+        ``now`` in monotonic seconds.
+        """
+
+    def past_lease(self, at: float) -> list[Row]:
+        """Those that run although their leases were over ``at``, in monotonic seconds, and that have no outcome."""
+
+    def delete_by_id(self, job_id: str) -> bool:
+        """Delete the job if it runs here and its lease holds, or has ended by its delete; True if so."""
+
+    def drop(self, job_id: str) -> None:
+        """The job is deleted: do not start it."""
+
+    def deny_solitude(self) -> None:
+        """Store that no job of these runs alone in the process any more, if one was said to."""
+
+
+class AbandonedRun(NamedTuple):
+    """A run whose coroutine did not end when its time was over, and goes on without its job."""
+
+    id: str
+    type: str
+    fence: int
+
+
+class Registry:
+    """Shared by all threads of a process; after a fork the child has a registry of its own.
+
+    To add to a set, to take from it and to list it are each atomic, so no lock guards them: none can be found held
+    in a child that a handler forked and that comes back into the loop.
+    """
+
+    def __init__(self) -> None:
+        self.isolation = Isolation()
+        #: Jobs that all loops of this process together are to start at most, and up to one more for each loop but
+        #: the first; then they end. None: no limit.
+        self.max_jobs: int | None = None
+        #: Whether a handler that raises KeyboardInterrupt has failed: nobody presses Ctrl-C where its loop runs.
+        self.blames_interrupts = False
+        self._pid = os.getpid()
+        self._counting = threading.Lock()
+        #: By loops that have ended.
+        self._started = 0
+        self._batches: set[Jobs] = set()
+        #: Who is to be told of a stop.
+        self._listeners: set[Listener] = set()
+        self._loops: set[Loop] = set()
+        #: Event loops that are under way.
+        self.event_loops: set[EventLoop] = set()
+        #: Those that have not ended yet.
+        self.abandoned: set[AbandonedRun] = set()
+        self._stop_next = False
+
+    def stop(self) -> None:
+        """End all loops after their current job; if there is none, the next one ends at once.
+
+        Takes no lock, since a signal handler may call it.
+        """
+        self._stop_next = True  # first: a loop that begins now sees it, or is seen below
+        for listener in list(self._listeners):
+            self._stop_next = False
+            listener.stop()
+
+    def wake(self) -> None:
+        """Let all loops look around: a handler has come or gone."""
+        for listener in list(self._listeners):
+            listener.wake()
+
+    def batches(self) -> list[Jobs]:
+        """All that is in hand."""
+        return list(self._batches)
+
+    def loops(self) -> list[Loop]:
+        """All loops that are under way."""
+        return list(self._loops)
+
+    def jobs_started(self) -> int:
+        """By all loops of this process, since it began."""
+        with self._counting:
+            return self._started + sum(loop.count for loop in self.loops())
+
+    def is_spent(self) -> bool:
+        """Whether ``max_jobs`` have started."""
+        return self.max_jobs is not None and self.jobs_started() >= self.max_jobs
+
+    def share(self) -> int | None:
+        """What ``max_jobs`` leaves to each loop, so that none claims what it will not start; None for no limit."""
+        if self.max_jobs is None:
+            return None
+        left = max(0, self.max_jobs - self.jobs_started())
+        return -(-left // max(1, len(self._loops)))
+
+    def give_up(self) -> None:
+        """Give back all that is in hand, now, also what runs: see :meth:`Batch.give_up`.
+
+        Raises ``StoreError`` if the store does not take some of it; then that stays until its leases run out.
+        """
+        failures = []
+        for batch in self.batches():
+            try:
+                batch.give_up()
+            except StoreError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def deny_solitude(self) -> None:
+        """Other loops' jobs that were claimed as alone in the process are so no more, now that another one is here.
+
+        But a suspect that is aside is, until its time is over: no loop takes anything before.
+        """
+        isolation = self.isolation
+        if not isolation.has_one_loop() and (not isolation.is_taken() or isolation.has_expired()):
+            for batch in self.batches():
+                batch.deny_solitude()
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """While ``listener`` is to be stopped and woken: a loop, or who stands for several."""
+        try:
+            self._listeners.add(listener)
+            if self._stop_next:
+                self._stop_next = False
+                listener.stop()
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    def _leave(self, loop: Loop) -> None:
+        if self._pid != os.getpid():
+            return  # a child that a handler forked: another thread may have held the lock at that moment
+        with self._counting:
+            self._loops.discard(loop)
+            self._started += loop.count
+
+    @contextmanager
+    def running(self, loop: Loop) -> Iterator[None]:
+        """While ``loop`` loops."""
+        try:
+            self._loops.add(loop)
+            with self.listening(loop), self.isolation.loop(loop):
+                yield
+        finally:
+            try:
+                self._leave(loop)
+            finally:
+                self._loops.discard(loop)
+
+    def forget(self, loop: Loop) -> None:
+        """``loop`` is over: where a signal handler has raised on the way out, it may still be here."""
+        self._listeners.discard(loop)
+        self._loops.discard(loop)
+        self.isolation.forget(loop)
+
+    def hold(self, batch: Jobs) -> None:
+        """``batch`` is in hand."""
+        self._batches.add(batch)
+
+    def let_go(self, batch: Jobs) -> None:
+        """``batch`` is settled."""
+        self._batches.discard(batch)

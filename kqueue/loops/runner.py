@@ -1,0 +1,285 @@
+"""``run_jobs``: reserve, claim, settle the pointers, run the handlers, settle the rows.
+
+    reserve pointers -> claim rows (committed before any handler starts) -> settle pointers
+                     -> handlers, one by one -> settle rows (delete / retry / unget, fenced)
+
+One Runner is one loop of one thread: it sweeps, reserves and waits, and each window is a turn of
+:mod:`kqueue.loops.windows`, or of :mod:`kqueue.loops.async_windows` where coroutines run side by side. What several
+loops of a process share stands in :class:`kqueue.loops.registry.Registry`.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from typing import Protocol
+
+from kqueue.contracts.broker import Broker, Reservation, Subscription
+from kqueue.contracts.budget import WORK_S, Budget
+from kqueue.contracts.settlements import Outcome
+from kqueue.execution.context import LoopContext
+from kqueue.loops.registry import Registry
+from kqueue.loops.stopping import LoopControls, RunLimits, Stopping
+from kqueue.model.errors import BrokerError, KQueueError, StoreError
+from kqueue.model.handlers import Handler
+from kqueue.model.reports import RunReport
+from kqueue.model.retry import backoff
+from kqueue.system.resources import are_short, named
+from kqueue.system.wakeup import Wakeup, wait_readable
+from kqueue.upkeep.maintenance import Maintenance
+from kqueue.upkeep.pauses import holds_up
+from kqueue.upkeep.sweep import Sweep, Sweeper
+
+#: Seconds that an idle loop waits at most before it looks around.
+IDLE_S = 15.0
+
+
+class AnyWindows(Protocol):
+    """What a loop does with the jobs it finds."""
+
+    #: Pointers that had no row to claim at all.
+    stale: int
+
+    def budget(self) -> Budget | None:
+        """What the next claim may hold; None if nothing more can be taken before the loop's wakeup rings."""
+
+    def take(self, subscription: Subscription, reservation: Reservation, budget: Budget) -> None:
+        """Claim what was reserved, and run it or start it."""
+
+    def deny_solitude(self) -> None:
+        """Other loops' jobs do not run alone in the process any more."""
+
+    def wait_for_more(self) -> bool:
+        """Wait for a moment while anything is in hand; False, at once, if nothing is."""
+
+    def has_leftovers(self) -> bool:
+        """Whether something could not be settled."""
+
+    def settle_leftovers(self) -> None:
+        """What could not be settled before."""
+
+    def land(self) -> None:
+        """Wait until all in hand has ended, and settle it."""
+
+    def close(self) -> None:
+        """Let go of what could not be settled."""
+
+
+class Runner:
+    """One ``run_jobs``, or one loop of a ``work``."""
+
+    def __init__(
+        self,
+        *,
+        open: Callable[[], str],
+        context: LoopContext,
+        broker: Broker,
+        sweeper: Sweeper,
+        registry: Registry,
+        maintenance: Maintenance,
+        handlers: Callable[[], Mapping[str, Handler]],
+        limits: RunLimits,
+        turns: Callable[[LoopControls], AnyWindows],
+    ) -> None:
+        """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``handlers()``
+        returns a mapping that is replaced, never changed, when a handler comes or goes. ``turns`` makes the loop's.
+        """
+        self._open = open
+        self._logger = context.logger
+        self._tally = context.tally
+        self._store = context.store
+        self._outages = context.outages
+        self._monotonic = context.clock.monotonic
+        self._broker = broker
+        self._sweeper = sweeper
+        self._registry = registry
+        self._maintenance = maintenance
+        self._handlers = handlers
+        self._waits = limits.wait
+        self._stopping = Stopping(limits, self._monotonic, None if registry.max_jobs is None else registry.is_spent)
+        self._wakeup = Wakeup()
+        self._turns = turns(LoopControls(self._stopping, self._wakeup, self.stop, self._turned))
+        #: What the subscription goes by: whose tubes there are, the handlers, and what is paused.
+        self._tubes = ""
+        self._served: Mapping[str, Handler] = {}
+        self._paused: frozenset[str] = frozenset()
+        self._subscription: Subscription | None = None
+        self._sweep: Sweep | None = None
+        self._foreign = 0
+        #: Turns in a row that failed for a store or broker that is down.
+        self._failures = 0
+        #: See :class:`kqueue.loops.registry.Loop`.
+        self.turns = 0
+        self.thread = threading.get_ident()
+
+    def _turned(self) -> None:
+        self.turns += 1
+
+    @property
+    def count(self) -> int:
+        """Jobs that were started."""
+        return self._stopping.count
+
+    def stop(self) -> None:
+        """End the loop after the current job. Safe in a signal handler."""
+        self._stopping.stop()
+        self._ring()
+
+    def wake(self) -> None:
+        """End a wait for jobs, to look for what is new. A loop that does not wait must not be told that nothing
+        is ready.
+        """
+        if self._waits:
+            self._ring()
+
+    def _ring(self) -> None:
+        self._wakeup.ring()
+        subscription = self._subscription
+        if subscription is not None:
+            subscription.wake()
+
+    def run(self) -> RunReport:
+        """Loop until a limit, or nothing is ready, or :meth:`stop`."""
+        self.thread = threading.get_ident()  # not where it was made: that may be another one
+        attended = self._maintenance.attended() if self._waits else nullcontext()
+        try:
+            with attended, self._registry.running(self), closing(self._turns):
+                try:
+                    self._loop()
+                finally:
+                    if self._sweep is not None:
+                        self._sweeper.give_back(self._sweep)
+                    self._unsubscribe()
+                self._turns.land()
+        finally:
+            # Where a signal handler has raised on the way out, something is still to be done.
+            self._registry.forget(self)
+            self._turns.close()
+        return self._report()
+
+    def _loop(self) -> None:
+        while True:
+            self.turns += 1
+            try:
+                tubes = self._open()
+                self._turns.settle_leftovers()
+                self._maintenance.do_due()
+                subscription = self._subscribe(tubes)
+                if self._stopping.is_over() or not self._turn(subscription):
+                    return
+                self._failures = 0
+            except (KQueueError, OSError) as caught:
+                error = self._understood(caught)
+                self._unsubscribe()
+                stopped = self._stopping.is_stopped()
+                if not self._waits or (stopped and self._turns.has_leftovers()):
+                    raise error  # noqa: B904 (it is the same, or has its cause)
+                if stopped:
+                    return
+                self._stand_back(error)
+
+    def _understood(self, error: KQueueError | OSError) -> KQueueError:
+        """As an error of ours. Raises it if it is none that may pass, but one of a user's signal handler, say."""
+        if isinstance(error, OSError):
+            if not are_short(error):
+                raise error
+            return named(error)
+        if isinstance(error, StoreError | BrokerError):
+            self._outages.has_begun((self._store if isinstance(error, StoreError) else self._broker).address)
+        return error
+
+    def _turn(self, subscription: Subscription | None) -> bool:
+        """A part of the sweep, and one window. False if nothing was ready and the loop is not to wait."""
+        self._go_on_sweeping()
+        if subscription is None:
+            self._pause(self._patience())
+            return self._waits or self._sweep is not None
+        self._registry.isolation.wait_until_free(self._stopping.is_over)
+        if self._stopping.is_over():
+            return True
+        self._turns.deny_solitude()
+        budget = self._turns.budget()
+        if budget is None:
+            self._pause(self._stopping.seconds_left(0.0 if self._sweep is not None else self._seconds_to_look()))
+            return True
+        reservation = subscription.reserve(budget.jobs, self._patience())
+        self._foreign += reservation.foreign
+        if self._broker.carries_pointers:
+            self._outages.is_over(self._broker.address)
+        if reservation.selection is None:
+            return self._waits or self._sweep is not None or self._turns.wait_for_more()
+        self._turns.take(subscription, reservation, budget)
+        return True
+
+    def _go_on_sweeping(self) -> None:
+        """For as long as a window of jobs takes, so that a large repair and the jobs share the time."""
+        if self._sweep is None:
+            self._sweep = self._sweeper.begin_if_due()
+        until = self._monotonic() + WORK_S
+        while self._sweep is not None and not self._stopping.is_over():
+            try:
+                under_way = self._sweep.step()
+            except BrokerError as error:
+                self._logger.warning("sweep: %s", error)
+                under_way = False
+            if not under_way:
+                self._foreign += self._sweep.report().foreign_pointers
+                self._sweep = None
+            if self._monotonic() >= until:
+                return
+
+    def _patience(self) -> float:
+        """Seconds to wait for a job."""
+        if not self._waits or self._sweep is not None:
+            return 0.0
+        # Whole seconds, as beanstalkd counts them: to end a wait before its time costs a new connection.
+        return self._stopping.seconds_left(float(math.ceil(self._seconds_to_look())))
+
+    def _seconds_to_look(self) -> float:
+        return min(IDLE_S, self._sweeper.seconds_to_look())
+
+    def _stand_back(self, error: KQueueError) -> None:
+        self._failures += 1
+        seconds = backoff(self._failures)
+        self._logger.warning("trying again in %.0f s: %s", seconds, error)
+        self._pause(self._stopping.seconds_left(seconds))
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, unless :meth:`stop` or :meth:`wake` comes or came."""
+        self.turns += 1
+        wait_readable([self._wakeup], seconds)
+        self._wakeup.answer()
+
+    def _subscribe(self, tubes: str) -> Subscription | None:
+        """The subscription to all types that have a handler now and are not paused; None without any. ``tubes``:
+        what the names of their tubes begin with now.
+        """
+        handlers, paused = self._handlers(), self._maintenance.paused()
+        is_served = (tubes, handlers, paused) == (self._tubes, self._served, self._paused)
+        if not is_served or self._subscription is None:
+            self._unsubscribe()
+            self._tubes = tubes
+            self._served, self._paused = handlers, paused
+            types = sorted(type for type in handlers if not holds_up(paused, type))
+            self._subscription = self._broker.subscribe(types) if types else None
+        return self._subscription
+
+    def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.close()
+
+    def _report(self) -> RunReport:
+        tally = self._tally
+        return RunReport(
+            count=self._stopping.count,
+            deleted=tally[Outcome.DELETED],
+            retried=tally[Outcome.RETRIED],
+            ungot=tally[Outcome.UNGOT],
+            dead=tally[Outcome.DEAD],
+            lost_lease=tally[Outcome.LOST_LEASE],
+            seconds=self._monotonic() - self._stopping.started,
+            stale_pointers=self._turns.stale,
+            foreign_pointers=self._foreign,
+            unknown=tally[Outcome.UNKNOWN],
+        )

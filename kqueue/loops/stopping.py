@@ -1,0 +1,79 @@
+"""When a loop ends: at a limit, at ``stop()``, or in a forked child, which is not its own."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kqueue.system.wakeup import Wakeup
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """When a loop ends by itself."""
+
+    count: int | None = None
+    seconds: float | None = None
+    wait: bool = False
+
+
+class Stopping:
+    """Of one loop. It counts the jobs that were started."""
+
+    def __init__(
+        self, limits: RunLimits, monotonic: Callable[[], float], is_spent: Callable[[], bool] | None = None
+    ) -> None:
+        """``is_spent()``: whether all loops of the process have together started as many jobs as they may."""
+        self._limits = limits
+        self._is_spent = is_spent
+        self._monotonic = monotonic
+        self._pid = os.getpid()
+        self._stopped = False
+        self.started = monotonic()
+        self._deadline = None if limits.seconds is None else self.started + limits.seconds
+        #: Jobs started.
+        self.count = 0
+
+    def stop(self) -> None:
+        """End after the current job. Safe in a signal handler."""
+        self._stopped = True
+
+    def is_here(self) -> bool:
+        """Whether this is the loop's own process: a handler may fork, and its child come back into the loop."""
+        return self._pid == os.getpid()
+
+    def is_over(self, now: float | None = None) -> bool:
+        """Whether no new job is to be taken. ``now`` in monotonic seconds, if it is known."""
+        limit, is_spent = self._limits.count, self._is_spent
+        if self.is_stopped(now) or (limit is not None and self.count >= limit):
+            return True
+        return is_spent is not None and is_spent()
+
+    def is_stopped(self, now: float | None = None) -> bool:
+        """Whether it is over for another reason than the number of jobs."""
+        if self._pid != os.getpid():
+            return True
+        if self._stopped or self._deadline is None:
+            return self._stopped
+        return (self._monotonic() if now is None else now) >= self._deadline
+
+    def jobs_left(self) -> int | None:
+        """What ``count_limit`` leaves; None for no limit."""
+        return None if self._limits.count is None else self._limits.count - self.count
+
+    def seconds_left(self, most: float = math.inf) -> float:
+        """What the time limit leaves, but no more than ``most``."""
+        return most if self._deadline is None else min(most, max(0.0, self._deadline - self._monotonic()))
+
+
+class LoopControls(NamedTuple):
+    """What the turns of a loop hold of it."""
+
+    stopping: Stopping
+    #: What its thread waits for, where it waits for something of its own.
+    wakeup: Wakeup
+    #: Ends it after what is in hand. From any thread.
+    stop: Callable[[], None]
+    #: Says that its thread gets on, where it does not come back to the loop for long.
+    turned: Callable[[], None]

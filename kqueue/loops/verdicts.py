@@ -1,0 +1,47 @@
+"""What becomes of a tube's entries after a claim: pure."""
+
+from collections.abc import Sequence
+
+from kqueue.contracts.broker import Entry, EntryFate
+from kqueue.contracts.runs import Claim
+from kqueue.dispatch.pointers import MAX_TUBE_DELAY_S
+
+
+def judge(entries: Sequence[Entry], claim: Claim, now: float) -> list[EntryFate]:
+    """What becomes of each entry once ``claim`` (of all their ids, in their order) has committed.
+
+    * The window was full before the entry's last id was looked at: it keeps its place.
+    * Some of its rows are not due yet: it is given back for the rest of the shortest delay.
+    * Nothing is left to claim (claimed now, gone, leased, dead): it is deleted.
+    """
+    claimed = {row.id for row in claim.rows}
+    unseen = _unseen_ids(entries, claimed) if claim.cut else frozenset()
+    return [EntryFate(entry, _release_in(entry, claim, unseen, now)) for entry in entries]
+
+
+def stale(verdicts: Sequence[EntryFate], claim: Claim) -> int:
+    """How many of the deleted entries had no row to claim at all."""
+    claimed = {row.id for row in claim.rows}
+    return sum(verdict.release_in is None and claimed.isdisjoint(verdict.entry.pointer.ids) for verdict in verdicts)
+
+
+def _release_in(entry: Entry, claim: Claim, unseen: frozenset[str], now: float) -> float | None:
+    if not unseen.isdisjoint(entry.pointer.ids):
+        return 0.0
+    if claim.later:
+        waits = [claim.later[id] for id in entry.pointer.ids if id in claim.later]
+        if waits:
+            return min(max(1.0, min(waits) - now), MAX_TUBE_DELAY_S)
+    return None
+
+
+def _unseen_ids(entries: Sequence[Entry], claimed: set[str]) -> frozenset[str]:
+    """The ids after the last claimed one: a claim looks at candidates in order and stops where it is full.
+
+    An id stands where it comes first: after a crash the same job may be in two entries.
+    """
+    ids = list(dict.fromkeys(id for entry in entries for id in entry.pointer.ids))
+    while ids and ids[-1] not in claimed:
+        ids.pop()
+    seen = frozenset(ids)
+    return frozenset(id for entry in entries for id in entry.pointer.ids if id not in seen)

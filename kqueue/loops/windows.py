@@ -1,0 +1,228 @@
+"""One window after another: claim rows, settle the pointers, run the handlers, settle the rows.
+
+A claim has committed before any handler starts, and no pointer is held while one runs. Whatever ends a window, at
+whatever line, no row stays claimed by nobody.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from kqueue.contracts.broker import Reservation, Subscription
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Selection
+from kqueue.execution.auto_renew import AutoRenew
+from kqueue.execution.batch import BOUND_S, Batch
+from kqueue.execution.context import LoopContext
+from kqueue.execution.execute import execute
+from kqueue.execution.overtime import MOST_ABANDONED
+from kqueue.loops.claiming import claim_rows, give_back_claim, leased_at, look_after, post_verdicts, release
+from kqueue.loops.lazy_asyncio import Awaiter
+from kqueue.loops.registry import Registry
+from kqueue.loops.sizer import Sizer
+from kqueue.loops.stopping import LoopControls
+from kqueue.loops.verdicts import judge, stale
+from kqueue.loops.watchdog import Watchdog
+from kqueue.model.errors import KQueueError, LeaseLost, StoreError
+from kqueue.model.handlers import Handler
+from kqueue.model.job import Row
+from kqueue.system.mint import IdMint
+
+#: Seconds that a suspect waits for other loops to end their windows, and they for it: as long as windows of
+#: fast jobs take. A loop that is busy for longer is not waited for.
+ASIDE_S = 2.5 * BOUND_S
+
+
+class Windows:
+    """The windows of one loop."""
+
+    def __init__(
+        self,
+        context: LoopContext,
+        registry: Registry,
+        handlers: Callable[[], Mapping[str, Handler]],
+        mint: IdMint,
+        controls: LoopControls,
+        *,
+        auto_renew: AutoRenew,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._logger = context.logger
+        self._monotonic = context.clock.monotonic
+        self._registry = registry
+        self._handlers = handlers
+        self._stopping = controls.stopping
+        self._mint = mint
+        self._auto_renew = auto_renew
+        self._sizer = Sizer()
+        self._watchdog = Watchdog(context.clock, context.logger)
+        self._awaiter = Awaiter()
+        self._unsettled: list[Batch] = []
+        #: Pointers that had no row to claim at all.
+        self.stale = 0
+
+    def close(self) -> None:
+        """End the watchdog and the event loop, and let go of what could not be settled."""
+        if not self._stopping.is_here():
+            return
+        for batch in self._unsettled:
+            self._let_go(batch)
+        self._watchdog.close()
+        self._awaiter.close()
+
+    def budget(self) -> Budget:
+        """What the next window may hold."""
+        left = [number for number in (self._stopping.jobs_left(), self._registry.share()) if number is not None]
+        return self._sizer.budget(min(left, default=None), self._stopping.seconds_left())
+
+    def has_leftovers(self) -> bool:
+        """Whether something is still to be settled."""
+        return bool(self._unsettled)
+
+    def settle_leftovers(self) -> None:
+        """The window that ends, and what a store that was down could not take before."""
+        self._watchdog.rest()
+        while self._unsettled and self._stopping.is_here():
+            self._unsettled[0].close()
+            self._let_go(self._unsettled[0])
+            del self._unsettled[0]
+
+    def _let_go(self, batch: Batch) -> None:
+        self._registry.let_go(batch)
+        if batch.grip is not None:
+            batch.grip.let_go()
+
+    def wait_for_more(self) -> bool:
+        """False: no job is in hand between two windows."""
+        return False
+
+    def land(self) -> None:
+        """Nothing: no job is in hand between two windows."""
+
+    def take(self, subscription: Subscription, reservation: Reservation, budget: Budget) -> None:
+        """Claim what was reserved and run it, or give it back if a suspect of another loop is aside.
+
+        Raises what a handler raised to end the loop.
+        """
+        try:
+            with self._registry.isolation.window(self) as entered:
+                if not entered:
+                    post_verdicts(subscription, release(reservation), self._logger)
+                elif reservation.selection is not None:
+                    self._work(subscription, reservation, reservation.selection, budget)
+        finally:
+            self._registry.isolation.forget(self)
+
+    def deny_solitude(self) -> None:
+        """See :meth:`kqueue.loops.registry.Registry.deny_solitude`."""
+        self._registry.deny_solitude()
+
+    def _work(
+        self, subscription: Subscription, reservation: Reservation, selection: Selection, budget: Budget
+    ) -> None:
+        owner = self._mint.make(1)[0]
+        try:
+            alone = self._registry.isolation.has_one_loop()
+            claim, now = claim_rows(selection, budget, owner, self._context, alone=alone)
+            batch = self._hold(claim.rows, alone)
+            verdicts = judge(reservation.entries, claim, now)
+            self.stale += stale(verdicts, claim)
+            post_verdicts(subscription, verdicts, self._logger)
+            look_after(claim, selection, self._context)
+            if batch is not None:
+                self._run(batch, claim.rows)
+            self.settle_leftovers()
+        except BaseException as error:
+            self._rescue(owner, error)
+            raise
+
+    def _hold(self, rows: list[Row], alone: bool) -> Batch | None:
+        if not rows:
+            return None
+        batch = Batch(rows, self._context, leased_at(rows, self._context), alone)
+        self._unsettled.append(batch)
+        self._registry.hold(batch)
+        return batch
+
+    def _rescue(self, owner: str, error: BaseException) -> None:
+        """Settle what has ended and give back the rest; a store that is down must not hide ``error``."""
+        if not self._stopping.is_here():
+            return
+        try:
+            if not isinstance(error, StoreError):
+                self.settle_leftovers()
+            if not self._unsettled:
+                give_back_claim(owner, self._context)
+        except KQueueError as failure:
+            self._logger.warning("not settled yet: %s", failure)
+
+    def _run(self, batch: Batch, rows: list[Row]) -> None:
+        """Raises what a handler raised to end the loop."""
+        isolation = self._registry.isolation
+        if len(rows) > 1 or not rows[0].suspicion:
+            if not isolation.has_one_loop():
+                batch.deny_solitude()  # another loop has begun since the claim
+            self._run_handlers(batch, rows)
+            return
+        with isolation.aside(ASIDE_S, self) as isolated:
+            if not isolated:
+                batch.give_back(isolation.again_in())
+                return
+            try:
+                if not batch.is_alone:
+                    batch.mark_alone()
+            except LeaseLost as error:
+                self._context.telemetry.warn(rows[0], error)
+            else:
+                self._run_handlers(batch, rows)
+
+    def _run_handlers(self, batch: Batch, rows: list[Row]) -> None:
+        """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
+        if any(handler.is_async for handler in self._handlers().values()):
+            self._awaiter.open()
+        batch.grip = self._auto_renew.hold(rows, self._handlers(), batch.leased_since)
+        spent: defaultdict[str, list[float]] = defaultdict(list)
+        self._watchdog.watch(batch, alone=len(rows) == 1)
+        try:
+            self._call_handlers(batch, spent)
+        finally:
+            if batch.grip is not None:
+                batch.grip.rest()
+            if self._stopping.is_here():
+                self._context.telemetry.ran(spent)
+        for type, seconds in spent.items():
+            self._sizer.observe(type, len(seconds), max(0.0, sum(seconds)))
+
+    def _call_handlers(self, batch: Batch, spent: defaultdict[str, list[float]]) -> None:
+        """Adds to ``spent``, by type, the seconds of each."""
+        stopping, heard, grip = self._stopping, batch.is_heard, batch.grip
+        wait = partial(self._awaiter.wait, batch)
+        now = self._monotonic()
+        while not stopping.is_over(now):
+            job = batch.start(now)
+            if job is None:
+                break
+            handler = self._handlers().get(job.type)
+            if handler is None:  # removed since the claim; the batch gives back what is left
+                break
+            if heard:
+                now = batch.tell_start()
+            stopping.count += 1
+            settling = batch.seconds_settling
+            if grip is not None:
+                grip.start(job.id, now)
+                batch.max_runtime = handler.max_runtime
+            try:
+                interrupt = execute(handler, job, batch, wait)
+            finally:
+                ended = self._monotonic()
+                spent[job.type].append(ended - now - (batch.seconds_settling - settling))
+            if interrupt is not None:
+                raise interrupt
+            if batch.cut_short() is not None and self._awaiter.abandoned() >= MOST_ABANDONED:
+                raise KQueueError(
+                    f"{MOST_ABANDONED} coroutines that were cancelled at the end of their leases have not ended:"
+                    " they swallow CancelledError; this process has to be started anew"
+                )
+            now = self._monotonic() if batch.settle_if_due(ended) else ended

@@ -1,0 +1,77 @@
+"""What runs the jobs of a type, and which types have something here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from kqueue.model.job import JobInHand
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """What runs the jobs of a type, and how."""
+
+    function: Callable[[JobInHand], Any]
+    #: Whether a job whose handler returns is deleted, instead of retried as "not deleted".
+    delete_on_success: bool = False
+    #: Whether its jobs' leases are renewed while it runs.
+    auto_renew: bool = False
+    #: Seconds that it may run, with ``auto_renew``; None: without end.
+    max_runtime: float | None = None
+    #: Whether it is a coroutine function, which runs in an event loop.
+    is_async: bool = False
+    #: Of a coroutine function: jobs that it runs at once under ``work``.
+    concurrency: int = 1
+
+
+class Handlers:
+    """The handlers of a queue, by type.
+
+    The mapping is replaced, never changed: loops of other threads read it, and see by its identity that it is new.
+    """
+
+    def __init__(self) -> None:
+        self._by_type: Mapping[str, Handler] = MappingProxyType({})
+
+    def all(self) -> Mapping[str, Handler]:
+        """By type, as they are now."""
+        return self._by_type
+
+    def refuse_second(self, type: str) -> None:
+        """Raises ``ValueError`` if the type has one."""
+        if type in self._by_type:
+            raise ValueError(f"type: {type} has a handler already; remove_handler comes first")
+
+    def add(self, type: str, handler: Handler) -> None:
+        """Raises ``ValueError`` if the type has one."""
+        self.refuse_second(type)
+        self._by_type = MappingProxyType({**self._by_type, type: handler})
+
+    def remove(self, type: str) -> bool:
+        """False if it had none."""
+        rest = {name: handler for name, handler in self._by_type.items() if name != type}
+        had = len(rest) < len(self._by_type)
+        self._by_type = MappingProxyType(rest)
+        return had
+
+
+class Part:
+    """Some handlers of a queue, for one loop. As of all of them, the mapping is replaced when it changes."""
+
+    def __init__(self, all: Callable[[], Mapping[str, Handler]], belongs: Callable[[str, Handler], bool]) -> None:
+        """``all()`` returns a mapping that is replaced, never changed."""
+        self._all = all
+        self._belongs = belongs
+        #: (all as they were at the last call, the part of them), in one: two threads may call.
+        self._seen: tuple[Mapping[str, Handler], Mapping[str, Handler]] = ({}, MappingProxyType({}))
+
+    def __call__(self) -> Mapping[str, Handler]:
+        """Those that belong to the part, by type, as they are now."""
+        handlers, part = self._seen
+        now = self._all()
+        if now is not handlers:
+            chosen = {type: handler for type, handler in now.items() if self._belongs(type, handler)}
+            part = part if chosen == part else MappingProxyType(chosen)
+            self._seen = now, part
+        return part

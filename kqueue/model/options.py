@@ -1,0 +1,120 @@
+"""What holds for all jobs of a type, unless a call says otherwise: set once, by ``queue.options(type, ...)``."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+from kqueue.model import checks
+from kqueue.model.job import Priority
+from kqueue.model.retry import AnyDelay, RetryPolicy, checked_delay
+
+#: Of a type for which nothing says otherwise.
+DEFAULT_RETRY = RetryPolicy()
+#: Seconds that a job may run before others may take it, unless its type or its add says otherwise.
+DEFAULT_TTR = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TypeOptions:
+    """What holds for the jobs of a type. Those of a type that nothing was set for are the queue's defaults."""
+
+    #: Of an add that gives none: 0..2**32-1, lower first.
+    priority: int = Priority.NORMAL
+    #: Seconds until a job may run, where its add gives none.
+    delay: float = 0.0
+    #: Seconds that a job may run before others may take it, where its add gives none.
+    ttr: float = DEFAULT_TTR
+    #: What becomes of a job whose run failed.
+    retry: RetryPolicy = DEFAULT_RETRY
+    #: Seconds that a finished job is kept as ``done``; 0: it is deleted at once.
+    keep_done: float = 0.0
+    #: Seconds that a unique key is taken at least, where the add gives none. It is always taken while its job waits
+    #: or runs.
+    unique_for: float = 0.0
+
+
+class GivenOptions(TypedDict, total=False):
+    """What ``queue.options`` takes: the fields of :class:`TypeOptions`, and two parts of a policy by themselves."""
+
+    priority: Priority | str | int
+    delay: float
+    ttr: float
+    retry: RetryPolicy
+    #: Instead of ``retry``: its delay, in any form that a policy takes.
+    retry_delay: AnyDelay
+    #: Instead of ``retry``: failed runs until a job is dead; None: no end.
+    max_tries: int | None
+    keep_done: float
+    unique_for: float
+
+
+def _policy(value: object) -> RetryPolicy:
+    if not isinstance(value, RetryPolicy):
+        raise TypeError(f"retry: expected a RetryPolicy, got {value!r:.80}")
+    return value
+
+
+#: Each option's check.
+CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "priority": checks.priority,
+    "delay": lambda value: checks.number("delay", value, 0),
+    "ttr": lambda value: checks.number("ttr", value, 1),
+    "retry": _policy,
+    "retry_delay": lambda value: checked_delay("retry_delay", value),
+    "max_tries": lambda value: None if value is None else checks.whole("max_tries", value, 1),
+    "keep_done": lambda value: checks.number("keep_done", value, 0),
+    "unique_for": lambda value: checks.number("unique_for", value, 0),
+}
+#: The options that are parts of a retry policy, and what the policy calls them.
+POLICY_PARTS = {"retry_delay": "delay", "max_tries": "max_tries"}
+#: What an option cannot stand beside.
+RIVALS = {"retry": tuple(POLICY_PARTS), **dict.fromkeys(POLICY_PARTS, ("retry",))}
+
+
+class Options:
+    """The options of all types of a queue.
+
+    Its mappings are replaced, never changed, so that loops of other threads may read them meanwhile.
+    """
+
+    def __init__(self, default: TypeOptions) -> None:
+        """``default``: of a type that nothing is set for."""
+        self.default = default
+        self._by_type: Mapping[str, TypeOptions] = MappingProxyType({})
+        #: The seconds that finished jobs are kept, of the types that keep them: looked at for each delete.
+        self.kept: Mapping[str, float] = {}
+        #: What was given for each type, by name.
+        self._given: dict[str, frozenset[str]] = {}
+
+    def of(self, type: str) -> TypeOptions:
+        """Those of ``type``."""
+        return self._by_type.get(type, self.default)
+
+    def set(self, type: str, given: Mapping[str, Any]) -> TypeOptions:
+        """Set what is given, all of it or nothing; returns all options of ``type``.
+
+        Raises ``ValueError`` for an unknown name and for what was set before, and as the checks do.
+        """
+        checked: dict[str, Any] = {
+            checks.one_of("options", name, CHECKS): CHECKS[name](value) for name, value in given.items()
+        }
+        before = self._given.get(type, frozenset())
+        for name in given:
+            _refuse_second(type, name, before, given)
+        options = self.of(type)
+        parts: dict[str, Any] = {part: checked.pop(name) for name, part in POLICY_PARTS.items() if name in checked}
+        if parts:
+            checked["retry"] = replace(options.retry, **parts)
+        self._given[type] = before | given.keys()
+        self._by_type = MappingProxyType({**self._by_type, type: replace(options, **checked)})
+        self.kept = {name: one.keep_done for name, one in self._by_type.items() if one.keep_done}
+        return self.of(type)
+
+
+def _refuse_second(type: str, name: str, before: frozenset[str], given: Mapping[str, Any]) -> None:
+    if name in before:
+        raise ValueError(f"{name}: an option of a type is set once, and that of {type} was set before")
+    for rival in RIVALS.get(name, ()):
+        if rival in before or rival in given:
+            raise ValueError(f"{name}: {type} has {rival}; set a whole policy by retry, or parts of it, not both")

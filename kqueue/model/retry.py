@@ -1,0 +1,168 @@
+"""When to try again: pure functions of counts and errors. Any jitter is added by the caller, never here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import TypeAlias
+
+from kqueue.model import checks
+
+#: Seconds before a server that failed is asked again: doubling from the first to the last.
+FIRST_BACKOFF_S = 1.0
+LAST_BACKOFF_S = 30.0
+#: Seconds that an exponential delay grows to, unless it says otherwise.
+LONGEST_DELAY_S = 3600.0
+#: Seconds until a failed job runs again, unless its queue or its type says otherwise.
+RETRY_DELAY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Seconds until a failed job runs again. Made by :func:`fixed` and :func:`exponential`."""
+
+    #: After the first failed run.
+    first: float
+    #: So many times as long after each further one,
+    factor: float
+    #: but never longer than this.
+    most: float
+    #: The part of it by which the real delay may be shorter or longer, 0..1.
+    jitter: float
+
+    def bare(self, failures: int) -> float:
+        """After ``failures`` failed runs, 1 or more; without jitter."""
+        try:
+            return min(self.most, self.first * self.factor ** (failures - 1))
+        except OverflowError:
+            return self.most if self.first else 0.0
+
+
+def fixed(seconds: float, *, jitter: float = 0.0) -> Delay:
+    """The same delay after each failed run.
+
+    ``jitter``: 0..1; with 0.1 the real delay is any between 0.9 and 1.1 times ``seconds``.
+    """
+    seconds = checks.number("seconds", seconds, 0)
+    return Delay(seconds, 1.0, seconds, checks.part("jitter", jitter))
+
+
+def exponential(first: float, factor: float = 2.0, *, most: float = LONGEST_DELAY_S, jitter: float = 0.0) -> Delay:
+    """``first`` seconds after the first failed run, ``factor`` times as many after each further one.
+
+    ``factor``: at least 1. ``most``: seconds, at least ``first``; it grows no further. ``jitter``: 0..1; with 0.1
+    the real delay is any between 0.9 and 1.1 times the bare one, also where that is ``most``.
+    """
+    first = checks.number("first", first, 0)
+    most = checks.number("most", most, first)
+    return Delay(first, checks.number("factor", factor, 1), most, checks.part("jitter", jitter))
+
+
+#: Called with the number of failed runs, this one with them, and what was raised, or None if nothing was.
+DelayFunction: TypeAlias = Callable[[int, BaseException | None], float]
+#: Seconds; what :func:`fixed` or :func:`exponential` made; a list of seconds; or a function.
+AnyDelay: TypeAlias = float | Delay | Sequence[float] | DelayFunction
+#: Classes as ``except`` takes them.
+ErrorClasses: TypeAlias = type[BaseException] | Sequence[type[BaseException]]
+
+
+class Rule(StrEnum):
+    """What a policy does about an error."""
+
+    #: A failed try; again after the delay, unless the tries are used up.
+    RETRY = "retry"
+    #: Dead at once.
+    FINAL = "final"
+    #: Again after the delay, at no cost of a try.
+    GIVE_BACK = "give back"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """What becomes of a job whose run failed.
+
+    ``max_tries``: failed runs until it is dead; None: no end.
+    ``delay``: until it runs again. A number of seconds; what :func:`~kqueue.fixed` or :func:`~kqueue.exponential`
+    made; a list of seconds, of which the last repeats; or a function that returns seconds, called with the number
+    of failed runs, this one with them, and what the handler raised (None if it raised nothing).
+    ``final``: errors after which it is dead at once, a class or several. ``give_back``: those after which it is
+    given back for the delay, at no cost of a try. Of two classes the one nearer to the error's own counts, so that
+    ``final=OSError, give_back=ConnectionError`` does what it says.
+
+    >>> RetryPolicy(max_tries=5, delay=exponential(1, most=600, jitter=0.1), give_back=ConnectionError)
+
+    Raises ``ValueError`` or ``TypeError`` for bad arguments.
+    """
+
+    max_tries: int | None = None
+    delay: AnyDelay = RETRY_DELAY_S
+    final: ErrorClasses = ()
+    give_back: ErrorClasses = ()
+
+    def __post_init__(self) -> None:
+        if self.max_tries is not None:
+            checks.whole("max_tries", self.max_tries, 1)
+        object.__setattr__(self, "delay", checked_delay("delay", self.delay))
+        for name in ("final", "give_back"):
+            object.__setattr__(self, name, checks.error_classes(name, getattr(self, name)))
+        both = [cls.__name__ for cls in self._classes(Rule.FINAL) if cls in self._classes(Rule.GIVE_BACK)]
+        if both:
+            raise ValueError(f"give_back: {both[0]} is final already; an error is either")
+
+    def is_used_up(self, failures: int) -> bool:
+        """Whether ``failures`` failed runs are all that a job may have."""
+        return self.max_tries is not None and failures >= self.max_tries
+
+    def bare_delay(self, failures: int, error: BaseException | None = None) -> float:
+        """Seconds until the next run after ``failures`` failed ones (1 or more), without jitter.
+
+        Raises what a function of the user's raises, and ``ValueError`` or ``TypeError`` if it returns nonsense.
+        """
+        delay = self.delay
+        if isinstance(delay, Delay):
+            return delay.bare(failures)
+        if isinstance(delay, Sequence):
+            return delay[min(failures, len(delay)) - 1]
+        return checks.number("delay", delay(failures, error) if callable(delay) else delay, 0)
+
+    @property
+    def jitter(self) -> float:
+        """The part of the bare delay by which the real one may be shorter or longer, 0..1."""
+        return self.delay.jitter if isinstance(self.delay, Delay) else 0.0
+
+    def rule_for(self, error: BaseException) -> Rule:
+        """What is to be done about ``error``: by the first class of its own, then its bases, that has a rule."""
+        for cls in type(error).__mro__:
+            for rule in (Rule.FINAL, Rule.GIVE_BACK):
+                if cls in self._classes(rule):
+                    return rule
+        return Rule.RETRY
+
+    def _classes(self, rule: Rule) -> Sequence[type[BaseException]]:
+        classes = self.final if rule is Rule.FINAL else self.give_back
+        return () if isinstance(classes, type) else classes
+
+
+def checked_delay(name: str, value: object) -> AnyDelay:
+    """``value`` as :class:`RetryPolicy` keeps it. Raises ``ValueError`` or ``TypeError`` that says ``name``."""
+    if isinstance(value, Delay):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if not value:
+            raise ValueError(f"{name}: a list of seconds has at least one, got {value!r}")
+        return tuple(checks.number(name, one, 0) for one in value)
+    if callable(value):
+        checks.takes(name, value, "the number of failed runs and the error", (1, None))
+        function: DelayFunction = value
+        return function
+    return checks.number(name, value, 0)
+
+
+def jittered(seconds: float, jitter: float, random: Random) -> float:
+    """``seconds``, shorter or longer by up to the part ``jitter`` of them, evenly."""
+    return seconds * (1 + random.uniform(-jitter, jitter)) if jitter else seconds
+
+
+def backoff(failures: int) -> float:
+    """Seconds to leave a server alone that failed ``failures`` times in a row: 1, 2, 4, ... 30."""
+    return min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(max(0, failures - 1), 10))

@@ -1,0 +1,36 @@
+"""One handle for each process: what makes a KQueue safe to use after ``fork``.
+
+A connection that came along through ``fork`` is shared with the parent: to write to it mixes two conversations,
+and to close it can speak to the server in the parent's name. So the child makes its own handle, and keeps the
+parent's as it is: referenced, so that no destructor runs, and never used. (SQLite cannot bear an inherited
+connection even so, and closes its own before each fork: see :mod:`kqueue.stores.sqlite.file.file`.)
+"""
+
+import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """Holds one ``T`` for the current process, made on first use by ``make``.
+
+    No lock guards it, since a lock may be held by another thread of the parent at the moment of the fork
+    and would then stay locked in the child for ever. ``dict.setdefault`` is atomic: when two threads come
+    first at once, one handle is kept and the other thrown away, so ``make`` must not have side effects.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._by_pid: dict[int, T] = {}
+
+    def get(self) -> T:
+        """The handle of this process."""
+        pid = os.getpid()
+        handle = self._by_pid.get(pid)
+        return self._by_pid.setdefault(pid, self._make()) if handle is None else handle
+
+    def existing(self) -> T | None:
+        """The handle of this process if it has one; nothing is made."""
+        return self._by_pid.get(os.getpid())

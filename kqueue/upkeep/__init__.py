@@ -1,0 +1,1 @@
+"""What is done beside the jobs: sweep, schedules, pauses, heartbeats, orphans."""

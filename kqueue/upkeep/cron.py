@@ -1,0 +1,141 @@
+"""Jobs that a clock adds: each tick of each schedule once, whoever looks first.
+
+The store keeps the last tick of every schedule, and moves it on in the very transaction that adds the jobs of the
+ticks since (compare-and-set). So of any number of workers one adds a tick, one that dies before the commit has
+added nothing, and the tick outlives its job. A schedule that the store has never seen begins now.
+
+It also keeps which ticks were added, as spans of time. So after a clock was ahead and is set right, those that were
+added for a time to come are known by that time, and those in between are added when they come.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from kqueue.contracts.intake import Span, Tick
+from kqueue.contracts.store import JobStore
+from kqueue.contracts.stored_times import latest
+from kqueue.dispatch.adding import Adding, NewJobs
+from kqueue.model.errors import StoreError
+from kqueue.model.job import Row
+from kqueue.model.retry import backoff
+from kqueue.model.schedule import Schedule, is_in
+
+#: Seconds between two looks at most: the store's clock may be set meanwhile.
+LONGEST_LOOK_S = 60.0
+
+
+class CronJob(NamedTuple):
+    """What a schedule adds at each of its ticks."""
+
+    #: Its last tick is kept under this name.
+    name: str
+    schedule: Schedule
+    #: One job.
+    order: NewJobs
+
+
+class Cron:
+    """The schedules of a queue. Shared by the threads of a process, one of which looks at a time."""
+
+    def __init__(
+        self, store: JobStore, adding: Adding, monotonic: Callable[[], float], logger: logging.Logger
+    ) -> None:
+        self._store = store
+        self._adding = adding
+        self._monotonic = monotonic
+        self._logger = logger
+        #: Replaced, never changed: another thread may be walking through it.
+        self._jobs: Mapping[str, CronJob] = MappingProxyType({})
+        self._look_at = -math.inf
+        #: Looks in a row that failed.
+        self._failures = 0
+
+    def add(self, job: CronJob) -> None:
+        """Raises ``ValueError`` if its name is taken."""
+        if job.name in self._jobs:
+            raise ValueError(f"name: there is a schedule {job.name!r} already; give another name")
+        self._jobs = MappingProxyType({**self._jobs, job.name: job})
+        self._look_at = -math.inf
+
+    def jobs(self) -> list[CronJob]:
+        """All of them, in the order added."""
+        return list(self._jobs.values())
+
+    def seconds_to_look(self) -> float:
+        """Seconds until :meth:`add_due` has something to do; infinite without a schedule."""
+        return max(0.0, self._look_at - self._monotonic()) if self._jobs else math.inf
+
+    def add_due(self) -> int:
+        """Add the jobs of all ticks that are due; how many. Costs nothing before the next tick's time.
+
+        Raises ``StoreError``, once it has tried every schedule; what was not added is due again after a back-off.
+        """
+        if self.seconds_to_look() > 0:
+            return 0
+        asked_at, jobs = self._monotonic(), self._jobs
+        self._failures += 1
+        self._look_at = asked_at + backoff(self._failures)  # unless all goes well
+        now = self._store.now()
+        last_ticks, added_ticks = self._store.last_ticks(), self._store.added_ticks()
+        added, wait, errors = 0, LONGEST_LOOK_S, []
+        for job in jobs.values():
+            try:
+                last, spans = last_ticks.get(job.name), added_ticks.get(job.name, ())
+                if last is not None and not spans:  # by an older KQueue
+                    spans = ((last, last),)
+                last = self._begun(job, last, spans, now)
+                found, last = self._add_ticks(job, last, spans, now)
+            except StoreError as error:
+                errors.append(error)
+                continue
+            added += found
+            auto_renew = job.schedule.next_after(max(last, now))
+            if auto_renew is not None:
+                wait = min(wait, auto_renew - now)
+        if errors:
+            raise errors[0]
+        self._failures = 0
+        # One that was added meanwhile is to be looked at.
+        self._look_at = asked_at + wait if jobs is self._jobs else -math.inf
+        return added
+
+    def _begun(self, job: CronJob, last: float | None, added: Sequence[Span], now: float) -> float:
+        """The last tick that was dealt with. A schedule that has none begins now. One whose last tick is in the
+        future, since a clock was ahead, goes on from the last tick by now that was added, and if none is known,
+        begins now: it must not be silent until that time has come. What was added ahead is known by its own time.
+        """
+        if last is not None and last <= latest(now):
+            return last
+        begin = now
+        if last is not None:
+            begin = max((min(until, now) for first, until in added if first <= now), default=now)
+            self._logger.warning(
+                "cron: the clock was ahead: %s begins again now, without what was added for later already", job.name
+            )
+        self._store.add_tick(Tick(job.name, last, begin, tuple(added)), [])
+        return begin
+
+    def _add_ticks(self, job: CronJob, last: float, added: Sequence[Span], now: float) -> tuple[int, float]:
+        """(how many jobs were added, the last tick that was dealt with)."""
+        found, before = 0, last
+        while ticks := job.schedule.due(last, now):
+            last = ticks[-1]
+            new = [tick for tick in ticks if not is_in(added, tick)]
+            if not new:
+                continue
+            added = job.schedule.remember(added, ticks)
+            rows = self._rows(job, new, now)
+            if not self._store.add_tick(Tick(job.name, before, last, tuple(added)), rows):
+                break  # another worker was first
+            self._adding.announce(rows, now)
+            self._logger.debug("cron: %s: %d jobs of type %s added", job.name, len(rows), job.order.type)
+            found, before = found + len(rows), last
+        return found, last
+
+    def _rows(self, job: CronJob, ticks: Sequence[float], now: float) -> list[Row]:
+        """A job for each tick, whose time is what it is for."""
+        rows = self._adding.rows(job.order._replace(payloads=job.order.payloads * len(ticks)), now)
+        return [row._replace(run_at=tick, scheduled_for=tick) for row, tick in zip(rows, ticks, strict=True)]

@@ -1,0 +1,230 @@
+"""The children of a worker: started, replaced, ended, and buried.
+
+A child is in its place, or among the *old* ones: these take no more jobs, are about to end, and are replaced
+already.
+"""
+
+import logging
+import math
+import signal
+import socket
+import time
+
+from kqueue import KQueueError
+from kqueue.worker.messages import ChildCommand
+from kqueue.worker.options import WorkerOptions
+from kqueue.worker.orphans import Orphans
+from kqueue.worker.process import ChildProcess
+from kqueue.worker.renewal import RenewalThread
+from kqueue.worker.slots import Slot
+
+#: Seconds that a child may take to import the app.
+START_S = 120.0
+#: Seconds that a child has to give back its running jobs before it is killed, and to exit once its loops are over.
+GIVE_UP_S = 3.0
+EXIT_S = 10.0
+#: Seconds without a word after which the store is asked whether a child holds a lease.
+SILENT_S = 5.0
+
+
+class Children:
+    """Of one supervisor. It never waits."""
+
+    def __init__(
+        self, options: WorkerOptions, leases: Orphans, renewer: RenewalThread, logger: logging.Logger
+    ) -> None:
+        self._options = options
+        self._renewer = renewer
+        self._leases = leases
+        self._logger = logger
+        self._places = [Slot() for _ in range(options.processes)]
+        self._old: list[ChildProcess] = []
+        self._is_ending = False
+        #: Jobs of children that are gone.
+        self._jobs = 0
+        #: Whether a child did not end by itself and with all settled after it was told to.
+        self.was_cut_short = False
+
+    def children(self) -> list[ChildProcess]:
+        """All that are not buried yet."""
+        return [place.child for place in self._places if place.child is not None] + self._old
+
+    def jobs(self) -> int:
+        """Started by all children that there were."""
+        return self._jobs + sum(child.jobs for child in self.children())
+
+    def look_at(self) -> float:
+        """When there is something to do for the time's sake, in monotonic seconds."""
+        times = [child.kill_at for child in self.children()]
+        if not self._is_ending:
+            times += [place.start_at for place in self._places if place.child is None]
+        return min(times, default=math.inf)
+
+    # -- the start ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start a child in each place. Raises ``KQueueError`` if the system cannot."""
+        for place in self._places:
+            place.child = self._spawn()
+
+    def are_ready(self) -> bool:
+        """Whether all first children are. Raises ``KQueueError`` if one will not be; none has taken a job then."""
+        for child in self.children():
+            status = child.poll()
+            child.hear()
+            why = child.failure or (None if status is None else told(status)) or _lateness(child)
+            if why:
+                raise KQueueError(f"a child could not start: {why}")
+        return all(child.is_ready for child in self.children())
+
+    def let_go(self) -> None:
+        """Let those that are ready take jobs."""
+        for child in self.children():
+            if child.is_ready and not (child.went or self._is_ending):
+                child.tell(ChildCommand.GO)
+                self._logger.info("child %d runs jobs", child.pid)
+
+    def _spawn(self) -> ChildProcess:
+        ours, theirs = socket.socketpair()
+        try:
+            child = ChildProcess(self._options, theirs.fileno())
+        except OSError as error:
+            ours.close()
+            raise KQueueError(f"a child could not start: {error.strerror}") from error
+        finally:
+            theirs.close()
+        self._renewer.add(ours)
+        return child
+
+    # -- from time to time -------------------------------------------------------------------------------
+
+    def look_after(self) -> None:
+        """Take in what children say, bury those that are gone, and start others in their places."""
+        for child in self.children():
+            status = child.poll()
+            child.hear()
+            self._replace_if_leaving(child)  # it may be gone already
+            if status is None:
+                self._attend(child, time.monotonic())
+            else:
+                self._bury(child, status)
+        self.let_go()
+        self._fill_places(time.monotonic())
+
+    def _replace_if_leaving(self, child: ChildProcess) -> None:
+        if child.leaving is not None and child not in self._old:
+            self._logger.info("child %d is replaced: %s", child.pid, child.leaving)
+            self._place_of(child).leave()
+            self._old.append(child)
+
+    def _attend(self, child: ChildProcess, now: float) -> None:
+        if child.done is not None and child.kill_at == math.inf:
+            child.kill_at = now + EXIT_S
+        if (late := _lateness(child)) is not None:
+            child.failure, child.kill_at = late, now
+        if now >= child.kill_at:
+            self._logger.warning("child %d does not end, and is killed", child.pid)
+            child.kill()
+
+    def _place_of(self, child: ChildProcess) -> Slot:
+        return next(place for place in self._places if place.child is child)
+
+    def _fill_places(self, now: float) -> None:
+        for place in self._places:
+            if place.child is None and now >= place.start_at and not self._is_ending:
+                try:
+                    place.child = self._spawn()
+                except KQueueError as error:
+                    self._logger.warning("%s; again in %.0f s", error, place.lose(now))
+
+    # -- standing still ----------------------------------------------------------------------------------
+
+    def tell_all(self, number: int) -> None:
+        """Send a signal to all children, and to what their handlers have started in their groups."""
+        for child in self.children():
+            child.signal_group(number)
+
+    def stood_still(self, seconds: float) -> None:
+        """All did for so long: nobody is late by it."""
+        for child in self.children():
+            child.put_off(seconds)
+        for place in self._places:
+            place.start_at += seconds
+            place.alive_at += seconds
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def end(self, order: ChildCommand, grace: float) -> None:
+        """Tell all children to end, and kill those that have not done so in time."""
+        self._is_ending = True
+        for child in self.children():
+            if child.went:
+                child.tell(order)
+                child.kill_at = min(child.kill_at, time.monotonic() + grace + GIVE_UP_S)
+            else:
+                child.kill()  # it holds nothing
+
+    def kill_all(self) -> None:
+        """At once, and wait for them."""
+        self._is_ending = True
+        for child in self.children():
+            child.kill()
+            status = child.wait()
+            child.hear()
+            self._bury(child, status)
+
+    def _bury(self, child: ChildProcess, status: int) -> None:
+        """It is gone, so nobody holds its leases."""
+        self._jobs += child.jobs
+        child.close()
+        is_clean = child.done is not None and child.done.clean
+        if not (is_clean or child.was_killed):
+            what = "ended" if child.went else "could not start"
+            self._logger.warning("child %d %s: %s", child.pid, what, child.failure or told(status))
+        if child.went and not is_clean:
+            self.was_cut_short |= self._is_ending
+            self._inherit(child)
+        if child in self._old:
+            self._old.remove(child)
+        else:
+            pause = self._place_of(child).lose(time.monotonic())
+            if not self._is_ending:
+                self._logger.warning("child %d: another one starts in %.0f s", child.pid, pause)
+
+    def _inherit(self, child: ChildProcess) -> None:
+        """The jobs of a child whose time was over are not to blame; any other death may have come from them."""
+        if child.done is not None or child.was_killed:
+            self._leases.give_back(child.pid, child.tail or "")
+        else:
+            self._leases.end(child.pid, child.tail or "")
+
+    # -- health ------------------------------------------------------------------------------------------
+
+    def silences(self, now: float) -> list[float]:
+        """Seconds since each place, and each old child, was last known to get on. ``now`` in monotonic seconds."""
+        for place in self._places:
+            if place.child is not None and place.child.went:
+                place.alive_at = self._alive_at(place.child, now)
+        alive_at = [place.alive_at for place in self._places] + [self._alive_at(child, now) for child in self._old]
+        return [now - at for at in alive_at]
+
+    def _alive_at(self, child: ChildProcess, now: float) -> float:
+        """Who keeps the interpreter's lock keeps the whole process silent: then a lease is its sign of life."""
+        if child.tail is None or now - child.heard_at < SILENT_S:
+            return child.alive_at
+        return max(child.alive_at, self._leases.held_at(child.tail, child.heard_at))
+
+
+def told(status: int) -> str:
+    """An exit status as people say it."""
+    if status >= 0:
+        return f"exit status {status}"
+    names = {one.value: one.name for one in signal.Signals}
+    return f"signal {names.get(-status, -status)}"
+
+
+def _lateness(child: ChildProcess) -> str | None:
+    """What is said of a child that should have been ready by now."""
+    if child.is_ready or child.was_killed or time.monotonic() - child.started_at <= START_S:
+        return None
+    return f"it was not ready after {START_S:.0f} s"

@@ -1,0 +1,30 @@
+"""The places for children: each has one that takes jobs, or is about to get one."""
+
+import time
+
+from kqueue.worker.process import ChildProcess
+from kqueue.worker.restarts import Restarts
+
+
+class Slot:
+    """Of one child and those that follow it."""
+
+    def __init__(self) -> None:
+        self.child: ChildProcess | None = None
+        self._restarts = Restarts()
+        #: When the next child is to be started, in monotonic seconds.
+        self.start_at = 0.0
+        #: When a child in this place was last known to get on, in monotonic seconds.
+        self.alive_at = time.monotonic()
+
+    def leave(self) -> None:
+        """Its child ends by itself: another one is to be started at once."""
+        self.child = None
+        self.start_at = 0.0
+
+    def lose(self, now: float) -> float:
+        """Its child has died, or none could be started: returns the seconds after which it is tried again."""
+        self._restarts = self._restarts.after(0.0 if self.child is None else now - self.child.started_at)
+        self.child = None
+        self.start_at = now + self._restarts.pause_s
+        return self._restarts.pause_s

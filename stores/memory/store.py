@@ -1,0 +1,503 @@
+"""The memory store: plain dicts and a lock, the readable reference of the contract.
+
+It lives in one process and ends with it, so it is for tests and for jobs that may be lost.
+"""
+
+import heapq
+import os
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.intake import Span, Tick
+from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
+from kqueue.contracts.rules import is_lost
+from kqueue.contracts.runs import Claim, LeaseKey, Selection
+from kqueue.contracts.settlements import Settled, Settlement
+from kqueue.contracts.stored_times import Misdated
+from kqueue.contracts.workers import WorkerRecord
+from kqueue.model import tubes
+from kqueue.model.errors import AddFailed, StoreError
+from kqueue.model.job import Row, State
+from kqueue.stores.gates import MOST_HELD, Gates, free, free_at, gate_of
+from kqueue.stores.memory.gate_counts import MemoryCounts, Starts
+from kqueue.stores.memory.rows import MemoryRows, waiting_by
+from kqueue.stores.memory.times import MemoryTimes, Taken
+from kqueue.stores.transitions import (
+    FORGET_AFTER_S,
+    UNFINISHED,
+    abandoned,
+    admitted,
+    claimed,
+    due,
+    held,
+    recovered,
+    renewed,
+    revived,
+    settled,
+)
+from kqueue.system import locks
+from kqueue.system.clock import Clock, SystemClock
+
+
+class MemoryStore:
+    """One instance is one store, for any number of threads of one process."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._rows = MemoryRows()
+        self._starts = Starts()
+        self._settings: dict[str, str] = {}
+        self._id = tubes.new_id()
+        self._last_sweep: float | None = None
+        self._sweep_position = ""
+        #: By (type, unique key).
+        self._unique: dict[tuple[str, str], Taken] = {}
+        self._ticks: dict[str, Tick] = {}
+        self._paused: dict[str, float] = {}
+        self._workers: dict[str, WorkerRecord] = {}
+
+    @property
+    def address(self) -> str:
+        """Its URL for messages."""
+        return "memory:"
+
+    def exists(self) -> bool:
+        """It does, as long as the instance."""
+        return True
+
+    def open(self) -> None:
+        """Nothing to connect."""
+
+    def close(self) -> None:
+        """Nothing to close: the rows stay as long as the instance."""
+
+    def now(self) -> float:
+        """The clock it was given."""
+        return self._clock.time()
+
+    def identity(self) -> str:
+        """The instance's."""
+        with self._locked():
+            return self._id
+
+    def begin_anew(self) -> None:
+        """Another id. Nothing is ever restored here, so fences go on."""
+        with self._locked():
+            self._id = tubes.new_id()
+
+    def backup(self, path: str, *, replace: bool) -> None:
+        """It ends with its process."""
+        raise StoreError("memory: has no backup, since it ends with its process; use sqlite:///jobs.db")
+
+    def restore(self, path: str, *, replace: bool) -> list[str]:
+        """It begins with its process."""
+        raise StoreError("memory: nothing can be restored into it; use sqlite:///jobs.db")
+
+    def setting(self, name: str, default: str) -> str:
+        """The setting's value; if it has none, ``default`` is stored."""
+        with self._locked():
+            return self._settings.setdefault(name, default)
+
+    # -- a job's way -------------------------------------------------------------------------------------
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """All of them, or none."""
+        with self._adding(rows):
+            self._insert(rows)
+
+    def add_unique(self, row: Row, until: float, now: float) -> str:
+        """The id of the job that has the row's type and unique key then."""
+        with self._adding([row]):
+            if row.unique_key is None:
+                raise self._not_added("memory: the job has no unique key", [row])
+            place = row.type, row.unique_key
+            if self._is_taken(place, now):
+                return self._unique[place].id
+            self._insert([row], unique=place, taken=Taken(row.id, until, now))
+        return row.id
+
+    def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
+        """All of them and the tick, or nothing."""
+        with self._adding(rows):
+            last = self._ticks.get(tick.schedule)
+            if (None if last is None else last.after) != tick.before:
+                return False
+            self._insert(rows, tick)
+        return True
+
+    def last_ticks(self) -> dict[str, float]:
+        """The last tick of every schedule, by its name."""
+        with self._locked():
+            return {name: tick.after for name, tick in self._ticks.items()}
+
+    def added_ticks(self) -> dict[str, tuple[Span, ...]]:
+        """The spans of time whose ticks were added, of every schedule by its name."""
+        with self._locked():
+            return {name: tick.added for name, tick in self._ticks.items()}
+
+    def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
+        """Candidates are looked at lazily, in order, until the window is full."""
+        stopped: list[Row] = []
+        with self._locked():
+            wanted = None if selection.ids is None else self._rows.wanted(selection.ids, selection.types)
+            candidates = self._rows.ready(selection.types) if wanted is None else waiting_by(wanted, now)
+            gates = Gates(selection.limits, MemoryCounts(self._rows, self._starts, now))
+            if selection.limits:
+                candidates = self._passing(candidates, gates, stopped, MOST_HELD if wanted is None else None)
+            found, cut = budget.fit(candidates)
+            blame = alone and len(found) == 1
+            rows = [claimed(row, owner, now, blame, limited=gates.limited(row.type)) for row in found]
+            for row in (*rows, *stopped):
+                self._rows.write(row)
+            for limit in selection.limits:
+                starts = sum(row.type == limit.type for row in rows)
+                if limit.starts is not None and starts:
+                    self._starts.add(limit, now, starts)
+            later = {row.id: row.run_at for row in wanted or () if row.state == State.DELAYED and row.run_at > now}
+        return Claim([row._replace(history=None) for row in rows], cut, later, len(stopped))
+
+    def _passing(
+        self, candidates: Iterable[Row], gates: Gates, stopped: list[Row], most: int | None
+    ) -> Iterator[Row]:
+        """Those that no gate stops. The others go into ``stopped``, held; after ``most`` of them it ends."""
+        for row in candidates:
+            gate = gates.stop(self._rows.candidate(row))
+            if gate is None:
+                yield row
+                continue
+            stopped.append(held(row, gate))
+            if len(stopped) == most:
+                return
+
+    def admit(
+        self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
+    ) -> Admission:
+        """The gate of the type first."""
+        dues: list[Due] = []
+        times: list[float | None] = []
+        with self._locked():
+            counts = MemoryCounts(self._rows, self._starts, now)
+            for key in (None, *sorted(self._rows.held_keys(limit.type) if keys is None else set(keys))):
+                gate = gate_of(limit.type, key)
+                waiting = self._rows.held(gate)
+                places = min(free(limit, key, counts) - counts.admitted(gate), most - len(dues))
+                for row in waiting[: max(0, int(places))]:
+                    self._rows.write(admitted(row, put_at, now))
+                    dues.append(due(self._rows.by_id[row.id]))
+                if self._rows.held(gate):
+                    times.append(free_at(limit, key, counts))
+        return Admission(dues, min((time for time in times if time is not None), default=None))
+
+    def held_types(self, types: Sequence[str]) -> list[str]:
+        """The types that have a held row, sorted."""
+        with self._locked():
+            return self._rows.held_types(types)
+
+    def claimed_by(self, owner: str) -> list[Row]:
+        """The rows that run under the claim of ``owner``."""
+        with self._locked():
+            return [row for row in self._rows.all() if row.lease_owner == owner and row.state == State.RUNNING]
+
+    def renew(self, held: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
+        """Returns the ids lost."""
+        lost = set()
+        with self._locked():
+            for job in held:
+                row = self._rows.in_hand(job.id, job.fence)
+                if row is None or row.state not in {State.RUNNING, State.READY}:
+                    lost.add(job.id)
+                else:
+                    self._rows.write(renewed(row, now + job.ttr, row.alone if alone is None else alone))
+        return frozenset(lost)
+
+    def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
+        """It always knows which are lost."""
+        lost = set()
+        with self._locked():
+            for settlement in settlements:
+                row = self._rows.in_hand(settlement.id, settlement.fence)
+                if row is None:
+                    lost.add(settlement.id)
+                    continue
+                after = settled(row, settlement, now)
+                if after is None:
+                    self._rows.remove([row])
+                else:
+                    self._rows.write(after)
+        return Settled(frozenset(lost))
+
+    # -- the operator's ----------------------------------------------------------------------------------
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete rows whatever their state and fence; returns how many there were."""
+        with self._locked():
+            self._free(set(ids))
+            return self._rows.remove(self._rows.existing(ids))
+
+    def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
+        """Make dead rows ready; returns those made."""
+        with self._locked():
+            dead = [row for row in self._rows.existing(ids) if row.state == State.DEAD]
+            made = [revived(row, reason, now, put_at) for row in dead]
+            for row in made:
+                self._rows.write(row)
+            return [due(row) for row in made]
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """The rows that there are, in the order of ``ids``."""
+        with self._locked():
+            return [self._rows.by_id[id] for id in ids if id in self._rows.by_id]
+
+    def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
+        """Rows in one state, in the order of their ids, after the id ``after``."""
+        with self._locked():
+            found = [row for row in self._rows.all() if row.state == state and type in {None, row.type}]
+        return heapq.nsmallest(most, (row for row in found if after is None or row.id > after))
+
+    def counts(self, type: str | None = None) -> dict[str, int]:
+        """Rows by state, all states named."""
+        found = {state.value: 0 for state in State}
+        with self._locked():
+            for row in self._rows.all():
+                if type in {None, row.type}:
+                    found[row.state] += 1
+        return found
+
+    def overview(self) -> list[Backlog]:
+        """How many rows stand where."""
+        found: dict[tuple[str, str], list[float]] = {}
+        with self._locked():
+            for row in self._rows.all():
+                found.setdefault((row.type, str(row.state)), []).append(row.run_at)
+        return [Backlog(type, state, len(times), min(times)) for (type, state), times in sorted(found.items())]
+
+    def ahead(self, row: Row, most: int) -> int:
+        """How many ready rows of its type come before ``row``."""
+        with self._locked():
+            return min(most, self._rows.ahead(row.id, row.priority))
+
+    def purge(self, type: str, most: int) -> int:
+        """Delete up to ``most`` rows of the type that do not run; returns how many."""
+        with self._locked():
+            idle = [row for row in self._rows.all() if row.type == type and row.state != State.RUNNING]
+            gone = self._rows.remove(idle[:most])
+            taken = {taken.id for (of, _), taken in self._unique.items() if of == type}
+            self._free(taken - self._rows.by_id.keys())
+        return gone
+
+    def pause(self, type: str, now: float) -> bool:
+        """False if it was paused already."""
+        with self._locked():
+            if type in self._paused:
+                return False
+            self._paused[type] = now
+            return True
+
+    def resume(self, type: str) -> bool:
+        """False if it was not paused."""
+        with self._locked():
+            return self._paused.pop(type, None) is not None
+
+    def paused(self) -> dict[str, float]:
+        """What is paused, and since when."""
+        with self._locked():
+            return dict(self._paused)
+
+    def see_worker(self, worker: WorkerRecord) -> None:
+        """Remember ``worker``."""
+        with self._locked():
+            self._workers[worker.id] = worker
+
+    def forget_worker(self, id: str) -> None:
+        """It has left."""
+        with self._locked():
+            self._workers.pop(id, None)
+
+    def workers(self) -> list[WorkerRecord]:
+        """By id."""
+        with self._locked():
+            return sorted(self._workers.values())
+
+    # -- the sweep's -------------------------------------------------------------------------------------
+
+    def take_sweep(self, now: float, interval: float) -> bool:
+        """True for one caller in ``interval`` seconds."""
+        with self._locked():
+            if self._last_sweep is not None and self._last_sweep <= now < self._last_sweep + interval:
+                return False
+            self._last_sweep = now
+            return True
+
+    def promote(self, now: float, most: int) -> int:
+        """Make up to ``most`` due rows ready, the earliest first; how many."""
+        made = 0
+        with self._locked():
+            while made < most and (row := self._rows.earliest()) is not None and row.run_at <= now:
+                self._rows.write(row._replace(state=State.READY))
+                made += 1
+        return made
+
+    def recover(self, now: float, max_crashes: int, most: int) -> Recovered:
+        """Take up to ``most`` abandoned rows from their holder, the longest abandoned first."""
+        with self._locked():
+            after = [recovered(row, max_crashes, now) for row in self._rows.abandoned(now, most)]
+            for row in after:
+                self._rows.write(row)
+        dead = sum(row.state == State.DEAD for row in after)
+        return Recovered(len(after) - dead, dead)
+
+    def expire(self, now: float, most: int) -> int:
+        """Delete done rows that need not be kept any more; returns how many."""
+        old = now - FORGET_AFTER_S
+        with self._locked():
+            kept = [(row.keep_until, row) for row in self._rows.all() if row.state == State.DONE]
+            over = [(until, row) for until, row in kept if until is not None and until <= now]
+            gone = self._rows.remove([row for _, row in heapq.nsmallest(most, over)])
+            for place, (id, until, _) in list(self._unique.items()):
+                # A dead job that is brought back has its key again.
+                if until <= now and id not in self._rows.by_id:
+                    del self._unique[place]
+            for worker in [worker for worker in self._workers.values() if worker.seen_at <= old][:most]:
+                del self._workers[worker.id]
+            self._starts.forget(old, most)
+        return gone
+
+    def find_misdated(self, types: Sequence[str] | None, now: float, most: int) -> list[Misdated]:
+        """What :meth:`repair_times` would set right."""
+        with self._locked():
+            return self._times().find(types, now, most)
+
+    def repair_times(self, types: Sequence[str] | None, now: float, most: int) -> int:
+        """Set right what lies too far ahead; how many."""
+        with self._locked():
+            return self._times().repair(types, now, most)
+
+    def _times(self) -> MemoryTimes:
+        return MemoryTimes(self._rows, self._starts, self._unique, self._paused, self._workers)
+
+    def find_due(self, now: float, most: int) -> list[Due]:
+        """What :meth:`promote` would make ready."""
+        with self._locked():
+            found = [row for row in self._rows.all() if row.state == State.DELAYED and row.run_at <= now]
+        return [due(row) for row in heapq.nsmallest(most, found, key=lambda row: row.run_at)]
+
+    def find_abandoned(self, now: float, most: int) -> list[Abandoned]:
+        """What :meth:`recover` would take."""
+        with self._locked():
+            return [abandoned(row) for row in self._rows.abandoned(now, most)]
+
+    def find_unput(self, until: float, most: int) -> list[Due]:
+        """Up to ``most`` rows known to have no pointer that are ready, or due by ``until``."""
+        with self._locked():
+            unput = [row for row in self._rows.all() if row.put_at is None]
+        return [due(row) for row in waiting_by(unput, until)][:most]
+
+    def ready_types(self, after: str, most: int) -> list[str]:
+        """Types that have a ready row, sorted."""
+        with self._locked():
+            return self._rows.ready_types(after, most)
+
+    def sweep_position(self) -> str:
+        """As :meth:`keep_sweep_position` was told last."""
+        with self._locked():
+            return self._sweep_position
+
+    def keep_sweep_position(self, type: str) -> None:
+        """Remember it."""
+        with self._locked():
+            self._sweep_position = type
+
+    def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, most: int) -> list[Due]:
+        """Up to ``most`` rows that have lost their pointer by the head rule."""
+        with self._locked():
+            ready = [row for type in sorted(heads) for row in self._rows.ready([type])]
+        return [due(row) for row in ready if is_lost(row, heads[row.type], now, grace)][:most]
+
+    def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
+        """Returns those written."""
+        marked = []
+        with self._locked():
+            for due in dues:
+                row = self._rows.by_id.get(due.id)
+                if row is not None and row.state in {State.READY, State.DELAYED} and row.put_at == due.put_at:
+                    self._rows.write(row._replace(put_at=put_at))
+                    marked.append(due)
+        return marked
+
+    # -- dispatching without a broker --------------------------------------------------------------------
+
+    def has_ready(self, types: Sequence[str]) -> bool:
+        """Whether any row of these types is ready."""
+        with self._locked():
+            return next(self._rows.ready(types), None) is not None
+
+    def next_run_at(self) -> float | None:
+        """The earliest ``run_at`` of a delayed row, or None."""
+        with self._locked():
+            row = self._rows.earliest()
+            return None if row is None else row.run_at
+
+    def pulse(self) -> object:
+        """The number of changes of rows so far."""
+        with self._locked():
+            return self._rows.changes
+
+    # -- under the lock ----------------------------------------------------------------------------------
+
+    def _locked(self) -> locks.OwnLock:
+        """The lock, for the ``with`` that calls this."""
+        # A child has a copy of the rows: it would run its parent's jobs again, and its own would be lost.
+        if os.getpid() != self._pid:
+            raise StoreError("memory: a memory store cannot be used after a fork; use sqlite:///jobs.db")
+        return locks.entry(self._lock, StoreError, "memory")
+
+    def _adding(self, rows: Sequence[Row]) -> locks.OwnLock:
+        """The lock. Raises ``AddFailed``: no job was added."""
+        try:
+            return self._locked()
+        except StoreError as error:
+            raise self._not_added(str(error), rows) from error
+
+    def _not_added(self, why: str, rows: Sequence[Row]) -> AddFailed:
+        return AddFailed(f"no job was added: {why}", not_taken=[row.id for row in rows])
+
+    def _insert(
+        self,
+        rows: Sequence[Row],
+        tick: Tick | None = None,
+        *,
+        unique: tuple[str, str] | None = None,
+        taken: Taken | None = None,
+    ) -> None:
+        """``rows``, the ``tick`` that they are of, and how the ``unique`` place is ``taken``: all, or nothing."""
+        ids = [row.id for row in rows]
+        if len(set(ids)) < len(ids) or any(id in self._rows.by_id for id in ids):
+            raise self._not_added("memory: holds a job of this id already", rows)
+        try:
+            for row in rows:
+                self._rows.add(row)
+            if tick is not None:
+                self._ticks[tick.schedule] = tick
+            if unique is not None and taken is not None:
+                self._unique[unique] = taken
+        except BaseException:  # of a signal handler
+            self._rows.remove(self._rows.existing(ids))
+            raise
+
+    def _is_taken(self, place: tuple[str, str], now: float) -> bool:
+        """Whether a type and unique key are."""
+        if place not in self._unique:
+            return False
+        id, until, _ = self._unique[place]
+        row = self._rows.by_id.get(id)
+        return until > now or (row is not None and row.state in UNFINISHED)
+
+    def _free(self, ids: Collection[str]) -> None:
+        """Their unique keys."""
+        for place in [place for place, taken in self._unique.items() if taken.id in ids]:
+            del self._unique[place]

@@ -1,0 +1,1 @@
+"""The MongoDB store: a replica set."""

@@ -1,0 +1,75 @@
+"""What an operator asks of the rows of a MongoDB."""
+
+from pymongo.collection import Collection
+
+from kqueue.contracts.lookup import Backlog
+from kqueue.model.job import Row, State
+from kqueue.stores.mongo import commands, schema
+from kqueue.stores.mongo.access import group, read
+from kqueue.stores.mongo.schema import Document
+
+#: A projection that the index of :data:`~kqueue.stores.mongo.schema.ORDER` answers without a look at the row.
+COVERED = {"_id": False, "type": True}
+
+#: Rows in a stretch of an index, at least and at most.
+_STRETCHES = 20, 1000
+_STATES = [state.value for state in State]
+#: What has an index of its own in the order of ids.
+_BY_ID = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}
+
+
+def find(jobs: Collection[Document], type: str | None, state: str, after: str | None, most: int) -> list[Row]:
+    """In the order of ids."""
+    where: Document = {"state": str(state)} | ({} if type is None else {"type": type})
+    if after is not None:
+        where["_id"] = {"$gt": after}
+    index = _BY_ID.get(str(state), schema.ORDER)
+    found = read(jobs, where, None, most, sort=[("_id", 1)], index=index)
+    return [schema.whole_row(document) for document in found]
+
+
+def counts(jobs: Collection[Document], type: str | None) -> dict[str, int]:
+    """All states named."""
+    match: Document = {"state": {"$in": _STATES}} | ({} if type is None else {"type": type})
+    groups = jobs.aggregate([{"$match": match}, {"$group": {"_id": "$state", "rows": {"$sum": 1}}}])
+    return dict.fromkeys(_STATES, 0) | {group["_id"]: group["rows"] for group in groups}
+
+
+def types_in(jobs: Collection[Document], state: State, after: str, most: int) -> list[str]:
+    """Up to ``most`` types after ``after`` that have a row in ``state``, sorted.
+
+    Each command looks at a stretch of the index and gives the types in it; the next one begins after the last of
+    these. Stretches get longer while types have few rows, and are short among those with a long backlog.
+    """
+    found: list[str] = []
+    rows = _STRETCHES[0]
+    while len(found) < most:
+        beyond = {"state": state.value, "type": {"$gt": found[-1] if found else after}}
+        stretch = group(jobs, beyond, {"_id": "$type"}, schema.ORDER, first=("type", rows))
+        if not stretch:
+            break
+        found += sorted(each["_id"] for each in stretch)
+        rows = min(4 * rows, _STRETCHES[1]) if len(stretch) > 1 else _STRETCHES[0]
+    return found[:most]
+
+
+def overview(jobs: Collection[Document]) -> list[Backlog]:
+    """Sorted."""
+    place = {"type": "$type", "state": "$state"}
+    stages: list[Document] = [
+        {"$match": {"state": {"$in": _STATES}}},
+        {"$group": {"_id": place, "rows": {"$sum": 1}, "oldest_run_at": {"$min": "$run_at"}}},
+    ]
+    return sorted(Backlog(**found.pop("_id"), **found) for found in jobs.aggregate(stages))
+
+
+def ahead(jobs: Collection[Document], row: Row, most: int) -> int:
+    """0 if the row is gone."""
+    stored = jobs.find_one({"_id": row.id}, {"place": True})
+    if stored is None:
+        return 0
+    ahead = 0
+    for where in commands.ahead(row, stored["place"]):
+        if ahead < most:
+            ahead += len(read(jobs, where, COVERED, most - ahead, index=schema.ORDER))
+    return ahead

@@ -1,0 +1,71 @@
+"""What a MongoDB store keeps beside jobs, a small document each: pauses, and the last ticks of schedules."""
+
+import secrets
+from collections.abc import Sequence
+
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from kqueue.contracts.intake import Span, Tick
+from kqueue.stores.mongo import schema
+from kqueue.stores.mongo.keys_and_workers import within
+from kqueue.stores.mongo.schema import Document
+
+
+def pause(meta: Collection[Document], type: str, now: float) -> bool:
+    """False if it was paused already."""
+    since = {"$setOnInsert": {"since": now}}
+    return meta.update_one({"_id": f"paused {type}"}, since, upsert=True).upserted_id is not None
+
+
+def resume(meta: Collection[Document], type: str) -> bool:
+    """False if it was not paused."""
+    return meta.delete_one({"_id": f"paused {type}"}).deleted_count > 0
+
+
+def paused(meta: Collection[Document]) -> dict[str, float]:
+    """What is paused, and since when."""
+    return {_name(found): found["since"] for found in meta.find({"_id": within("paused")})}
+
+
+def last_ticks(meta: Collection[Document]) -> dict[str, float]:
+    """By schedule."""
+    return {_name(found): found["last"] for found in meta.find({"_id": within("schedule")})}
+
+
+def added_ticks(meta: Collection[Document]) -> dict[str, tuple[Span, ...]]:
+    """By schedule."""
+    found = meta.find({"_id": within("schedule")})
+    return {_name(one): tuple((first, last) for first, last in one.get("added", ())) for one in found}
+
+
+class TickOnce:
+    """A tick and its rows, to be added in a transaction that may have to be begun again."""
+
+    def __init__(self, database: Database[Document], tick: Tick, documents: Sequence[Document]) -> None:
+        self._jobs, self._meta = database[schema.JOBS], database[schema.META]
+        self._tick, self._documents = tick, documents
+        self._schedule: Document = {"_id": f"schedule {tick.schedule}"}
+        self._token = secrets.token_hex(8)
+
+    def add(self, session: ClientSession) -> bool:
+        """In a transaction. False if the schedule has gone on."""
+        found = self._meta.find_one(self._schedule, session=session)
+        if (None if found is None else found["last"]) != self._tick.before:
+            return False
+        if self._documents:
+            self._jobs.insert_many(self._documents, session=session)
+        # Last, since others want to change it too.
+        fields = {"last": self._tick.after, "added": self._tick.added, "written_by": self._token}
+        self._meta.update_one(self._schedule, {"$set": fields}, upsert=True, session=session)
+        return True
+
+    def added(self) -> bool | None:
+        """True if it is seen to be there."""
+        return True if self._meta.find_one(self._schedule | {"written_by": self._token}) else None
+
+
+def _name(document: Document) -> str:
+    name: str = document["_id"].partition(" ")[2]
+    return name

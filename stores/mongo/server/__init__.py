@@ -1,0 +1,1 @@
+"""The server as the store sees it: connections, its clock, errors, transactions."""

@@ -1,0 +1,100 @@
+"""The clock of a MongoDB's primary, as a process knows it: by a look now and then, and by the time that passes
+here.
+
+A look is old at once where another member takes over, or where this host's own time of day is set, as it is after a
+virtual machine was paused. What is known so is for what is ready; leases have
+:mod:`kqueue.stores.mongo.server.moment`.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from datetime import UTC
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+from pymongo.database import Database
+from pymongo.monitoring import (
+    TopologyClosedEvent,
+    TopologyDescriptionChangedEvent,
+    TopologyListener,
+    TopologyOpenedEvent,
+)
+from pymongo.topology_description import TopologyDescription
+
+from kqueue.stores.mongo.schema import Document
+from kqueue.system.clock import steady
+
+#: Seconds between two looks at the server's clock, if nothing has happened to it or to ours.
+_REFRESH_S = 60.0
+#: Seconds that this host's clock may be set by before the server's is looked at again.
+_DRIFT_S = 1.0
+
+
+class Primaries(TopologyListener):
+    """Tells when another server is the primary, or none."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    def opened(self, event: TopologyOpenedEvent) -> None:
+        """Nothing."""
+
+    def description_changed(self, event: TopologyDescriptionChangedEvent) -> None:
+        """The driver calls this in a thread of its own."""
+        if _primary(event.previous_description) != _primary(event.new_description):
+            self._changed()
+
+    def closed(self, event: TopologyClosedEvent) -> None:
+        """Nothing."""
+
+
+def _primary(topology: TopologyDescription) -> list[tuple[Any, Any]]:
+    servers = topology.server_descriptions().values()
+    return [(server.address, server.election_id) for server in servers if server.is_writable]
+
+
+class Known(NamedTuple):
+    """What is known of the server's clock."""
+
+    #: Seconds from this host's steady clock to it.
+    offset: float
+    #: When it was looked at, by the steady clock.
+    looked_at: float
+    #: Seconds from the steady clock to this host's time of day then.
+    ours: float
+
+    def is_stale(self) -> bool:
+        """Whether to look again: it is long ago, or this host's own clock was set since."""
+        now = steady()
+        return now - self.looked_at > _REFRESH_S or abs(time.time() - now - self.ours) > _DRIFT_S
+
+    def outdated(self) -> "Known":
+        """The clock may be another's since."""
+        return self._replace(looked_at=-math.inf)
+
+    def kept(self) -> "Known":
+        """As it is, for a while more."""
+        now = steady()
+        return self._replace(looked_at=now, ours=time.time() - now)
+
+
+class Look(NamedTuple):
+    """At the server's clock."""
+
+    known: Known
+    #: Seconds since 1970.
+    time: float
+    #: Which one made it the primary.
+    election: ObjectId | None
+
+
+def look(database: Database[Document]) -> Look:
+    """Ask the primary for its time."""
+    before = steady()
+    # https://www.mongodb.com/docs/manual/reference/command/hello/: localTime is the server's, to the ms.
+    hello = database.command("hello")
+    after = steady()
+    at: float = hello["localTime"].replace(tzinfo=UTC).timestamp()
+    known = Known(at - (before + after) / 2, after, time.time() - after)
+    return Look(known, at, hello.get("electionId"))

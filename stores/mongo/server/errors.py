@@ -1,0 +1,73 @@
+"""What pymongo's errors mean, as errors of ours: one short line that names the server and says what to do."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WTimeoutError,
+)
+
+from kqueue.model.errors import StoreError, StoreUnavailable
+from kqueue.model.urls import without_passwords
+
+#: The server undid a transaction since others were faster, or since it has a new primary.
+TRANSIENT = "TransientTransactionError"
+_UNKNOWN = "UnknownTransactionCommitResult"
+#: Where the driver's text goes on with its settings, its view of all servers, or the whole reply.
+_REST = re.compile(r" \(configured timeouts|, Timeout: |, Topology Description|, full error|[\r\n]")
+#: Characters of it in ours at most; the rest is in the chained one.
+_MOST_CHARS = 240
+
+
+def named(error: PyMongoError, address: str) -> StoreError:
+    """``error`` as ours, which it is chained to."""
+    said = without_passwords(_REST.split(_said(error), maxsplit=1)[0])[:_MOST_CHARS]
+    ours: StoreError
+    if _may_pass(error) or may_be_done(error):
+        sent = not isinstance(error, ServerSelectionTimeoutError)
+        unknown = "; what was asked may have been done all the same" if sent else ""
+        ours = StoreUnavailable(
+            f"{address}: MongoDB does not answer ({said}); check that it runs, has a primary and a majority,"
+            f" and can be reached from here{unknown}"
+        )
+        ours.may_be_done = sent
+    elif error.has_error_label(TRANSIENT):
+        ours = StoreUnavailable(f"{address}: others change the same for too long ({said}); try again")
+    else:
+        ours = StoreError(f"{address}: MongoDB refuses ({said}); check the user, its rights and the URL's options")
+    ours.__cause__ = error
+    return ours
+
+
+def may_be_done(error: PyMongoError) -> bool:
+    """Whether nobody can tell what became of the transaction that ended so."""
+    return error.has_error_label(_UNKNOWN)
+
+
+@contextmanager
+def named_errors(address: str) -> Iterator[None]:
+    """Raise what pymongo raises as :func:`named`."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise named(error, address) from error
+
+
+def _may_pass(error: PyMongoError) -> bool:
+    if isinstance(error, BulkWriteError):
+        return not (error.details or {}).get("writeErrors")
+    return isinstance(error, ConnectionFailure | WTimeoutError | ExecutionTimeout)
+
+
+def _said(error: PyMongoError) -> str:
+    """What the server said. A ``BulkWriteError`` itself only says that there were errors."""
+    details = (isinstance(error, BulkWriteError) and error.details) or {}
+    for one in [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]:
+        return str(one["errmsg"])
+    return str(error)

@@ -1,0 +1,126 @@
+"""How runs end, as writes for a MongoDB: settlements, and what becomes of those whose lease ran out. Pure.
+
+What adds to a row's history must name the lease's owner, which only the row knows. So those writes are pipelines,
+which may copy one field into another [1]_; values stand in them as ``$literal``, since a text that begins with
+``$`` would name a field. Deletes and what is given back are plain.
+
+.. [1] https://www.mongodb.com/docs/manual/tutorial/update-documents-with-aggregation-pipeline/
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pymongo import DeleteMany, UpdateMany
+
+from kqueue.contracts.repair import Abandoned
+from kqueue.contracts.rules import recovery
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
+from kqueue.model.history import MOST
+from kqueue.model.job import State
+from kqueue.stores.mongo.commands import (
+    DEAD,
+    DONE,
+    NO_DEATHS,
+    RUNNING,
+    SETTLED,
+    Write,
+    among,
+    latest_place,
+    literal,
+    none_of,
+    text,
+)
+from kqueue.stores.mongo.schema import Document
+from kqueue.stores.mongo.server.moment import Moment
+from kqueue.stores.transitions import waiting
+
+#: No field says 0 as well.
+_NONE: Document = {"$in": [0, None]}
+
+
+def settlements(many: Sequence[Settlement], token: str, now: float) -> list[Write]:
+    """Deletes, one write for each fence; then the others, one write for all that say the same."""
+    deletes: defaultdict[int, list[str]] = defaultdict(list)
+    updates: defaultdict[tuple[type, Any], list[str]] = defaultdict(list)
+    for one in many:
+        if isinstance(one, Delete):
+            deletes[one.fence].append(one.id)
+        else:
+            updates[type(one), one._replace(id="")].append(one.id)
+    return [
+        *(DeleteMany(among(ids, SETTLED) | {"fence": fence}) for fence, ids in deletes.items()),
+        *(_ending(alike, ids, token, now) for (_, alike), ids in updates.items()),
+    ]
+
+
+class Recovery(NamedTuple):
+    """What becomes of abandoned rows."""
+
+    ready: list[Write]
+    dead: list[Write]
+
+
+def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int) -> Recovery:
+    """Take abandoned rows from their holder, if their leases are over by the clock that they were found by, and by
+    that of the server that does it.
+    """
+    now = moment.at
+    groups: defaultdict[tuple[bool, int], list[str]] = defaultdict(list)
+    for row in found:
+        groups[row.alone, row.crashes if row.alone else 0].append(row.id)
+    recovered = Recovery([], [])
+    for (alone, crashes), ids in groups.items():
+        state, reason = recovery(alone, crashes, max_crashes)
+        still = among(ids, {"state": none_of(RUNNING)}, {"lease_until": {"$gt": now}}, moment.running_on())
+        as_read: Document = {"alone": True, "crashes": crashes or _NONE} if alone else {"alone": False}
+        fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
+        changes = _run_ended(fields, now, reason, one_more="crashes" if alone else "suspicion")
+        changes[0]["$set"]["run_at"] = {"$min": ["$run_at", now]}
+        (recovered.dead if state == State.DEAD else recovered.ready).append(UpdateMany(still | as_read, changes))
+    return recovered
+
+
+def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now: float) -> Write:
+    where = among(ids, SETTLED) | {"fence": alike.fence}
+    at = now if isinstance(alike, Die) or alike.asked_at is None else alike.asked_at
+    fields: Document = SETTLED | {"lease_until": None, "alone": False, "written_by": token}
+    fields |= {"asked_at": at, "dated_at": at}
+    match alike:
+        case Finish(keep_until=keep_until):
+            fields |= {"state": DONE, "keep_until": keep_until, "put_at": None} | NO_DEATHS
+            return UpdateMany(where, _run_ended(fields, now, None))
+        case Die(reason=reason):
+            fields |= {"state": DEAD, "reason": text(reason), "put_at": None} | NO_DEATHS
+            return UpdateMany(where, _run_ended(fields, now, text(reason), one_more="failures"))
+        case Retry(run_at=run_at, reason=reason, put_at=put_at):
+            fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
+            fields |= {"reason": text(reason)} | NO_DEATHS
+            return UpdateMany(where, _run_ended(fields, now, text(reason), one_more="failures"))
+        case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started, reason=reason):
+            fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
+            fields |= {} if reason is None else {"reason": text(reason)}
+            fields |= {} if priority is None else {"priority": int(priority)}
+            fields |= NO_DEATHS if started else {}
+            return UpdateMany(
+                where, {"$set": fields, "$min": _added_by(now), "$inc": {"tries": -1}, "$unset": {"gate": ""}}
+            )
+
+
+def _added_by(now: float) -> Document:
+    """What has run was added by now, whatever a clock said that was ahead."""
+    return {"created_at": now, "place": latest_place(now)}
+
+
+def _run_ended(
+    fields: Mapping[str, Any], now: float, reason: str | None, *, one_more: str | None = None
+) -> list[Document]:
+    """Set ``fields``, add one to the field ``one_more``, and add the run to the history. It stands at no gate."""
+    run = ["$lease_owner", now, {"$literal": reason}]
+    runs = {"$concatArrays": [{"$ifNull": ["$history", []]}, [run]]}
+    changes = literal(fields)
+    changes["history"] = {"$slice": [runs, -MOST]}
+    changes |= {name: {"$min": [f"${name}", bound]} for name, bound in _added_by(now).items()}
+    if one_more is not None:
+        changes[one_more] = {"$add": [{"$ifNull": [f"${one_more}", 0]}, 1]}
+    return [{"$set": changes}, {"$project": {"gate": False}}]

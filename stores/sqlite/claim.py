@@ -1,0 +1,108 @@
+"""The candidates of a claim: lazily and in order, so that no payload is read of a job that is not looked at."""
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from typing import Any, Final, NamedTuple
+
+from kqueue.contracts.runs import Selection
+from kqueue.model.job import Row, State
+from kqueue.stores.sqlite import statements as sql
+
+RUNNING: Final = str(State.RUNNING)
+
+
+class Lease(NamedTuple):
+    """Whose the claimed rows are, and from when. Times in seconds since 1970."""
+
+    owner: str
+    #: Each row's own TTR runs from there.
+    start: float
+    #: What is due by then may be claimed.
+    now: float
+    #: Each fence is above it.
+    fence_floor: int = 0
+
+
+def candidates(
+    connection: sqlite3.Connection, selection: Selection, lease: Lease, cursors: ExitStack, keys: list[int]
+) -> Iterator[Row]:
+    """The rows, as ``lease`` makes them. The row key of each one handed out is added to ``keys``; ``cursors``
+    closes what is opened.
+    """
+    return claimed(_records(connection, selection, lease, cursors), lease, keys)
+
+
+def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -> Iterator[Row]:
+    """The rows of records as ``CANDIDATE_AT`` gives them, under ``lease``; whether one is alone is known later.
+    The row key of each one handed out is added to ``keys``.
+
+    By position: this is done for each job. A column that is read costs ten times as much as one that is known.
+    """
+    owner, start, _, floor = lease
+    make = tuple.__new__  # Row._make would count the fields once more
+    # fmt: off
+    for (
+        key, id, type, payload, encoding, priority, delay, run_at, ttr, fence, tries, failures, crashes, suspicion,
+        reason, gate, created_at, put_at, unique_key, limit_key, scheduled_for, asked_at,
+    ) in records:
+        keys.append(key)
+        yield make(Row, (
+            id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr,
+            (fence if fence > floor else floor) + 1, tries + 1, failures,
+            crashes, suspicion, False, owner, start + ttr, reason, gate, None, None, created_at, put_at, unique_key,
+            limit_key, scheduled_for, asked_at,
+        ))
+    # fmt: on
+
+
+def write(connection: sqlite3.Connection, keys: Sequence[int], lease: Lease, alone: bool) -> None:
+    """Put the rows with these keys under ``lease``."""
+    values = {**lease._asdict(), "alone": alone}
+    if keys and max(keys) - min(keys) == len(keys) - 1:
+        connection.execute(sql.CLAIM_RANGE, {**values, "first": min(keys), "last": max(keys)})
+    elif keys:
+        connection.execute(sql.CLAIM, {**values, "keys": json.dumps(keys)})
+
+
+def later(
+    connection: sqlite3.Connection, selection: Selection, taken: Sequence[Row], cut: bool, now: float
+) -> dict[str, float]:
+    """Those among the ids that were looked at that are not due yet, with their ``run_at``.
+
+    ``taken``: the rows that were; with ``cut``, no id after the last of them was looked at.
+    """
+    ids = selection.ids or ()
+    if cut and ids:
+        ids = ids[: ids.index(taken[-1].id) + 1]
+    if len(ids) <= len(taken):
+        return {}
+    return dict(connection.execute(sql.LATER, {**wanted(selection._replace(ids=ids)), "now": now}))
+
+
+def json_set(ids: Iterable[str]) -> str:
+    """Each id once, in order: two pointers may name the same job."""
+    return json.dumps(list(dict.fromkeys(ids)))
+
+
+def _records(
+    connection: sqlite3.Connection, selection: Selection, lease: Lease, cursors: ExitStack
+) -> Iterable[tuple[Any, ...]]:
+    def read(statement: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        return cursors.enter_context(closing(connection.execute(statement, values)))
+
+    if selection.ids is not None:
+        return read(sql.CANDIDATES_BY_ID, {**wanted(selection), "now": lease.now})
+    types = tuple(dict.fromkeys(selection.types))
+    if len(types) == 1:
+        return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
+    # Each is one index range in order, so the backlog is merged as far as it is read, and never sorted.
+    places = heapq.merge(*(read(sql.PLACES_OF_TYPE, {"type": type}) for type in types))
+    return (connection.execute(sql.CANDIDATE_AT, {"key": key}).fetchone() for _, key in places)
+
+
+def wanted(selection: Selection) -> dict[str, str]:
+    """The values of a statement that looks at the selection's ids alone."""
+    return {"ids": json_set(selection.ids or ()), "types": json.dumps(selection.types)}

@@ -1,0 +1,119 @@
+"""A claim under a limit, on SQLite. See :mod:`kqueue.stores.gates`.
+
+All is counted inside the write transaction that acts on it, so no two claims share a place.
+"""
+# ruff: noqa: S608 (only constants are joined into the text)
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any, Final
+
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Claim, Selection
+from kqueue.model.job import Row
+from kqueue.stores.gates import MOST_HELD, Candidate, Gates, counted_starts
+from kqueue.stores.sqlite import statements as sql
+from kqueue.stores.sqlite.claim import Lease, claimed, later, wanted
+from kqueue.stores.sqlite.gate_counts import SqliteCounts
+
+#: What gates must know, as in :class:`~kqueue.stores.gates.Candidate`: without the payload, which only what passes
+#: needs.
+_PLACE: Final = "job.priority, job.key, job.type, job.gate, job.limit_key"
+
+PLACES_BY_ID: Final = f"SELECT {_PLACE} {sql.WANTED}"
+PLACES_OF_TYPE: Final = f"""
+    SELECT {_PLACE} FROM kqueue_jobs AS job
+    WHERE job.state = 'ready' AND job.type = :type ORDER BY job.priority, job.key
+"""
+
+HOLD: Final = "UPDATE kqueue_jobs SET state = 'held', gate = ?, put_at = NULL WHERE key = ?"
+
+CLAIM: Final = """
+    UPDATE kqueue_jobs SET
+        state = 'running', fence = max(fence, :fence_floor) + 1, tries = tries + 1,
+        alone = :alone, lease_owner = :owner, lease_until = :start + ttr,
+        gate = iif(type IN (SELECT value FROM json_each(:limited)), type, gate)
+    WHERE key IN (SELECT value FROM json_each(:keys))
+"""
+
+#: Two claims may be of the same time.
+ADD_START: Final = """
+    INSERT INTO kqueue_starts (type, at, jobs) VALUES (:type, :at, :jobs)
+    ON CONFLICT (type, at) DO UPDATE SET jobs = jobs + excluded.jobs
+"""
+PRUNE_STARTS: Final = "DELETE FROM kqueue_starts WHERE type = :type AND at <= :since"
+
+
+def claim_limited(
+    connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool
+) -> Claim:
+    """What the contract says of a claim with limits, inside a write transaction of the caller's, which is rolled
+    back if nothing was found.
+    """
+    keys: list[int] = []
+    held: list[tuple[str, int]] = []
+    with ExitStack() as cursors:
+        gates = Gates(selection.limits, SqliteCounts(connection, lease.start, cursors))
+        places = _places(connection, selection, lease, cursors)
+        most = None if selection.ids is not None else MOST_HELD
+        passing = _passing(places, gates, held, most)
+        rows, cut = budget.fit(_rows(connection, passing, gates, lease, keys))
+    connection.executemany(HOLD, held)
+    rows = [rows[0]._replace(alone=True)] if alone and len(rows) == 1 else rows
+    values = {**lease._asdict(), "alone": alone and len(rows) == 1, "keys": json.dumps(keys[: len(rows)])}
+    limited = json.dumps([limit.type for limit in selection.limits])
+    connection.execute(CLAIM, {**values, "limited": limited})
+    for limit in selection.limits:
+        _count_starts(connection, limit, lease.start, sum(row.type == limit.type for row in rows))
+    delayed = later(connection, selection, rows, cut, lease.now)
+    if not rows and not held:
+        connection.execute("ROLLBACK")
+    return Claim(rows, cut, delayed, len(held))
+
+
+def _places(
+    connection: sqlite3.Connection, selection: Selection, lease: Lease, cursors: ExitStack
+) -> Iterator[Candidate]:
+    def read(statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
+        return cursors.enter_context(closing(connection.execute(statement, values)))
+
+    if selection.ids is not None:
+        found: Iterable[tuple[Any, ...]] = read(PLACES_BY_ID, {**wanted(selection), "now": lease.now})
+    else:
+        found = heapq.merge(*(read(PLACES_OF_TYPE, {"type": type}) for type in dict.fromkeys(selection.types)))
+    return map(Candidate._make, found)
+
+
+def _passing(
+    candidates: Iterable[Candidate], gates: Gates, held: list[tuple[str, int]], most: int | None
+) -> Iterator[Candidate]:
+    """Those that no gate stops. The others go into ``held``, with their gates; after ``most`` of them it ends."""
+    for candidate in candidates:
+        gate = gates.stop(candidate)
+        if gate is None:
+            yield candidate
+            continue
+        held.append((gate, candidate.order))
+        if len(held) == most:
+            return
+
+
+def _rows(
+    connection: sqlite3.Connection, passing: Iterable[Candidate], gates: Gates, lease: Lease, keys: list[int]
+) -> Iterator[Row]:
+    """The rows, as ``lease`` makes them; the row key of each one handed out is added to ``keys``."""
+    records = (connection.execute(sql.CANDIDATE_AT, {"key": one.order}).fetchone() for one in passing)
+    for row in claimed(records, lease, keys):
+        yield row._replace(gate=row.type) if gates.limited(row.type) else row
+
+
+def _count_starts(connection: sqlite3.Connection, limit: Limit, at: float, jobs: int) -> None:
+    if limit.starts is None or not jobs:
+        return
+    since, _ = counted_starts(limit, at)
+    connection.execute(PRUNE_STARTS, {"type": limit.type, "since": since})
+    connection.execute(ADD_START, {"type": limit.type, "at": at, "jobs": jobs})

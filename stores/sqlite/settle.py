@@ -1,0 +1,68 @@
+"""How runs are written that ended: each statement once, with the values of every time that it is to run."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
+from kqueue.stores.sqlite import statements as sql
+from kqueue.stores.transitions import waiting
+
+_Values: TypeAlias = tuple[Any, ...]
+
+
+def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> int:
+    """How many rows were changed."""
+    return sum(
+        connection.executemany(statement, values).rowcount for statement, values in _batches(settlements, now)
+    )
+
+
+def text_of(reason: str) -> str:
+    """A reason often quotes an exception, which may hold what UTF-8 cannot: a lone surrogate of a file name."""
+    return reason.encode("utf-8", "backslashreplace").decode()
+
+
+def run_of(now: float, reason: str | None) -> str:
+    """A run as the history keeps it, but for its owner, which the row tells. Written here, since SQLite writes a
+    number with no more than 15 digits into JSON.
+    """
+    return json.dumps([None, now, reason])
+
+
+def _asked(asked_at: float | None, now: float) -> float:
+    return now if asked_at is None else asked_at
+
+
+def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[str, list[_Values]]]:
+    deleted: dict[int, list[str]] = {}
+    others: dict[str, list[_Values]] = {}
+    for settlement in settlements:
+        if type(settlement) is Delete:  # nearly all are: before the patterns, which take apart what they look at
+            deleted.setdefault(settlement.fence, []).append(settlement.id)
+            continue
+        match settlement:
+            case Finish(id, fence, keep_until, asked_at):
+                finish = (keep_until, _asked(asked_at, now), now, run_of(now, None), id, fence)
+                others.setdefault(sql.SETTLE_FINISH, []).append(finish)
+            case Retry(id, fence, run_at, reason, put_at, asked_at):
+                reason = text_of(reason)
+                back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
+                retry = (*back, reason, run_of(now, reason), id, fence)
+                others.setdefault(sql.SETTLE_RETRY, []).append(retry)
+            case Unget(id, fence, run_at, priority, put_at, started, reason, asked_at):
+                keep = 0 if started else 1
+                said = None if reason is None else text_of(reason)
+                back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
+                unget = (*back, priority, said, keep, keep, id, fence)
+                others.setdefault(sql.SETTLE_UNGET, []).append(unget)
+            case Die(id, fence, reason):
+                reason = text_of(reason)
+                others.setdefault(sql.SETTLE_DIE, []).append((now, now, reason, run_of(now, reason), id, fence))
+    for fence, ids in deleted.items():
+        if len(ids) > 1:
+            yield sql.SETTLE_DELETES, [(json.dumps(ids), fence)]
+        else:
+            others.setdefault(sql.SETTLE_DELETE, []).append((ids[0], fence))
+    yield from others.items()

@@ -1,0 +1,471 @@
+"""The SQLite store: one file, no server, durable at every return. See :mod:`kqueue.stores.sqlite.schema`."""
+
+import functools
+import heapq
+import inspect
+import json
+import logging
+import math
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
+
+from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.intake import Span, Tick
+from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
+from kqueue.contracts.rules import recovery
+from kqueue.contracts.runs import Claim, LeaseKey, Selection
+from kqueue.contracts.settlements import Settled, Settlement
+from kqueue.contracts.stored_times import Misdated
+from kqueue.contracts.workers import WorkerRecord
+from kqueue.model.errors import StoreError
+from kqueue.model.job import Row, State
+from kqueue.stores.sqlite import backup as files
+from kqueue.stores.sqlite import intake as inserts
+from kqueue.stores.sqlite import side_tables as records
+from kqueue.stores.sqlite import statements as sql
+from kqueue.stores.sqlite.admission import HELD_TYPES, admit
+from kqueue.stores.sqlite.claim import Lease, candidates, json_set, later, write
+from kqueue.stores.sqlite.claim_limited import claim_limited
+from kqueue.stores.sqlite.expire import expire
+from kqueue.stores.sqlite.file.file import SqliteFile
+from kqueue.stores.sqlite.settle import run_of, settle, text_of
+from kqueue.stores.sqlite.times import find_misdated, repair_times
+from kqueue.system.clock import Clock, SystemClock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
+#: survives the death of any process; OFF may damage the file (https://www.sqlite.org/pragma.html).
+SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
+#: SQLite counts the milliseconds in 32 bits.
+MAX_BUSY_TIMEOUT_S: Final = 86_400
+#: Larger than any priority.
+_AFTER_ALL: Final = 2**63 - 1
+
+_Values: TypeAlias = tuple[Any, ...]
+
+
+def _whole(method: Callable[Concatenate["SqliteStore", P], T]) -> Callable[Concatenate["SqliteStore", P], T]:
+    @functools.wraps(method)
+    def call(store: "SqliteStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return store._file.whole(method, store, *args, **kwargs)
+
+    return call
+
+
+def _in_whole_calls(store: "type[SqliteStore]") -> "type[SqliteStore]":
+    """Have each public method leave nothing open or held, whatever signal strikes: see ``SqliteFile.whole``."""
+    for name, method in list(vars(store).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(store, name, _whole(method))
+    return store
+
+
+@_in_whole_calls
+class SqliteStore:
+    """Keeps rows in one SQLite file, for any number of threads and processes of this host."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: str = "FULL",
+        busy_timeout: float = 5.0,
+        clock: Clock | None = None,
+        create: bool = True,
+        mode: int = 0o600,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """``busy_timeout``: seconds to wait for the other threads of this process, and then for another process's
+        write. ``create``: whether to make a file that is missing, with the permissions ``mode``; ``logger`` is told
+        of it. Nothing is opened yet.
+        """
+        name = os.fspath(path)
+        if not isinstance(name, str) or name in {"", ":memory:"}:
+            raise ValueError(f"store: expected the path of an SQLite file, got {name!r}; 'memory:' keeps no file")
+        if synchronous not in SYNCHRONOUS:
+            raise ValueError(f"store: expected synchronous to be one of {SYNCHRONOUS}, got {synchronous!r:.40}")
+        if not 0 <= busy_timeout <= MAX_BUSY_TIMEOUT_S:
+            raise ValueError(
+                f"store: expected busy_timeout in seconds, 0 or more, at most {MAX_BUSY_TIMEOUT_S},"
+                f" got {busy_timeout!r}"
+            )
+        if mode & 0o600 != 0o600 or mode & ~0o777:
+            raise ValueError(
+                f"store: expected a mode from 0600 to 0777 that lets the owner read and write, got {mode:04o}"
+            )
+        self._file = SqliteFile(
+            # Absolute, so that a later change of the working folder does not lead to another file.
+            os.path.abspath(name),
+            synchronous=synchronous,
+            busy_timeout=busy_timeout,
+            create=create,
+            mode=mode,
+            logger=logger or logging.getLogger("kqueue"),
+        )
+        self._clock = clock or SystemClock()
+
+    @property
+    def address(self) -> str:
+        """Its URL for messages."""
+        return self._file.address
+
+    def exists(self) -> bool:
+        """Whether there is a file. Opens and makes nothing."""
+        return self._file.exists()
+
+    def open(self) -> None:
+        """Connect, and make or migrate the tables. Raises :class:`~kqueue.model.errors.StoreUnavailable` if the
+        file is missing and may not be made.
+        """
+        self._file.open()
+
+    def close(self) -> None:
+        """Close this process's connection; a later call opens again."""
+        self._file.close()
+
+    def now(self) -> float:
+        """The host's clock."""
+        return self._clock.time()
+
+    def identity(self) -> str:
+        """The file's."""
+        return self._file.identity().id
+
+    def begin_anew(self) -> None:
+        """As if the file were a copy."""
+        self._file.begin_anew()
+
+    def backup(self, path: str, *, replace: bool) -> None:
+        """SQLite's online backup of one moment: nobody waits for it. See :mod:`kqueue.stores.sqlite.backup`."""
+        self._file.open()
+        files.backup(self._file.path, path, replace=replace, timeout=self._file.busy_timeout)
+
+    def restore(self, path: str, *, replace: bool) -> list[str]:
+        """The file gets its name once it is complete."""
+        self._file.close()
+        return files.restore(path, self._file.path, replace=replace, timeout=self._file.busy_timeout)
+
+    def setting(self, name: str, default: str) -> str:
+        """The setting's value; if it has none, ``default`` is stored."""
+        key = f"setting.{name}"
+        found = self._read(sql.SETTING, (key,))
+        if not found:
+            with self._file.write() as connection:
+                connection.execute(sql.SET_DEFAULT, (key, default))
+            found = self._read(sql.SETTING, (key,))
+        return str(found[0][0])
+
+    # -- a job's way -------------------------------------------------------------------------------------
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """All of them in one transaction, or none."""
+        inserts.add(self._file, rows)
+
+    def add_unique(self, row: Row, until: float, now: float) -> str:
+        """One transaction; the primary key of the keys decides."""
+        return inserts.add_unique(self._file, row, until, now)
+
+    def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
+        """All of them and the tick in one transaction, or nothing."""
+        return inserts.add_tick(self._file, tick, rows)
+
+    def last_ticks(self) -> dict[str, float]:
+        """The last tick of every schedule, by its name."""
+        with self._file.read() as connection:
+            return records.last_ticks(connection)
+
+    def added_ticks(self) -> dict[str, tuple[Span, ...]]:
+        """The spans of time whose ticks were added, of every schedule by its name."""
+        with self._file.read() as connection:
+            return records.added_ticks(connection)
+
+    def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
+        """One transaction: candidates are read lazily, in order, until the window is full."""
+        keys: list[int] = []
+        with self._write_lease(now) as (connection, start):
+            lease = Lease(owner, start, now, self._file.fence_floor)
+            if selection.limits:
+                return claim_limited(connection, selection, budget, lease, alone)
+            with ExitStack() as cursors:
+                rows, cut = budget.fit(candidates(connection, selection, lease, cursors, keys))
+            alone = alone and len(rows) == 1
+            if alone:
+                rows = [rows[0]._replace(alone=True)]
+            write(connection, keys[: len(rows)], lease, alone)
+            delayed = later(connection, selection, rows, cut, now)
+            if not rows:
+                connection.execute("ROLLBACK")
+        return Claim(rows, cut, delayed)
+
+    def admit(
+        self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
+    ) -> Admission:
+        """One transaction, if any gate has a place for a row that it holds."""
+        return admit(self._file, limit, keys, now, put_at=put_at, most=most)
+
+    def held_types(self, types: Sequence[str]) -> list[str]:
+        """Those of ``types`` that have a held row, sorted: one index probe for each."""
+        return sorted(type for (type,) in self._read(HELD_TYPES, (json_set(types),)))
+
+    def claimed_by(self, owner: str) -> list[Row]:
+        """The rows that run under the claim of ``owner``."""
+        return [_row(record) for record in self._read(sql.CLAIMED_BY, (owner,))]
+
+    def renew(self, held: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
+        """One transaction; returns the ids lost."""
+        with self._write_lease(now) as (connection, start):
+            return frozenset(
+                job.id
+                for job in held
+                if not connection.execute(sql.RENEW, (start + job.ttr, alone, job.id, job.fence)).rowcount
+            )
+
+    def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
+        """One transaction. Only if some are lost, a second one finds out which. What fails after the last of its
+        statements may have been committed.
+        """
+        is_written = False
+        try:
+            with self._file.write() as connection:
+                is_written = settle(connection, settlements, now) == len(settlements)
+                if is_written:
+                    return Settled()
+                connection.execute("ROLLBACK")
+            with self._file.write() as connection:
+                lost = [one.id for one in settlements if not settle(connection, [one], now)]
+                is_written = True
+                return Settled(frozenset(lost))
+        except StoreError as error:
+            error.may_be_done |= is_written
+            raise
+
+    # -- the operator's ----------------------------------------------------------------------------------
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete rows whatever their state and fence; returns how many there were."""
+        if not ids:
+            return 0
+        with self._file.write() as connection:
+            records.free_keys(connection, ids)
+            return connection.executemany(sql.DELETE, [(id,) for id in ids]).rowcount
+
+    def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
+        """Make dead rows ready; returns those made."""
+        with self._file.write() as connection:
+            dead = connection.execute(sql.FIND_DEAD, {"ids": json_set(ids)}).fetchall()
+            connection.executemany(sql.REVIVE, [(now, put_at, now, text_of(reason), record[0]) for record in dead])
+        return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """The rows that there are, in the order of ``ids``."""
+        return [_row(record) for record in self._read(sql.GET, {"ids": json.dumps(ids)})]
+
+    def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
+        """Rows in one state, in the order of their ids, after the id ``after``."""
+        values = {"type": type, "after": after or "", "most": most}
+        return [_row(record) for record in self._read(sql.FINDS[State(state)], values)]
+
+    def counts(self, type: str | None = None) -> dict[str, int]:
+        """Rows by state, each counted in an index."""
+        (found,) = self._read(sql.COUNT_ALL) if type is None else self._read(sql.COUNT_TYPE, {"type": type})
+        return dict(zip(map(str, State), found, strict=True))
+
+    def overview(self) -> list[Backlog]:
+        """How many rows stand where: reads every row."""
+        return [Backlog._make(record) for record in self._read(sql.OVERVIEW)]
+
+    def ahead(self, row: Row, most: int) -> int:
+        """How many ready rows of its type come before ``row``: up to ``most`` of two index ranges."""
+        for (key,) in self._read(sql.KEY_OF, (row.id,)):
+            values = {"type": row.type, "priority": row.priority, "key": key, "most": most}
+            return int(self._read(sql.AHEAD, values)[0][0])
+        return 0
+
+    def purge(self, type: str, most: int) -> int:
+        """One transaction; once no row is left, more of them if there are many unique keys to free."""
+        with self._file.write() as connection:
+            gone: list[str | None] = []
+            for statement in sql.PURGES:
+                values = {"type": type, "most": most - len(gone)}
+                gone += [id for (id,) in connection.execute(statement, values).fetchall()]
+            records.free_keys(connection, [id for id in gone if id is not None])
+        freed = most if len(gone) < most else 0
+        while freed and freed == most:
+            with self._file.write() as connection:
+                freed = records.free_keys_without_job(connection, type, most)
+        return len(gone)
+
+    def pause(self, type: str, now: float) -> bool:
+        """False if it was paused already."""
+        return self._write(records.PAUSE, (type, now)) == 1
+
+    def resume(self, type: str) -> bool:
+        """False if it was not paused."""
+        return self._write(records.RESUME, (type,)) == 1
+
+    def paused(self) -> dict[str, float]:
+        """What is paused, and since when: one small table."""
+        return dict(self._read(records.PAUSED))
+
+    def see_worker(self, worker: WorkerRecord) -> None:
+        """Remember ``worker``."""
+        with self._file.write() as connection:
+            records.see_worker(connection, worker)
+
+    def forget_worker(self, id: str) -> None:
+        """It has left."""
+        self._write(records.FORGET_WORKER, (id,))
+
+    def workers(self) -> list[WorkerRecord]:
+        """By id."""
+        with self._file.read() as connection:
+            return records.workers(connection)
+
+    # -- the sweep's -------------------------------------------------------------------------------------
+
+    def take_sweep(self, now: float, interval: float) -> bool:
+        """True for one caller in ``interval`` seconds."""
+        # Most calls are told no: find that out without the write lock.
+        if any(last <= now < last + interval for (last,) in self._read(sql.LAST_SWEEP)):
+            return False
+        with self._file.write() as connection:
+            return connection.execute(sql.TAKE_SWEEP, {"now": now, "interval": interval}).rowcount == 1
+
+    def promote(self, now: float, most: int) -> int:
+        """Make up to ``most`` due rows ready, the earliest first; how many."""
+        next_run_at = self.next_run_at()
+        if next_run_at is None or next_run_at > now:
+            return 0
+        with self._file.write() as connection:
+            return connection.execute(sql.PROMOTE, (now, most)).rowcount
+
+    def recover(self, now: float, max_crashes: int, most: int) -> Recovered:
+        """Take up to ``most`` abandoned rows from their holder, the longest abandoned first."""
+        if not self.find_abandoned(now, 1):
+            return Recovered(0, 0)
+        with self._file.write() as connection:
+            found = _find_abandoned(connection, now, most)
+            verdicts = [(*recovery(row.alone, row.crashes, max_crashes), row.id) for row in found]
+            values = [(state, reason, run_of(now, reason), now, now, id) for state, reason, id in verdicts]
+            connection.executemany(sql.RECOVER, values)
+        dead = sum(state == State.DEAD for state, _, _ in verdicts)
+        return Recovered(len(verdicts) - dead, dead)
+
+    def expire(self, now: float, most: int) -> int:
+        """One transaction, if there is anything to forget."""
+        return expire(self._file, now, most)
+
+    def find_misdated(self, types: Sequence[str] | None, now: float, most: int) -> list[Misdated]:
+        """What :meth:`repair_times` would set right: index probes, and two small tables."""
+        with self._file.read() as connection:
+            return find_misdated(connection, types, now, most)
+
+    def repair_times(self, types: Sequence[str] | None, now: float, most: int) -> int:
+        """One transaction, if anything lies too far ahead."""
+        if not self.find_misdated(types, now, 1):
+            return 0
+        with self._file.write() as connection:
+            return repair_times(connection, types, now, most)
+
+    def find_due(self, now: float, most: int) -> list[Due]:
+        """What :meth:`promote` would make ready: one index range."""
+        return [Due(*record) for record in self._read(sql.FIND_DUE, (now, most))]
+
+    def find_abandoned(self, now: float, most: int) -> list[Abandoned]:
+        """What :meth:`recover` would take: one index range for each TTR."""
+        with self._file.read() as connection:
+            return _find_abandoned(connection, now, most)
+
+    def find_unput(self, until: float, most: int) -> list[Due]:
+        """Up to ``most`` rows known to have no pointer that are ready, or due by ``until``."""
+        return [Due(*record) for record in self._read(sql.FIND_UNPUT, {"until": until, "most": most})]
+
+    def ready_types(self, after: str, most: int) -> list[str]:
+        """Types that have a ready row, sorted: one index probe for each."""
+        return [record[0] for record in self._read(sql.READY_TYPES, {"after": after, "most": most})]
+
+    def sweep_position(self) -> str:
+        """As :meth:`keep_sweep_position` was told last."""
+        return next((str(position) for (position,) in self._read(sql.SWEEP_POSITION)), "")
+
+    def keep_sweep_position(self, type: str) -> None:
+        """One small write."""
+        self._write(sql.KEEP_SWEEP_POSITION, (type,))
+
+    def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, most: int) -> list[Due]:
+        """Rows that have lost their pointer by the head rule: one index range for each type and priority."""
+        until = now - grace
+        rules = [(type, *_rule(head, until, grace)) for type, head in heads.items()]
+        values = {"heads": json.dumps(rules), "until": until, "most": most}
+        return [Due(*record) for record in self._read(sql.FIND_LOST, values)]
+
+    def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
+        """One transaction; returns those written."""
+        with self._file.write() as connection:
+            return [due for due in dues if connection.execute(sql.MARK, (put_at, due.id, due.put_at)).rowcount]
+
+    # -- dispatching without a broker --------------------------------------------------------------------
+
+    def has_ready(self, types: Sequence[str]) -> bool:
+        """Whether any row of these types is ready: one index probe for each."""
+        return self._read(sql.HAS_READY, (json.dumps(types),)) == [(1,)]
+
+    def next_run_at(self) -> float | None:
+        """The earliest ``run_at`` of a delayed row, or None: one index probe."""
+        earliest: float | None = self._read(sql.NEXT_RUN_AT)[0][0]
+        return earliest
+
+    def pulse(self) -> object:
+        """Differs once any process has changed the file since the last call."""
+        return self._file.pulse()
+
+    @contextmanager
+    def _write_lease(self, now: float) -> Iterator[tuple[sqlite3.Connection, float]]:
+        """A write transaction, and the start of a lease: ``now``, and the wait for the transaction. Without the
+        wait a lease could be over when it is granted.
+        """
+        asked = self._clock.monotonic()
+        with self._file.write() as connection:
+            yield connection, now + (self._clock.monotonic() - asked)
+
+    def _write(self, statement: str, values: Sequence[Any]) -> int:
+        with self._file.write() as connection:
+            return connection.execute(statement, values).rowcount
+
+    def _read(self, statement: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[_Values]:
+        with self._file.read() as connection:
+            return connection.execute(statement, values).fetchall()
+
+
+def _find_abandoned(connection: sqlite3.Connection, now: float, most: int) -> list[Abandoned]:
+    """The longest abandoned first: the ranges of their TTRs, merged as far as they are read."""
+    with ExitStack() as cursors:
+        ranges = [
+            cursors.enter_context(closing(connection.execute(sql.FIND_ABANDONED, (ttr, now))))
+            for (ttr,) in connection.execute(sql.TTRS_ABANDONED, (now,)).fetchall()
+        ]
+        return [
+            Abandoned(id, type, bool(alone), crashes, owner, until)
+            for until, id, type, alone, crashes, owner in islice(heapq.merge(*ranges), most)
+        ]
+
+
+def _row(record: _Values) -> Row:
+    row = Row._make(record)
+    return row._replace(alone=bool(row.alone))
+
+
+def _rule(head: Head | None, until: float, grace: float) -> tuple[int, float]:
+    """(the head's priority, the latest ``put_at`` of a row of that priority whose pointer is lost)."""
+    if head is None:
+        return _AFTER_ALL, until
+    # Strictly before, as the greatest number that is.
+    return head.priority, min(until, math.nextafter(head.put_at - grace, -math.inf))

@@ -1,0 +1,119 @@
+"""How much a window takes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kqueue.contracts.budget import MAX_JOBS, WORK_S, Budget, suspect_jobs
+from kqueue.loops.sizer import GROWTH, Sizer
+from kqueue.model.job import Row
+
+
+def candidate(n: int, *, payload: bytes = b"", suspicion: int = 0, type: str = "fast") -> Row:
+    return Row(f"{n:028d}", type, payload, "bytes", 0, "ready", 0, 0, 1, suspicion=suspicion)
+
+
+FAST = {"fast": 0.000_01}
+
+
+def test_a_window_takes_as_many_jobs_as_allowed_and_says_that_it_left_some() -> None:
+    rows = [candidate(n) for n in range(5)]
+    assert Budget(3, job_s=FAST).fit(rows) == (rows[:3], True)
+    assert Budget(5, job_s=FAST).fit(rows) == (rows, False)
+
+
+def test_the_first_job_always_fits() -> None:
+    giant = candidate(0, payload=b"x" * 100)
+    assert Budget(1, payload_bytes=10, work_s=0.0).fit([giant]) == ([giant], False)
+
+
+def test_payload_bytes_bound_a_window() -> None:
+    rows = [candidate(n, payload=b"x" * 40) for n in range(4)]
+    taken, cut = Budget(10, payload_bytes=100, job_s=FAST).fit(rows)
+    assert (len(taken), cut) == (2, True)
+
+
+def test_expected_work_bounds_a_window_and_types_add_up() -> None:
+    rows = [candidate(n, type="slow" if n % 2 else "fast") for n in range(10)]
+    taken, _ = Budget(10, work_s=0.05, job_s={"fast": 0.001, "slow": 0.02}).fit(rows)
+    assert len(taken) == 5  # fast slow fast slow fast: 43 ms, and one more slow would be 63
+
+
+def test_a_type_never_measured_fills_a_window() -> None:
+    rows = [candidate(n, type="new") for n in range(10)]
+    assert len(Budget(10).fit(rows)[0]) == 1
+
+
+def test_a_suspect_shrinks_its_window_by_a_sixteenth_for_each_death_down_to_one() -> None:
+    assert [suspect_jobs(deaths) for deaths in range(5)] == [512, 32, 2, 1, 1]
+    assert suspect_jobs(10_000) == 1
+    for deaths in (1, 2, 3):
+        rows = [candidate(n, suspicion=deaths) for n in range(100)]
+        assert len(Budget(MAX_JOBS, job_s=FAST).fit(rows)[0]) == suspect_jobs(deaths)
+
+
+def test_a_suspect_among_many_does_not_join_a_large_window() -> None:
+    rows = [candidate(n) for n in range(40)] + [candidate(40, suspicion=1), candidate(41)]
+    taken, cut = Budget(MAX_JOBS, job_s=FAST).fit(rows)
+    assert (taken, cut) == (rows[:40], True)
+
+
+def test_candidates_are_read_no_further_than_the_first_that_does_not_fit() -> None:
+    read: list[int] = []
+
+    def rows() -> object:
+        for n in range(1000):
+            read.append(n)
+            yield candidate(n)
+
+    Budget(7, job_s=FAST).fit(rows())  # type: ignore[arg-type]
+    assert len(read) == 8
+
+
+def test_fast_jobs_get_windows_of_hundreds_within_a_few_windows() -> None:
+    sizer = Sizer()
+    assert sizer.budget().jobs == 1
+    for expected in (GROWTH, GROWTH**2, MAX_JOBS, MAX_JOBS):
+        sizer.observe("fast", 1, 0.000_01)
+        assert sizer.budget().jobs == expected
+    assert len(sizer.budget().fit([candidate(n) for n in range(600)])[0]) == MAX_JOBS
+
+
+def test_a_slow_job_is_claimed_alone() -> None:
+    sizer = Sizer()
+    for _ in range(10):
+        sizer.observe("slow", 1, 0.2)
+    assert len(sizer.budget().fit([candidate(n, type="slow") for n in range(10)])[0]) == 1
+
+
+def test_limits_leave_no_more_than_count_limit_and_time_limit_do() -> None:
+    sizer = Sizer()
+    for _ in range(5):
+        sizer.observe("fast", 100, 0.1)  # 1 ms each
+    assert sizer.budget(jobs_left=3).jobs == 3
+    assert sizer.budget(seconds_left=0.01).work_s == 0.01
+    assert sizer.budget(seconds_left=10).work_s == WORK_S
+    assert len(sizer.budget(seconds_left=0.01).fit([candidate(n) for n in range(100)])[0]) <= 10
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 50), st.integers(0, 4), st.sampled_from(["fast", "slow", "new"])), min_size=1
+    ),
+    st.integers(1, 40),
+)
+def test_whatever_comes_a_window_holds_a_prefix_within_every_bound(
+    shapes: list[tuple[int, int, str]], jobs: int
+) -> None:
+    rows = [
+        candidate(n, payload=b"x" * size, suspicion=deaths, type=type)
+        for n, (size, deaths, type) in enumerate(shapes)
+    ]
+    limits = Budget(jobs, payload_bytes=100, work_s=0.05, job_s={"fast": 0.001, "slow": 0.04})
+    taken, cut = limits.fit(iter(rows))
+    assert taken == rows[: len(taken)]
+    assert cut == (len(taken) < len(rows))
+    assert taken
+    if len(taken) > 1:
+        assert len(taken) <= min([jobs, *(suspect_jobs(row.suspicion) for row in taken if row.suspicion)])
+        assert sum(len(row.payload) for row in taken) <= 100
+        assert sum(limits.job_s.get(row.type, 0.05) for row in taken) <= 0.05 + 1e-9

@@ -1,0 +1,118 @@
+"""Payloads come back as they went in, or are refused."""
+
+import json
+import math
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kqueue.model.payload import BYTES, JSON, decode, encode
+
+MANY = 2**30
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(json_values | st.binary())
+def test_what_comes_back_equals_what_went_in(value: Any) -> None:
+    back = decode(*encode(value, MANY))
+    assert back == value
+    assert type(back) is type(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        b"",
+        b"\0",
+        "\0",
+        b"a\r\nb",
+        "a\r\nb",
+        "Grüße, 世界 🎈",
+        "\ud800 alone",
+        b"\xff\xfe",
+        "x" * 3_000_000,
+        b"\0" * 3_000_000,
+        {},
+        [],
+        2**80,
+        -0.0,
+        [[]],
+        {"": {"": None}},
+        OrderedDict(a=1),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_odd_but_legal_payloads(value: Any) -> None:
+    data, encoding = encode(value, MANY)
+    assert encoding == (BYTES if isinstance(value, bytes) else JSON)
+    assert decode(data, encoding) == value
+
+
+def test_a_tuple_comes_back_as_a_list() -> None:
+    assert decode(*encode((1, ("a", ())), MANY)) == [1, ["a", []]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1, 2},
+        object(),
+        {"a": b"bytes within"},
+        bytearray(b"x"),
+        1j,
+        {1: "a"},
+        {"deep": [{None: 1}]},
+        [{True: 1}],
+        {("a",): 1},
+    ],
+)
+def test_what_json_has_no_form_for_is_a_type_error(value: object) -> None:
+    with pytest.raises(TypeError, match="^payload: "):
+        encode(value, MANY)
+
+
+@pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": -math.inf}])
+def test_what_json_cannot_hold_is_a_value_error(value: object) -> None:
+    with pytest.raises(ValueError, match="^payload: "):
+        encode(value, MANY)
+
+
+def test_circles_and_endless_depth_are_value_errors() -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    deep: list[object] = []
+    for _ in range(200_000):
+        deep = [deep]
+    for value in (circle, deep):
+        with pytest.raises(ValueError, match="^payload: "):
+            encode(value, MANY)
+
+
+def test_a_number_too_long_to_come_back_is_refused() -> None:
+    with pytest.raises(ValueError, match="^payload: "):
+        encode(10**5000, MANY)
+
+
+@pytest.mark.parametrize("value", [b"12345", "123"])
+def test_the_encoded_size_is_limited_and_the_error_says_how_much(value: object) -> None:
+    assert encode(value, 5)
+    with pytest.raises(ValueError, match="payload: 5 bytes, and at most 4 are allowed"):
+        encode(value, 4)
+
+
+def test_stored_json_is_plain_json() -> None:
+    data, _ = encode({"a": [1, "ü"]}, MANY)
+    assert json.loads(data) == {"a": [1, "ü"]}

@@ -1,0 +1,150 @@
+"""Who passes the gates of limited types: decided without a store."""
+
+import math
+
+import pytest
+
+from kqueue.contracts.admission import Limit
+from kqueue.stores.gates import (
+    Candidate,
+    Gates,
+    after_gates,
+    bounded,
+    counted_starts,
+    free,
+    free_at,
+    gate_of,
+    key_of,
+    type_of,
+)
+
+
+class Counts:
+    """Numbers as the test gives them; what was asked is noted."""
+
+    def __init__(self, running=(), starts=0, first_start=None, waiting=(), admitted=0):
+        #: (limit key, end of the lease) of each that runs.
+        self.runs, self.started, self.first = list(running), starts, first_start
+        self.line, self.let_in = list(waiting), admitted
+        self.asked = []
+
+    def running(self, type, limit_key):
+        self.asked.append(("running", type, limit_key))
+        return len(self._ends(limit_key))
+
+    def lease_end(self, type, limit_key):
+        return min(self._ends(limit_key), default=None)
+
+    def starts(self, limit):
+        self.asked.append(("starts", limit.type))
+        return self.started
+
+    def first_start(self, limit):
+        return self.first
+
+    def admitted(self, gate):
+        return self.let_in
+
+    def waiting(self, gate):
+        for place in self.line if gate == "t" else ():
+            self.asked.append(("read", place))
+            yield place
+
+    def _ends(self, limit_key):
+        return [end for key, end in self.runs if limit_key in {None, key}]
+
+
+def candidate(order, priority=9, type="t", gate=None, key=None):
+    return Candidate(priority, order, type, gate, key)
+
+
+def test_a_gate_is_named_by_its_type_and_key():
+    assert [gate_of("t", key) for key in (None, "", "a b")] == ["t", "t ", "t a b"]
+    assert [key_of(gate) for gate in ("t", "t ", "t a b")] == [None, "", "a b"]
+    assert {type_of(gate) for gate in ("t", "t ", "t a b")} == {"t"}
+
+
+@pytest.mark.parametrize("type", ["t", "t-t", "t.t", "t/t", "t+", "t;", "t$", "t(", "t_", "tt", "T", "t0"])
+def test_the_gates_of_a_type_stand_together_and_begin_with_its_own(type):
+    gates = sorted(gate_of(one, key) for one in {"t", type} for key in (None, "", "a", "~", "☃", "\x01"))
+    own = [gate for gate in gates if type <= gate < after_gates(type)]
+    assert own == [gate for gate in gates if type_of(gate) == type]
+    assert own[0] == type
+
+
+def test_a_type_without_a_limit_passes_and_nothing_is_asked():
+    counts = Counts()
+    gates = Gates([Limit("t", running=0)], counts)
+    assert gates.stop(candidate(1, type="x", key="k")) is None
+    assert (gates.limited("t"), gates.limited("x"), counts.asked) == (True, False, [])
+
+
+def test_what_no_bound_needs_is_not_counted():
+    counts = Counts()
+    assert Gates([Limit("t", running_per_key=1)], counts).stop(candidate(1)) is None
+    assert counts.asked == []
+    assert not bounded(Limit("t", running_per_key=1), None)
+    assert not bounded(Limit("t", running=1, starts=1), "k")
+
+
+def test_places_are_counted_once_and_then_as_they_are_given():
+    counts = Counts(running=[("k", 1.0), (None, 1.0)])
+    gates = Gates([Limit("t", running=4, running_per_key=2)], counts)
+    stopped = [gates.stop(candidate(at, key=key)) for at, key in enumerate(["k", "k", None, None])]
+    assert stopped == [None, "t k", None, "t"]
+    assert [one for one in counts.asked if one[0] == "running"] == [("running", "t", None), ("running", "t", "k")]
+
+
+def test_the_line_is_read_no_further_than_to_the_first_that_stands_there():
+    counts = Counts(waiting=[(9, 5), (9, 6), (9, 7)])
+    gates = Gates([Limit("t", running=9)], counts)
+    assert gates.stop(candidate(8)) == "t"
+    assert gates.stop(candidate(4)) is None
+    assert [one for one in counts.asked if one[0] == "read"] == [("read", (9, 5))]
+    assert gates.stop(candidate(5, gate="t")) is None
+    assert gates.stop(candidate(8)) == "t"
+    assert [one for one in counts.asked if one[0] == "read"] == [("read", (9, 5)), ("read", (9, 6))]
+
+
+def test_who_has_gone_from_a_line_is_in_nobodys_way():
+    counts = Counts(waiting=[(9, 1), (9, 2)])
+    gates = Gates([Limit("t", running=9)], counts)
+    assert [gates.stop(candidate(at, gate="t")) for at in (2, 1)] == [None, None]
+    assert gates.stop(candidate(3)) is None
+
+
+def test_who_goes_on_to_another_gate_is_in_nobodys_way_either():
+    gates = Gates([Limit("t", running=9, running_per_key=0)], Counts(waiting=[(9, 1)]))
+    assert gates.stop(candidate(1, gate="t", key="k")) == "t k"
+    assert gates.stop(candidate(2)) is None
+
+
+def test_who_was_stopped_stands_in_the_line():
+    gates = Gates([Limit("t", running=9)], Counts(waiting=[(1, 1)]))
+    assert gates.stop(candidate(5, priority=4)) == "t"
+    assert gates.stop(candidate(1, priority=1, gate="t")) is None
+    assert gates.stop(candidate(6, priority=4)) == "t"
+    assert gates.stop(candidate(7, priority=3)) is None
+
+
+def test_free_places_are_those_of_the_narrower_bound():
+    counts = Counts(running=[("k", 1.0), ("l", 1.0)], starts=3)
+    assert free(Limit("t", running=5), None, counts) == 3
+    assert free(Limit("t", running=5, starts=4), None, counts) == 1
+    assert free(Limit("t", running=1), None, counts) == -1
+    assert free(Limit("t", running=5, running_per_key=2), "k", counts) == 1
+    assert free(Limit("t"), None, counts) == free(Limit("t", running=1), "k", counts) == math.inf
+
+
+def test_a_place_comes_free_in_time_where_time_brings_one():
+    limit = Limit("t", running=1, starts=1, period=10.0)
+    assert free_at(limit, None, Counts(running=[(None, 7.0)], starts=0)) == 7.0
+    assert free_at(limit, None, Counts(running=[(None, 7.0)], starts=1, first_start=1.0)) == 11.0
+    assert free_at(limit, None, Counts(running=[], starts=1, first_start=1.0)) == 11.0
+    assert free_at(limit, None, Counts(running=[], admitted=1)) is None
+
+
+def test_starts_far_ahead_of_the_clock_do_not_count():
+    since, until = counted_starts(Limit("t", starts=1, period=10.0), 1000.0)
+    assert since == 990.0
+    assert 1010.0 <= until <= 1100.0

@@ -1,0 +1,164 @@
+"""From a URL to a store."""
+
+import logging
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kqueue.model.errors import StoreError, StoreUnavailable
+from kqueue.stores import MemoryStore, SqliteStore, open_store, shared_url
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_memory():
+    assert isinstance(open_store("memory:"), MemoryStore)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("sqlite:///jobs.db", "jobs.db"),
+        ("sqlite:///in/folder.db?synchronous=OFF&busy_timeout=0.5", "in/folder.db"),
+        ("sqlite:///my%20jobs%3F.db", "my jobs?.db"),
+        ("sqlite:///a#b.db", "a#b.db"),
+    ],
+)
+def test_a_relative_file(url, name, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = open_store(url)
+    assert isinstance(store, SqliteStore)
+    assert not (tmp_path / name).exists()
+    store.open()
+    store.close()
+    assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:///jobs.db", "sqlite:///my%20jobs%3F%25.db?synchronous=OFF", "sqlite:////tmp/a%2Fb.db?busy_timeout=1"],
+)
+def test_a_url_for_other_processes_names_the_same_file_in_any_folder(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here, shared = open_store(url).address, shared_url(url)
+    assert shared is not None
+    monkeypatch.chdir("/")
+    assert open_store(shared).address == here
+    assert shared.partition("?")[2] == url.partition("?")[2]
+
+
+@pytest.mark.parametrize(
+    ("query", "mode"), [("", 0o600), ("?mode=0660", 0o660), ("?mode=640", 0o640), ("?mode=0777", 0o777)]
+)
+def test_a_new_file_has_the_permissions_asked_for(tmp_path, query, mode):
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db{query}")
+    store.open()
+    files = list(tmp_path.iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
+    store.close()
+
+
+def test_a_file_that_is_there_keeps_its_permissions(tmp_path):
+    path = tmp_path / "jobs.db"
+    path.touch()
+    path.chmod(0o640)
+    store = open_store(f"sqlite:///{path}?mode=0660")
+    store.open()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    store.close()
+
+
+def test_a_file_that_may_not_be_made_is_named_and_not_made(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db", create=False)
+    assert not store.exists()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=rf"sqlite:///{tmp_path}/jobs\.db: there is no such file"):
+            store.open()
+        assert list(tmp_path.iterdir()) == []
+    maker = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    maker.open()
+    maker.close()
+    assert store.exists()
+    assert store.counts()["ready"] == 0
+    store.close()
+
+
+def test_a_file_that_is_made_is_told_of_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "shop")
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db", logger=logging.getLogger("shop"))
+    assert caplog.messages == []
+    for _ in range(2):
+        store.open()
+        store.close()
+    assert caplog.messages == [f"sqlite:///{tmp_path}/jobs.db: made a new store"]
+
+
+def test_what_no_other_process_can_open_has_no_url_for_it():
+    assert shared_url("memory:") is None
+    assert shared_url("mongodb://host:1/app?w=1") == "mongodb://host:1/app?w=1"
+
+
+def test_an_absolute_file(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    assert store.address == f"sqlite:///{tmp_path}/jobs.db"
+    store.open()
+    store.close()
+    assert (tmp_path / "jobs.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "memory:, sqlite:///relative.db"),
+        ("jobs.db", "memory:, sqlite:///relative.db"),
+        ("memory", "memory:"),
+        ("redis://user:secret@host/0", "redis:"),
+        ("sqlite:jobs.db", "sqlite:///relative.db"),
+        ("sqlite://host/jobs.db", "sqlite:///relative.db"),
+        ("sqlite:///", "the path of an SQLite file"),
+        ("sqlite:///:memory:", "'memory:'"),
+        ("sqlite:///jobs.db?sync=FULL", "synchronous, busy_timeout and mode for SQLite, got 'sync'"),
+        ("sqlite:///jobs.db?synchronous=", "FULL"),
+        ("sqlite:///jobs.db?synchronous=full;drop", "FULL"),
+        ("sqlite:///jobs.db?mode=", "octal, such as 0660, got ''"),
+        ("sqlite:///jobs.db?mode=rw", "octal, such as 0660, got 'rw'"),
+        ("sqlite:///jobs.db?mode=0060", "lets the owner read and write, got 0060"),
+        ("sqlite:///jobs.db?mode=4600", "0600 to 0777"),
+        ("sqlite:///jobs.db?busy_timeout=soon", "seconds, got 'soon'"),
+        ("sqlite:///jobs.db?busy_timeout=-1", "0 or more"),
+        ("sqlite:///jobs.db?busy_timeout=inf", "0 or more"),
+        ("sqlite:///jobs.db?busy_timeout=nan", "0 or more"),
+    ],
+)
+def test_what_is_no_store_is_refused_by_name(url, says):
+    with pytest.raises(ValueError, match="^store: ") as refused:
+        open_store(url)
+    assert says in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", [None, 7, b"memory:", ["memory:"]])
+def test_what_is_no_text_is_refused(url):
+    with pytest.raises(TypeError, match="store: expected a URL"):
+        open_store(url)
+
+
+def test_without_pymongo_it_says_what_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "kqueue.stores.mongo.store", raising=False)
+    monkeypatch.setitem(sys.modules, "pymongo", None)
+    with pytest.raises(StoreError, match=r"pip install 'kqueue\[mongo\]'"):
+        open_store("mongodb://127.0.0.1:1/app")
+
+
+def test_the_source_folder_is_no_package_stores():
+    """A shop has a package of that name: ours must not be taken for it without a word."""
+    tried = subprocess.run(
+        [sys.executable, "-c", "import stores"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert tried.returncode == 1
+    assert "ImportError: this is kqueue.stores" in tried.stderr

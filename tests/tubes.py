@@ -12,7 +12,7 @@ from tests.beanstalkd import Beanstalkd
 
 MINT = IdMint()
 PREFIX = "p1."
-PATIENCE_S = 30.0
+PATIENCE_S = 240.0
 FOR_EVER_S = 3000.0
 PUT_AT = 1_700_000_000.0
 

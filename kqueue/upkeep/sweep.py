@@ -10,13 +10,13 @@ each row is marked by one; a sweep that dies between leaves rows whose pointer i
 sweep finds. A wrong guess costs one spare pointer, never a spare run.
 
 The head rule asks the tube of each type that has a ready row, and there may be a hundred thousand of these. So
-one sweep looks at a part of them, a page at once, and the store remembers how far it came. The parts of a *round*
+one sweep looks at a part of them, a page at once, and the store remembers how far it came: at so many at most, and
+at fewer where that takes long. The parts of a *round*
 follow each other soon, in whatever process; the next round begins an interval later. All that has an index by its
 time, of whatever type, is done by every part.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -37,6 +37,9 @@ BATCH = 1000
 PAGE_TYPES = 100
 #: Types that one part of a round looks at, at most.
 PART_TYPES = 2000
+#: Seconds of looking at tubes after which a part ends too, whatever it has looked at: where the server takes long
+#: for each, the jobs between two steps would wait for it.
+PART_WORK_S = 0.25
 #: Seconds from the beginning of a part to that of the next one.
 PART_S = 1.0
 #: A delayed row without a pointer is put so many seconds before its time, or two sweeps before if that is more.
@@ -136,6 +139,7 @@ class Sweeper:
             most_types=most_types,
             max_crashes=self._max_crashes,
             horizon=self._horizon,
+            clock=self._clock,
             logger=self._logger,
             telemetry=self._telemetry,
         )
@@ -153,11 +157,12 @@ class Sweep:
         most_types: int | None,
         max_crashes: int,
         horizon: float,
+        clock: Clock,
         logger: logging.Logger,
         telemetry: Telemetry,
     ) -> None:
-        """``most_types``: goes on with the round, and looks at so many types. With None it looks at all, and leaves
-        the round as it is. ``horizon``: seconds before its time that a delayed row is put.
+        """``most_types``: goes on with the round, and looks at so many types at most. With None it looks at all and
+        leaves the round as it is. ``horizon``: seconds before its time that a delayed row is put.
         """
         self._store = store
         self._broker = broker
@@ -165,12 +170,15 @@ class Sweep:
         self._most_types = most_types
         self._max_crashes = max_crashes
         self._horizon = horizon
+        self._clock = clock
         self._logger = logger
         self._telemetry = telemetry
         #: Once it has ended: whether there are types left in the round.
         self.leaves_more = False
         self._is_told = False
-        self._started = time.monotonic()
+        self._started = clock.monotonic()
+        #: Seconds in its own steps: between them a loop runs jobs.
+        self._worked = 0.0
         self._promoted = self._recovered = self._dead = self._put = self._foreign = self._expired = 0
         self._redated = 0
         self._steps = self._all_steps()
@@ -180,11 +188,14 @@ class Sweep:
 
         An end, and a broker that is down, are told once: see :class:`kqueue.Swept`.
         """
+        began = self._clock.monotonic()
         try:
             under_way = next(self._steps, None) is not None
         except BrokerError:
             self._tell()
             raise
+        finally:
+            self._worked += self._clock.monotonic() - began
         if not under_way:
             self._tell()
         return under_way
@@ -199,7 +210,7 @@ class Sweep:
             foreign_pointers=self._foreign,
             expired=self._expired,
             redated=self._redated,
-            seconds=time.monotonic() - self._started,
+            seconds=self._clock.monotonic() - self._started,
         )
 
     def _all_steps(self) -> Iterator[int]:
@@ -275,7 +286,8 @@ class Sweep:
             position = types[-1]
 
     def _look_at_some(self, most: int) -> Iterator[int]:
-        """From where the round stands. A store of few types has only one page, and no position."""
+        """From where the round stands, at one page at least. A store of few types has only one, and no position."""
+        enough = self._worked + PART_WORK_S
         start = position = self._store.sweep_position()
         for _ in range(0, most, PAGE_TYPES):
             types = self._store.ready_types(position, PAGE_TYPES)
@@ -288,6 +300,8 @@ class Sweep:
             self._store.keep_sweep_position(position)
             if is_last:
                 return
+            if self._worked >= enough:
+                break
         self.leaves_more = True
 
     def _put_lost(self, heads: Mapping[str, Head | None], now: float) -> Iterator[int]:

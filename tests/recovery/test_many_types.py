@@ -2,6 +2,7 @@
 store, commands of the tube, and types; never time.
 """
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -14,13 +15,19 @@ from kqueue.contracts.store import JobStore
 from kqueue.model.job import Row, State
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.mint import IdMint
-from kqueue.upkeep.sweep import PAGE_TYPES, PART_S, PART_TYPES, Sweep
+from kqueue.upkeep.sweep import PAGE_TYPES, PART_S, PART_TYPES, PART_WORK_S, Sweep
 from tests.recovery.conftest import INTERVAL_S, Site
 from tests.recovery.steps import watched
 
 MINT = IdMint()
 #: The parts of a round in the tests that do not count to a hundred thousand.
 SMALL_PART = 2 * PAGE_TYPES
+
+
+@pytest.fixture(autouse=True)
+def the_machine_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No part ends for the time that it takes."""
+    monkeypatch.setattr("kqueue.upkeep.sweep.PART_WORK_S", math.inf)
 
 
 class Counted:
@@ -111,6 +118,37 @@ def test_a_part_costs_a_bounded_number_of_calls(
     assert calls["find_lost"] == 2 * pages
     assert calls["keep_sweep_position"] == (pages if types > PAGE_TYPES else 0)
     assert calls.total() <= 4 * pages + 12 + calls["keep_sweep_position"], calls
+
+
+def test_a_part_ends_early_where_its_tubes_take_long(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Counted):
+        def ready_types(self, *args: Any) -> Any:
+            site.clock.advance(0.4 * PART_WORK_S)
+            return self.store.ready_types(*args)
+
+    monkeypatch.setattr("kqueue.upkeep.sweep.PART_WORK_S", PART_WORK_S)
+    types = 7 * PAGE_TYPES // 2
+    fill(site, types)
+    queue = site.queue(Slow)
+    queue._sweeper._clock = site.clock
+    seen = []
+    for _ in range(2):
+        queue.open()
+        before = looks(site)
+        part = next_part(queue)
+        assert part is not None
+        seen.append((looks(site) - before, part.leaves_more))
+        site.clock.advance(PART_S)
+    assert seen == [(3 * PAGE_TYPES, True), (PAGE_TYPES // 2, False)]
+    assert site.entries(names(types)) == types
+
+
+def test_a_slow_part_looks_at_one_page_at_least(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kqueue.upkeep.sweep.PART_WORK_S", 0.0)
+    fill(site, 2 * PAGE_TYPES)
+    part = next_part(site.queue())
+    assert part is not None
+    assert (part.report().put, part.leaves_more) == (PAGE_TYPES, True)
 
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)

@@ -35,6 +35,8 @@ class Seen:
     dead: int = 0
     #: Processes that ended without being told to, or not when they were told to.
     fallen: int = 0
+    #: Pointers whose jobs came to their end by others; each is gone within an hour.
+    spare: int = 0
     seconds_to_drain: float = 0.0
     #: What was left in the end, by place: rows, and ready, reserved, delayed, buried entries.
     left: Mapping[str, int] | None = None
@@ -69,7 +71,7 @@ class Account:
     #: Settles that were not, though another holder had it.
     stolen: int
     seen: Seen
-    #: What is known of the first few jobs whose promise was broken.
+    #: What is known of the first few jobs whose promise was broken, and the faults there were.
     evidence: Sequence[Record] = ()
 
     @property
@@ -216,12 +218,17 @@ def reckon(records: Iterable[Record], seen: Seen) -> Account:
         leases_lost=len(runs.refused),
         stolen=len(stolen),
         seen=seen,
-        evidence=[record for id in sorted(suspects)[:SHOWN] for record in records if record.get("id") == id],
+        evidence=[record for id in sorted(suspects)[:SHOWN] for record in records if _tells_of(record, id)]
+        + [record for record in records if suspects and record["what"] == "fault"],
     )
 
 
 def _claim(record: Record) -> Claim:
     return record["id"], record["fence"]
+
+
+def _tells_of(record: Record, id: str) -> bool:
+    return record.get("id") == id or id in record.get("ids", ())
 
 
 def _is_unexpected(added: Additions, runs: list[Record]) -> bool:

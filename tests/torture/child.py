@@ -11,7 +11,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 #: Seconds after which a process that is asked to end counts as hung.
-PATIENCE_S = 30.0
+PATIENCE_S = 240.0
 
 
 class Child:

@@ -22,7 +22,7 @@ from tests.torture.crowd import Crowd
 #: Seconds that a store is gone.
 AWAY_S = (0.0, 1.5)
 #: Seconds after which a foreign program counts as hung.
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 #: Seconds that a process works under a second name.
 LINKED_S = 1.0
 #: As ``sqlite3 FILE "SELECT count(*) FROM kqueue_jobs"`` does.

@@ -3,7 +3,7 @@
 Its ledger, for each call ``add``:
 
     adding  add digests                   before the call
-    added   add ids                       it returned: acknowledged
+    added   add ids time                  it returned: acknowledged
     failed  add taken not_taken unknown   it raised; ids, none of them if it never reached the store
 
 A call without an outcome was under way when its producer was killed, or struck by a signal.
@@ -12,6 +12,7 @@ A call without an outcome was under way when its producer was killed, or struck 
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from random import Random
 
@@ -41,7 +42,8 @@ def main(store: str, broker: str, folder: str, name: str, clock: str, seed: str)
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     ledger = Ledger(Path(folder, name + SUFFIX))
     random = Random(f"{seed} {name}")
-    queue = KQueue(store, broker, **OPTIONS)
+    # Who begins while the store is moved away would make another in its place.
+    queue = KQueue(store, broker, create=False, **OPTIONS)
     count = 0
     while not stopped.is_set():
         count += 1
@@ -69,7 +71,7 @@ def _add(queue: KQueue, wanted: Addition, ledger: Ledger, add: str) -> None:
     except StoreError:
         ledger.write("failed", add=add, taken=[], not_taken=[], unknown=[])
     else:
-        ledger.write("added", add=add, ids=ids)
+        ledger.write("added", add=add, ids=ids, time=time.monotonic())
 
 
 def _call(queue: KQueue, wanted: Addition) -> list[str]:

@@ -31,7 +31,7 @@ from tests.torture.clocks import steps
 from tests.torture.crowd import Crowd
 from tests.torture.file_faults import file_faults
 from tests.torture.interrupts import SIGNALS
-from tests.torture.ledger import read
+from tests.torture.ledger import SUFFIX, Ledger, read
 from tests.torture.plan import OPTIONS, TTR_S, TYPES
 from tests.torture.servers import Servers
 from tests.torture.set_faults import set_faults
@@ -42,7 +42,7 @@ PAUSE_S = (0.2, 0.9)
 FREEZE_TTRS = (1.1, 2.5)
 #: Seconds that a server stays away.
 AWAY_S = (0.0, 1.5)
-#: Seconds in which everything must drain once the faults have stopped.
+#: Seconds without any progress after which what has not drained, once the faults have stopped, never will.
 DRAIN_S = 120.0
 #: Seconds in which what stopped processes have sent to a server is done.
 IN_FLIGHT_S = 0.1
@@ -74,6 +74,7 @@ def torture(seconds: float, seed: int, store: str, binlog: bool, faults: Sequenc
     servers = Servers(store, binlog)
     try:
         with KQueue(servers.store_url, servers.broker_url, **OPTIONS) as queue:
+            queue.counts()  # makes the store: those who take part do not
             crowd = Crowd(servers, seed)
             try:
                 return Referee(queue, servers, crowd, seed, faults).judge(seconds)
@@ -94,9 +95,12 @@ class Referee:
         self._crowd = crowd
         self._random = Random(seed)
         self._steps = steps(self._random)
+        #: Of each fault: for who looks for the cause of a loss.
+        self._ledger = Ledger(crowd.ledgers / f"referee{SUFFIX}")
         #: When each frozen worker goes on, in monotonic seconds.
         self._frozen: dict[Child, float] = {}
         self._at_risk: list[tuple[str, int]] = []
+        self._has_stepped = False
         self._kills = self._freezes = self._restarts = self._strikes = 0
         self._faults: dict[str, Callable[[], None]] = {
             "kill worker": self._kill_worker,
@@ -125,12 +129,17 @@ class Referee:
         once = self._random.sample(list(self._faults), len(self._faults))
         for fault in once:
             self._pause(self._random.uniform(*PAUSE_S), math.inf)
-            self._faults[fault]()
+            self._strike(fault)
         for fault in self._rounds():
             if not self._pause(self._random.uniform(*PAUSE_S), until):
                 break
-            self._faults[fault]()
+            self._strike(fault)
         return self._drain()
+
+    def _strike(self, fault: str) -> None:
+        began = time.monotonic()
+        self._faults[fault]()
+        self._ledger.write("fault", name=fault, began=began, ended=time.monotonic())
 
     def _rounds(self) -> Iterator[str]:
         often = [fault for fault in self._faults for _ in range(_OFTEN[fault])]
@@ -219,6 +228,7 @@ class Referee:
 
     def _step_clock(self) -> None:
         self._set_clock(next(self._steps))
+        self._has_stepped = True
         self._strikes += 1
 
     def _set_clock(self, ahead: float) -> None:
@@ -287,8 +297,10 @@ class Referee:
         crowd = self._crowd
         crowd.end(crowd.producers)
         began = time.monotonic()
-        dead = 0
-        while any(self._left().values()) and time.monotonic() < began + DRAIN_S:
+        dead, least, until = 0, math.inf, began + DRAIN_S
+        while (left := sum(self._left().values())) and time.monotonic() < until:
+            if left < least:
+                least, until = left, time.monotonic() + DRAIN_S
             for job in self._queue.jobs():
                 dead += self._queue.retry_job(job, "brought back by the referee")
             crowd.look()
@@ -303,6 +315,7 @@ class Referee:
             strikes=self._strikes,
             dead=dead,
             fallen=crowd.fallen,
+            spare=self._spare(),
             seconds_to_drain=round(seconds_to_drain, 1),
             left=self._left(),
             rows=frozenset(row.id for state in State for row in self._queue.store.find(None, state, None, MANY)),
@@ -315,4 +328,11 @@ class Referee:
         for states in self._queue.broker.depths(TYPES).values():
             for state, entries in states.items():
                 left[state] += entries
+        left["delayed"] -= self._spare()
         return left
+
+    def _spare(self) -> int:
+        """Pointers that wait for a time by a clock that was ahead, and whose jobs came to their end by others."""
+        if not self._has_stepped or sum(self._queue.counts().values()):
+            return 0
+        return sum(states.get("delayed", 0) for states in self._queue.broker.depths(TYPES).values())

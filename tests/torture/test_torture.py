@@ -19,7 +19,15 @@ from tests.tubes import await_true
 SECONDS = 4
 SEED = 1
 #: Those that strike while everything is tested: each takes no long time.
-QUICK = ("kill worker", "kill producer", "freeze worker", "restart broker", "strike producer", "step clock")
+QUICK = (
+    "kill worker",
+    "kill producer",
+    "freeze worker",
+    "restart broker",
+    "strike worker",
+    "strike producer",
+    "step clock",
+)
 #: Of all acts.
 LONGER_S = 30
 

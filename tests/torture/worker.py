@@ -95,7 +95,8 @@ def main(store: str, broker: str, folder: str, name: str, clock: str, loops: str
     obey(lambda command: copy_store(command, Path(store.removeprefix("sqlite:///"))))
     interrupts = Interrupts()
     stopped = threading.Event()
-    queue = KQueue(store, broker, **plan.OPTIONS)
+    # Who begins while the store is moved away would make another in its place.
+    queue = KQueue(store, broker, create=False, **plan.OPTIONS)
     ledger = Ledger(Path(folder, name + SUFFIX))
     for type in plan.TYPES:
         queue.add_handler(type, Hands(ledger).handle)

@@ -29,6 +29,8 @@ setup(
         "kqueue.stores.sqlite.file",
         "kqueue.system",
         "kqueue.telemetry",
+        "kqueue.testing",
+        "kqueue.testing.contracts",
         "kqueue.upkeep",
         "kqueue.worker",
     ],

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.named import names_of_tests
+
 ROOT = Path(__file__).parent
 
 EVERY_INVARIANT = (
-    "model/test_model.py::test_no_order_of_events_breaks_an_invariant",
+    "machines/test_model.py::test_no_order_of_events_breaks_an_invariant",
     "steps/test_steps.py::test_no_step_that_fails_breaks_an_invariant",
     "torture/test_torture.py::test_what_was_acknowledged_survives_kills_freezes_and_restarts",
 )
@@ -32,9 +34,9 @@ INVARIANTS = {
     "I1": Invariant(
         "acknowledged, and not deleted or finished: the row is there",
         (
-            "contracts/test_store.py::test_every_field_comes_back",
-            "contracts/test_store.py::test_rows_outlive_the_handle",
-            "contracts/test_store.py::test_after_a_failed_add_each_job_is_where_the_error_says",
+            "contracts/test_intake.py::test_every_field_comes_back",
+            "contracts/test_session.py::test_rows_outlive_the_handle",
+            "contracts/test_intake.py::test_after_a_failed_add_each_job_is_where_the_error_says",
             "contracts/test_keeping.py::test_nothing_that_is_not_done_is_ever_deleted_by_its_age",
             "contracts/test_limits.py::test_held_rows_never_expire",
             "flows/test_sweep.py::test_a_producer_killed_between_commit_and_put",
@@ -49,7 +51,7 @@ INVARIANTS = {
         "after faults stop, every due row with a live handler is claimed or has a live pointer within lease, grace"
         " and one sweep",
         (
-            "contracts/test_store.py::test_the_head_rule",
+            "contracts/test_repair.py::test_the_head_rule",
             "flows/test_sweep.py::test_a_beanstalkd_that_lost_its_memory_gets_every_pointer_again",
             "flows/test_sweep.py::test_a_memory_lost_is_also_seen_behind_what_was_added_since",
             "flows/test_sweep.py::test_a_worker_killed_while_a_handler_runs",
@@ -63,21 +65,21 @@ INVARIANTS = {
     "I3": Invariant(
         "the fence only grows; one claim for each id and fence",
         (
-            "contracts/test_store.py::test_two_handles_do_not_claim_the_same_row",
-            "contracts/test_store.py::test_fence_and_tries_grow_with_each_claim_but_a_given_back_try_does_not_count",
-            "contracts/test_store.py::test_revive_makes_dead_rows_ready_and_keeps_the_fence",
-            "contracts/test_store.py::test_of_many_threads_that_claim_at_once_each_row_is_claimed_by_one",
-            "contracts/test_store.py::test_of_many_threads_that_claim_the_same_ids_each_row_is_claimed_by_one",
+            "contracts/test_runs.py::test_two_handles_do_not_claim_the_same_row",
+            "contracts/test_runs.py::test_fence_and_tries_grow_with_each_claim_but_a_given_back_try_does_not_count",
+            "contracts/test_operator.py::test_revive_makes_dead_rows_ready_and_keeps_the_fence",
+            "contracts/test_runs.py::test_of_many_threads_that_claim_at_once_each_row_is_claimed_by_one",
+            "contracts/test_runs.py::test_of_many_threads_that_claim_the_same_ids_each_row_is_claimed_by_one",
             "faults/test_process_faults.py::test_of_two_processes_that_claim_the_same_row_one_has_it_each_time",
         ),
     ),
     "I4": Invariant(
         "of those with the job in hand, only the current fence renews, retries, ungets or deletes",
         (
-            "contracts/test_store.py::test_a_settle_with_a_wrong_fence_changes_nothing",
-            "contracts/test_store.py::test_the_newer_holder_is_never_touched_by_the_older",
-            "contracts/test_store.py::test_a_run_is_settled_once",
-            "contracts/test_store.py::test_renew_names_what_is_lost_and_renews_the_rest",
+            "contracts/test_settlements.py::test_a_settle_with_a_wrong_fence_changes_nothing",
+            "contracts/test_settlements.py::test_the_newer_holder_is_never_touched_by_the_older",
+            "contracts/test_settlements.py::test_a_run_is_settled_once",
+            "contracts/test_runs.py::test_renew_names_what_is_lost_and_renews_the_rest",
             "flows/test_sweep.py::test_a_late_holder_is_fenced",
             "flows/test_outages.py::test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing",
             "flows/test_auto_renew.py::test_a_frozen_worker_keeps_its_job_for_as_long_as_it_may_run",
@@ -89,8 +91,8 @@ INVARIANTS = {
     "I5": Invariant(
         "no claim succeeds after a delete was acknowledged",
         (
-            "contracts/test_store.py::test_no_claim_succeeds_after_a_delete",
-            "contracts/test_store.py::test_delete_takes_the_row_away",
+            "contracts/test_operator.py::test_no_claim_succeeds_after_a_delete",
+            "contracts/test_settlements.py::test_delete_takes_the_row_away",
             "contracts/test_keeping.py::test_a_done_row_is_never_claimed_nor_put",
             "contracts/test_limits.py::test_a_done_row_is_neither_claimed_nor_held",
             "flows/test_sweep.py::test_a_pointer_whose_row_is_gone_or_leased_is_deleted_and_counted",
@@ -101,7 +103,7 @@ INVARIANTS = {
     "I6": Invariant(
         "everything that ran was added, and its payload is identical byte for byte",
         (
-            "contracts/test_store.py::test_a_payload_comes_back_byte_for_byte",
+            "contracts/test_intake.py::test_a_payload_comes_back_byte_for_byte",
             "flows/test_run.py::test_payloads_come_back_as_they_went_in",
             "flows/test_sweep.py::test_a_well_formed_pointer_to_rows_of_another_type_runs_nothing",
             "flows/test_sweep.py::test_foreign_entries_are_buried_and_never_end_the_loop",
@@ -130,9 +132,9 @@ INVARIANTS = {
     "I8": Invariant(
         "a job ends only by its delete, or visibly as dead",
         (
-            "contracts/test_store.py::test_die_keeps_the_row_and_says_why",
-            "contracts/test_store.py::test_a_death_alone_is_blamed_until_the_row_is_dead",
-            "contracts/test_store.py::test_a_crowd_never_kills_however_often",
+            "contracts/test_settlements.py::test_die_keeps_the_row_and_says_why",
+            "contracts/test_repair.py::test_a_death_alone_is_blamed_until_the_row_is_dead",
+            "contracts/test_repair.py::test_a_crowd_never_kills_however_often",
             "flows/test_run.py::test_max_tries_ends_a_job_dead_kept_and_visible",
             "flows/test_run.py::test_a_handler_that_returns_without_settling_has_its_job_retried",
             "flows/test_windows.py::test_a_poison_job_among_many_dies_and_no_innocent_does",
@@ -156,14 +158,12 @@ NAMED = [*EVERY_INVARIANT, *(test for invariant in INVARIANTS.values() for test 
 
 
 def is_there(test: str) -> bool:
-    """Whether the file has a function of that name, where pytest finds it."""
+    """Whether pytest finds a function of that name in the file."""
     name, _, function = test.partition("::")
     path = ROOT / name
     if not path.is_file() or not path.name.startswith("test_") or not function.startswith("test_"):
         return False
-    return any(
-        isinstance(node, ast.FunctionDef) and node.name == function for node in ast.parse(path.read_text()).body
-    )
+    return function in names_of_tests(path)
 
 
 def test_there_are_nine() -> None:
@@ -199,6 +199,6 @@ def test_a_test_that_is_not_there_would_be_seen(test: str) -> None:
 
 @pytest.mark.parametrize("name", INVARIANTS)
 def test_the_model_says_where_it_checks_each(name: str) -> None:
-    text = ast.get_docstring(ast.parse((ROOT / "model" / "machine.py").read_text()))
+    text = ast.get_docstring(ast.parse((ROOT / "machines" / "machine.py").read_text()))
     assert text is not None
     assert any(line.startswith(f"{name} ") for line in text.splitlines())

@@ -1,6 +1,7 @@
 """The plan of the house: what stands where, and that imports point downward only. It reads the folders."""
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ FLOORS = (
     "__main__",
     "cli",
     "worker",
+    "testing",
     "__init__",
     "queue",
     "config",
@@ -78,6 +80,17 @@ def test_an_upward_import_would_be_seen() -> None:
         "from kqueue.stores.sqlite.store import SqliteStore\nfrom kqueue import KQueue\nimport kqueue.model.ids\n"
     )
     assert used_rooms(source) == {"stores", "__init__", "model"}
+
+
+def test_testing_rests_on_what_others_may_use() -> None:
+    """Public names, the contracts and the model: what is tested with it may be in the place of all else."""
+    used = set().union(*(used_rooms(path.read_text()) for path in FILES if room_of(path) == "testing"))
+    assert used == {"testing", "__init__", "contracts", "model"}
+
+
+def test_pytest_is_imported_by_testing_alone() -> None:
+    users = {room_of(path) for path in FILES if re.search(r"^\s*(import|from) pytest\b", path.read_text(), re.M)}
+    assert users == {"testing"}
 
 
 def test_no_room_is_crowded() -> None:

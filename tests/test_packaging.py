@@ -71,7 +71,7 @@ def test_the_wheel_holds_kqueue_and_nothing_else(wheel: Path):
 
 
 def test_the_wheel_holds_every_module(wheel: Path):
-    sources = [*(ROOT / "kqueue").glob("*.py"), *(ROOT / "kqueue").glob("*/*.py")]
+    sources = [*(ROOT / "kqueue").rglob("*.py"), *(ROOT / "kqueue" / "stores").rglob("*.py")]  # a link
     expected = {str(path.relative_to(ROOT)) for path in sources} | {"kqueue/py.typed"}
     assert "kqueue/stores/sqlite/store.py" in expected
     assert {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("kqueue/")} == expected

@@ -1,7 +1,7 @@
 """The Broker contract: the doorbell.
 
 A broker carries pointers, never payloads and never leases. It may forget, repeat or reorder them: the store
-knows better, and the sweep repairs. ``tests/contracts/test_broker.py`` says the same in running code.
+knows better, and the sweep repairs. ``kqueue/testing/contracts/broker.py`` says the same in running code.
 
 Methods that speak to a server raise :class:`~kqueue.model.errors.BrokerUnavailable`, naming its address, when it
 is not there or does not answer in time; the connection is then thrown away and the next call makes a new

@@ -4,7 +4,7 @@ Every call takes a list; one job is a list of one. Every call that compares time
 caller has from :meth:`JobStore.now`. A stale ``now`` may only make a job wait a little longer, but for leases: a
 lease runs from ``now``, so read it just before :meth:`JobStore.claim` and :meth:`JobStore.renew`. Where a store
 makes these wait for its lock, it adds the wait to ``now``, so that no lease is over when it is granted.
-``tests/contracts/test_store.py`` says the same in running code, and every store passes it.
+``kqueue/testing/contracts`` says the same in running code, a module for each role, and every store passes it.
 
 Every method raises :class:`~kqueue.model.errors.StoreUnavailable`, naming the store's address, when the store is
 not there, does not answer, or is locked for too long; then nothing was changed, unless said otherwise.

@@ -8,7 +8,7 @@ import pytest
 from kqueue.brokers.embedded import PROMOTE_ROWS, EmbeddedBroker
 from kqueue.contracts.broker import Pointer, Subscription
 from kqueue.contracts.runs import Selection
-from tests.contracts.test_broker import FOR_EVER_S, Service, Shelf, ended, run
+from kqueue.testing.contracts.broker import FOR_EVER_S, Service, Shelf, ended, run
 
 
 class Watched(Shelf):

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 
 import mongomock
 import pytest
@@ -12,10 +12,8 @@ from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.mongo.store import MongoStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import SystemClock
+from kqueue.testing.contracts.rows import MakeStore
 from tests.beanstalkd import free_port
-
-#: Opens one more handle on the data of this test, as another process would. All are closed after the test.
-MakeStore: TypeAlias = Callable[[], JobStore]
 
 
 class Kind(NamedTuple):
@@ -109,3 +107,13 @@ STORES = {
     "mongomock": Kind(mongomocked, shared=False, atomic=False, transactions=False, histories=False),
     "mongod": Kind(mongodb, shared=True, absent=absent_mongodb),
 }
+
+
+def each_store(suits: Callable[[Kind], bool]) -> Callable[..., MakeStore]:
+    """A fixture: opens handles on each store whose kind suits. All are closed after the test."""
+
+    @pytest.fixture(params=[name for name, kind in STORES.items() if suits(kind)])
+    def make(request: pytest.FixtureRequest) -> MakeStore:
+        return STORES[request.param].make(request)
+
+    return make

@@ -59,17 +59,17 @@ MongoDB stopped and started
     faults/test_store_faults.py       test_a_mongodb_stopped_and_started_while_adding
     faults/test_store_faults.py       test_a_mongodb_stopped_and_started_while_running
 another member of MongoDB takes over, or it dies, while several documents are changed at once
-    test_mongo_transactions.py        test_a_transaction_that_a_failover_undid_is_done_again_once
-    test_mongo_turns.py               test_a_turn_that_no_one_ends_is_taken_over
+    stores/test_mongo_transactions.py test_a_transaction_that_a_failover_undid_is_done_again_once
+    stores/test_mongo_turns.py        test_a_turn_that_no_one_ends_is_taken_over
 a process killed while it changes several documents of a MongoDB
-    test_mongo_transactions.py        test_what_a_killed_process_has_begun_is_undone_by_the_server
-    test_mongo_turns.py               test_a_client_that_is_killed_keeps_nobody_waiting
+    stores/test_mongo_transactions.py test_what_a_killed_process_has_begun_is_undone_by_the_server
+    stores/test_mongo_turns.py        test_a_client_that_is_killed_keeps_nobody_waiting
 a worker frozen past its lease that comes back and settles
     faults/test_process_faults.py     test_a_worker_frozen_past_its_lease_comes_back_and_changes_nothing
     faults/test_process_faults.py     test_a_worker_frozen_in_a_window_of_many_settles_none_of_what_others_took
 two workers that claim the same row
     faults/test_process_faults.py     test_of_two_processes_that_claim_the_same_row_one_has_it_each_time
-    contracts/test_store.py           test_of_many_threads_that_claim_the_same_ids_each_row_is_claimed_by_one
+    contracts/test_runs.py            test_of_many_threads_that_claim_the_same_ids_each_row_is_claimed_by_one
 a poison job among 200 innocent ones
     faults/test_process_faults.py     test_a_poison_job_among_200_innocent_dies_alone_and_no_innocent_does
     flows/test_windows.py             test_a_poison_job_alone_is_dead_after_max_crashes_deaths
@@ -90,6 +90,8 @@ a wall clock one hour forward and back
     faults/test_clock_faults.py       test_a_wall_clock_that_jumps_between_two_sweeps
     faults/test_clock_faults.py       test_a_wall_clock_that_jumps_before_the_tubes_are_lost
     flows/test_sweep.py               test_a_clock_that_goes_back_during_a_sweep_puts_nothing_without_end
+a host's clock that is set while workers run
+    faults/test_set_clock.py          test_a_process_whose_clock_is_set_ahead_and_back
 a producer whose clock is minutes off
     faults/test_clock_faults.py       test_a_producer_whose_clock_is_off_has_its_jobs_run_at_once
     faults/test_clock_faults.py       test_a_producer_whose_clock_is_off_has_delays_that_are_off_by_as_much

@@ -1,12 +1,12 @@
 """The index of faults in this package's text names tests that there are."""
 
-import ast
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import tests.faults as faults
+from tests.named import names_of_tests
 
 TESTS = Path(__file__).parents[1]
 #: The lines of the index: a fault, and below it, indented, the tests that prove it.
@@ -14,17 +14,11 @@ INDEX = (faults.__doc__ or "").split("\n\n", 2)[2].splitlines()
 ROWS = [line.split() for line in INDEX if line.startswith(" ")]
 
 
-def names_in(path: str) -> set[str]:
-    """The names of all tests of a file."""
-    nodes = ast.parse((TESTS / path).read_text()).body
-    return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
-
-
 @pytest.mark.parametrize("row", ROWS, ids=" ".join)
 def test_each_row_names_a_test(row: list[str]) -> None:
     path, *names = row
-    assert names_in(path)
-    assert set(names) <= names_in(path)
+    assert names_of_tests(TESTS / path)
+    assert set(names) <= names_of_tests(TESTS / path)
 
 
 def test_each_fault_has_a_row() -> None:

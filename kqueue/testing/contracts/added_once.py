@@ -1,36 +1,35 @@
-"""Unique keys: one job of a type and key at a time. Over every store that has transactions."""
+"""What is added once: unique keys, one job of a type and key at a time; and ticks of schedules, with their jobs.
+It needs transactions.
+"""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from kqueue.contracts.admission import Limit
-from kqueue.contracts.settlements import Delete, Die, Finish, Unget
+from kqueue.contracts.intake import Tick
+from kqueue.contracts.settlements import Delete, Die, Finish, Settlement, Unget
+from kqueue.contracts.store import JobStore
 from kqueue.model.errors import AddFailed
-from kqueue.model.job import State
-from tests.contracts.rows import NOW, add, claim, delayed, ids, read, row
-from tests.contracts.stores import STORES
+from kqueue.model.job import Row, State
+from kqueue.testing.contracts.rows import NOW, MakeStore, add, claim, delayed, ids, read, row
 
 KEY = "user:42"
 #: ``until`` of an add that asks for no time: the key is taken while its job waits or runs.
 NO_TIME = NOW
 
 
-@pytest.fixture(params=[name for name, kind in STORES.items() if kind.transactions])
-def make_store(request):
-    return STORES[request.param].make(request)
-
-
-def keyed(**fields):
+def keyed(**fields: Any) -> Row:
     return row(**{"unique_key": KEY, **fields})
 
 
-def add_unique(store, job, until=NO_TIME, now=NOW):
+def add_unique(store: JobStore, job: Row, until: float = NO_TIME, now: float = NOW) -> str:
     return store.add_unique(job, until, now)
 
 
-def is_free(store, now=NOW, **fields):
+def is_free(store: JobStore, now: float = NOW, **fields: Any) -> bool:
     """Whether a second add would be taken, asked by one that is deleted at once."""
     job = keyed(**fields)
     added = add_unique(store, job, now=now) == job.id
@@ -39,7 +38,7 @@ def is_free(store, now=NOW, **fields):
     return added
 
 
-def test_the_first_is_added_as_it_was_given_and_the_second_gets_its_id(store, other):
+def test_the_first_is_added_as_it_was_given_and_the_second_gets_its_id(store: JobStore, other: JobStore) -> None:
     first, second = keyed(limit_key="k", payload=b"\x00\xff", encoding="bytes"), keyed()
     assert add_unique(store, first) == first.id
     assert add_unique(other, second) == first.id
@@ -47,7 +46,7 @@ def test_the_first_is_added_as_it_was_given_and_the_second_gets_its_id(store, ot
     assert ids(claim(store).rows) == [first.id]
 
 
-def test_other_keys_and_other_types_are_free(store):
+def test_other_keys_and_other_types_are_free(store: JobStore) -> None:
     add_unique(store, keyed())
     for job in (keyed(unique_key="user:43"), keyed(type="x"), keyed(unique_key="")):
         assert add_unique(store, job) == job.id
@@ -55,7 +54,7 @@ def test_other_keys_and_other_types_are_free(store):
 
 
 @pytest.mark.parametrize("key", ["", "a b", "☃", "x" * 200, "'\"\\", "%", "A", "a"])
-def test_a_key_may_be_any_text_and_is_compared_exactly(store, key):
+def test_a_key_may_be_any_text_and_is_compared_exactly(store: JobStore, key: str) -> None:
     first = keyed(unique_key=key)
     assert add_unique(store, first) == first.id
     assert read(store, first.id).unique_key == key
@@ -64,7 +63,7 @@ def test_a_key_may_be_any_text_and_is_compared_exactly(store, key):
     assert not is_free(store, unique_key=key)
 
 
-def test_a_plain_add_takes_no_key(store):
+def test_a_plain_add_takes_no_key(store: JobStore) -> None:
     add(store, keyed(), keyed())
     assert is_free(store)
 
@@ -72,7 +71,7 @@ def test_a_plain_add_takes_no_key(store):
 # -- while it waits or runs ------------------------------------------------------------------------------
 
 
-def test_it_is_taken_while_its_job_is_delayed_ready_held_or_running(store):
+def test_it_is_taken_while_its_job_is_delayed_ready_held_or_running(store: JobStore) -> None:
     job = keyed(state=State.DELAYED, run_at=NOW + 9)
     add_unique(store, job)
     assert not is_free(store)
@@ -94,14 +93,18 @@ def test_it_is_taken_while_its_job_is_delayed_ready_held_or_running(store):
 
 
 @pytest.mark.parametrize("ending", ["delete", "finish", "die", "recover"])
-def test_it_is_free_once_its_job_has_ended(store, ending):
+def test_it_is_free_once_its_job_has_ended(store: JobStore, ending: str | None) -> None:
     job = keyed()
     add_unique(store, job)
     claim(store, job.id, alone=True)
     if ending == "recover":
         assert store.recover(NOW + 99, 1, 10).dead == 1
     else:
-        last = {"delete": Delete(job.id, 1), "finish": Finish(job.id, 1, NOW + 999), "die": Die(job.id, 1, "x")}
+        last: dict[str | None, Settlement] = {
+            "delete": Delete(job.id, 1),
+            "finish": Finish(job.id, 1, NOW + 999),
+            "die": Die(job.id, 1, "x"),
+        }
         store.settle([last[ending]], NOW)
     second = keyed()
     assert add_unique(store, second) == second.id
@@ -109,7 +112,7 @@ def test_it_is_free_once_its_job_has_ended(store, ending):
     assert ids(store.get([second.id])) == [second.id]
 
 
-def test_a_dead_job_that_is_revived_has_its_key_again_unless_another_took_it(store):
+def test_a_dead_job_that_is_revived_has_its_key_again_unless_another_took_it(store: JobStore) -> None:
     job = keyed()
     add_unique(store, job)
     claim(store, job.id)
@@ -128,17 +131,21 @@ def test_a_dead_job_that_is_revived_has_its_key_again_unless_another_took_it(sto
 
 
 @pytest.mark.parametrize("ending", ["delete", "finish", "die", None])
-def test_it_is_taken_for_its_time_whatever_became_of_the_job(store, ending):
+def test_it_is_taken_for_its_time_whatever_became_of_the_job(store: JobStore, ending: str | None) -> None:
     job = keyed()
     add_unique(store, job, until=NOW + 60)
     claim(store, job.id)
-    last = {"delete": Delete(job.id, 1), "finish": Finish(job.id, 1, NOW + 999), "die": Die(job.id, 1, "x")}
+    last: dict[str | None, Settlement] = {
+        "delete": Delete(job.id, 1),
+        "finish": Finish(job.id, 1, NOW + 999),
+        "die": Die(job.id, 1, "x"),
+    }
     store.settle([last[ending]] if ending else [], NOW)
     assert add_unique(store, keyed(), now=NOW + 59.9, until=NOW + 200) == job.id
     assert is_free(store, now=NOW + 60) is (ending is not None)
 
 
-def test_the_time_is_that_of_the_add_that_took_it(store):
+def test_the_time_is_that_of_the_add_that_took_it(store: JobStore) -> None:
     job, second = keyed(), keyed()
     add_unique(store, job, until=NOW + 60)
     assert add_unique(store, keyed(), until=NOW + 600) == job.id
@@ -154,7 +161,7 @@ def test_the_time_is_that_of_the_add_that_took_it(store):
 # -- delete, purge, expire -------------------------------------------------------------------------------
 
 
-def test_delete_frees_it_whatever_its_time(store, other):
+def test_delete_frees_it_whatever_its_time(store: JobStore, other: JobStore) -> None:
     for state in ("waiting", "running", "finished"):
         job = keyed()
         assert add_unique(store, job, until=NOW + 60) == job.id, state
@@ -165,7 +172,7 @@ def test_delete_frees_it_whatever_its_time(store, other):
         assert other.delete([job.id]) == (0 if state == "finished" else 1)
 
 
-def test_to_delete_one_job_frees_no_others_key(store):
+def test_to_delete_one_job_frees_no_others_key(store: JobStore) -> None:
     first, second = keyed(), keyed()
     add_unique(store, first)
     claim(store, first.id)
@@ -175,7 +182,7 @@ def test_to_delete_one_job_frees_no_others_key(store):
     assert not is_free(store)
 
 
-def test_purge_frees_the_keys_of_its_type_that_no_job_has_any_more(store):
+def test_purge_frees_the_keys_of_its_type_that_no_job_has_any_more(store: JobStore) -> None:
     waiting, running, finished, dead, neighbour = (
         keyed(unique_key="waiting"), keyed(unique_key="running"), keyed(unique_key="finished"),
         keyed(unique_key="dead"), keyed(type="x"),
@@ -191,7 +198,7 @@ def test_purge_frees_the_keys_of_its_type_that_no_job_has_any_more(store):
     assert not is_free(store, type="x")
 
 
-def test_a_purge_frees_the_keys_of_the_jobs_that_it_deletes(store):
+def test_a_purge_frees_the_keys_of_the_jobs_that_it_deletes(store: JobStore) -> None:
     jobs = [keyed(unique_key=str(number)) for number in range(3)]
     for job in jobs:
         add_unique(store, job, until=NOW + 60)
@@ -200,7 +207,7 @@ def test_a_purge_frees_the_keys_of_the_jobs_that_it_deletes(store):
     assert [is_free(store, unique_key=job.unique_key) for job in jobs] == [job.id not in left for job in jobs]
 
 
-def test_expire_frees_nothing_that_is_taken(store):
+def test_expire_frees_nothing_that_is_taken(store: JobStore) -> None:
     jobs = [keyed(unique_key=str(number)) for number in range(3)]
     for job in jobs:
         add_unique(store, job, until=NOW + 60)
@@ -213,7 +220,7 @@ def test_expire_frees_nothing_that_is_taken(store):
     assert [is_free(store, now=NOW, unique_key=str(number)) for number in range(3)] == [False, False, True]
 
 
-def test_a_dead_job_that_is_brought_back_has_its_key_again_also_after_a_sweep(store):
+def test_a_dead_job_that_is_brought_back_has_its_key_again_also_after_a_sweep(store: JobStore) -> None:
     first, second = keyed(), keyed()
     add_unique(store, first, until=NOW + 60)
     claim(store, first.id)
@@ -223,7 +230,7 @@ def test_a_dead_job_that_is_brought_back_has_its_key_again_also_after_a_sweep(st
     assert add_unique(store, second, now=NOW + 101) == first.id
 
 
-def test_keys_go_as_fast_as_they_come(store):
+def test_keys_go_as_fast_as_they_come(store: JobStore) -> None:
     for number in range(30):
         job = keyed(unique_key=str(number))
         add_unique(store, job, until=NOW + 60)
@@ -237,7 +244,7 @@ def test_keys_go_as_fast_as_they_come(store):
 # -- errors ----------------------------------------------------------------------------------------------
 
 
-def test_an_id_that_is_there_already_is_not_taken_and_takes_no_key(store):
+def test_an_id_that_is_there_already_is_not_taken_and_takes_no_key(store: JobStore) -> None:
     (there,) = add(store, row())
     with pytest.raises(AddFailed) as failed:
         add_unique(store, keyed(id=there))
@@ -246,7 +253,7 @@ def test_an_id_that_is_there_already_is_not_taken_and_takes_no_key(store):
     assert is_free(store)
 
 
-def test_a_store_that_is_not_there_names_the_job_as_not_taken(absent_store):
+def test_a_store_that_is_not_there_names_the_job_as_not_taken(absent_store: JobStore) -> None:
     job = keyed()
     with pytest.raises(AddFailed) as failed:
         add_unique(absent_store, job)
@@ -258,11 +265,11 @@ def test_a_store_that_is_not_there_names_the_job_as_not_taken(absent_store):
 
 
 @pytest.mark.parametrize("until", [NO_TIME, NOW + 60])
-def test_of_many_threads_that_add_the_same_key_one_adds(make_atomic_store, until):
+def test_of_many_threads_that_add_the_same_key_one_adds(make_atomic_store: MakeStore, until: float) -> None:
     stores = [make_atomic_store() for _ in range(6)]
     barrier = threading.Barrier(len(stores))
 
-    def work(store):
+    def work(store: JobStore) -> Any:
         seen = []
         for number in range(10):
             job = keyed(unique_key=str(number))
@@ -278,11 +285,11 @@ def test_of_many_threads_that_add_the_same_key_one_adds(make_atomic_store, until
     assert stores[0].counts()["ready"] == 10
 
 
-def test_of_many_threads_that_add_a_key_that_is_free_again_one_adds(make_atomic_store):
+def test_of_many_threads_that_add_a_key_that_is_free_again_one_adds(make_atomic_store: MakeStore) -> None:
     stores = [make_atomic_store() for _ in range(4)]
     barrier = threading.Barrier(len(stores))
 
-    def work(store):
+    def work(store: JobStore) -> Any:
         seen = []
         for _ in range(10):
             job = keyed()
@@ -300,8 +307,109 @@ def test_of_many_threads_that_add_a_key_that_is_free_again_one_adds(make_atomic_
     assert len({answers[0] for answers in rounds}) == 10
 
 
-def test_a_delayed_unique_job_runs_as_others(store):
+def test_a_delayed_unique_job_runs_as_others(store: JobStore) -> None:
     job = delayed(NOW + 9, unique_key=KEY)
     add_unique(store, job)
     assert claim(store, job.id).later == {job.id: NOW + 9}
     assert ids(claim(store, job.id, now=NOW + 9).rows) == [job.id]
+
+
+# -- ticks -----------------------------------------------------------------------------------------------
+
+#: A time that is no whole number in binary.
+FIRST = NOW + 0.1
+SECOND = NOW + 60.3
+
+
+def test_a_schedule_that_never_ticked_has_no_last_tick(store: JobStore) -> None:
+    assert store.last_ticks() == {}
+
+
+def test_a_tick_adds_its_rows_and_is_remembered(store: JobStore, other: JobStore) -> None:
+    rows = [row(), delayed(NOW + 9, limit_key="k"), row(type="x", unique_key="u")]
+    assert store.add_tick(Tick("hourly", None, FIRST), rows)
+    assert other.last_ticks() == {"hourly": FIRST}
+    assert other.get(ids(rows)) == rows
+
+
+def test_the_same_tick_is_added_once(store: JobStore, other: JobStore) -> None:
+    assert store.add_tick(Tick("hourly", None, FIRST), [row()])
+    again = row()
+    assert not other.add_tick(Tick("hourly", None, FIRST), [again])
+    assert other.add_tick(Tick("hourly", FIRST, SECOND), [row()])
+    assert not store.add_tick(Tick("hourly", FIRST, SECOND), [again])
+    assert not store.add_tick(Tick("hourly", None, SECOND + 1), [again])
+    assert not store.add_tick(Tick("hourly", SECOND + 1, SECOND + 2), [again])
+    assert store.get([again.id]) == []
+    assert store.counts()["ready"] == 2
+    assert store.last_ticks() == {"hourly": SECOND}
+
+
+def test_a_tick_that_never_was_cannot_be_gone_on_from(store: JobStore) -> None:
+    assert not store.add_tick(Tick("hourly", FIRST, SECOND), [row()])
+    assert store.last_ticks() == {}
+    assert store.counts()["ready"] == 0
+
+
+def test_a_tick_may_have_no_rows(store: JobStore) -> None:
+    assert store.add_tick(Tick("hourly", None, FIRST), [])
+    assert store.last_ticks() == {"hourly": FIRST}
+    assert not store.add_tick(Tick("hourly", None, FIRST), [])
+
+
+def test_schedules_go_on_by_themselves(store: JobStore) -> None:
+    assert store.add_tick(Tick("a", None, FIRST), [row()])
+    assert store.add_tick(Tick("b ☃", None, SECOND), [row()])
+    assert store.add_tick(Tick("a", FIRST, SECOND), [row()])
+    assert store.last_ticks() == {"a": SECOND, "b ☃": SECOND}
+
+
+def test_the_last_tick_outlives_its_jobs(store: JobStore, make_store: MakeStore) -> None:
+    job = row()
+    store.add_tick(Tick("hourly", None, FIRST), [job])
+    assert store.delete([job.id]) == 1
+    store.purge("t", 10)
+    store.expire(NOW + 1e9, 100)
+    assert store.last_ticks() == {"hourly": FIRST}
+    store.close()
+    assert make_store().last_ticks() == {"hourly": FIRST}
+
+
+def test_a_tick_whose_rows_cannot_be_added_is_not_made(store: JobStore) -> None:
+    (there,) = add(store, row())
+    before = row()
+    with pytest.raises(AddFailed) as failed:
+        store.add_tick(Tick("hourly", None, FIRST), [before, row(id=there)])
+    assert set(failed.value.not_taken) == {before.id, there}
+    assert failed.value.taken == failed.value.unknown == ()
+    assert store.last_ticks() == {}
+    assert store.get([before.id]) == []
+
+
+def test_a_store_that_is_not_there_names_every_job_as_not_taken(absent_store: JobStore) -> None:
+    rows = [row(), row()]
+    with pytest.raises(AddFailed) as failed:
+        absent_store.add_tick(Tick("hourly", None, FIRST), rows)
+    assert failed.value.not_taken == tuple(ids(rows))
+
+
+def test_of_many_threads_that_add_the_same_tick_one_does(make_atomic_store: MakeStore) -> None:
+    stores = [make_atomic_store() for _ in range(6)]
+    barrier = threading.Barrier(len(stores))
+
+    def work(store: JobStore) -> Any:
+        won, last = [], None
+        for number in range(10):
+            job = row()
+            barrier.wait()
+            if store.add_tick(Tick("hourly", last, NOW + number), [job]):
+                won.append((number, job.id))
+            last = NOW + number
+        return won
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        won = sorted(one for part in pool.map(work, stores) for one in part)
+    assert [number for number, _ in won] == list(range(10))
+    assert stores[0].counts()["ready"] == 10
+    assert len(stores[0].get([id for _, id in won])) == 10
+    assert stores[0].last_ticks() == {"hourly": NOW + 9}

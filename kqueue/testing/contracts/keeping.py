@@ -1,0 +1,232 @@
+"""Done rows, which are kept for a time, and the histories of rows."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from kqueue.contracts.repair import Due, Recovered
+from kqueue.contracts.runs import LeaseKey
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Settlement, Unget
+from kqueue.contracts.store import JobStore
+from kqueue.model.history import MOST, Run
+from kqueue.model.history import read as runs_of
+from kqueue.model.job import Row, State
+from kqueue.testing.contracts.rows import NOTHING, NOW, MakeStore, add, claim, claimed_row, delayed, ids, read, row
+
+UNTIL = NOW + 60.1
+
+
+def done_row(store: JobStore, keep_until: float = UNTIL, **fields: Any) -> Row:
+    held = claimed_row(store, **fields)
+    assert store.settle([Finish(held.id, 1, keep_until)], NOW + 1) == Settled()
+    return held
+
+
+def history(store: JobStore, id: str) -> list[Run]:
+    return runs_of(read(store, id).history)
+
+
+# -- a run that is finished ------------------------------------------------------------------------------
+
+
+def test_finish_keeps_the_row_as_done(store: JobStore, other: JobStore) -> None:
+    held = claimed_row(store, crashes=1, suspicion=2, payload=b"\x00\xff", encoding="bytes", alone=True)
+    assert store.settle([Finish(held.id, 1, UNTIL)], NOW + 1) == Settled()
+    after = read(other, held.id)
+    assert after == held._replace(
+        state=State.DONE, keep_until=UNTIL, put_at=None, crashes=0, suspicion=0, alone=False,
+        lease_owner=None, lease_until=None, history=after.history, asked_at=NOW + 1,
+    )  # fmt: skip
+    assert runs_of(after.history) == [Run(held.lease_owner, NOW + 1, None)]
+
+
+def test_a_done_row_is_never_claimed_nor_put(store: JobStore, other: JobStore) -> None:
+    held = done_row(store)
+    before = read(store, held.id)
+    late = NOW + 999
+    assert claim(other, held.id, now=late) == claim(other, now=late) == NOTHING
+    assert store.promote(late, 10) == 0
+    assert store.recover(late, 3, 10) == Recovered(0, 0)
+    assert store.find_unput(late, 10) == store.find_due(late, 10) == store.find_lost({"t": None}, late, 5, 10) == []
+    assert store.find_abandoned(late, 10) == []
+    assert store.ready_types("", 9) == store.held_types(["t"]) == []
+    assert store.mark([Due(held.id, "t", 100, NOW, None)], late) == []
+    assert store.revive([held.id], "once more", late, None) == []
+    assert not store.has_ready(["t"])
+    assert store.next_run_at() is None
+    assert read(store, held.id) == before
+
+
+def test_a_done_row_is_no_ones_to_settle_or_renew(store: JobStore) -> None:
+    held = done_row(store)
+    before = read(store, held.id)
+    for settlement in (
+        Delete(held.id, 1), Finish(held.id, 1, NOW), Retry(held.id, 1, NOW, "x", None), Die(held.id, 1, "x"),
+        Unget(held.id, 1, NOW, None, None, started=True),
+    ):  # fmt: skip
+        result = store.settle([settlement], NOW + 2)
+        assert len(result.lost) + result.unnamed == 1
+    assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 2) == {held.id}
+    assert read(store, held.id) == before
+
+
+def test_done_rows_are_found_and_counted_and_deleted_as_others(store: JobStore, other: JobStore) -> None:
+    first, second, third = (done_row(store, type=type).id for type in ("t", "x", "t"))
+    assert ids(other.find(None, State.DONE, None, 10)) == [first, second, third]
+    assert ids(other.find("t", "done", first, 10)) == [third]
+    assert other.counts()["done"] == 3
+    assert other.counts("t")["done"] == 2
+    assert other.delete([first]) == 1
+    assert other.purge("t", 10) == 1
+    assert ids(other.find(None, State.DONE, None, 10)) == [second]
+
+
+def test_a_late_holder_may_finish_what_is_ready_again_or_dead(store: JobStore) -> None:
+    ready, dead = claimed_row(store), claimed_row(store, alone=True)
+    assert store.recover(NOW + 31, 1, 10) == Recovered(1, 1)
+    assert store.settle([Finish(ready.id, 1, UNTIL), Finish(dead.id, 1, UNTIL)], NOW + 32) == Settled()
+    assert [job.state for job in store.get([ready.id, dead.id])] == ["done"] * 2
+    assert claim(store, ready.id) == claim(store) == NOTHING
+
+
+# -- expire ----------------------------------------------------------------------------------------------
+
+
+def test_a_done_row_is_deleted_once_its_time_is_over(store: JobStore, other: JobStore) -> None:
+    held = done_row(store)
+    assert store.expire(UNTIL - 0.01, 10) == 0
+    assert store.get([held.id])
+    assert other.expire(UNTIL, 10) == 1
+    assert other.expire(UNTIL, 10) == 0
+    assert store.get([held.id]) == []
+    assert store.counts()["done"] == 0
+
+
+def test_the_earliest_expire_first_and_no_more_than_asked(store: JobStore) -> None:
+    late, _early, middle, future = (
+        done_row(store, keep_until=keep).id for keep in (NOW + 9, NOW + 2, NOW + 5, NOW + 99)
+    )
+    assert store.expire(NOW + 50, 1) == 1
+    assert ids(store.find(None, "done", None, 10)) == sorted([late, middle, future])
+    assert store.expire(NOW + 50, 1) == 1
+    assert ids(store.find(None, "done", None, 10)) == sorted([late, future])
+    assert store.expire(NOW + 50, 10) == 1
+    assert ids(store.find(None, "done", None, 10)) == [future]
+
+
+def test_nothing_that_is_not_done_is_ever_deleted_by_its_age(store: JobStore) -> None:
+    old = {"keep_until": NOW - 9, "run_at": NOW - 999, "created_at": NOW - 999}
+    given = add(store, row(**old), delayed(NOW + 9, keep_until=NOW - 9), row(**old), row(**old), row(**old))
+    claim(store, *given[2:])
+    store.settle([Die(given[3], 1, "enough"), Retry(given[4], 1, NOW + 9, "broken", None)], NOW)
+    assert [job.state for job in store.get(given)] == ["ready", "delayed", "running", "dead", "delayed"]
+    done_row(store)
+    assert store.expire(NOW + 1e9, 100) == 1
+    assert ids(store.get(given)) == given
+
+
+def test_of_many_that_expire_at_once_each_row_is_counted_by_one(make_atomic_store: MakeStore) -> None:
+    stores = [make_atomic_store() for _ in range(4)]
+    for _ in range(20):
+        done_row(stores[0])
+    with ThreadPoolExecutor(4) as pool:
+        counted = list(pool.map(lambda store: store.expire(UNTIL, 100), stores))
+    assert sum(counted) == 20
+    assert stores[0].counts()["done"] == 0
+
+
+def test_a_whole_way_from_the_add_to_the_end_of_the_keeping(store: JobStore, other: JobStore) -> None:
+    """Failed, run again, finished, kept, gone."""
+    (id,) = add(store, row())
+    (first,) = claim(store, id, owner="first").rows
+    store.settle([Retry(id, first.fence, NOW + 5, "broken", None)], NOW + 1)
+    other.promote(NOW + 5, 10)
+    (second,) = claim(other, id, owner="second", now=NOW + 6).rows
+    other.settle([Finish(id, second.fence, NOW + 70)], NOW + 7)
+    after = read(store, id)
+    assert (after.state, after.tries, after.failures, after.reason) == ("done", 2, 1, "broken")
+    assert history(store, id) == [Run("first", NOW + 1, "broken"), Run("second", NOW + 7, None)]
+    assert store.expire(NOW + 69, 10) == 0
+    assert other.expire(NOW + 70, 10) == 1
+    assert claim(store, id) == NOTHING
+
+
+# -- histories -------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_never_ran_has_no_history(store: JobStore) -> None:
+    (id,) = add(store, row())
+    assert read(store, id).history is None
+    claim(store, id)
+    assert read(store, id).history is None
+
+
+def test_the_history_tells_who_ran_it_when_it_ended_and_why(store: JobStore, other: JobStore) -> None:
+    (id,) = add(store, row())
+    expected = []
+    for number in range(3):
+        now = NOW + 10 * number + 0.123456
+        (held,) = claim(store, id, owner=f"owner {number}", now=now).rows
+        verdict = Die(id, held.fence, "enough") if number == 2 else Retry(id, held.fence, now, "broken", None)
+        assert other.settle([verdict], now + 1) == Settled()
+        expected.append(Run(f"owner {number}", now + 1, verdict.reason))
+    assert history(store, id) == expected
+    assert store.revive([id], "once more", NOW + 60, None)
+    assert history(store, id) == expected
+
+
+def test_the_history_keeps_the_last_runs(store: JobStore) -> None:
+    (id,) = add(store, row())
+    for number in range(MOST + 3):
+        (held,) = claim(store, id, owner=f"owner {number}").rows
+        store.settle([Retry(id, held.fence, NOW, f"broken {number}", None)], NOW + number)
+    runs = history(store, id)
+    assert [run.reason for run in runs] == [f"broken {number}" for number in range(3, MOST + 3)]
+    assert runs[-1] == Run(f"owner {MOST + 2}", NOW + MOST + 2, f"broken {MOST + 2}")
+
+
+def test_what_is_given_back_has_not_run(store: JobStore) -> None:
+    held = claimed_row(store)
+    store.settle([Unget(held.id, 1, NOW, None, None, started=True)], NOW)
+    assert read(store, held.id).history is None
+
+
+def test_a_lease_that_ran_out_is_a_run_that_failed(store: JobStore) -> None:
+    crowd, alone = claimed_row(store), claimed_row(store, alone=True)
+    store.recover(NOW + 31, 1, 10)
+    after = store.get([crowd.id, alone.id])
+    assert [job.state for job in after] == ["ready", "dead"]
+    for job, held in zip(after, (crowd, alone), strict=True):
+        assert runs_of(job.history) == [Run(held.lease_owner, NOW + 31, job.reason)]
+
+
+@pytest.mark.parametrize("reason", ["", "tab\tnewline\n", "NUL \0 in it", "☃" * 500, "file \udc80 name", '"\\[]{}'])
+def test_a_history_may_hold_any_reason(store: JobStore, reason: str) -> None:
+    retried, died = claimed_row(store), claimed_row(store)
+    store.settle([Retry(retried.id, 1, NOW, reason, None), Die(died.id, 1, reason)], NOW)
+    for job in store.get([retried.id, died.id]):
+        assert json.loads(job.history or "")[0][2] == job.reason
+        assert runs_of(job.history)[0].reason is not None
+
+
+def test_a_batch_writes_each_its_own_history(store: JobStore) -> None:
+    jobs = [claimed_row(store) for _ in range(4)]
+    a, b, c, d = ids(jobs)
+    batch: list[Settlement] = [
+        Retry(a, 1, NOW, "a", None),
+        Die(b, 1, "b"),
+        Finish(c, 1, UNTIL),
+        Retry(d, 1, NOW, "d", None),
+    ]
+    assert store.settle(batch, NOW + 1) == Settled()
+    assert [history(store, id) for id in (a, b, c, d)] == [
+        [Run(job.lease_owner, NOW + 1, reason)] for job, reason in zip(jobs, ("a", "b", None, "d"), strict=True)
+    ]
+
+
+def test_a_settle_that_is_lost_writes_no_history(store: JobStore) -> None:
+    held = claimed_row(store)
+    store.settle([Retry(held.id, 9, NOW, "late", None), Finish(held.id, 9, UNTIL), Die(held.id, 9, "late")], NOW)
+    assert read(store, held.id) == held

@@ -1,0 +1,3 @@
+"""Every store."""
+
+from kqueue.testing.contracts.dispatching import *

@@ -1,22 +1,18 @@
 """KQueue: what users hold. The one place that joins a store and a broker."""
 
+from __future__ import annotations
+
 import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from kqueue.admin.dead_jobs import ALL_DEAD, DeadJobs, Filter
-from kqueue.admin.doctor import Symptom
-from kqueue.admin.dry_run import DryRun
 from kqueue.admin.hanging import hanging_in
-from kqueue.admin.inspection import Inspection
-from kqueue.admin.why import Answer
 from kqueue.brokers import open_broker
 from kqueue.brokers.embedded import EmbeddedBroker
-from kqueue.config import configuration
-from kqueue.config.keys import nearest
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.broker import Broker
 from kqueue.contracts.operator import ALL_TYPES
@@ -26,9 +22,7 @@ from kqueue.dispatch.adding import Adding
 from kqueue.dispatch.doorbell import Doorbell
 from kqueue.dispatch.limiter import Limiter
 from kqueue.dispatch.naming import Naming
-from kqueue.execution.context import LoopContext
 from kqueue.loops.registry import Registry
-from kqueue.loops.start import Loops
 from kqueue.loops.stopping import RunLimits
 from kqueue.model import checks, schedule
 from kqueue.model.errors import BrokerError
@@ -39,8 +33,7 @@ from kqueue.model.options import GivenOptions, Options, TypeOptions
 from kqueue.model.reasons import reason_text
 from kqueue.model.reports import Finding, RunReport, Stats, SweepReport
 from kqueue.model.retry import RetryPolicy
-from kqueue.renewal.client import Client
-from kqueue.renewal.starting import Starter
+from kqueue.renewal import open_renewer
 from kqueue.stores import open_store, shared_url
 from kqueue.system import streams
 from kqueue.system.clock import SystemClock
@@ -54,6 +47,14 @@ from kqueue.upkeep.heartbeat import Heartbeat, Worker, worker_of
 from kqueue.upkeep.maintenance import Maintenance
 from kqueue.upkeep.pauses import Pauses
 from kqueue.upkeep.sweep import PAGE_TYPES, Sweeper
+
+if TYPE_CHECKING:
+    from kqueue.admin.doctor import Symptom
+    from kqueue.admin.inspection import Inspection
+    from kqueue.admin.why import Answer
+    from kqueue.config.configuration import Configuration
+    from kqueue.execution.context import LoopContext
+    from kqueue.loops.start import Loops
 
 #: Seconds. A store forgets after a day what its limits have counted.
 LONGEST_PERIOD_S = 86_400.0
@@ -129,7 +130,7 @@ class KQueue:
         else:
             self._store = checks.instance("store", store, "claim")
         url = shared_url(store) if isinstance(store, str) else None
-        self._renewers = PerProcess(lambda: Client(Starter(self._store, url, self._logger), self._logger))
+        self._renewers = PerProcess(lambda: open_renewer(self._store, url, self._logger))
         self._broker = self._make_broker(broker)
         self._naming = Naming(self._store, self._broker, prefix, self._clock.monotonic)
         self._observers = Subscribers(self._logger)
@@ -166,15 +167,7 @@ class KQueue:
         )
         self._limiter = Limiter(self._store, self._doorbell, self._clock.monotonic, self._logger)
         self._dead_jobs = DeadJobs(self._store, self._doorbell)
-        self._inspection = Inspection(
-            self._store,
-            self._broker,
-            beginning=lambda: self._naming.beginning,
-            limit_of=self._limiter.limit_of,
-            sweep_interval=sweep_interval,
-            max_crashes=max_crashes,
-            clock=self._clock,
-        )
+        self._sweep_interval = sweep_interval
         self._cron = Cron(self._store, self._adding, self._clock.monotonic, self._logger)
         self._registry = PerProcess(Registry)
         self._handlers = Handlers()
@@ -182,9 +175,7 @@ class KQueue:
         self._is_open = False
 
     @classmethod
-    def from_config(
-        cls, path: str | os.PathLike[str] | configuration.Configuration | None = None, **overrides: Any
-    ) -> Self:
+    def from_config(cls, path: str | os.PathLike[str] | Configuration | None = None, **overrides: Any) -> Self:
         """Make a queue of what is configured: defaults, then a TOML file, then the environment, then ``overrides``.
 
         ``path``: the file, or what :func:`kqueue.config.configuration.load` has read. None: the file that
@@ -193,7 +184,10 @@ class KQueue:
 
         Raises ``ValueError`` that names file and key, or variable, for what is refused.
         """
-        read = path if isinstance(path, configuration.Configuration) else configuration.load(path)
+        from kqueue.config.configuration import Configuration, load  # noqa: PLC0415 (see test_layout.LAZY)
+        from kqueue.config.keys import nearest  # noqa: PLC0415
+
+        read = path if isinstance(path, Configuration) else load(path)
         known = inspect.signature(cls).parameters
         for name in overrides:
             if name not in known:
@@ -765,12 +759,12 @@ class KQueue:
         """
         job_id = checks.job_id(job_id)
         self._open_and_follow()
-        return self._inspection.why(job_id)
+        return self._inspection().why(job_id)
 
     def checkup(self) -> list[Symptom]:
         """What an operator should look at; empty if all is well. Raises :class:`~kqueue.StoreUnavailable`."""
         self._open_and_follow()
-        return self._inspection.checkup()
+        return self._inspection().checkup()
 
     def empty_tubes(self, beginning: str) -> int:
         """Delete all entries of tubes that no store serves: those whose names begin so, that have a pointer at the
@@ -819,6 +813,8 @@ class KQueue:
         :class:`~kqueue.BrokerUnavailable` if the broker is down. Behind an entry that is not ours nothing can be
         seen without burying it, so the dry run ends there for that tube.
         """
+        from kqueue.admin.dry_run import DryRun  # noqa: PLC0415 (see test_layout.LAZY)
+
         limit = checks.whole("limit", limit, 1)
         self._open_and_follow()
         return DryRun(
@@ -838,7 +834,22 @@ class KQueue:
         self.open()
         return self._naming.follow()
 
+    def _inspection(self) -> Inspection:
+        from kqueue.admin.inspection import Inspection  # noqa: PLC0415 (see test_layout.LAZY)
+
+        return Inspection(
+            self._store,
+            self._broker,
+            beginning=lambda: self._naming.beginning,
+            limit_of=self._limiter.limit_of,
+            sweep_interval=self._sweep_interval,
+            max_crashes=self._max_crashes,
+            clock=self._clock,
+        )
+
     def _loops(self) -> Loops:
+        from kqueue.loops.start import Loops  # noqa: PLC0415 (see test_layout.LAZY)
+
         streams.secure()
         return Loops(
             open=self._open_and_follow,
@@ -853,6 +864,8 @@ class KQueue:
         )
 
     def _make_context(self) -> LoopContext:
+        from kqueue.execution.context import LoopContext  # noqa: PLC0415 (see test_layout.LAZY)
+
         return LoopContext(
             self._store,
             self._doorbell,

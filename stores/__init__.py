@@ -31,10 +31,8 @@ from urllib.parse import parse_qsl, unquote
 from kqueue.contracts.store import JobStore
 from kqueue.model.errors import StoreError
 from kqueue.model.urls import showable
-from kqueue.stores.memory.store import MemoryStore
-from kqueue.stores.sqlite.store import SqliteStore
 
-__all__ = ["MemoryStore", "SqliteStore", "open_store", "shared_url"]
+__all__ = ["open_store", "shared_url"]
 
 _SQLITE: Final = "sqlite:///"
 _MONGO: Final = ("mongodb://", "mongodb+srv://")
@@ -48,12 +46,15 @@ def open_store(url: str, *, create: bool = True, logger: logging.Logger | None =
     ``create``: whether that use makes an SQLite file that is missing, which ``logger`` is told of; else it raises
     :class:`~kqueue.model.errors.StoreUnavailable`. Other stores need nothing made.
 
-    Raises ``TypeError`` or ``ValueError``, naming ``store``, for what is no such URL, and
+    It imports that store alone: each pays with milliseconds, and a process has one of them. Raises ``TypeError`` or
+    ``ValueError``, naming ``store``, for what is no such URL, and
     :class:`~kqueue.model.errors.StoreError` if the store's driver is not installed.
     """
     if not isinstance(url, str):
         raise TypeError(f"store: expected a URL ({_FORMS}), got {type(url).__name__}")
     if url == "memory:":
+        from kqueue.stores.memory.store import MemoryStore  # noqa: PLC0415 (see :func:`open_store`)
+
         return MemoryStore()
     if url.startswith(_SQLITE):
         return _sqlite(url, create, logger)
@@ -89,6 +90,8 @@ def _sqlite(url: str, create: bool, logger: logging.Logger | None) -> JobStore:
         raise ValueError(f"store: expected busy_timeout in seconds, got {options['busy_timeout']!r:.40}") from None
     if not _MODE.fullmatch(options["mode"]):
         raise ValueError(f"store: expected mode as permissions in octal, such as 0660, got {options['mode']!r:.40}")
+    from kqueue.stores.sqlite.store import SqliteStore  # noqa: PLC0415 (see :func:`open_store`)
+
     return SqliteStore(
         unquote(path),
         synchronous=options["synchronous"],

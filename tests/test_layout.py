@@ -37,6 +37,21 @@ FLOORS = (
 MOST_LINES = 500
 #: Longer than that until they are divided: nothing comes onto this list.
 TOO_LONG = {"kqueue/queue.py", "stores/memory/store.py", "stores/mongo/store.py"}
+#: Where an import stands in a function, since only some pay for what it brings: and what that is. Nowhere else.
+LAZY = {
+    "kqueue/__init__.py": "the public names, when they are asked for (PEP 562)",
+    "kqueue/brokers/__init__.py": "the broker of the URL",
+    "kqueue/cli/demo.py": "rich, where it draws",
+    "kqueue/cli/main.py": "the command that runs",
+    "kqueue/config/keys.py": "difflib, for who mistyped",
+    "kqueue/config/layers.py": "tomllib, where there is a file",
+    "kqueue/loops/lazy_asyncio.py": "asyncio, for coroutines",
+    "kqueue/model/checks.py": "difflib, for who mistyped",
+    "kqueue/model/schedule.py": "cronsim and time zones, for schedules",
+    "kqueue/queue.py": "the loops, the configuration, and what an operator asks for",
+    "kqueue/renewal/__init__.py": "the client of the process that renews, for handlers that run",
+    "stores/__init__.py": "the store of the URL",
+}
 FILES = sorted(
     path for folder in (PACKAGE, STORES) for path in folder.rglob("*.py") if "/kqueue/stores/" not in f"{path}"
 )
@@ -91,6 +106,24 @@ def test_testing_rests_on_what_others_may_use() -> None:
 def test_pytest_is_imported_by_testing_alone() -> None:
     users = {room_of(path) for path in FILES if re.search(r"^\s*(import|from) pytest\b", path.read_text(), re.M)}
     assert users == {"testing"}
+
+
+def imports_late(source: str) -> bool:
+    """Whether an import stands in a function of ``source``, or one is made of a name."""
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return any(
+        isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module")
+        for function in functions
+        for node in ast.walk(function)
+    )
+
+
+def test_imports_stand_at_the_top_but_in_the_places_that_are_named() -> None:
+    assert imports_late("def f():\n    import os")
+    assert not imports_late("import os\nif True:\n    import sys")
+    assert {name_of(path) for path in FILES if imports_late(path.read_text())} == set(LAZY)
 
 
 def test_no_room_is_crowded() -> None:

@@ -3,7 +3,6 @@
 import logging
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.contracts.broker import Broker
 from kqueue.model.urls import showable
 
@@ -28,6 +27,8 @@ def open_broker(url: str, *, logger: logging.Logger | None = None) -> Broker:
         parts = _split(url)
         address = _address(parts)
         seconds = DEFAULTS | _options(parts.query)
+        from kqueue.brokers.beanstalk.broker import BeanstalkBroker  # noqa: PLC0415 (many queues have no broker)
+
         return BeanstalkBroker(
             address, timeout=seconds["timeout"], connect_timeout=seconds["connect_timeout"], logger=logger
         )

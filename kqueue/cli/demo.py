@@ -4,6 +4,8 @@ It is an example too: a whole program that adds jobs, runs them, lets some fail,
 uses nothing of KQueue but what any user has.
 """
 
+from __future__ import annotations
+
 import ast
 import sysconfig
 import tempfile
@@ -13,13 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+import click
 
 from kqueue import JobInHand, KQueue, KQueueError, RunReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 JOB_TYPE = "parse"
 #: Jobs in one call of ``add_jobs``.
@@ -32,6 +36,17 @@ LINE_INTERVAL_S = 2.0
 DEAD_SHOWN = 5
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@click.command("demo")
+@click.option("--store", metavar="URL", help="Keep the jobs here. Without it: a SQLite file that is removed.")
+@click.option("--broker", metavar="URL", help="Such as beanstalk://127.0.0.1:11300. Without it: none.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Parse the first N files only.")
+def demo(store: str | None, broker: str | None, limit: int | None) -> None:
+    """Parse Python's standard library, one job for each file."""
+    from rich.console import Console  # noqa: PLC0415 (it draws here)
+
+    run(standard_library(limit), store, broker, Console())
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +175,14 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
     if not console.is_terminal:
         yield _Lines(console, total).show
         return
+    from rich.progress import (  # noqa: PLC0415 (it draws here)
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     columns = TextColumn("parsing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=total)
@@ -188,6 +211,9 @@ def _table(added: int, reports: Sequence[RunReport], seconds: float, boxed: bool
         "dead": sum(report.dead for report in reports),
         "jobs/s": round(run / seconds) if seconds else 0,
     }
+    from rich.box import SIMPLE  # noqa: PLC0415 (it draws here)
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table(box=SIMPLE if boxed else None)
     for name in cells:
         table.add_column(name, justify="right")

@@ -4,7 +4,8 @@ import dataclasses
 
 import click
 
-from kqueue.cli.terminal import OK, SOME_FAILED, find_queue, json_option, print_columns, print_json, queue_options
+from kqueue.cli.exits import OK, SOME_FAILED
+from kqueue.cli.terminal import find_queue, json_option, print_columns, print_json, queue_options
 
 
 @click.command()

@@ -7,17 +7,8 @@ import click
 
 from kqueue import Job, State
 from kqueue.admin import views
-from kqueue.cli.terminal import (
-    OK,
-    SOME_FAILED,
-    complain,
-    find_queue,
-    json_option,
-    one_line,
-    print_columns,
-    print_json,
-    queue_options,
-)
+from kqueue.cli.exits import OK, SOME_FAILED, complain
+from kqueue.cli.terminal import find_queue, json_option, one_line, print_columns, print_json, queue_options
 from kqueue.model.wording import moment
 
 

@@ -6,27 +6,38 @@ Exit status: 0 done, 1 some jobs failed or were not there, 2 could not be done (
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 import click
-from rich.console import Console
 
-from kqueue import KQueueError
-from kqueue.cli import demo
-from kqueue.cli.add import add
-from kqueue.cli.backup import backup, restore
-from kqueue.cli.config import config_command
-from kqueue.cli.doctor import doctor
-from kqueue.cli.jobs import list_command, show, why
-from kqueue.cli.pauses import pause, resume
-from kqueue.cli.retry_delete import delete, retry
-from kqueue.cli.run import run
-from kqueue.cli.status import status
-from kqueue.cli.sweep import empty_tubes, sweep
-from kqueue.cli.terminal import COULD_NOT, INTERRUPTED, SOME_FAILED, complain
-from kqueue.cli.worker import worker
-from kqueue.cli.workers import workers
+from kqueue import KQueueError, __version__
+from kqueue.cli.exits import COULD_NOT, INTERRUPTED, SOME_FAILED, complain
 from kqueue.system import streams
+
+#: Each command, and where it is: ``module:function`` in this folder. A process imports the one that it runs, since
+#: cron pays for it each minute.
+COMMANDS = {
+    "add": "add:add",
+    "backup": "backup:backup",
+    "config": "config:config_command",
+    "delete": "retry_delete:delete",
+    "demo": "demo:demo",
+    "doctor": "doctor:doctor",
+    "empty-tubes": "sweep:empty_tubes",
+    "list": "jobs:list_command",
+    "pause": "pauses:pause",
+    "restore": "backup:restore",
+    "resume": "pauses:resume",
+    "retry": "retry_delete:retry",
+    "run": "run:run",
+    "show": "jobs:show",
+    "status": "status:status",
+    "sweep": "sweep:sweep",
+    "why": "jobs:why",
+    "worker": "worker:worker",
+    "workers": "workers:workers",
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -66,42 +77,22 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-@click.group(
-    commands=[
-        add,
-        run,
-        worker,
-        status,
-        workers,
-        doctor,
-        why,
-        sweep,
-        empty_tubes,
-        list_command,
-        show,
-        retry,
-        delete,
-        pause,
-        resume,
-        backup,
-        restore,
-        config_command,
-    ],
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-@click.version_option(package_name="kqueue", prog_name="kqueue", message="%(prog)s %(version)s")
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"kqueue.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kqueue", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """KQueue: a job queue on beanstalkd that loses no job."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-@cli.command("demo")
-@click.option("--store", metavar="URL", help="Keep the jobs here. Without it: a SQLite file that is removed.")
-@click.option("--broker", metavar="URL", help="Such as beanstalk://127.0.0.1:11300. Without it: none.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Parse the first N files only.")
-def demo_command(store: str | None, broker: str | None, limit: int | None) -> None:
-    """Parse Python's standard library, one job for each file."""
-    demo.run(demo.standard_library(limit), store, broker, Console())

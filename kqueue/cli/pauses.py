@@ -3,7 +3,8 @@
 import click
 
 from kqueue import KQueue
-from kqueue.cli.terminal import OK, SOME_FAILED, complain, find_queue, json_option, print_json, queue_options
+from kqueue.cli.exits import OK, SOME_FAILED, complain
+from kqueue.cli.terminal import find_queue, json_option, print_json, queue_options
 
 _all_option = click.option("--all", "all_types", is_flag=True, help="The whole queue.")
 _type_argument = click.argument("job_type", metavar="[TYPE]", required=False)

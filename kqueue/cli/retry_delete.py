@@ -9,17 +9,9 @@ from typing import Any, NamedTuple
 import click
 
 from kqueue import Filter, Job, KQueue
+from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.jobs import print_jobs
-from kqueue.cli.terminal import (
-    OK,
-    SOME_FAILED,
-    Command,
-    complain,
-    find_queue,
-    json_option,
-    print_json,
-    queue_options,
-)
+from kqueue.cli.terminal import Command, find_queue, json_option, print_json, queue_options
 
 #: Dead jobs that are shown before it is asked whether all that match are meant.
 SHOWN = 5

@@ -6,17 +6,9 @@ from types import FrameType
 import click
 
 from kqueue import KQueue
+from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.foreground import step_aside
-from kqueue.cli.terminal import (
-    OK,
-    SOME_FAILED,
-    check_there,
-    complain,
-    config_option,
-    hand_on_config,
-    json_option,
-    print_report,
-)
+from kqueue.cli.terminal import check_there, config_option, hand_on_config, json_option, print_report
 from kqueue.worker.app import load_queue
 
 

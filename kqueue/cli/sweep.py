@@ -5,18 +5,8 @@ import dataclasses
 import click
 
 from kqueue import BrokerError, Finding, KQueue
-from kqueue.cli.terminal import (
-    COULD_NOT,
-    OK,
-    SOME_FAILED,
-    complain,
-    find_queue,
-    json_option,
-    print_columns,
-    print_json,
-    print_report,
-    queue_options,
-)
+from kqueue.cli.exits import COULD_NOT, OK, SOME_FAILED, complain
+from kqueue.cli.terminal import find_queue, json_option, print_columns, print_json, print_report, queue_options
 
 
 @click.command()

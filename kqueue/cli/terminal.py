@@ -1,4 +1,4 @@
-"""What the commands share: the options that name a queue, exit statuses, and lines on the terminal."""
+"""What the commands share: the options that name a queue, and lines on the terminal."""
 
 import dataclasses
 import json
@@ -11,11 +11,7 @@ import click
 from kqueue import KQueue, RunReport, SweepReport
 from kqueue.config.configuration import Configuration, load
 from kqueue.config.layers import FILE_VARIABLE
-from kqueue.model.urls import without_passwords
 from kqueue.worker.app import load_queue
-
-#: Exit statuses: done; done but for some jobs; not done at all; Ctrl-C.
-OK, SOME_FAILED, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 
 _SQLITE = "sqlite:///"
 
@@ -172,8 +168,3 @@ def print_columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 def one_line(text: str) -> str:
     """``text`` without line ends, and without control characters that would steer the terminal."""
     return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
-
-
-def complain(message: str) -> None:
-    """One line on standard error, with no password of a URL in it, wherever that was given."""
-    click.echo(f"kqueue: {without_passwords(' '.join(message.splitlines()))}", err=True)

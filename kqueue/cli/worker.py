@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from kqueue.cli.terminal import OK, config_option, hand_on_config, worker_settings
+from kqueue.cli.exits import OK
+from kqueue.cli.terminal import config_option, hand_on_config, worker_settings
 from kqueue.worker import logs
 from kqueue.worker.app import load_queue
 from kqueue.worker.awaiting_store import await_store

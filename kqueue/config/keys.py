@@ -3,7 +3,6 @@
 A key stands at the top of the file, in its table ``[worker]``, or in a type's own table, as ``[types.resize]``.
 """
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,8 +48,10 @@ class Key:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The one of ``known`` that ``name`` looks like most, in upper or lower case."""
+    from difflib import get_close_matches  # noqa: PLC0415 (only for who mistyped)
+
     by_lower = {one.lower(): one for one in known}
-    (best,) = difflib.get_close_matches(name[:SHOWN].lower(), by_lower, n=1, cutoff=0)
+    (best,) = get_close_matches(name[:SHOWN].lower(), by_lower, n=1, cutoff=0)
     return by_lower[best]
 
 

@@ -5,7 +5,6 @@ A layer is a mapping from a key's full name (``store``, ``worker.threads``, ``ty
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -75,11 +74,13 @@ def of_defaults() -> Layer:
 
 def of_file(name: str, text: str) -> Layer:
     """What a TOML file says; ``name`` is for messages. Raises ``ValueError`` that names file, line and key."""
+    import tomllib  # noqa: PLC0415 (many have no file)
+
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: is no TOML: {error}") from None
-    lines = _lines(text)
+    lines = _lines(text, tomllib.loads)
 
     def source_of(path: _Path) -> str:
         return f"{name}:{lines[path]}" if path in lines else name
@@ -196,7 +197,7 @@ def _shown(name: str) -> str:
     return name[:SHOWN] if name.isprintable() else repr(name[:SHOWN])
 
 
-def _lines(text: str) -> dict[_Path, int]:
+def _lines(text: str, loads: Callable[[str], dict[str, Any]]) -> dict[_Path, int]:
     """The line that each entry and table begins on, from 1. Python's own reader of TOML does not tell.
 
     Each line is read by itself, so an entry that goes over several has none here.
@@ -205,7 +206,7 @@ def _lines(text: str) -> dict[_Path, int]:
     table: _Path = ()
     for number, line in enumerate(text.split("\n"), 1):
         try:
-            found = list(_paths(tomllib.loads(line.removesuffix("\r"))))
+            found = list(_paths(loads(line.removesuffix("\r"))))
         except (ValueError, RecursionError):
             continue
         if line.lstrip().startswith("["):

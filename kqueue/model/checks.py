@@ -10,7 +10,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import TypeVar
 
 from kqueue.model.ids import is_job_id
@@ -198,6 +197,8 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
     """One of the names that are ``allowed``; the error says which comes nearest."""
     names = sorted(allowed)
     if value not in names:
+        from difflib import get_close_matches  # noqa: PLC0415 (only for who mistyped)
+
         nearest = get_close_matches(value, names, n=1, cutoff=0.0)[0]
         raise ValueError(f"{name}: no {_shown(value)}; did you mean {nearest!r}? There are {', '.join(names)}")
     return value

@@ -17,8 +17,8 @@ host digest, process id and 30 random bits are all the same.
 """
 
 import hashlib
+import os
 import re
-import socket
 from typing import NamedTuple
 
 #: The one form of a job id.
@@ -62,7 +62,7 @@ def maker(id: str | None) -> str:
 
 def host_tag(name: str | None = None) -> str:
     """The four characters that stand for a host's name (this host's by default)."""
-    name = socket.gethostname() if name is None else name
+    name = os.uname().nodename if name is None else name
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return base32(int.from_bytes(digest[:4], "big") & 0xFFFFF, 4)
 

@@ -6,17 +6,18 @@ a day lacks runs when the clocks have gone forward, one at a time that a day has
 star repeats runs at each step of real time.
 """
 
-import difflib
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice, takewhile
-from typing import TypeAlias
-from zoneinfo import ZoneInfo, available_timezones
+from typing import TYPE_CHECKING, TypeAlias
 
-from cronsim import CronSim, CronSimError
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 #: Seconds after its time at which a tick counts as missed.
 LATE_S = 60.0
@@ -51,6 +52,8 @@ class Schedule:
 
     def ticks_after(self, moment: float) -> Iterator[float]:
         """All ticks later than ``moment``, the earliest first. Ends where the next 50 years have none."""
+        from cronsim import CronSim  # noqa: PLC0415 (most queues have no schedule)
+
         last = moment
         for tick in CronSim(self.expression, datetime.fromtimestamp(moment, self.zone)):
             seconds = tick.timestamp()
@@ -111,6 +114,8 @@ def make(expression: object, tz: object, missed: object) -> Schedule:
     for name, value in (("expression", expression), ("tz", tz), ("missed", missed)):
         if not isinstance(value, str):
             raise TypeError(f"{name}: expected a str, got {value!r:.80}")
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415 (as above)
+
     zone = _zone(str(tz))
     try:
         # Its first tick too: only then is one refused that no day will ever match.
@@ -128,6 +133,9 @@ def make(expression: object, tz: object, missed: object) -> Schedule:
 
 
 def _zone(name: str) -> ZoneInfo:
+    import difflib  # noqa: PLC0415 (as above)
+    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415
+
     try:
         return ZoneInfo(name)
     except Exception:  # what it raises depends on how wrong the name is: a missing file, a folder, a null byte

@@ -10,8 +10,8 @@ where it would be longer, the end of the type gives way to a digest of it all, b
 """
 
 import hashlib
+import os
 import re
-import secrets
 from typing import Final
 
 #: Bytes of a tube's name at most, by beanstalkd's protocol.
@@ -28,7 +28,7 @@ _BEGINNING: Final = re.compile(rf".{{0,10}}?kq[0-9a-f]{{{ID_DIGITS}}}\.")
 
 def new_id() -> str:
     """A store's id: random, :data:`ID_DIGITS` hexadecimal digits."""
-    return secrets.token_hex(ID_DIGITS // 2)
+    return os.urandom(ID_DIGITS // 2).hex()
 
 
 def beginning(prefix: str, store_id: str) -> str:

@@ -16,3 +16,23 @@ loops of the process. ``kqueue worker`` runs the server in a thread of the paren
 is an object and not a URL cannot be opened by another process; then the server is a thread of this one, and a
 handler that keeps the interpreter's lock for longer than its TTR loses its lease.
 """
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from kqueue.contracts.store import JobStore
+
+if TYPE_CHECKING:
+    from kqueue.renewal.client import Client
+
+
+def open_renewer(store: JobStore, url: str | None, logger: logging.Logger) -> Client:
+    """The renewer of a process; nothing is started before its first use. ``url``: the store's, None if no other
+    process can open it.
+    """
+    from kqueue.renewal.client import Client  # noqa: PLC0415 (for handlers that run)
+    from kqueue.renewal.starting import Starter  # noqa: PLC0415
+
+    return Client(Starter(store, url, logger), logger)

@@ -1,7 +1,6 @@
 """Makes job ids: see :mod:`kqueue.model.ids` for their form."""
 
 import os
-import secrets
 import threading
 import time
 
@@ -36,7 +35,8 @@ class _Press:
     def __init__(self) -> None:
         # A signal handler may make ids while its own thread is in here, so it has to be let in.
         self._lock = threading.RLock()
-        self.where = host_tag() + base32(os.getpid() & 0x1FFFFFF, 5) + base32(secrets.randbits(30), 6)
+        drawn = int.from_bytes(os.urandom(4)) >> 2
+        self.where = host_tag() + base32(os.getpid() & 0x1FFFFFF, 5) + base32(drawn, 6)
         self._next = 0
 
     def make(self, count: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -51,7 +50,7 @@ class Heartbeat:
         note = json.dumps(dict(self._note()))
         worker = WorkerRecord(
             self._id,
-            socket.gethostname(),
+            os.uname().nodename,
             os.getpid(),
             tuple(self._types()),
             self._started_at,

@@ -20,7 +20,7 @@ from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key, nearest
 from kqueue.model import tubes
 from kqueue.model.options import CHECKS
 from kqueue.model.retry import exponential
-from kqueue.stores import MemoryStore
+from kqueue.stores.memory.store import MemoryStore
 from kqueue.worker import options
 from kqueue.worker.options import WorkerOptions
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from kqueue.model.errors import StoreError, StoreUnavailable
-from kqueue.stores import MemoryStore, SqliteStore, open_store, shared_url
+from kqueue.stores import open_store, shared_url
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.sqlite.store import SqliteStore
 
 ROOT = Path(__file__).parents[2]
 

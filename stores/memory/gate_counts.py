@@ -1,11 +1,12 @@
 """What the memory store counts at its gates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kqueue.contracts.admission import Limit
 from kqueue.model.job import Row
-from kqueue.stores.gates import Place, counted_starts
+from kqueue.stores.gates import Gates, Place, counted_starts
 from kqueue.stores.memory.rows import MemoryRows
+from kqueue.stores.transitions import held
 
 
 class Starts:
@@ -77,3 +78,17 @@ class MemoryCounts:
 
     def _counts(self, row: Row, limit_key: str | None) -> bool:
         return (row.lease_until or 0.0) > self._now and limit_key in {None, row.limit_key}
+
+
+def passing(
+    rows: MemoryRows, candidates: Iterable[Row], gates: Gates, stopped: list[Row], most: int | None
+) -> Iterator[Row]:
+    """Those that no gate stops. The others go into ``stopped``, held; after ``most`` of them it ends."""
+    for row in candidates:
+        gate = gates.stop(rows.candidate(row))
+        if gate is None:
+            yield row
+            continue
+        stopped.append(held(row, gate))
+        if len(stopped) == most:
+            return

@@ -6,7 +6,7 @@ It lives in one process and ends with it, so it is for tests and for jobs that m
 import heapq
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kqueue.contracts.admission import Admission, Limit
 from kqueue.contracts.budget import Budget
@@ -22,17 +22,16 @@ from kqueue.model import tubes
 from kqueue.model.errors import AddFailed, StoreError
 from kqueue.model.job import Row, State
 from kqueue.stores.gates import MOST_HELD, Gates, free, free_at, gate_of
-from kqueue.stores.memory.gate_counts import MemoryCounts, Starts
+from kqueue.stores.memory.gate_counts import MemoryCounts, Starts, passing
 from kqueue.stores.memory.rows import MemoryRows, waiting_by
-from kqueue.stores.memory.times import MemoryTimes, Taken
+from kqueue.stores.memory.times import MemoryTimes
+from kqueue.stores.memory.unique import Place, Taken, UniqueKeys
 from kqueue.stores.transitions import (
     FORGET_AFTER_S,
-    UNFINISHED,
     abandoned,
     admitted,
     claimed,
     due,
-    held,
     recovered,
     renewed,
     revived,
@@ -55,8 +54,7 @@ class MemoryStore:
         self._id = tubes.new_id()
         self._last_sweep: float | None = None
         self._sweep_position = ""
-        #: By (type, unique key).
-        self._unique: dict[tuple[str, str], Taken] = {}
+        self._unique = UniqueKeys(self._rows)
         self._ticks: dict[str, Tick] = {}
         self._paused: dict[str, float] = {}
         self._workers: dict[str, WorkerRecord] = {}
@@ -116,8 +114,9 @@ class MemoryStore:
             if row.unique_key is None:
                 raise self._not_added("memory: the job has no unique key", [row])
             place = row.type, row.unique_key
-            if self._is_taken(place, now):
-                return self._unique[place].id
+            holder = self._unique.holder(place, now)
+            if holder is not None:
+                return holder
             self._insert([row], unique=place, taken=Taken(row.id, until, now))
         return row.id
 
@@ -148,7 +147,7 @@ class MemoryStore:
             candidates = self._rows.ready(selection.types) if wanted is None else waiting_by(wanted, now)
             gates = Gates(selection.limits, MemoryCounts(self._rows, self._starts, now))
             if selection.limits:
-                candidates = self._passing(candidates, gates, stopped, MOST_HELD if wanted is None else None)
+                candidates = passing(self._rows, candidates, gates, stopped, MOST_HELD if wanted is None else None)
             found, cut = budget.fit(candidates)
             blame = alone and len(found) == 1
             rows = [claimed(row, owner, now, blame, limited=gates.limited(row.type)) for row in found]
@@ -160,19 +159,6 @@ class MemoryStore:
                     self._starts.add(limit, now, starts)
             later = {row.id: row.run_at for row in wanted or () if row.state == State.DELAYED and row.run_at > now}
         return Claim([row._replace(history=None) for row in rows], cut, later, len(stopped))
-
-    def _passing(
-        self, candidates: Iterable[Row], gates: Gates, stopped: list[Row], most: int | None
-    ) -> Iterator[Row]:
-        """Those that no gate stops. The others go into ``stopped``, held; after ``most`` of them it ends."""
-        for row in candidates:
-            gate = gates.stop(self._rows.candidate(row))
-            if gate is None:
-                yield row
-                continue
-            stopped.append(held(row, gate))
-            if len(stopped) == most:
-                return
 
     def admit(
         self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
@@ -236,7 +222,7 @@ class MemoryStore:
     def delete(self, ids: Sequence[str]) -> int:
         """Delete rows whatever their state and fence; returns how many there were."""
         with self._locked():
-            self._free(set(ids))
+            self._unique.free(set(ids))
             return self._rows.remove(self._rows.existing(ids))
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
@@ -286,8 +272,7 @@ class MemoryStore:
         with self._locked():
             idle = [row for row in self._rows.all() if row.type == type and row.state != State.RUNNING]
             gone = self._rows.remove(idle[:most])
-            taken = {taken.id for (of, _), taken in self._unique.items() if of == type}
-            self._free(taken - self._rows.by_id.keys())
+            self._unique.free_gone(type)
         return gone
 
     def pause(self, type: str, now: float) -> bool:
@@ -358,10 +343,7 @@ class MemoryStore:
             kept = [(row.keep_until, row) for row in self._rows.all() if row.state == State.DONE]
             over = [(until, row) for until, row in kept if until is not None and until <= now]
             gone = self._rows.remove([row for _, row in heapq.nsmallest(most, over)])
-            for place, (id, until, _) in list(self._unique.items()):
-                # A dead job that is brought back has its key again.
-                if until <= now and id not in self._rows.by_id:
-                    del self._unique[place]
+            self._unique.forget(now)
             for worker in [worker for worker in self._workers.values() if worker.seen_at <= old][:most]:
                 del self._workers[worker.id]
             self._starts.forget(old, most)
@@ -378,7 +360,7 @@ class MemoryStore:
             return self._times().repair(types, now, most)
 
     def _times(self) -> MemoryTimes:
-        return MemoryTimes(self._rows, self._starts, self._unique, self._paused, self._workers)
+        return MemoryTimes(self._rows, self._starts, self._unique.by_place, self._paused, self._workers)
 
     def find_due(self, now: float, most: int) -> list[Due]:
         """What :meth:`promote` would make ready."""
@@ -471,7 +453,7 @@ class MemoryStore:
         rows: Sequence[Row],
         tick: Tick | None = None,
         *,
-        unique: tuple[str, str] | None = None,
+        unique: Place | None = None,
         taken: Taken | None = None,
     ) -> None:
         """``rows``, the ``tick`` that they are of, and how the ``unique`` place is ``taken``: all, or nothing."""
@@ -484,20 +466,7 @@ class MemoryStore:
             if tick is not None:
                 self._ticks[tick.schedule] = tick
             if unique is not None and taken is not None:
-                self._unique[unique] = taken
+                self._unique.by_place[unique] = taken
         except BaseException:  # of a signal handler
             self._rows.remove(self._rows.existing(ids))
             raise
-
-    def _is_taken(self, place: tuple[str, str], now: float) -> bool:
-        """Whether a type and unique key are."""
-        if place not in self._unique:
-            return False
-        id, until, _ = self._unique[place]
-        row = self._rows.by_id.get(id)
-        return until > now or (row is not None and row.state in UNFINISHED)
-
-    def _free(self, ids: Collection[str]) -> None:
-        """Their unique keys."""
-        for place in [place for place, taken in self._unique.items() if taken.id in ids]:
-            del self._unique[place]

@@ -2,22 +2,14 @@
 
 from collections.abc import Iterator, MutableMapping, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from kqueue.contracts.stored_times import Misdated, furthest, latest, past, shifted, times_of
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model.job import Row, State
 from kqueue.stores.memory.gate_counts import Starts
 from kqueue.stores.memory.rows import MemoryRows
+from kqueue.stores.memory.unique import Taken
 from kqueue.stores.transitions import redated
-
-
-class Taken(NamedTuple):
-    """A unique key: the job that has it, until when it is taken without that, and since when."""
-
-    id: str
-    until: float
-    since: float
 
 
 class MemoryTimes:

@@ -325,6 +325,6 @@ def test_an_end_that_is_written_late_is_told_once() -> None:
 
 def test_what_is_written_of_a_run_that_took_too_long() -> None:
     reason = "ran longer than max_runtime (600 s)"
-    assert settlement(bounded(), 1000.0) == Retry(IDS[0], 1, 1030.0, reason, None)
+    assert settlement(bounded(), 1000.0) == Retry(IDS[0], 1, 1030.0, reason, None, asked_at=1000.0)
     assert settlement(bounded(retry_in=None), 1000.0) == Die(IDS[0], 1, reason)
     assert settlement(bounded(bound=0.5), 0.0).reason == "ran longer than max_runtime (0.5 s)"

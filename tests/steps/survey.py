@@ -3,8 +3,12 @@
 A fault may lead to calls that were not made without it: the driver sends again, a claim is read back, a transaction
 is rolled back. Those are points too: they are failed in their turn, after the fault that led to them, until no call
 is new.
+
+A survey may draw its faults by lot: then each is made with a chance of ``share``, and a fault that only another
+leads to with the chance that both are.
 """
 
+import random
 import re
 import shutil
 from collections import deque
@@ -44,7 +48,11 @@ class Findings:
 class Survey:
     """Surveys each operation once, whoever asks."""
 
-    def __init__(self, places: Mapping[str, Place], tap: Tap, folder: Path) -> None:
+    def __init__(
+        self, places: Mapping[str, Place], tap: Tap, folder: Path, share: float = 1.0, seed: int = 0
+    ) -> None:
+        """``share``: of the faults, each drawn by the lot of ``seed``; 1: all of them."""
+        self.share, self.seed = share, seed
         self._places = places
         self._tap = tap
         self._folder = folder
@@ -64,14 +72,19 @@ class Survey:
         if found.broken:
             return found
         found.points = set(self._reached(place))
-        plans = deque(_further({}, found.points))
+        # The same for an operation, whichever are surveyed before it.
+        chance = random.Random(f"{self.seed} {place.name} {operation.name}")
+        plans = deque(self._drawn(chance, _further({}, found.points)))
         while plans:
             plan = plans.popleft()
             self._run(place, operation, plan, clean, found)
             new = {key for key in self._reached(place) if _is_new(key, plan, found.points)}
             found.points |= new
-            plans.extend(_further(plan, new))
+            plans.extend(self._drawn(chance, _further(plan, new)))
         return found
+
+    def _drawn(self, chance: random.Random, plans: Iterator[dict[Key, Fate]]) -> Iterator[dict[Key, Fate]]:
+        return (plan for plan in plans if chance.random() < self.share)
 
     def _reached(self, place: Place) -> list[Key]:
         keys = [point.key for point in self._tap.points]

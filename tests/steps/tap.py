@@ -164,9 +164,10 @@ def _product_calls(frame: FrameType | None) -> tuple[Call, ...]:
 def _named(filename: str) -> str | None:
     """``stores/sqlite/store.py`` for a file of ours, by whichever path it was imported."""
     path = Path(filename)
-    if path.parent.name not in ROOMS:
-        return None
-    return f"{path.parent.name}/{path.name}" if path.is_relative_to(ROOT) else None
+    for folder in (ROOT / "kqueue", ROOT):
+        if path.is_relative_to(folder) and path.relative_to(folder).parts[0] in ROOMS:
+            return str(path.relative_to(folder))
+    return None
 
 
 def _position(frame: FrameType) -> tuple[int, int, int, int]:

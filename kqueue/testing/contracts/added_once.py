@@ -332,6 +332,17 @@ def test_a_tick_adds_its_rows_and_is_remembered(store: JobStore, other: JobStore
     assert other.get(ids(rows)) == rows
 
 
+def test_what_a_schedule_has_added_is_remembered_as_its_last_tick_said(store: JobStore, other: JobStore) -> None:
+    assert store.added_ticks() == {}
+    store.add_tick(Tick("hourly", None, FIRST, ((FIRST, FIRST),)), [row()])
+    store.add_tick(Tick("daily", None, SECOND, ()), [row()])
+    assert other.added_ticks() == {"hourly": ((FIRST, FIRST),), "daily": ()}
+    spans = ((NOW - 9, NOW - 5), (FIRST, SECOND))
+    assert other.add_tick(Tick("hourly", FIRST, SECOND, spans), [])
+    assert not store.add_tick(Tick("hourly", FIRST, SECOND, ()), [])
+    assert store.added_ticks() == {"hourly": spans, "daily": ()}
+
+
 def test_the_same_tick_is_added_once(store: JobStore, other: JobStore) -> None:
     assert store.add_tick(Tick("hourly", None, FIRST), [row()])
     again = row()

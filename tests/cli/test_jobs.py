@@ -40,7 +40,7 @@ def fail(job: Job) -> None:
 
 
 #: Where that is, as the reason says it.
-PLACE = f"(test_job_commands.py:{fail.__code__.co_firstlineno + 1})"
+PLACE = f"(test_jobs.py:{fail.__code__.co_firstlineno + 1})"
 
 
 def test_list_shows_the_dead_with_their_reason(shop: Shop, queue: KQueue, dead: list[str]):

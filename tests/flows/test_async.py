@@ -264,8 +264,10 @@ def test_interrupts_give_back_what_has_not_started_and_go_on_up(
     ids = queue.add_jobs("t", range(150))
     with pytest.raises(error):
         queue.run_jobs()
-    rows = queue.store.get(ids)
-    assert [row.tries for row in rows] == [tries] + [0] * 49
+    # A machine that is slow may have given some before it back unrun, so that they stand behind it.
+    left = {row.id: row.tries for row in queue.store.get(ids)}
+    assert left.pop(ids[100]) == tries
+    assert set(left.values()) == {0}
     assert queue.counts("t")["running"] == 0
     gc.collect()
     assert [record for record in caplog.records if record.name == "asyncio"] == []

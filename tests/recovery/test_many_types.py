@@ -153,7 +153,7 @@ def test_a_slow_part_looks_at_one_page_at_least(site: Site, monkeypatch: pytest.
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
 def test_a_page_costs_one_statement_for_its_types_and_one_for_what_is_lost(site: Site) -> None:
-    """MongoDB's commands are counted in test_mongo.py."""
+    """MongoDB's commands are counted in stores/test_mongo.py."""
     store = fill(site, 300).store
     assert isinstance(store, SqliteStore)
     with watched(store) as cost:

@@ -1,7 +1,7 @@
 """What happens to jobs, servers and sweeps, as frozen values: the stream that ``queue.subscribe(function)`` gives.
 
 Each event is told once it is durable, in the thread in which it happened. ``at`` is the store's time, in seconds
-since 1970; of what was written together it is one time. ``try_`` and ``fence`` are those of the run: ``job.tries``
+since 1970; of what was written together it is one time. ``tries`` and ``fence`` are those of the run: ``job.tries``
 and ``job.fence``. ``seconds`` of a run are those from its start until its handler settled it, or ended.
 """
 
@@ -33,7 +33,7 @@ class Started(Event):
 
     job_id: str
     type: str
-    try_: int
+    tries: int
     fence: int
 
 
@@ -46,7 +46,7 @@ class Finished(Event):
 
     job_id: str
     type: str
-    try_: int
+    tries: int
     fence: int
     seconds: float
 
@@ -57,7 +57,7 @@ class Retried(Event):
 
     job_id: str
     type: str
-    try_: int
+    tries: int
     fence: int
     seconds: float
     reason: str
@@ -73,7 +73,7 @@ class Died(Event):
 
     job_id: str
     type: str
-    try_: int
+    tries: int
     fence: int
     seconds: float
     reason: str
@@ -85,7 +85,7 @@ class GivenBack(Event):
 
     job_id: str
     type: str
-    try_: int
+    tries: int
     fence: int
     seconds: float
     reason: str | None
@@ -100,7 +100,7 @@ class LostLease(Event):
 
     job_id: str
     type: str
-    try_: int
+    tries: int
     fence: int
     seconds: float
     #: What it would have been: ``deleted``, ``retried``, ``ungot`` or ``dead``.

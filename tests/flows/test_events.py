@@ -89,7 +89,7 @@ def test_a_job_that_is_done(queue: KQueue) -> None:
     queue.run_jobs()
     added, started, finished = listener.events
     assert added == Added(job.created_at, job_id, "t", is_new=True)
-    assert started == Started(started.at, job_id, "t", try_=1, fence=1)
+    assert started == Started(started.at, job_id, "t", tries=1, fence=1)
     assert isinstance(finished, Finished)
     assert finished == Finished(finished.at, job_id, "t", 1, 1, finished.seconds)
     assert before <= added.at <= started.at <= finished.at <= queue.store.now()
@@ -111,12 +111,12 @@ def test_a_job_that_fails_and_is_done_at_its_second_try(make_queue: MakeQueue) -
     assert listener.kinds() == ["Added", "Started", "Retried", "Started", "Finished"]
     _, _, retried, started, finished = listener.events
     assert isinstance(retried, Retried)
-    assert (retried.job_id, retried.type, retried.try_, retried.fence) == (job_id, "t", 1, 1)
+    assert (retried.job_id, retried.type, retried.tries, retried.fence) == (job_id, "t", 1, 1)
     assert retried.reason.startswith("OSError: disk on fire (test_events.py:")
     assert abs(retried.run_at - retried.at) < 60
     assert isinstance(started, Started)
     assert isinstance(finished, Finished)
-    assert (started.try_, started.fence, finished.try_, finished.fence) == (2, 2, 2, 2)
+    assert (started.tries, started.fence, finished.tries, finished.fence) == (2, 2, 2, 2)
 
 
 def test_a_job_that_dies(make_queue: MakeQueue) -> None:

@@ -32,7 +32,7 @@ def test_each_event_and_each_of_its_fields_is_named() -> None:
     kinds = {name: kind for name, kind in vars(events).items() if getattr(kind, "__base__", None) is Event}
     rows = dict(re.findall(r"^``(\w+)``  +(.*(?:\n {18}.*)*)", section("Events"), re.MULTILINE))
     assert rows.keys() == kinds.keys()
-    named = {"job_id", "type", "try_", "fence", "seconds", "at"}
+    named = {"job_id", "type", "tries", "fence", "seconds", "at"}
     for name, kind in kinds.items():
         assert kind.__doc__
         fields = {field.name for field in dataclasses.fields(kind)}

@@ -82,7 +82,7 @@ def test_each_event_is_public_and_frozen_and_has_no_dictionary() -> None:
 def test_each_event_of_a_run_says_which() -> None:
     for kind in (Started, Finished, Retried, Died, GivenBack, LostLease):
         names = [field.name for field in dataclasses.fields(kind)]
-        assert names[:5] == ["at", "job_id", "type", "try_", "fence"]
+        assert names[:5] == ["at", "job_id", "type", "tries", "fence"]
         assert (names[5:6] == ["seconds"]) == (kind is not Started)
 
 

@@ -1,4 +1,4 @@
-"""KQueue: what users hold. The one place that joins a store and a broker."""
+"""KQueue: what users hold. Documents and delegates: :mod:`kqueue.assembly` joins what does the work."""
 
 from __future__ import annotations
 
@@ -6,62 +6,28 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from kqueue.admin.dead_jobs import ALL_DEAD, DeadJobs, Filter
-from kqueue.admin.hanging import hanging_in
-from kqueue.brokers import open_broker
-from kqueue.brokers.embedded import EmbeddedBroker
-from kqueue.contracts.admission import Limit
+from kqueue.admin.dead_jobs import ALL_DEAD, Filter
+from kqueue.assembly import Parts, assemble
 from kqueue.contracts.broker import Broker
-from kqueue.contracts.operator import ALL_TYPES
-from kqueue.contracts.rules import GRACE_S
 from kqueue.contracts.store import JobStore
-from kqueue.dispatch.adding import Adding
-from kqueue.dispatch.doorbell import Doorbell
-from kqueue.dispatch.limiter import Limiter
-from kqueue.dispatch.naming import Naming
+from kqueue.dispatch.limiter import GivenLimits, checked_limit
 from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import RunLimits
-from kqueue.model import checks, schedule
-from kqueue.model.errors import BrokerError
+from kqueue.model import checks, handlers, schedule
 from kqueue.model.events import Event
-from kqueue.model.handlers import Handler, Handlers
+from kqueue.model.handlers import HandlerFunction, HandlerOptions
 from kqueue.model.job import Job, JobInHand, Priority, State
-from kqueue.model.options import GivenOptions, Options, TypeOptions
-from kqueue.model.reasons import reason_text
+from kqueue.model.options import GivenOptions, TypeOptions
 from kqueue.model.reports import Finding, RunReport, Stats, SweepReport
-from kqueue.model.retry import RetryPolicy
-from kqueue.renewal import open_renewer
-from kqueue.stores import open_store, shared_url
-from kqueue.system import streams
-from kqueue.system.clock import SystemClock
-from kqueue.system.forks import PerProcess
-from kqueue.system.mint import IdMint
-from kqueue.telemetry.outages import Outages
-from kqueue.telemetry.subscribers import Subscribers
-from kqueue.telemetry.telemetry import Telemetry
-from kqueue.upkeep.cron import Cron, CronJob
-from kqueue.upkeep.heartbeat import Heartbeat, Worker, worker_of
-from kqueue.upkeep.maintenance import Maintenance
-from kqueue.upkeep.pauses import Pauses
-from kqueue.upkeep.sweep import PAGE_TYPES, Sweeper
+from kqueue.upkeep.cron import CronJob
+from kqueue.upkeep.heartbeat import Worker, workers_of
 
 if TYPE_CHECKING:
     from kqueue.admin.doctor import Symptom
-    from kqueue.admin.inspection import Inspection
     from kqueue.admin.why import Answer
     from kqueue.config.configuration import Configuration
-    from kqueue.execution.context import LoopContext
-    from kqueue.loops.start import Loops
-
-#: Seconds. A store forgets after a day what its limits have counted.
-LONGEST_PERIOD_S = 86_400.0
-#: Rows deleted at a time by a purge.
-PURGE_BATCH = 1000
-
-HandlerFunction = TypeVar("HandlerFunction", bound=Callable[[JobInHand], Any])
 
 
 class KQueue:
@@ -115,64 +81,27 @@ class KQueue:
         :class:`~kqueue.StoreUnavailable` is raised. A store that is given as an object has its own say.
         ``logger``: by default the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
         """
-        retry = RetryPolicy(max_tries=max_tries, delay=checks.number("retry_delay", retry_delay, 0))
-        self._options = Options(TypeOptions(retry=retry))
-        max_crashes = self._max_crashes = checks.whole("max_crashes", max_crashes, 1)
-        sweep_interval = checks.number("sweep_interval", sweep_interval, 0.01)
-        self._settle_s = checks.number("settle_ms", settle_ms, 0) / 1000
-        max_payload = checks.whole("max_payload", max_payload, 0)
-        prefix = None if prefix is None else checks.prefix(prefix)
-        self._logger = logging.getLogger("kqueue") if logger is None else checks.logger(logger)
-        self._clock = SystemClock()
-        create = checks.flag("create", create)
-        if isinstance(store, str):
-            self._store = open_store(store, create=create, logger=self._logger)
-        else:
-            self._store = checks.instance("store", store, "claim")
-        url = shared_url(store) if isinstance(store, str) else None
-        self._renewers = PerProcess(lambda: open_renewer(self._store, url, self._logger))
-        self._broker = self._make_broker(broker)
-        self._naming = Naming(self._store, self._broker, prefix, self._clock.monotonic)
-        self._observers = Subscribers(self._logger)
-        self._telemetry = Telemetry(
-            self._observers,
-            self._clock,
-            self._store.now,
-            self._logger,
-            log_payloads=checks.flag("log_payloads", log_payloads),
-        )
-        self._outages = Outages(self._telemetry, self._clock)
-        self._doorbell = Doorbell(self._broker, self._clock, self._logger, self._outages)
-        self._sweeper = Sweeper(
-            self._store,
-            self._broker,
-            self._doorbell,
-            interval=sweep_interval,
+        self._parts = assemble(
+            store,
+            broker,
+            retry_delay=retry_delay,
+            max_tries=max_tries,
             max_crashes=max_crashes,
-            clock=self._clock,
-            logger=self._logger,
-            telemetry=self._telemetry,
-            outages=self._outages,
-        )
-        self._mint = IdMint()
-        self._adding = Adding(
-            open=self.open,
-            follow=self._naming.follow,
-            store=self._store,
-            doorbell=self._doorbell,
-            options=self._options,
+            sweep_interval=sweep_interval,
+            settle_ms=settle_ms,
             max_payload=max_payload,
-            mint=self._mint,
-            telemetry=self._telemetry,
+            prefix=prefix,
+            create=create,
+            logger=logger,
+            log_payloads=log_payloads,
         )
-        self._limiter = Limiter(self._store, self._doorbell, self._clock.monotonic, self._logger)
-        self._dead_jobs = DeadJobs(self._store, self._doorbell)
-        self._sweep_interval = sweep_interval
-        self._cron = Cron(self._store, self._adding, self._clock.monotonic, self._logger)
-        self._registry = PerProcess(Registry)
-        self._handlers = Handlers()
-        self._maintenance = PerProcess(self._make_maintenance)
-        self._is_open = False
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """Make a queue of what :func:`kqueue.assembly.assemble` has joined, with a clock of one's own."""
+        queue = cls.__new__(cls)
+        queue._parts = parts
+        return queue
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | Configuration | None = None, **overrides: Any) -> Self:
@@ -185,79 +114,57 @@ class KQueue:
         Raises ``ValueError`` that names file and key, or variable, for what is refused.
         """
         from kqueue.config.configuration import Configuration, load  # noqa: PLC0415 (see test_layout.LAZY)
-        from kqueue.config.keys import nearest  # noqa: PLC0415
 
         read = path if isinstance(path, Configuration) else load(path)
-        known = inspect.signature(cls).parameters
-        for name in overrides:
-            if name not in known:
-                raise TypeError(f"{name}: KQueue has no such argument; the nearest one is {nearest(name, known)}")
-        given = {**read.queue(), **overrides}
-        if given.get("store") is None:
-            raise ValueError("store: none is configured; give store=, or set it in kqueue.toml or KQUEUE_STORE")
-        queue = cls(**given)
+        queue = cls(**read.arguments(inspect.signature(cls).parameters, overrides))
         for type, options in read.options().items():
             queue.options(type, **options)
         for type, bounds in read.limits().items():
             queue.limit(type, **bounds)
         return queue
 
-    # -- opening and closing -----------------------------------------------------------------------------
-
     def open(self) -> None:
         """Open the store and learn the names of its tubes. Idempotent; every call that needs it does it.
 
         A beanstalkd is connected to at first use only, and need not be there: see :meth:`add_job`.
         """
-        if not self._is_open:
-            streams.secure()
-            self._store.open()
-            self._naming.look()
-            self._is_open = True
+        self._parts.opening.open()
 
     def close(self) -> None:
         """Close this process's connections. Idempotent; a later call opens again."""
-        renewer = self._renewers.existing()
-        if renewer is not None:
-            renewer.close()
-        if self._is_open:
-            self._is_open = False
-            self._broker.close()
-            self._store.close()
+        self._parts.close()
 
     def __enter__(self) -> Self:
         self.open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
     def store(self) -> JobStore:
         """Where the jobs are kept."""
-        return self._store
+        return self._parts.store
 
     @property
     def broker(self) -> Broker:
         """Where pointers to them go."""
-        return self._broker
+        return self._parts.broker
 
     @property
     def prefix(self) -> str:
         """What the names of its tubes begin with: the ``prefix`` that was given, and the store's id."""
-        return self._open_and_follow()
+        return self._parts.opening.follow()
 
     @property
     def registry(self) -> Registry:
         """The loops of this process and what they hold: for a program that looks after them."""
-        return self._registry.get()
+        return self._parts.registry
 
     @property
     def owner_tail(self) -> str:
         """How the ``lease_owner`` of every row ends that this process has claimed by this queue."""
-        return self._mint.tail()
+        return self._parts.mint.tail()
 
     # -- options and adding ------------------------------------------------------------------------------
 
@@ -274,7 +181,7 @@ class KQueue:
         Raises ``ValueError`` for an unknown option, naming the nearest one, and for one that was set before; then
         nothing is set.
         """
-        return self._options.set(checks.job_type(type), given)
+        return self._parts.options.set(checks.job_type(type), given)
 
     def add_job(
         self,
@@ -293,8 +200,7 @@ class KQueue:
 
         ``payload``: any JSON value, or bytes. What is not given is as :meth:`options` says for the type, or else:
         ``priority``: "normal"; a :class:`~kqueue.Priority`, its name, or an integer 0..2**32-1, lower first.
-        ``delay``: 0; seconds until it may run. ``ttr``: 60; seconds that it may run before others may take it, at
-        least 1.
+        ``delay``: 0; seconds until it may run. ``ttr``: 60; seconds, at least 1, until others may take it.
 
         ``unique``: a key of 1 to 200 characters. While a job of this type with this key waits or runs, and for its
         ``unique_for`` seconds (0) from its add whatever becomes of it, nothing is added, and its id is returned.
@@ -305,7 +211,7 @@ class KQueue:
         to add it again without a look may make two jobs. A ``KeyboardInterrupt`` and its like may come once the job
         is there: what leaves has its id in ``job_ids``, and in a note.
         """
-        order = self._adding.check(
+        order = self._parts.adding.check(
             type,
             [payload],
             priority=priority,
@@ -315,7 +221,7 @@ class KQueue:
             unique=unique,
             unique_for=unique_for,
         )
-        return self._adding.add(order)[0]
+        return self._parts.adding.add(order)[0]
 
     def add_jobs(
         self,
@@ -332,104 +238,58 @@ class KQueue:
         Arguments as for :meth:`add_job`; a unique key is for a single job. Raises :class:`~kqueue.AddFailed`, which
         says which were taken, which not, and which may have been. What interrupts it has their ids in ``job_ids``.
         """
-        order = self._adding.check(type, payloads, priority=priority, delay=delay, ttr=ttr, limit_key=limit_key)
-        return self._adding.add(order)
+        order = self._parts.adding.check(
+            type, payloads, priority=priority, delay=delay, ttr=ttr, limit_key=limit_key
+        )
+        return self._parts.adding.add(order)
 
-    # -- handlers ----------------------------------------------------------------------------------------
+    # -- handlers and cron -------------------------------------------------------------------------------
 
     def add_handler(
-        self,
-        type: str,
-        function: Callable[[JobInHand], Any],
-        *,
-        delete_on_success: bool = False,
-        retry: RetryPolicy | None = None,
-        auto_renew: bool = False,
-        max_runtime: float | None = None,
-        concurrency: int = 1,
+        self, type: str, function: Callable[[JobInHand], Any], **options: Unpack[HandlerOptions]
     ) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
         It may be called again for a job whose worker died or whose lease ran out: make it safe to do twice, by
         ``job.id``. It deletes the job when the work is done and safe; a run longer than the TTR renews it before.
 
-        ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
+        ``delete_on_success=False``: a job whose handler returns is deleted, instead of retried as "not deleted".
         ``retry``: the type's retry policy, as by :meth:`options`. A handler may return a :class:`~kqueue.Verdict`,
         and return or raise a :class:`~kqueue.Snooze`.
-        ``auto_renew``: another process renews the lease at each third of the TTR while the handler runs, whatever
-        that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
+        ``auto_renew=False``: another process renews the lease at each third of the TTR while the handler runs,
+        whatever that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
         ``max_runtime``: with ``auto_renew``, seconds that the handler may run; then its job is retried with that
         reason, and what the handler still does to it changes nothing.
-        ``concurrency``: how many jobs an ``async def`` runs at once in a process under :meth:`work`;
+        ``concurrency=1``: how many jobs an ``async def`` runs at once in a process under :meth:`work`;
         :meth:`run_jobs` runs them one by one. What a plain function returns is awaited if it can be.
 
         Raises ``ValueError`` if the type has a handler, or a retry policy and another is given.
         """
         job_type = checks.job_type(type)
-        is_async = checks.handler_function(f"handler of {job_type}", function)
-        handler = Handler(
-            function,
-            delete_on_success=checks.flag("delete_on_success", delete_on_success),
-            auto_renew=checks.flag("auto_renew", auto_renew),
-            max_runtime=None if max_runtime is None else checks.seconds("max_runtime", max_runtime),
-            is_async=is_async,
-            concurrency=checks.concurrency(concurrency, is_async),
-        )
-        if handler.max_runtime is not None and not handler.auto_renew:
-            raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")
-        self._handlers.refuse_second(job_type)
-        if retry is not None:
-            self._options.set(job_type, {"retry": retry})
-        self._handlers.add(job_type, handler)
-        self._registry.get().wake()
+        handlers.check_names("add_handler", options)
+        handler = handlers.make(job_type, function, **options)
+        self._parts.add_handler(job_type, handler, options.get("retry"))
 
-    def handler(
-        self,
-        type: str,
-        *,
-        delete_on_success: bool = False,
-        retry: RetryPolicy | None = None,
-        auto_renew: bool = False,
-        max_runtime: float | None = None,
-        concurrency: int = 1,
-    ) -> Callable[[HandlerFunction], HandlerFunction]:
+    def handler(self, type: str, **options: Unpack[HandlerOptions]) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_handler` as a decorator."""
         checks.job_type(type)
+        handlers.check_names("handler", options)
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add_handler(
-                type,
-                function,
-                delete_on_success=delete_on_success,
-                retry=retry,
-                auto_renew=auto_renew,
-                max_runtime=max_runtime,
-                concurrency=concurrency,
-            )
+            self.add_handler(type, function, **options)
             return function
 
         return register
 
     def remove_handler(self, type: str) -> bool:
         """Stop running jobs of ``type`` here; they stay for others. False if it had no handler."""
-        job_type = checks.job_type(type)
-        had = self._handlers.remove(job_type)
-        self._registry.get().wake()
-        return had
+        return self._parts.remove_handler(checks.job_type(type))
 
     def types(self) -> list[str]:
         """The types that have a handler here, sorted."""
-        return sorted(self._handlers.all())
+        return self._parts.handlers.types()
 
-    def limit(
-        self,
-        type: str,
-        *,
-        running: int | None = None,
-        running_per_key: int | None = None,
-        starts: int | None = None,
-        period: float | None = None,
-    ) -> None:
+    def limit(self, type: str, **bounds: Unpack[GivenLimits]) -> None:
         """Let at most so many jobs of ``type`` run, over all workers of the store that say the same.
 
         ``running``: at once. ``running_per_key``: at once, of those that were added with the same ``limit_key``.
@@ -437,18 +297,7 @@ class KQueue:
         that has no place waits in the store as ``held``, and nobody looks at it until there is one; a worker that
         dies gives its places back with its leases. Raises ``ValueError`` if the type has limits already.
         """
-        bounds = {"running": running, "running_per_key": running_per_key, "starts": starts}
-        if all(bound is None for bound in bounds.values()):
-            raise ValueError(f"limit: give at least one of {', '.join(bounds)}")
-        checked = {name: None if one is None else checks.whole(name, one, 1) for name, one in bounds.items()}
-        if starts is None and period is not None:
-            raise ValueError("period: only with starts")
-        seconds = checks.number("period", 1.0 if period is None else period, 0.001)
-        if seconds > LONGEST_PERIOD_S:
-            raise ValueError(f"period: at most {LONGEST_PERIOD_S:g} seconds (a day), got {period!r}")
-        self._limiter.limit(Limit(checks.job_type(type), **checked, period=seconds))
-
-    # -- cron --------------------------------------------------------------------------------------------
+        self._parts.limiter.limit(checked_limit(type, **bounds))
 
     def add_cron(
         self,
@@ -468,49 +317,42 @@ class KQueue:
         ``expression``: ``minute hour day month weekday``, or with seconds before them. ``tz``: a time zone's name.
         ``missed``: what becomes of ticks that nobody noticed within a minute: ``none`` leaves them out, ``last``
         adds the last of them unless a later one is due, ``all`` adds each. ``name``: under which the store keeps
-        the last tick; the type by default. Raises ``ValueError`` for what cannot be read, and for a name that is
-        taken.
+        the last tick; the type by default. Raises ``ValueError`` for what cannot be read, and for a taken name.
         """
         plan = schedule.make(expression, tz, missed)
-        order = self._adding.check(type, [payload], priority=priority, delay=0, ttr=ttr)
-        self._cron.add(CronJob(order.type if name is None else checks.key("name", name), plan, order))
+        order = self._parts.adding.check(type, [payload], priority=priority, delay=0, ttr=ttr)
+        self._parts.cron.add(CronJob(order.type if name is None else checks.key("name", name), plan, order))
 
     def cron(
         self,
         expression: str,
         *,
         type: str | None = None,
-        delete_on_success: bool = False,
-        retry: RetryPolicy | None = None,
-        auto_renew: bool = False,
-        max_runtime: float | None = None,
-        concurrency: int = 1,
-        **options: Any,
+        payload: object = None,
+        tz: str = "UTC",
+        missed: str = schedule.Missed.LAST,
+        name: str | None = None,
+        priority: Priority | str | int | None = None,
+        ttr: float | None = None,
+        **options: Unpack[HandlerOptions],
     ) -> Callable[[HandlerFunction], HandlerFunction]:
-        """:meth:`add_cron` and :meth:`add_handler` as one decorator. The type is the function's name by default;
-        ``options`` are the others of :meth:`add_cron`.
-        """
+        """:meth:`add_cron` and :meth:`add_handler` as one decorator. The type is the function's name by default."""
+        handlers.check_names("cron", options)
 
         def register(function: HandlerFunction) -> HandlerFunction:
             job_type = function.__name__ if type is None else type
-            self._handlers.refuse_second(checks.job_type(job_type))
-            self.add_cron(expression, job_type, **options)
-            self.add_handler(
-                job_type,
-                function,
-                delete_on_success=delete_on_success,
-                retry=retry,
-                auto_renew=auto_renew,
-                max_runtime=max_runtime,
-                concurrency=concurrency,
+            self._parts.handlers.refuse_second(checks.job_type(job_type))
+            self.add_cron(
+                expression, job_type, payload, tz=tz, missed=missed, name=name, priority=priority, ttr=ttr
             )
+            self.add_handler(job_type, function, **options)
             return function
 
         return register
 
     def has_coroutines(self) -> bool:
         """Whether any handler here is an ``async def``: then :meth:`work` runs several of its jobs at once."""
-        return any(handler.is_async for handler in self._handlers.all().values())
+        return any(handler.is_async for handler in self._parts.handlers.all().values())
 
     # -- running -----------------------------------------------------------------------------------------
 
@@ -534,13 +376,7 @@ class KQueue:
         and closes; :meth:`work` runs several at once. Inside a running event loop such handlers are refused with a
         :class:`~kqueue.KQueueError`: there say ``await asyncio.to_thread(queue.run_jobs)``.
         """
-        return self._loops().run(
-            RunLimits(
-                None if count_limit is None else checks.whole("count_limit", count_limit, 0),
-                None if time_limit_ms is None else checks.number("time_limit_ms", time_limit_ms, 0) / 1000,
-                checks.flag("wait", wait),
-            )
-        )
+        return self._parts.loops().run(RunLimits.checked(count_limit, time_limit_ms, wait))
 
     def work(self, threads: int = 1, time_limit_ms: float | None = None, wait: bool = True) -> RunReport:
         """Run jobs of all types that have a handler now: those of plain functions in ``threads`` loops, and beside
@@ -548,34 +384,26 @@ class KQueue:
 
         Each loop is as :meth:`run_jobs` is, with a thread and a connection of its own. Returns, with what all did
         together, once all have ended: at the time limit, after :meth:`stop`, or, without ``wait``, when nothing is
-        ready for any. Coroutines that run then end by themselves. An error that ends one loop ends all, and is
-        raised.
+        ready for any. Coroutines that run then end by themselves. An error in one ends all, and is raised.
         """
-        return self._loops().work(
-            checks.whole("threads", threads, 1),
-            RunLimits(
-                None,
-                None if time_limit_ms is None else checks.number("time_limit_ms", time_limit_ms, 0) / 1000,
-                checks.flag("wait", wait),
-            ),
-        )
+        limits = RunLimits.checked(None, time_limit_ms, wait)
+        return self._parts.loops().work(checks.whole("threads", threads, 1), limits)
 
     def renew_through(self, descriptor: int) -> None:
         """For what starts worker processes: leases are renewed by the renewer at the other end of this socket,
         which this process has inherited, and no process is started for it. See :mod:`kqueue.renewal`.
         """
-        self._renewers.get().offer(descriptor)
+        self._parts.renewer.offer(descriptor)
 
     def stop(self) -> None:
-        """End ``run_jobs`` after its current job: in all threads, from any thread or a signal handler.
-
-        Where none runs, the next ``run_jobs`` returns at once, so that a signal is never missed.
+        """End ``run_jobs`` after its current job: in all threads, from any thread or a signal handler. Where
+        none runs, the next ``run_jobs`` returns at once, so that a signal is never missed.
         """
-        self._registry.get().stop()
+        self._parts.registry.stop()
 
     def flush(self) -> None:
         """Settle now what has ended and waits to be written (at most ``settle_ms``), in all threads."""
-        for batch in self._registry.get().batches():
+        for batch in self._parts.registry.batches():
             batch.settle()
 
     # -- a job in hand -----------------------------------------------------------------------------------
@@ -591,14 +419,7 @@ class KQueue:
             job.delete()
             return True
         job_id = checks.job_id(job.id if isinstance(job, Job) else job)
-        self.open()
-        batches = self._registry.get().batches()
-        if any(batch.delete_by_id(job_id) for batch in batches):
-            return True
-        deleted = self._store.delete([job_id]) > 0
-        for batch in batches:
-            batch.drop(job_id)
-        return deleted
+        return self._parts.opened().delete(job_id)
 
     def renew_job(self, job: JobInHand) -> None:
         """Hold the job in hand for another TTR from now. Raises :class:`~kqueue.LeaseLost`."""
@@ -618,14 +439,10 @@ class KQueue:
             job.retry(reason, delay)
             return True
         job_id = checks.job_id(job.id if isinstance(job, Job) else job)
-        reason = reason_text(checks.text("reason", reason))
+        checks.text("reason", reason)
         if delay is not None:
             raise ValueError("delay: only for a job in hand; a dead job is brought back at once")
-        self.open()
-        now = self._store.now()
-        revived = self._store.revive([job_id], reason, now, self._doorbell.put_at(now, now))
-        self._doorbell.ring(revived, now)
-        return bool(revived)
+        return bool(self._parts.opened().dead_jobs.revive([job_id], reason))
 
     # -- listening ---------------------------------------------------------------------------------------
 
@@ -637,23 +454,21 @@ class KQueue:
 
         What it raises is logged, once for each kind of error, and harms no job. But a ``KeyboardInterrupt`` or
         ``SystemExit`` in the main thread goes on to whoever called this queue there, as if it had come in the
-        queue's own code: a loop gives back what has not ended, and ends. Raises ``ValueError`` if ``function`` is
-        subscribed already.
+        queue's own code: a loop gives back what has not ended, and ends. Raises ``ValueError`` for one subscribed.
         """
         checks.plain_function("function", function)
-        return self._observers.subscribe(function)
+        return self._parts.subscribers.subscribe(function)
 
     def unsubscribe(self, function: Callable[[Event], object]) -> bool:
         """Call ``function`` no more. False if it was not subscribed."""
-        return self._observers.unsubscribe(function)
+        return self._parts.subscribers.unsubscribe(function)
 
-    # -- looking and cleaning ----------------------------------------------------------------------------
+    # -- looking, cleaning and pausing -------------------------------------------------------------------
 
     def get_job(self, job_id: str) -> Job | None:
         """The job as it stands now, with its ``state`` and last ``reason``; None if it is not there."""
         job_id = checks.job_id(job_id)
-        self.open()
-        rows = self._store.get([job_id])
+        rows = self._parts.opened().store.get([job_id])
         return Job(rows[0]) if rows else None
 
     def jobs(
@@ -667,14 +482,12 @@ class KQueue:
         job_state = checks.state(state)
         limit = checks.whole("limit", limit, 1)
         after = None if after is None else checks.job_id(after)
-        self.open()
-        return [Job(row) for row in self._store.find(job_type, job_state, after, limit)]
+        return [Job(row) for row in self._parts.opened().store.find(job_type, job_state, after, limit)]
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Jobs by state (``delayed ready held running dead done``, always all), of one type or of all."""
         job_type = None if type is None else checks.job_type(type)
-        self.open()
-        return self._store.counts(job_type)
+        return self._parts.opened().store.counts(job_type)
 
     def stats(self) -> Stats:
         """How each type does, in one snapshot: what this process counted, and what waits in the store.
@@ -682,75 +495,51 @@ class KQueue:
         Counts are those of this process since its queue was made; after a fork the child's begin at 0. It may read
         every row of the store, so ask it each quarter of a minute rather than each second.
         """
-        self.open()
-        return self._telemetry.counters.stats(self._store.overview(), self._store.now())
+        return self._parts.opened().stats()
 
     def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
-        """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared.
-
-        Returns how many. In lots of 100: what was done before an error stays done.
+        """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared; how many.
+        In lots of 100: what was done before an error stays done.
         """
-        reason = reason_text(checks.text("reason", reason))
+        checks.text("reason", reason)
         limit = None if limit is None else checks.whole("limit", limit, 1)
-        self.open()
-        return self._dead_jobs.retry(wanted, reason, limit)
+        return self._parts.opened().dead_jobs.retry(wanted, reason, limit)
 
     def dead_jobs(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[list[Job]]:
         """Dead jobs, those that ``wanted`` matches, ``limit`` in all: in lots of at most 100, in order of ids."""
-        self.open()
-        return ([Job(row) for row in lot] for lot in self._dead_jobs.find(wanted, limit))
+        return ([Job(row) for row in lot] for lot in self._parts.opened().dead_jobs.find(wanted, limit))
 
     def delete_dead(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
         """Delete dead jobs, those that ``wanted`` matches, ``limit`` in all, in lots; returns how many."""
         limit = None if limit is None else checks.whole("limit", limit, 1)
-        self.open()
-        return self._dead_jobs.delete(wanted, limit)
-
-    # -- pausing -----------------------------------------------------------------------------------------
+        return self._parts.opened().dead_jobs.delete(wanted, limit)
 
     def pause(self, type: str | None = None) -> bool:
         """Let no worker start jobs of ``type``, or of any type if None, until :meth:`resume`. Every worker sees it
         within a second; what runs goes on, and so does adding. False if it was paused already.
         """
-        self.open()
-        paused = self._store.pause(_type_or_all(type), self._store.now())
-        self._maintenance.get().look_again()
-        return paused
+        return self._parts.opened().pausing.pause(type)
 
     def resume(self, type: str | None = None) -> bool:
         """End the pause of ``type``, or that of the whole queue if None: types that were paused by name stay so.
         False if there was none.
         """
-        self.open()
-        resumed = self._store.resume(_type_or_all(type))
-        self._maintenance.get().look_again()
-        return resumed
+        return self._parts.opened().pausing.resume(type)
 
     def paused(self) -> dict[str | None, float]:
         """What is paused, and since when (seconds since 1970); None stands for the whole queue."""
-        self.open()
-        return {None if type == ALL_TYPES else type: since for type, since in self._store.paused().items()}
+        return self._parts.opened().pausing.paused()
 
     def workers(self) -> list[Worker]:
         """The processes that wait for jobs of this store, in the order started. One that died is among them for a
         day, and not ``alive``: a worker is heard of every 5 seconds, also while its handlers are busy.
         """
-        self.open()
-        now = self._store.now()
-        return [worker_of(record, now) for record in self._store.workers()]
+        return workers_of(self._parts.opened().store)
 
     def purge_jobs(self, type: str) -> int:
         """Delete all jobs of ``type`` that do not run, and drain its tube; returns how many jobs."""
         job_type = checks.job_type(type)
-        self._open_and_follow()
-        total = 0
-        while deleted := self._store.purge(job_type, PURGE_BATCH):
-            total += deleted
-        try:
-            self._broker.drain(job_type)
-        except BrokerError as error:
-            self._logger.warning("purged, but the tube is not drained; runs will delete its entries: %s", error)
-        return total
+        return self._parts.followed().purge(job_type)
 
     def why(self, job_id: str) -> list[Answer]:
         """What keeps a job from running, what decides first: at least one answer; none if there is no such job.
@@ -758,34 +547,28 @@ class KQueue:
         A broker that does not answer is one of the answers.
         """
         job_id = checks.job_id(job_id)
-        self._open_and_follow()
-        return self._inspection().why(job_id)
+        return self._parts.followed().inspection().why(job_id)
 
     def checkup(self) -> list[Symptom]:
         """What an operator should look at; empty if all is well. Raises :class:`~kqueue.StoreUnavailable`."""
-        self._open_and_follow()
-        return self._inspection().checkup()
+        return self._parts.followed().inspection().checkup()
 
     def empty_tubes(self, beginning: str) -> int:
         """Delete all entries of tubes that no store serves: those whose names begin so, that have a pointer at the
-        front, and that nobody watches; returns how many. They are pointers, so no job is lost: a store that is in
-        use after all puts its jobs again.
+        front, and that nobody watches; returns how many. No job is lost: a store in use puts its jobs again.
 
         Raises ``ValueError`` for this store's own, and :class:`~kqueue.BrokerUnavailable`.
         """
         beginning = checks.text("beginning", beginning)
-        self._open_and_follow()
-        return self._broker.empty(beginning)
+        return self._parts.followed().broker.empty(beginning)
 
     def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         """Save the store as the file ``path``, while jobs are added and run: all that is in it at one moment.
 
         Raises ``ValueError`` for a path that is there, unless ``replace``, and :class:`~kqueue.StoreError` where
-        the file cannot be written, the copy does not pass its check, or the store has other tools for it. See
-        ``docs/backup.rst``.
+        the file cannot be written, the copy does not pass its check, or the store has other tools for it.
         """
-        self.open()
-        self._store.backup(checks.path("path", path), replace=checks.flag("replace", replace))
+        self._parts.opened().store.backup(checks.path("path", path), replace=checks.flag("replace", replace))
 
     def restore(self, path: str | os.PathLike[str], *, replace: bool = False) -> list[str]:
         """Make the store anew from the backup ``path``. Nobody may use it meanwhile. The queue is closed by this.
@@ -795,15 +578,14 @@ class KQueue:
         """
         path = checks.path("path", path)
         self.close()
-        return self._store.restore(path, replace=checks.flag("replace", replace))
+        return self._parts.store.restore(path, replace=checks.flag("replace", replace))
 
     def sweep(self) -> SweepReport:
         """Repair now what lost its pointer or its worker. ``run_jobs`` does it by itself when it is due.
 
         Raises :class:`~kqueue.BrokerUnavailable` after the store's own part is done, if the broker is down.
         """
-        self._open_and_follow()
-        return self._sweeper.sweep()
+        return self._parts.followed().sweeper.sweep()
 
     def findings(self, limit: int = 100) -> Iterator[Finding]:
         """What :meth:`sweep` would do now, and why; none of it is done, in the store or in a tube.
@@ -813,101 +595,5 @@ class KQueue:
         :class:`~kqueue.BrokerUnavailable` if the broker is down. Behind an entry that is not ours nothing can be
         seen without burying it, so the dry run ends there for that tube.
         """
-        from kqueue.admin.dry_run import DryRun  # noqa: PLC0415 (see test_layout.LAZY)
-
         limit = checks.whole("limit", limit, 1)
-        self._open_and_follow()
-        return DryRun(
-            self._store,
-            self._broker,
-            max_crashes=self._max_crashes,
-            horizon=self._sweeper.horizon,
-            grace=GRACE_S,
-            page=PAGE_TYPES,
-            limit=limit,
-        ).findings()
-
-    def _open_and_follow(self) -> str:
-        """Open what is not open, and see whether another store has taken the place of this one. What the names of
-        the tubes begin with.
-        """
-        self.open()
-        return self._naming.follow()
-
-    def _inspection(self) -> Inspection:
-        from kqueue.admin.inspection import Inspection  # noqa: PLC0415 (see test_layout.LAZY)
-
-        return Inspection(
-            self._store,
-            self._broker,
-            beginning=lambda: self._naming.beginning,
-            limit_of=self._limiter.limit_of,
-            sweep_interval=self._sweep_interval,
-            max_crashes=self._max_crashes,
-            clock=self._clock,
-        )
-
-    def _loops(self) -> Loops:
-        from kqueue.loops.start import Loops  # noqa: PLC0415 (see test_layout.LAZY)
-
-        streams.secure()
-        return Loops(
-            open=self._open_and_follow,
-            context=self._make_context,
-            broker=self._broker,
-            sweeper=self._sweeper,
-            registry=self._registry.get(),
-            maintenance=self._maintenance.get(),
-            handlers=self._handlers.all,
-            mint=self._mint,
-            renewer=self._renewers.get,
-        )
-
-    def _make_context(self) -> LoopContext:
-        from kqueue.execution.context import LoopContext  # noqa: PLC0415 (see test_layout.LAZY)
-
-        return LoopContext(
-            self._store,
-            self._doorbell,
-            self._limiter,
-            self._options,
-            self._settle_s,
-            self._clock,
-            self._logger,
-            self._telemetry,
-            self._outages,
-            self._registry.get().blames_interrupts,
-        )
-
-    def _make_maintenance(self) -> Maintenance:
-        registry = self._registry.get()
-        heartbeat = Heartbeat(
-            store=self._store,
-            id=self._mint.make(1)[0],
-            types=self.types,
-            note=lambda: {
-                "loops": registry.isolation.loops(),
-                **hanging_in(registry, self._clock.monotonic()).note(),
-            },
-            monotonic=self._clock.monotonic,
-        )
-        return Maintenance(
-            pauses=Pauses(self._store, self._clock.monotonic),
-            cron=self._cron,
-            limiter=self._limiter,
-            heartbeat=heartbeat,
-            types=self.types,
-            wake=registry.wake,
-            logger=self._logger,
-        )
-
-    def _make_broker(self, broker: str | Broker | None) -> Broker:
-        if broker is None:
-            return EmbeddedBroker(self._store, clock=self._clock)
-        if isinstance(broker, str):
-            return open_broker(broker, logger=self._logger)
-        return checks.instance("broker", broker, "subscribe")
-
-
-def _type_or_all(type: str | None) -> str:
-    return ALL_TYPES if type is None else checks.job_type(type)
+        return self._parts.followed().dry_run(limit).findings()

@@ -19,6 +19,7 @@ FLOORS = (
     "testing",
     "__init__",
     "queue",
+    "assembly",
     "config",
     "admin",
     "loops",
@@ -35,11 +36,14 @@ FLOORS = (
 )
 #: Lines in a file at most, but for the front, most of which is docstrings.
 MOST_LINES = 500
+#: In the front.
+MOST_FRONT_LINES = 600
 #: Longer than that until they are divided: nothing comes onto this list.
-TOO_LONG = {"kqueue/queue.py", "stores/mongo/store.py"}
+TOO_LONG = {"stores/mongo/store.py"}
 #: Where an import stands in a function, since only some pay for what it brings: and what that is. Nowhere else.
 LAZY = {
     "kqueue/__init__.py": "the public names, when they are asked for (PEP 562)",
+    "kqueue/assembly.py": "the loops, and what an operator asks for",
     "kqueue/brokers/__init__.py": "the broker of the URL",
     "kqueue/cli/demo.py": "rich, where it draws",
     "kqueue/cli/main.py": "the command that runs",
@@ -48,7 +52,7 @@ LAZY = {
     "kqueue/loops/lazy_asyncio.py": "asyncio, for coroutines",
     "kqueue/model/checks.py": "difflib, for who mistyped",
     "kqueue/model/schedule.py": "cronsim and time zones, for schedules",
-    "kqueue/queue.py": "the loops, the configuration, and what an operator asks for",
+    "kqueue/queue.py": "the configuration",
     "kqueue/renewal/__init__.py": "the client of the process that renews, for handlers that run",
     "stores/__init__.py": "the store of the URL",
 }
@@ -136,7 +140,9 @@ def test_no_room_is_crowded() -> None:
 
 
 def test_no_file_is_long() -> None:
-    assert {name_of(path) for path in FILES if len(path.read_text().splitlines()) > MOST_LINES} <= TOO_LONG
+    lines = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
+    assert lines.pop("kqueue/queue.py") < MOST_FRONT_LINES
+    assert {name for name, count in lines.items() if count > MOST_LINES} <= TOO_LONG
 
 
 def test_each_class_has_a_name_of_its_own() -> None:

@@ -4,13 +4,14 @@ There may be a million of them, so they are read page by page in the order of th
 others get their turn in between, and what was done before an error stays done.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
 from kqueue.model import checks
 from kqueue.model.job import Row, State
+from kqueue.model.reasons import reason_text
 
 #: Jobs that are read, and brought back or deleted, together.
 LOT = 100
@@ -77,11 +78,15 @@ class DeadJobs:
         """Bring them back, a lot at a time; returns how many."""
         total = 0
         for lot in self.find(wanted, limit):
-            now = self._store.now()
-            revived = self._store.revive([row.id for row in lot], reason, now, self._doorbell.put_at(now, now))
-            self._doorbell.ring(revived, now)
-            total += len(revived)
+            total += self.revive([row.id for row in lot], reason)
         return total
+
+    def revive(self, ids: Sequence[str], reason: str) -> int:
+        """Bring back those of ``ids`` that are dead, in one write; returns how many."""
+        now, reason = self._store.now(), reason_text(reason)
+        revived = self._store.revive(ids, reason, now, self._doorbell.put_at(now, now))
+        self._doorbell.ring(revived, now)
+        return len(revived)
 
     def delete(self, wanted: Filter, limit: int | None = None) -> int:
         """Delete them, a lot at a time, each right after it was read; returns how many."""

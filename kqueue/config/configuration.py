@@ -6,12 +6,12 @@ A value of a later one wins. What may stand where is in :mod:`kqueue.config.keys
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from kqueue.config import layers
-from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key
+from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key, nearest
 from kqueue.config.layers import DEFAULT, FILE_VARIABLE, URLS, Layer, Setting
 from kqueue.model.retry import Delay
 from kqueue.model.urls import showable, without_passwords
@@ -56,6 +56,19 @@ class Configuration:
     def limits(self) -> dict[str, dict[str, Any]]:
         """By type, the arguments of ``KQueue.limit`` that were set for it."""
         return self._of_types(LIMITS)
+
+    def arguments(self, known: Collection[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """What a queue is made with, by the names of its arguments, which are ``known``.
+
+        Raises ``TypeError`` for an override of another name, and ``ValueError`` without a store.
+        """
+        for name in overrides:
+            if name not in known:
+                raise TypeError(f"{name}: KQueue has no such argument; the nearest one is {nearest(name, known)}")
+        given = {**self.queue(), **overrides}
+        if given.get("store") is None:
+            raise ValueError("store: none is configured; give store=, or set it in kqueue.toml or KQUEUE_STORE")
+        return given
 
     def _of_types(self, keys: Sequence[Key]) -> dict[str, dict[str, Any]]:
         wanted = {key.name for key in keys}

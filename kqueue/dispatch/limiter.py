@@ -12,10 +12,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypedDict
 
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
+from kqueue.model import checks
 from kqueue.model.errors import StoreError
 from kqueue.model.job import Row
 
@@ -25,6 +27,42 @@ MOST = 1000
 MOST_TYPES = 100
 #: Seconds between two looks for what others hold, or held before they lost their limits.
 LOOK_S = 5.0
+#: Seconds. A store forgets after a day what its limits have counted.
+LONGEST_PERIOD_S = 86_400.0
+
+
+class GivenLimits(TypedDict, total=False):
+    """What ``queue.limit`` takes: the fields of :class:`~kqueue.contracts.admission.Limit`. None: no such bound."""
+
+    running: int | None
+    running_per_key: int | None
+    starts: int | None
+    #: Seconds, of ``starts``; by default 1.
+    period: float | None
+
+
+def checked_limit(
+    type: str,
+    *,
+    running: int | None = None,
+    running_per_key: int | None = None,
+    starts: int | None = None,
+    period: float | None = None,
+) -> Limit:
+    """The limits of ``type``.
+
+    Raises ``ValueError`` or ``TypeError`` for what cannot be counted, or counts nothing.
+    """
+    bounds = {"running": running, "running_per_key": running_per_key, "starts": starts}
+    if all(bound is None for bound in bounds.values()):
+        raise ValueError(f"limit: give at least one of {', '.join(bounds)}")
+    checked = {name: None if one is None else checks.whole(name, one, 1) for name, one in bounds.items()}
+    if starts is None and period is not None:
+        raise ValueError("period: only with starts")
+    seconds = checks.number("period", 1.0 if period is None else period, 0.001)
+    if seconds > LONGEST_PERIOD_S:
+        raise ValueError(f"period: at most {LONGEST_PERIOD_S:g} seconds (a day), got {period!r}")
+    return Limit(checks.job_type(type), **checked, period=seconds)
 
 
 class Limiter:

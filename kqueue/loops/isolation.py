@@ -8,12 +8,12 @@ long, the suspect goes back into the store, for longer each time, and nobody wai
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kqueue.contracts.budget import SOLITUDE_S
 from kqueue.model.retry import backoff
+from kqueue.system.clock import Clock
 from kqueue.system.locks import wait_until
 
 #: How often a loop of coroutines that waits asks whether it is to end, in seconds.
@@ -23,7 +23,8 @@ LOOK_S = 0.05
 class Isolation:
     """Shared by the loops of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         #: Held for a few steps. Who waits looks again and again: see :mod:`kqueue.system.locks`.
         self._lock = threading.Lock()
         #: One token each, taken out by one step whatever a signal handler raises.
@@ -56,11 +57,11 @@ class Isolation:
 
     def is_taken(self) -> bool:
         """Whether a suspect of another thread is aside. A handler of that suspect may run a loop of its own."""
-        return self._taken_by not in {None, threading.get_ident()} and time.monotonic() < self._until
+        return self._taken_by not in {None, threading.get_ident()} and self._clock.monotonic() < self._until
 
     def has_expired(self) -> bool:
         """Whether a suspect is still running whose solitude is over: it must not be called alone any more."""
-        return self._taken_by is not None and time.monotonic() >= self._until
+        return self._taken_by is not None and self._clock.monotonic() >= self._until
 
     def wait_until_free(self, is_over: Callable[[], bool]) -> None:
         """Wait while a suspect is aside, but no longer than until ``is_over()``."""
@@ -92,8 +93,8 @@ class Isolation:
                 if self._taken_by is None:
                     self._until, self._taken_by, self._taken_for, mine = math.inf, me, of, True
             if mine:
-                wait_until(lambda: len(self._windows) == 1, timeout)
-                self._until = time.monotonic() + SOLITUDE_S
+                wait_until(lambda: len(self._windows) == 1, timeout, self._clock.monotonic)
+                self._until = self._clock.monotonic() + SOLITUDE_S
             alone = mine and len(self._windows) == 1
             self._refusals = 0 if alone else self._refusals + 1
             yield alone

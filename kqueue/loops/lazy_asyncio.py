@@ -4,6 +4,8 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
+from kqueue.system.clock import Clock
+
 if TYPE_CHECKING:
     from kqueue.loops.event_loop import RunLoop, Timed
     from kqueue.loops.loop_thread import LoopThread
@@ -46,11 +48,11 @@ def check_outside_loop(name: str) -> None:
     event_loop.check_outside_loop(name)
 
 
-def open_loop_thread(logger: logging.Logger) -> "LoopThread":
+def open_loop_thread(clock: Clock, logger: logging.Logger) -> "LoopThread":
     """An event loop with a thread of its own, which is not started yet."""
     from kqueue.loops.loop_thread import LoopThread  # noqa: PLC0415 (see the module's text)
 
-    return LoopThread(logger)
+    return LoopThread(clock, logger)
 
 
 def _open_run_loop() -> "RunLoop":

@@ -11,13 +11,13 @@ The loop counts its turns, once a second, so that others see whether a coroutine
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from kqueue.loops.event_loop import PATIENCE_S, SHORT_PATIENCE_S, Deadline, Timed, new_loop
 from kqueue.model.errors import KQueueError
+from kqueue.system.clock import Clock
 from kqueue.system.threads import Background
 
 #: Seconds between two turns that are counted.
@@ -43,7 +43,8 @@ class Aloft(NamedTuple):
 class LoopThread:
     """See the module's text."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, clock: Clock, logger: logging.Logger) -> None:
+        self._clock = clock
         self._logger = logger
         self._runner = asyncio.Runner(loop_factory=new_loop)
         self._loop = self._runner.get_loop()
@@ -54,12 +55,12 @@ class LoopThread:
         #: Grows once a second while the loop gets on.
         self.turns = 0
         #: When it last did, in monotonic seconds.
-        self.turned_at = time.monotonic()
+        self.turned_at = self._clock.monotonic()
         self._thread: Background | None = None
 
     def start(self) -> None:
         """Let it run."""
-        self.turned_at = time.monotonic()
+        self.turned_at = self._clock.monotonic()
         self._loop.call_soon(self._turn)
         self._thread = Background(self._run, "kqueue-event-loop")
 
@@ -128,7 +129,7 @@ class LoopThread:
     # -- its thread --------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        self.turns, self.turned_at = self.turns + 1, time.monotonic()
+        self.turns, self.turned_at = self.turns + 1, self._clock.monotonic()
         self._loop.call_later(TURN_S, self._turn)
 
     def _land(self, task: "asyncio.Task[Any]") -> None:

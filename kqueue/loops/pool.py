@@ -4,7 +4,6 @@ All coroutines run in one event loop, which has a thread of its own.
 """
 
 import threading
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from kqueue.loops.registry import Registry
 from kqueue.loops.runner import Runner
 from kqueue.model.reports import RunReport, total
+from kqueue.system.clock import Clock
 from kqueue.system.threads import Background
 
 if TYPE_CHECKING:
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 class LoopPool:
     """One ``work``."""
 
-    def __init__(self, registry: Registry, runners: Sequence[Runner], loop: "LoopThread | None") -> None:
+    def __init__(
+        self, registry: Registry, runners: Sequence[Runner], loop: "LoopThread | None", clock: Clock
+    ) -> None:
         """``loop``: the event loop of those that run coroutines, not started yet; None if none does."""
         self._registry = registry
         self._runners = runners
         self._loop = loop
+        self._clock = clock
         self._reports: list[RunReport] = []
         self._errors: list[BaseException] = []
         self._begin = threading.Lock()
@@ -43,7 +46,7 @@ class LoopPool:
 
     def run(self) -> RunReport:
         """Loop in all of them until they end. The first that fails ends the others, and its error is raised."""
-        started = time.monotonic()
+        started = self._clock.monotonic()
         ends: list[threading.Lock] = []
         with self._registry.listening(self):
             try:
@@ -68,7 +71,7 @@ class LoopPool:
                     self._loop.close(is_kept=bool(self._registry.abandoned))
         if self._errors:
             raise self._errors[0]
-        return total(self._reports, time.monotonic() - started)
+        return total(self._reports, self._clock.monotonic() - started)
 
     def _loop_in(self, runner: Runner, end: threading.Lock) -> None:
         with self._begin:

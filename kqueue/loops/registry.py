@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from kqueue.loops.isolation import Isolation
 from kqueue.model.errors import StoreError
 from kqueue.model.job import Row
+from kqueue.system.clock import Clock
 
 
 class Listener(Protocol):
@@ -99,8 +100,8 @@ class Registry:
     in a child that a handler forked and that comes back into the loop.
     """
 
-    def __init__(self) -> None:
-        self.isolation = Isolation()
+    def __init__(self, clock: Clock) -> None:
+        self.isolation = Isolation(clock)
         #: Jobs that all loops of this process together are to start at most, and up to one more for each loop but
         #: the first; then they end. None: no limit.
         self.max_jobs: int | None = None

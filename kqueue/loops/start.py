@@ -79,18 +79,18 @@ class Loops:
         return waiting.report()
 
     def _work(self, threads: int, limits: RunLimits) -> LoopPool:
-        async_types = self._async_types()
+        async_types, context = self._async_types(), self._context()
         runners = []
         if not async_types or len(async_types) < len(self._handlers()):
             plain = Part(self._handlers, lambda type, handler: not handler.is_async)
             runners += [self._runner(plain, limits, Windows) for _ in range(threads)]
         if not async_types:
-            return LoopPool(self._registry, runners, None)
-        loop = lazy_asyncio.open_loop_thread(self._context().logger)
+            return LoopPool(self._registry, runners, None, context.clock)
+        loop = lazy_asyncio.open_loop_thread(context.clock, context.logger)
         for one in async_types:
             part = Part(self._handlers, partial(_is_async, one))
             runners.append(self._runner(part, limits, partial(AsyncWindows, loop=loop)))
-        return LoopPool(self._registry, runners, loop)
+        return LoopPool(self._registry, runners, loop, context.clock)
 
     def _runner(
         self, handlers: Callable[[], Mapping[str, Handler]], limits: RunLimits, turns: Callable[..., AnyWindows]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from kqueue.model import checks
 from kqueue.system.wakeup import Wakeup
 
 
@@ -16,6 +17,15 @@ class RunLimits:
     count: int | None = None
     seconds: float | None = None
     wait: bool = False
+
+    @classmethod
+    def checked(cls, count_limit: int | None, time_limit_ms: float | None, wait: bool) -> "RunLimits":
+        """Of what a user gave. Raises ``ValueError`` or ``TypeError`` that names the argument."""
+        return cls(
+            None if count_limit is None else checks.whole("count_limit", count_limit, 0),
+            None if time_limit_ms is None else checks.number("time_limit_ms", time_limit_ms, 0) / 1000,
+            checks.flag("wait", wait),
+        )
 
 
 class Stopping:

@@ -3,9 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack
 
+from kqueue.model import checks
 from kqueue.model.job import JobInHand
+from kqueue.model.retry import RetryPolicy
+
+#: What a decorator takes and returns as it is.
+HandlerFunction = TypeVar("HandlerFunction", bound=Callable[[JobInHand], Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,48 @@ class Handler:
     concurrency: int = 1
 
 
+class HandlerOptions(TypedDict, total=False):
+    """What ``queue.add_handler`` takes beside the function, and so do its decorators."""
+
+    #: A job whose handler returns is deleted, instead of retried as "not deleted". By default False.
+    delete_on_success: bool
+    #: The type's retry policy, as by ``queue.options``. By default None: what was set there, or the queue's own.
+    retry: RetryPolicy | None
+    #: Another process renews the lease while the handler runs. By default False.
+    auto_renew: bool
+    #: With ``auto_renew``: seconds that the handler may run. By default None: without end.
+    max_runtime: float | None
+    #: Of an ``async def``: how many jobs it runs at once in a process under ``work``. By default 1.
+    concurrency: int
+
+
+def check_names(call: str, given: Mapping[str, object]) -> None:
+    """Raises ``TypeError``, as Python does for an argument that is not there, naming ``call`` and what it takes."""
+    known = sorted(HandlerOptions.__annotations__)
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{call}() got an unexpected keyword argument {name!r}; a handler takes {', '.join(known)}"
+            )
+
+
+def make(type: str, function: Callable[[JobInHand], Any], **given: Unpack[HandlerOptions]) -> Handler:
+    """The handler of ``type``, all of it checked but its ``retry``. Raises ``ValueError`` or ``TypeError``."""
+    is_async = checks.handler_function(f"handler of {type}", function)
+    max_runtime = given.get("max_runtime")
+    handler = Handler(
+        function,
+        delete_on_success=checks.flag("delete_on_success", given.get("delete_on_success", False)),
+        auto_renew=checks.flag("auto_renew", given.get("auto_renew", False)),
+        max_runtime=None if max_runtime is None else checks.seconds("max_runtime", max_runtime),
+        is_async=is_async,
+        concurrency=checks.concurrency(given.get("concurrency", 1), is_async),
+    )
+    if handler.max_runtime is not None and not handler.auto_renew:
+        raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")
+    return handler
+
+
 class Handlers:
     """The handlers of a queue, by type.
 
@@ -37,6 +84,10 @@ class Handlers:
     def all(self) -> Mapping[str, Handler]:
         """By type, as they are now."""
         return self._by_type
+
+    def types(self) -> list[str]:
+        """Those that have one, sorted."""
+        return sorted(self._by_type)
 
     def refuse_second(self, type: str) -> None:
         """Raises ``ValueError`` if the type has one."""

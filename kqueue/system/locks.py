@@ -52,11 +52,11 @@ def entry(lock: OwnLock, error: type[KQueueError], where: str) -> OwnLock:
     return lock
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float) -> bool:
-    """Whether it is so within so many seconds."""
-    until = time.monotonic() + seconds
+def wait_until(is_so: Callable[[], bool], seconds: float, monotonic: Callable[[], float] = time.monotonic) -> bool:
+    """Whether it is so within so many seconds by ``monotonic``."""
+    until = monotonic() + seconds
     while not is_so():
-        if time.monotonic() >= until:
+        if monotonic() >= until:
             return False
         time.sleep(POLL_S)
     return True

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from kqueue.model.ids import DIGITS, base32, host_tag
 from kqueue.system.forks import PerProcess
@@ -17,8 +18,9 @@ _PER_MS = 1 << 20
 class IdMint:
     """Makes the ids of one process. Safe to share by threads and across forks."""
 
-    def __init__(self) -> None:
-        self._press = PerProcess(_Press)
+    def __init__(self, time_ns: Callable[[], int] = time.time_ns) -> None:
+        """``time_ns()``: nanoseconds since 1970. Nothing is decided by the time in an id; it orders them."""
+        self._press = PerProcess(lambda: _Press(time_ns))
 
     def make(self, count: int) -> list[str]:
         """``count`` new ids, in ascending order."""
@@ -32,7 +34,8 @@ class IdMint:
 class _Press:
     """Counts in one number: milliseconds since 1970, and the number within the millisecond behind them."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_ns: Callable[[], int]) -> None:
+        self._time_ns = time_ns
         # A signal handler may make ids while its own thread is in here, so it has to be let in.
         self._lock = threading.RLock()
         drawn = int.from_bytes(os.urandom(4)) >> 2
@@ -50,7 +53,7 @@ class _Press:
     def _take(self, count: int) -> int:
         """The first of ``count`` numbers that nobody else gets."""
         with self._lock:
-            now = time.time_ns() // 1_000_000 * _PER_MS
+            now = self._time_ns() // 1_000_000 * _PER_MS
             # Python runs signal handlers after a call, and within products: from here on there is neither.
             first = self._next
             if first < now:  # noqa: PLR1730 (max() is a call)

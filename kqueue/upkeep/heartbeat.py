@@ -87,6 +87,12 @@ class Worker:
     alive: bool
 
 
+def workers_of(store: JobStore) -> list[Worker]:
+    """All that it remembers, in the order started. Raises ``StoreError``."""
+    now = store.now()
+    return [worker_of(record, now) for record in store.workers()]
+
+
 def worker_of(record: WorkerRecord, now: float) -> Worker:
     """What the store remembers of it, as users get it. ``now`` by the store's clock."""
     return Worker(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from kqueue.contracts.operator import ALL_TYPES
 from kqueue.contracts.store import JobStore
+from kqueue.model import checks
 
 #: Seconds between two looks: so a pause is seen everywhere within a second.
 LOOK_S = 0.5
@@ -48,6 +49,35 @@ class Pauses:
     def forget(self) -> None:
         """Look again at once: this process has changed something itself."""
         self._look_at = -1.0
+
+
+class Pausing:
+    """An operator pauses and resumes. A type of None stands for all of them. All raise ``StoreError``."""
+
+    def __init__(self, store: JobStore, look_again: Callable[[], None]) -> None:
+        """``look_again()``: the loops of this process are to see it at once."""
+        self._store = store
+        self._look_again = look_again
+
+    def pause(self, type: str | None) -> bool:
+        """False if it was paused."""
+        paused = self._store.pause(_type_or_all(type), self._store.now())
+        self._look_again()
+        return paused
+
+    def resume(self, type: str | None) -> bool:
+        """False if it was not paused."""
+        resumed = self._store.resume(_type_or_all(type))
+        self._look_again()
+        return resumed
+
+    def paused(self) -> dict[str | None, float]:
+        """Since when, in seconds since 1970."""
+        return {None if type == ALL_TYPES else type: since for type, since in self._store.paused().items()}
+
+
+def _type_or_all(type: str | None) -> str:
+    return ALL_TYPES if type is None else checks.job_type(type)
 
 
 def holds_up(paused: frozenset[str], type: str) -> bool:

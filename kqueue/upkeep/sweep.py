@@ -167,10 +167,10 @@ class Sweep:
         self._store = store
         self._broker = broker
         self._doorbell = doorbell
+        self._clock = clock
         self._most_types = most_types
         self._max_crashes = max_crashes
         self._horizon = horizon
-        self._clock = clock
         self._logger = logger
         self._telemetry = telemetry
         #: Once it has ended: whether there are types left in the round.

@@ -5,8 +5,8 @@ python -m tests.costs.child JOBS STORE [BROKER]
 
 import sys
 
-from tests.costs.work import at_a_still_clock, open_queue, run
+from tests.costs.work import open_queue, run
 
 if __name__ == "__main__":
-    with at_a_still_clock(), open_queue(*sys.argv[2:]) as queue:
+    with open_queue(*sys.argv[2:]) as queue:
         run(queue, int(sys.argv[1]))

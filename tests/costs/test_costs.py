@@ -18,7 +18,7 @@ import pytest
 from kqueue import KQueue
 from tests.beanstalkd import Beanstalkd
 from tests.conftest import missing
-from tests.costs.work import PAYLOAD, at_a_still_clock, open_queue, run
+from tests.costs.work import PAYLOAD, open_queue, run
 from tests.mongod import Mongod
 from tests.steps import edges
 from tests.steps.tap import Tap
@@ -105,7 +105,7 @@ def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
 
 @pytest.fixture
 def queue(pair: Pair, tap: Tap) -> Iterator[KQueue]:
-    with at_a_still_clock(), open_queue(*pair.urls) as queue:
+    with open_queue(*pair.urls) as queue:
         yield queue
 
 
@@ -132,7 +132,7 @@ def test_a_window_costs_a_small_constant_number_of_calls(queue: KQueue, pair: Pa
 
 def test_an_entry_carries_a_hundred_jobs_through_the_tube(beanstalkd: Beanstalkd, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/jobs.db"
-    with at_a_still_clock(), open_queue(url, beanstalkd.url) as queue, beanstalkd.client() as client:
+    with open_queue(url, beanstalkd.url) as queue, beanstalkd.client() as client:
         before = client.stats()
         run(queue, JOBS)
         after = client.stats()

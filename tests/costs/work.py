@@ -1,23 +1,20 @@
 """The work whose cost is counted: one list of jobs, added and run to its end."""
 
-from contextlib import AbstractContextManager
-from unittest.mock import patch
-
 from kqueue import JobInHand, KQueue
+from kqueue.assembly import assemble
 from kqueue.system.clock import ManualClock
 
 PAYLOAD = b"x" * 100
 
 
-def at_a_still_clock() -> AbstractContextManager[object]:
-    """Handlers take no time then, so windows grow as fast as they may: 1, 8, 64, 512 jobs, and so on."""
-    clock = ManualClock(1_800_000_000.0)
-    return patch("kqueue.queue.SystemClock", lambda: clock)
+def at_a_still_clock(*urls: str) -> KQueue:
+    """Handlers take no time there, so windows grow as fast as they may: 1, 8, 64, 512 jobs, and so on."""
+    return KQueue.from_parts(assemble(*urls, clock=ManualClock(1_800_000_000.0)))
 
 
 def open_queue(*urls: str) -> KQueue:
-    """With one job behind it, so that connections, tables and indexes are made."""
-    queue = KQueue(*urls)
+    """At a still clock, with one job behind it, so that connections, tables and indexes are made."""
+    queue = at_a_still_clock(*urls)
     queue.add_handler("noop", JobInHand.delete)
     run(queue, 1)
     return queue

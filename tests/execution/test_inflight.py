@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kqueue import AlreadySettled, JobInHand, KQueue, StoreUnavailable
+from kqueue.assembly import assemble
 from kqueue.contracts.budget import SOLITUDE_S, Budget
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.settlements import Outcome
@@ -27,9 +28,9 @@ class Field:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(clock=self.clock)
-        self.queue = KQueue(store=self.store)
-        self.queue._clock = self.clock  # type: ignore[assignment]
-        self.context = self.queue._make_context()
+        parts = assemble(self.store, clock=self.clock)
+        self.queue = KQueue.from_parts(parts)
+        self.context = parts.loop_context()
         self.told: list[str] = []
         self.is_loop_thread = False
         self.inflight = InflightJobs(
@@ -203,7 +204,7 @@ def test_a_settle_that_fails_is_due_again_and_known_to_have_failed(
 
 
 def test_the_window_is_left_once_all_is_landed_and_written(field: Field) -> None:
-    isolation = Isolation()
+    isolation = Isolation(field.clock)
 
     def is_alone() -> bool:
         with isolation.window(), isolation.aside(0) as alone:

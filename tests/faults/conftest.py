@@ -10,6 +10,7 @@ import greenstalk
 import pytest
 
 from kqueue import JobInHand, KQueue
+from kqueue.assembly import assemble
 from kqueue.contracts.broker import Broker
 from kqueue.contracts.rules import GRACE_S
 from kqueue.contracts.store import JobStore
@@ -59,7 +60,7 @@ class House:
     def another(self, *types: str, **options: Any) -> KQueue:
         """Another queue on the same store and broker, that runs jobs of ``types`` with :meth:`handle`."""
         options.setdefault("broker", self._broker)
-        queue = KQueue(store=self._make_store(), sweep_interval=15, **options)
+        queue = KQueue.from_parts(assemble(self._make_store(), sweep_interval=15, **options))
         self._queues.append(queue)
         for type in types:
             queue.add_handler(type, self.handle)

@@ -148,7 +148,7 @@ def test_a_wall_clock_that_jumps_between_two_sweeps(house: House, jump: float) -
     house.clock.advance(DELAY_S - jump)
     assert house.another("t").run_jobs().deleted == 1
     house.clock.jump(-jump)
-    assert house.another()._sweeper.begin_if_due() is not None
+    assert house.another()._parts.sweeper.begin_if_due() is not None
     assert_over(house)
 
 

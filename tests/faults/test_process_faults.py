@@ -293,21 +293,22 @@ def test_short_cron_runs_come_to_every_type(
     runs = 0
     while not house.runs():
         house.clock.advance(TTR_S + GRACE_S)
-        cron = house.another("t")
-        slow_cron(cron)
+        cron = slow_cron(house)
         cron.run_jobs(time_limit_ms=200)
         cron.close()
         runs += 1
         assert runs < 100
 
 
-def slow_cron(queue: KQueue) -> None:
+def slow_cron(house: House) -> KQueue:
     """Its own time goes on by 20 ms at each look at a tube, and at nothing else."""
-    hand, peek = ManualClock(), queue.broker.peek
+    hand = ManualClock()
+    queue = house.another("t", clock=hand)
+    peek = queue.broker.peek
 
     def slow_peek(type: str, **options: bool) -> Peek:
         hand.advance(0.02)
         return peek(type, **options)
 
-    queue._clock = hand  # type: ignore[assignment]
     queue.broker.peek = slow_peek  # type: ignore[method-assign]
+    return queue

@@ -12,10 +12,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from kqueue import AddFailed, JobInHand, KQueue
+from kqueue.assembly import assemble
 from kqueue.contracts.intake import Tick
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
+from kqueue.upkeep.cron import LONGEST_LOOK_S
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.mongod import Mongod
@@ -36,10 +38,7 @@ def timed(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path):  
 
     def make() -> KQueue:
         store = memory if request.param == "memory" else SqliteStore(tmp_path / "jobs.db", clock=clock)
-        queue = KQueue(store=store)
-        queue._clock = clock  # type: ignore[assignment]
-        queue._cron._monotonic = clock.monotonic
-        return queue
+        return KQueue.from_parts(assemble(store, clock=clock))
 
     return make
 
@@ -171,6 +170,12 @@ def test_a_clock_that_was_ahead_silences_no_schedule(timed, clock: ManualClock, 
     assert ticks_of(queue) == [2]
 
 
+def look_again(clock: ManualClock) -> None:
+    """A minute passes, after which every process looks at its schedules, and the time of day is what it was."""
+    clock.advance(LONGEST_LOOK_S)
+    clock.jump(-LONGEST_LOOK_S)
+
+
 def minutes(queue: KQueue, clock: ManualClock, count: int) -> list[float]:
     """What runs in each of the next minutes."""
     ran: list[float] = []
@@ -198,9 +203,7 @@ def test_ticks_that_a_clock_ahead_has_added_are_not_added_again_and_those_in_bet
         one.add_cron("* * * * *", "tidy", missed=missed)
         ticks_of(one)
     clock.jump(3600)
-    clock.advance(60)  # the look of the other process
-    clock.jump(-60)
-    other._cron._look_at = 0.0
+    look_again(clock)  # by the other process
     assert ticks_of(other) == ahead
     clock.jump(-3600)
     assert minutes(queue, clock, 61) == later
@@ -214,7 +217,7 @@ def test_a_clock_that_steps_to_and_fro_adds_each_tick_once(timed, clock: ManualC
     ran = ticks_of(queue)
     for jump in (1200, -1200, 600, -600, 1800, -1800, 7200, -7200, -600, 600, -30, 30):
         clock.jump(jump)
-        queue._cron._look_at = 0.0
+        look_again(clock)
         ran += ticks_of(queue) + minutes(queue, clock, 3)
     assert len(ran) == len(set(ran)), "twice"
     if missed == "all":
@@ -253,7 +256,7 @@ def test_a_job_is_for_its_tick_whatever_becomes_of_it(timed, clock: ManualClock)
     clock.advance(300)
     queue.run_jobs()
     queue.remove_handler("tidy")
-    queue._cron._jobs = {}
+    queue = timed()  # without the schedule
     [job] = queue.jobs("tidy", state="delayed")
     assert (job.scheduled_for, job.run_at) == (NOON + 300, NOON + 300 + 7200)
     queue.add_handler("tidy", handle)
@@ -279,7 +282,8 @@ def test_a_job_that_was_only_delayed_is_for_the_time_that_was_asked_for(timed, c
 
 
 def test_a_decorated_handler_that_is_refused_leaves_no_schedule() -> None:
-    queue = KQueue(store="memory:")
+    parts = assemble("memory:")
+    queue = KQueue.from_parts(parts)
     queue.add_handler("tidy", lambda job: None)
     with pytest.raises(ValueError, match="type: tidy has a handler already"):
 
@@ -287,7 +291,7 @@ def test_a_decorated_handler_that_is_refused_leaves_no_schedule() -> None:
         def tidy(job: JobInHand) -> None:
             pass
 
-    assert queue._cron.jobs() == []
+    assert parts.cron.jobs() == []
 
 
 @pytest.mark.parametrize("name", ["", "\ud800", 5])
@@ -309,10 +313,10 @@ def test_a_name_that_no_store_could_keep_is_refused(name: Any) -> None:
     ],
 )
 def test_bad_input_is_refused_by_name(arguments: dict[str, Any], said: str) -> None:
-    queue = KQueue(store="memory:")
+    parts = assemble("memory:")
     with pytest.raises((ValueError, TypeError), match=said):
-        queue.add_cron(**{"expression": "* * * * *", "type": "t", **arguments})
-    assert queue._cron.jobs() == []
+        KQueue.from_parts(parts).add_cron(**{"expression": "* * * * *", "type": "t", **arguments})
+    assert parts.cron.jobs() == []
 
 
 def test_a_name_is_given_once() -> None:

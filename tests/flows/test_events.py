@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -29,6 +28,7 @@ from kqueue import (
     Started,
     Swept,
 )
+from kqueue.assembly import assemble
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import LeaseKey, Selection
 from kqueue.stores.memory.store import MemoryStore
@@ -469,8 +469,7 @@ def test_what_is_no_plain_function_is_refused(queue: KQueue) -> None:
 
 def test_a_slow_observer_is_not_the_handlers_time() -> None:
     clock = ManualClock()
-    with patch("kqueue.queue.SystemClock", lambda: clock):
-        queue = KQueue(MemoryStore(clock))
+    queue = KQueue.from_parts(assemble(MemoryStore(clock), clock=clock))
     listener = Listener(queue)
     queue.subscribe(lambda event: clock.advance(100) if isinstance(event, Started) else None)
     queue.add_handler("t", lambda job: (clock.advance(7), job.delete()))

@@ -292,4 +292,4 @@ def test_limits_are_given_once() -> None:
     queue.limit("t", running=1)
     with pytest.raises(ValueError, match="type: t has limits already; give all of them in one call"):
         queue.limit("t", starts=1)
-    assert queue._limiter.limit_of("t") == Limit("t", running=1)
+    assert queue._parts.limiter.limit_of("t") == Limit("t", running=1)

@@ -91,7 +91,7 @@ def test_a_pause_of_another_process_is_seen_by_all_that_wait_and_so_is_its_end(m
 
 
 def not_subscribed(queue: KQueue) -> bool:
-    loops = queue._registry.get()._loops
+    loops = queue.registry._loops
     return bool(loops) and all(loop._subscription is None for loop in loops)  # type: ignore[attr-defined]
 
 

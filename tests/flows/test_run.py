@@ -444,7 +444,7 @@ def test_a_handler_added_from_elsewhere_does_not_end_a_loop_that_drains(queue: K
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
         if job.payload == 20:
-            queue._registry.get().wake()  # as add_handler does, once the loop has seen the new handler
+            queue.registry.wake()  # as add_handler does, once the loop has seen the new handler
         job.delete()
 
     queue.add_jobs("t", range(40))

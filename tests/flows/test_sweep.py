@@ -372,7 +372,7 @@ def test_a_delayed_job_whose_pointer_comes_early_waits_for_the_rest(house: House
 
 def test_of_many_workers_one_sweeps(house: House) -> None:
     queues = [house.another() for _ in range(4)]
-    swept = [queue._sweeper.begin_if_due() is not None for queue in queues]
+    swept = [queue._parts.sweeper.begin_if_due() is not None for queue in queues]
     assert swept.count(True) == 1
 
 

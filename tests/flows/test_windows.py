@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue, LeaseLost
-from kqueue.contracts.budget import Budget
+from kqueue.assembly import assemble
+from kqueue.contracts.budget import SOLITUDE_S, Budget
 from kqueue.contracts.runs import Selection
 from kqueue.execution.batch import BOUND_S
 from kqueue.stores.memory.store import MemoryStore
@@ -80,8 +81,7 @@ def test_a_handler_that_overruns_has_what_is_finished_settled_and_the_rest_given
 def test_a_job_with_under_half_its_lease_left_is_renewed_or_given_back_and_never_started(tmp_path: Path) -> None:
     """The worker is frozen between its claim and its first handler, and then in a handler."""
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
-    queue._clock = clock  # type: ignore[assignment]
+    queue = KQueue.from_parts(assemble(SqliteStore(tmp_path / "jobs.db", clock=clock), clock=clock))
     seen: list[tuple[Any, int, float]] = []
 
     def handle(job: JobInHand) -> None:
@@ -178,8 +178,7 @@ def test_a_slow_store_gets_larger_windows_not_smaller_ones(claim_s: float, settl
     """What the store takes is not the handler's, and does not count toward the window's bound."""
     clock = ManualClock()
     store = SlowStore(clock, claim_s, settle_s)
-    queue = KQueue(store=store)  # type: ignore[arg-type]
-    queue._clock = clock  # type: ignore[assignment]
+    queue = KQueue.from_parts(assemble(store, clock=clock))  # type: ignore[arg-type]
     order: list[int] = []
     queue.add_handler("t", lambda job: (order.append(job.payload), job.delete()))
     queue.add_jobs("t", range(1000))
@@ -386,12 +385,10 @@ def test_a_suspect_beside_a_long_job_stops_no_other_loop_and_holds_no_pointer(
     assert reserved == [0]
 
 
-def test_a_suspect_that_takes_long_is_not_waited_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_suspect_that_takes_long_is_not_waited_for_without_end(tmp_path: Path) -> None:
     """Its handler may itself wait for a job that another loop is to run."""
-    monkeypatch.setattr("kqueue.contracts.budget.SOLITUDE_S", 0.2)
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db")
+    clock = ManualClock()
+    queue = KQueue.from_parts(assemble(f"sqlite:///{tmp_path}/jobs.db", clock=clock))
     child_ran = threading.Event()
     alone: list[bool] = []
 
@@ -402,7 +399,8 @@ def test_a_suspect_that_takes_long_is_not_waited_for_without_end(
         else:
             alone.append(queue.store.get([job.id])[0].alone)
             queue.add_job("t", "child")
-            assert child_ran.wait(30)
+            clock.advance(SOLITUDE_S)
+            assert child_ran.wait(120)
             alone.append(queue.store.get([job.id])[0].alone)
         job.delete()
 
@@ -450,8 +448,7 @@ def test_what_a_slow_claim_has_taken_of_a_lease_is_given_back_to_the_handler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = ManualClock()
-    monkeypatch.setattr("kqueue.queue.SystemClock", lambda: clock)
-    with KQueue(SqliteStore(str(tmp_path / "jobs.db"), clock=clock)) as queue:
+    with KQueue.from_parts(assemble(SqliteStore(tmp_path / "jobs.db", clock=clock), clock=clock)) as queue:
         left: list[float] = []
 
         def handle(job: JobInHand) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kqueue import AlreadySettled, JobInHand, KQueue, KQueueError, LeaseLost, RunReport, StoreUnavailable
+from kqueue.assembly import assemble
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Selection
 from kqueue.model.job import Row
@@ -813,8 +814,7 @@ def test_a_plain_function_has_no_concurrency() -> None:
 
 def test_a_job_claimed_slowly_has_its_lease_renewed_before_it_starts(tmp_path: Path) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
-    queue._clock = clock  # type: ignore[assignment]
+    queue = KQueue.from_parts(assemble(SqliteStore(tmp_path / "jobs.db", clock=clock), clock=clock))
     claim, left = queue.store.claim, list[tuple[int, float]]()
 
     def claim_and_freeze(*arguments: Any) -> Any:

@@ -17,6 +17,7 @@ from kqueue.execution.overtime import TimeLeft
 from kqueue.loops.event_loop import RunLoop
 from kqueue.loops.lazy_asyncio import Awaiter
 from kqueue.loops.loop_thread import LoopThread
+from kqueue.system.clock import SystemClock
 from tests.tubes import await_true
 
 LOGGER = logging.getLogger("kqueue")
@@ -112,7 +113,7 @@ assert "asyncio" not in sys.modules
 
 
 def test_a_thread_goes_on_after_an_interrupt_of_a_background_task(caplog: pytest.LogCaptureFixture) -> None:
-    loop = LoopThread(LOGGER)
+    loop = LoopThread(SystemClock(), LOGGER)
     done = threading.Event()
     kept: list[Any] = []
 
@@ -134,7 +135,7 @@ def test_a_thread_goes_on_after_an_interrupt_of_a_background_task(caplog: pytest
 
 
 def test_a_thread_cancels_what_is_left_in_the_background() -> None:
-    loop = LoopThread(LOGGER)
+    loop = LoopThread(SystemClock(), LOGGER)
     seen: list[str] = []
 
     async def background() -> None:
@@ -154,4 +155,4 @@ def test_a_thread_cancels_what_is_left_in_the_background() -> None:
 
 
 def test_a_thread_that_was_never_started_can_be_closed() -> None:
-    LoopThread(LOGGER).close()
+    LoopThread(SystemClock(), LOGGER).close()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from kqueue.loops.isolation import Isolation
+from kqueue.system.clock import SystemClock
 
 
 def in_thread(work: Callable[[], object]) -> None:
@@ -25,7 +26,7 @@ def in_thread(work: Callable[[], object]) -> None:
 
 
 def test_a_process_with_one_loop_and_with_two() -> None:
-    isolation = Isolation()
+    isolation = Isolation(SystemClock())
     with isolation.loop():
         assert isolation.has_one_loop()
         with isolation.loop():
@@ -34,7 +35,7 @@ def test_a_process_with_one_loop_and_with_two() -> None:
 
 
 def test_a_suspect_waits_for_other_windows_and_they_wait_for_it() -> None:
-    isolation = Isolation()
+    isolation = Isolation(SystemClock())
     order: list[str] = []
     other_is_in, other_may_end = threading.Event(), threading.Event()
 
@@ -66,7 +67,7 @@ def test_a_suspect_waits_for_other_windows_and_they_wait_for_it() -> None:
 
 
 def test_while_a_suspect_is_aside_no_other_thread_gets_a_window_and_its_own_does() -> None:
-    isolation = Isolation()
+    isolation = Isolation(SystemClock())
     seen: list[bool] = []
 
     def other() -> None:
@@ -87,7 +88,7 @@ def test_while_a_suspect_is_aside_no_other_thread_gets_a_window_and_its_own_does
 
 
 def test_a_refused_suspect_is_tried_again_later_each_time() -> None:
-    isolation = Isolation()
+    isolation = Isolation(SystemClock())
     waits = []
     with isolation.window(), isolation.window():
         for _ in range(4):
@@ -101,7 +102,7 @@ def test_a_refused_suspect_is_tried_again_later_each_time() -> None:
 
 
 def test_whatever_is_raised_frees_the_others() -> None:
-    isolation = Isolation()
+    isolation = Isolation(SystemClock())
     with pytest.raises(KeyboardInterrupt), isolation.loop(), isolation.window(), isolation.aside(1):
         raise KeyboardInterrupt
     with isolation.loop(), isolation.window() as entered:

@@ -133,7 +133,7 @@ class Stage:
         """Time passes in a handler, and the watchdog looks. What it cannot settle then, the loop does."""
         self.clock.advance(seconds)
         now = self.clock.monotonic()
-        for batch in process.queue._registry.get().batches():
+        for batch in process.queue.registry.batches():
             if now >= batch.wants_attention_at(now):
                 with suppress(KQueueError):
                     batch.attend(now)

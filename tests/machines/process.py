@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar, cast
-from unittest.mock import patch
 
 from kqueue import KQueue
+from kqueue.assembly import assemble
 from kqueue.contracts.store import JobStore
 from kqueue.model.errors import AddFailed, StoreUnavailable
 from kqueue.model.job import Row
@@ -75,9 +75,8 @@ class Process:
         self._late: list[Callable[[], object]] = []
         witnessed = cast(JobStore, WitnessedStore(self, Witness(store, ledger, name)))
         self.broker = None if server is None else FakeBroker(server, self.to_broker)
-        # The one place where a queue gets its clock: its doorbell, sweeper and embedded broker have it from there.
-        with patch("kqueue.queue.SystemClock", lambda: clock):
-            self.queue = KQueue(witnessed, self.broker, prefix=PREFIX, logger=quiet(), **options)
+        parts = assemble(witnessed, self.broker, clock=clock, prefix=PREFIX, logger=quiet(), **options)
+        self.queue = KQueue.from_parts(parts)
         self.queue.open()
 
     def plan(self, plans: Sequence[Plan]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kqueue import KQueue
+from kqueue.assembly import assemble
 from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.contracts.rules import GRACE_S
 from kqueue.contracts.store import JobStore
@@ -36,7 +37,7 @@ class Site:
         """``wrap`` may put something between the queue and its store."""
         store = wrap(self._make_store(self.clock))
         broker = BeanstalkBroker(self.server.address, timeout=PATIENCE_S)
-        self._made.append(KQueue(store, broker, sweep_interval=INTERVAL_S, **options))
+        self._made.append(KQueue.from_parts(assemble(store, broker, sweep_interval=INTERVAL_S, **options)))
         return self._made[-1]
 
     def lose_everything(self) -> None:

@@ -28,7 +28,7 @@ def test_what_is_added_during_a_long_repair_makes_it_put_nothing_twice(site: Sit
     queue = site.queue()
     queue.add_jobs("mail", range(3 * BATCH))
     site.lose_everything()
-    sweep = queue._sweeper.begin_if_due()
+    sweep = queue._parts.sweeper.begin_if_due()
     assert sweep is not None
     while sweep.report().put < BATCH:
         assert sweep.step()

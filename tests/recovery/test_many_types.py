@@ -74,7 +74,7 @@ def fill(site: Site, types: int, lost: bool = True) -> KQueue:
 
 def next_part(queue: KQueue) -> Sweep | None:
     queue.open()
-    part = queue._sweeper.begin_if_due()
+    part = queue._parts.sweeper.begin_if_due()
     while part is not None and part.step():
         pass
     return part
@@ -129,8 +129,7 @@ def test_a_part_ends_early_where_its_tubes_take_long(site: Site, monkeypatch: py
     monkeypatch.setattr("kqueue.upkeep.sweep.PART_WORK_S", PART_WORK_S)
     types = 7 * PAGE_TYPES // 2
     fill(site, types)
-    queue = site.queue(Slow)
-    queue._sweeper._clock = site.clock
+    queue = site.queue(Slow, clock=site.clock)
     seen = []
     for _ in range(2):
         queue.open()
@@ -172,14 +171,12 @@ def test_the_parts_of_a_round_come_to_every_type_and_need_no_interval(
     part_types = PART_TYPES if types > 10_000 else SMALL_PART
     monkeypatch.setattr("kqueue.upkeep.sweep.PART_TYPES", part_types)
     fill(site, types)
-    queue, other = site.queue(), site.queue()
-    for one in (queue, other):
-        one._sweeper._clock = site.clock
+    queue, other = site.queue(clock=site.clock), site.queue(clock=site.clock)
     puts = []
     while part := next_part(queue):
         puts.append(part.report().put)
         assert next_part(other) is None, "another process need not help"
-        assert queue._sweeper.seconds_to_look() <= max(PART_S, INTERVAL_S / 4)
+        assert queue._parts.sweeper.seconds_to_look() <= max(PART_S, INTERVAL_S / 4)
         site.clock.advance(PART_S)
     full, rest = divmod(types, part_types)
     assert puts == [part_types] * full + [rest]
@@ -200,7 +197,7 @@ def test_runs_too_short_for_a_page_come_to_every_type(site: Site) -> None:
         before = store.sweep_position()
         short = site.queue()
         short.open()
-        part = short._sweeper.begin_if_due()
+        part = short._parts.sweeper.begin_if_due()
         assert part is not None
         while store.sweep_position() == before and part.step():
             pass

@@ -125,7 +125,7 @@ class Program:
             "windows": registry.isolation._windows,
             "aside": registry.isolation._taken_by,
             "waiting loops": self.queue._maintenance.get()._loops,
-            "held by the renewer": self.queue._renewers.get()._grips,
+            "held by the renewer": self.queue._parts.renewer._grips,
         }
         return [f"{name}: {value}" for name, value in found.items() if value]
 

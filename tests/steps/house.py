@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from unittest.mock import patch
 
 import greenstalk
 from pymongo import MongoClient
@@ -35,6 +34,7 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from kqueue import AddFailed, JobInHand, KQueue, KQueueError
+from kqueue.assembly import assemble
 from kqueue.contracts.store import JobStore
 from kqueue.model import payload, tubes
 from kqueue.model.job import Row, State
@@ -161,10 +161,8 @@ class House:
 
     def _make(self, store: JobStore) -> KQueue:
         broker = self.place.beanstalkd.url if self.place.beanstalkd else None
-        with patch("kqueue.queue.SystemClock", lambda: self.clock):
-            return KQueue(
-                store, broker, prefix=self._prefix, retry_delay=0, max_tries=MAX_TRIES, logger=_quiet_logger()
-            )
+        options: dict[str, Any] = {"retry_delay": 0, "max_tries": MAX_TRIES, "logger": _quiet_logger()}
+        return KQueue.from_parts(assemble(store, broker, clock=self.clock, prefix=self._prefix, **options))
 
     # -- what is noted -----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kqueue import KQueue, StoreUnavailable
+from kqueue.assembly import assemble
 from kqueue.dispatch.limiter import LOOK_S as LOOK_AT_GATES_S
 from kqueue.dispatch.limiter import MOST_TYPES
 from kqueue.stores.memory.store import MemoryStore
@@ -24,14 +25,13 @@ class Home:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(self.clock)
-        self.queue = KQueue(store=self.store)
-        self.queue._limiter._monotonic = self.clock.monotonic
-        self.queue._cron._monotonic = self.clock.monotonic
+        parts = assemble(self.store, clock=self.clock)
+        self.queue = KQueue.from_parts(parts)
         self.wakes: list[None] = []
         self.maintenance = Maintenance(
             pauses=Pauses(self.store, self.clock.monotonic),
-            cron=self.queue._cron,
-            limiter=self.queue._limiter,
+            cron=parts.cron,
+            limiter=parts.limiter,
             heartbeat=Heartbeat(
                 store=self.store, id="0" * 28, types=list, note=dict, monotonic=self.clock.monotonic
             ),
@@ -149,7 +149,7 @@ def test_held_jobs_of_many_types_are_looked_for_in_bounded_lots(
     types = [f"t{number:03}" for number in range(2 * MOST_TYPES + 50)]
     asked: list[list[str]] = []
     monkeypatch.setattr(home.store, "held_types", lambda some: asked.append(some) or [])
-    limiter = home.queue._limiter
+    limiter = home.queue._parts.limiter
     due = []
     for _ in range(4):
         due.append(limiter.seconds_to_look())

@@ -6,11 +6,14 @@ import math
 import os
 import select
 import threading
+from pathlib import Path
 
 import pytest
 
 from kqueue import JobInHand, KQueue
+from kqueue.assembly import assemble
 from kqueue.model.retry import LAST_BACKOFF_S
+from kqueue.system.clock import ManualClock
 from kqueue.system.mint import IdMint
 from kqueue.worker import messages
 from kqueue.worker.memory import resident_mib
@@ -150,17 +153,17 @@ def test_a_loop_tells_its_turns_and_its_jobs_while_it_runs(queue: KQueue) -> Non
     assert queue.registry.jobs_started() == 2
 
 
-def test_a_batch_tells_how_long_the_lease_of_its_running_job_holds(
-    queue: KQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_tells_how_long_the_lease_of_its_running_job_holds(tmp_path: Path) -> None:
+    clock = ManualClock()
+    queue = KQueue.from_parts(assemble(f"sqlite:///{tmp_path}/jobs.db", clock=clock))
     left: list[float | None] = []
 
     def handle(job: JobInHand) -> None:
         (batch,) = queue.registry.batches()
-        now = queue._clock.monotonic()
+        now = clock.monotonic()
         left.append(batch.lease_left(now))
         left.append(batch.lease_left(now + 100))
-        monkeypatch.setattr(queue._clock, "monotonic", lambda: now + 20)
+        clock.advance(20)
         job.renew()
         left.append(batch.lease_left(now + 20))
         job.delete()

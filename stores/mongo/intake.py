@@ -17,7 +17,7 @@ from kqueue.model.errors import AddFailed
 from kqueue.model.job import Row
 from kqueue.stores.mongo.access import matching
 from kqueue.stores.mongo.schema import MAX_PAYLOAD_BYTES, Document, to_document
-from kqueue.stores.mongo.server.errors import may_be_done, named
+from kqueue.stores.mongo.server.errors import lost_its_primary, may_be_done, named
 
 #: Bytes of payload in one command at most, so that the driver never splits it (it does at 48 MB).
 _COMMAND_BYTES = 32 * 2**20
@@ -88,7 +88,7 @@ def _insert_part(jobs: Collection[Document], documents: list[Document], outcome:
         refused = {ids[item["index"]] for item in details.get("writeErrors", ())}
         outcome.not_taken += [id for id in ids if id in refused]
         # Written here, but no majority has said so in time: it may be undone.
-        unsure = bool(details.get("writeConcernErrors"))
+        unsure = bool(details.get("writeConcernErrors")) or lost_its_primary(error)
         (outcome.unknown if unsure else outcome.taken).extend(id for id in ids if id not in refused)
     except ServerSelectionTimeoutError as error:
         # Never sent. (Had the first sending failed, and the second found no server, pymongo would raise

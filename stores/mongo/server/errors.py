@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
     ExecutionTimeout,
+    OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
     WTimeoutError,
@@ -19,6 +21,9 @@ from kqueue.model.urls import without_passwords
 #: The server undid a transaction since others were faster, or since it has a new primary.
 TRANSIENT = "TransientTransactionError"
 _UNKNOWN = "UnknownTransactionCommitResult"
+#: Of a member that is the primary no more, or ends. pymongo knows them where the whole command failed, not where
+#: one of its writes did. https://github.com/mongodb/specifications: server discovery and monitoring.
+_STATE_CHANGES = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 #: Where the driver's text goes on with its settings, its view of all servers, or the whole reply.
 _REST = re.compile(r" \(configured timeouts|, Timeout: |, Topology Description|, full error|[\r\n]")
 #: Characters of it in ours at most; the rest is in the chained one.
@@ -61,8 +66,19 @@ def named_errors(address: str) -> Iterator[None]:
 
 def _may_pass(error: PyMongoError) -> bool:
     if isinstance(error, BulkWriteError):
-        return not (error.details or {}).get("writeErrors")
+        return all(one.get("code") in _STATE_CHANGES for one in _write_errors(error))
+    if isinstance(error, OperationFailure) and error.code in _STATE_CHANGES:
+        return True
     return isinstance(error, ConnectionFailure | WTimeoutError | ExecutionTimeout)
+
+
+def lost_its_primary(error: BulkWriteError) -> bool:
+    """Whether the member was the primary no more in the midst of it: then what it has done may be undone."""
+    return any(one.get("code") in _STATE_CHANGES for one in _write_errors(error))
+
+
+def _write_errors(error: BulkWriteError) -> list[dict[str, Any]]:
+    return list((error.details or {}).get("writeErrors", ()))
 
 
 def _said(error: PyMongoError) -> str:

@@ -12,7 +12,7 @@ from kqueue.stores.mongo.schema import Document
 COVERED = {"_id": False, "type": True}
 
 #: Rows in a stretch of an index, at least and at most.
-_STRETCHES = 20, 1000
+STRETCHES = 20, 1000
 _STATES = [state.value for state in State]
 #: What has an index of its own in the order of ids.
 _BY_ID = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}
@@ -42,14 +42,14 @@ def types_in(jobs: Collection[Document], state: State, after: str, most: int) ->
     these. Stretches get longer while types have few rows, and are short among those with a long backlog.
     """
     found: list[str] = []
-    rows = _STRETCHES[0]
+    rows = STRETCHES[0]
     while len(found) < most:
         beyond = {"state": state.value, "type": {"$gt": found[-1] if found else after}}
         stretch = group(jobs, beyond, {"_id": "$type"}, schema.ORDER, first=("type", rows))
         if not stretch:
             break
         found += sorted(each["_id"] for each in stretch)
-        rows = min(4 * rows, _STRETCHES[1]) if len(stretch) > 1 else _STRETCHES[0]
+        rows = min(4 * rows, STRETCHES[1]) if len(stretch) > 1 else STRETCHES[0]
     return found[:most]
 
 

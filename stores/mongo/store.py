@@ -26,7 +26,6 @@ from typing import Any
 from pymongo import DeleteOne, MongoClient, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from kqueue.contracts.admission import Admission, Limit
@@ -46,7 +45,8 @@ from kqueue.stores.mongo import lookup as looks
 from kqueue.stores.mongo import pauses_and_ticks as metas
 from kqueue.stores.mongo import recover as recovers
 from kqueue.stores.mongo import settle as runs
-from kqueue.stores.mongo.access import matching, read, write
+from kqueue.stores.mongo import sweep as sweeps
+from kqueue.stores.mongo.access import read, write
 from kqueue.stores.mongo.claim import candidates, take
 from kqueue.stores.mongo.claim_limited import LimitedJobs
 from kqueue.stores.mongo.intake import all_or_none, insert
@@ -156,14 +156,14 @@ class MongoStore:
             raise AddFailed(f"{self._address}: the job has no unique key", not_taken=[row.id])
         with self._adding([row]) as (database, places), all_or_none([row], self._address):
             once = notes.UniqueOnce(database, schema.to_document(row, places[0]), until, now)
-            return in_transaction(database, once.add, once.added)
+            return in_transaction(database, once.add, once.added, self._links.get().abandon_transaction)
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
         """See :meth:`kqueue.contracts.store.JobStore.add_tick`. After a lost reply the tick is looked for."""
         with self._adding(rows) as (database, places), all_or_none(rows, self._address):
             documents = [schema.to_document(*both) for both in zip(rows, places, strict=True)]
             once = metas.TickOnce(database, tick, documents)
-            return in_transaction(database, once.add, once.added)
+            return in_transaction(database, once.add, once.added, self._links.get().abandon_transaction)
 
     def last_ticks(self) -> dict[str, float]:
         """See :meth:`kqueue.contracts.store.JobStore.last_ticks`."""
@@ -353,22 +353,13 @@ class MongoStore:
 
     def take_sweep(self, now: float, interval: float) -> bool:
         """See :meth:`kqueue.contracts.store.JobStore.take_sweep`."""
-        due = {"_id": "last sweep", "$or": [{"at": {"$lte": now - interval}}, {"at": {"$gt": now}}]}
         with self._meta() as meta:
-            try:
-                meta.update_one(due, {"$set": {"at": now}}, upsert=True)
-            except DuplicateKeyError:  # it is there and not due
-                return False
-            return True
+            return sweeps.take(meta, now, interval)
 
     def promote(self, now: float, most: int) -> int:
         """See :meth:`kqueue.contracts.store.JobStore.promote`."""
         with self._jobs() as jobs:
-            while found := _due(jobs, now, most):
-                promoted = write(jobs, commands.promotions([row.id for row in found], now)).matched
-                if promoted:
-                    return promoted
-        return 0
+            return sweeps.promote(jobs, now, most)
 
     def recover(self, now: float, max_crashes: int, most: int) -> Recovered:
         """See :meth:`kqueue.contracts.store.JobStore.recover`. The server is asked for its time first; ``now`` is
@@ -389,13 +380,8 @@ class MongoStore:
         Claims that limits counted are not forgotten here: they stand in one document for each type, a few
         hundred at most, and each claim drops what is not counted any more.
         """
-        deleted = 0
         with self._jobs() as jobs:
-            earliest = [("keep_until", 1)]
-            while not deleted and (
-                found := read(jobs, commands.kept(now), {"_id": True}, most, sort=earliest, index=schema.KEPT)
-            ):
-                deleted = write(jobs, commands.expiries([row["_id"] for row in found])).deleted
+            deleted = sweeps.expire(jobs, now, most)
             notes.forget(jobs.database, now, most)
         return deleted
 
@@ -415,7 +401,7 @@ class MongoStore:
     def find_due(self, now: float, most: int) -> list[Due]:
         """See :meth:`kqueue.contracts.store.JobStore.find_due`."""
         with self._jobs() as jobs:
-            return _due(jobs, now, most)
+            return sweeps.due(jobs, now, most)
 
     def find_abandoned(self, now: float, most: int) -> list[Abandoned]:
         """See :meth:`kqueue.contracts.store.JobStore.find_abandoned`."""
@@ -425,8 +411,7 @@ class MongoStore:
     def find_unput(self, until: float, most: int) -> list[Due]:
         """See :meth:`kqueue.contracts.store.JobStore.find_unput`."""
         with self._jobs() as jobs:
-            found = read(jobs, commands.unput(until), commands.DUE, most, index=schema.UNPUT)
-        return [commands.to_due(row) for row in found]
+            return sweeps.unput(jobs, until, most)
 
     def ready_types(self, after: str, most: int) -> list[str]:
         """See :meth:`kqueue.contracts.store.JobStore.ready_types`."""
@@ -436,36 +421,24 @@ class MongoStore:
     def sweep_position(self) -> str:
         """See :meth:`kqueue.contracts.store.JobStore.sweep_position`."""
         with self._meta() as meta:
-            return str((meta.find_one({"_id": "sweep position"}) or {}).get("type", ""))
+            return sweeps.position(meta)
 
     def keep_sweep_position(self, type: str) -> None:
         """See :meth:`kqueue.contracts.store.JobStore.keep_sweep_position`."""
         with self._meta() as meta:
-            meta.update_one({"_id": "sweep position"}, {"$set": {"type": type}}, upsert=True)
+            sweeps.keep_position(meta, type)
 
     def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, most: int) -> list[Due]:
         """See :meth:`kqueue.contracts.store.JobStore.find_lost`. The server merges a range of the index for each
         term.
         """
-        if not heads:
-            return []
-        lost = {"$or": [term for type, head in heads.items() for term in commands.lost(type, head, now, grace)]}
-        best = [("type", 1), ("priority", 1), ("put_at", 1)]
         with self._jobs() as jobs:
-            found = read(jobs, lost, commands.DUE, most, sort=best, index=schema.LOST)
-        return [commands.to_due(row) for row in found]
+            return sweeps.lost(jobs, heads, now, grace, most)
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
         """See :meth:`kqueue.contracts.store.JobStore.mark`."""
-        if not dues:
-            return []
-        token = secrets.token_hex(8)
         with self._jobs() as jobs:
-            written = write(jobs, commands.marks(dues, token, put_at))
-            if written.matched == len(dues):
-                return list(dues)
-            ours = matching(jobs, [due.id for due in dues], {"written_by": token})
-        return [due for due in dues if due.id in ours]
+            return sweeps.mark(jobs, dues, put_at)
 
     # -- dispatching without a broker --------------------------------------------------------------------
 
@@ -518,9 +491,3 @@ class MongoStore:
 def _prepare(database: Database[Document], address: str) -> None:
     schema.prepare(database, address)
     recovers.begin(database)
-
-
-def _due(jobs: Collection[Document], now: float, most: int) -> list[Due]:
-    earliest = [("run_at", 1)]
-    found = read(jobs, commands.due(now), commands.DUE, most, sort=earliest, index=schema.DELAYED)
-    return [commands.to_due(row) for row in found]

@@ -283,7 +283,8 @@ def test_what_many_coroutines_end_with_is_written_together(queue: KQueue) -> Non
 
     queue.add_jobs("t", range(200))
     assert queue.work(wait=False).deleted == 200
-    assert sum(len(settlements) for settlements, _ in settles) == 200
+    # Of what a slow server did not answer in time a part is sent again.
+    assert len({one.id for settlements, _ in settles for one in settlements}) == 200
     assert len(settles) <= 20
 
 

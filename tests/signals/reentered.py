@@ -1,6 +1,7 @@
 """A program whose signal handler adds jobs, wherever it interrupts its own thread.
 
-``python -m tests.signals.reentered STORE BROKER ROUNDS``: prints a line for each round, and at its end what it saw.
+``python -m tests.signals.reentered STORE BROKER ROUNDS SECONDS``: prints a line for each round, and at its end what
+it saw. SECONDS at most pass from one call of the handler to the next signal: less than most calls take.
 """
 
 import faulthandler
@@ -16,12 +17,10 @@ from kqueue.model.errors import KQueueError
 from kqueue.model.job import JobInHand
 from kqueue.system.mint import IdMint
 
-#: Seconds from one call of the handler to the next signal at most: shorter than most calls.
-EACH_S = 0.0007
-
 
 class Program:
-    def __init__(self, store: str, broker: str | None) -> None:
+    def __init__(self, store: str, broker: str | None, each_s: float) -> None:
+        self._each_s = each_s
         self.queue = KQueue(store, broker, settle_ms=1)
         self.queue.add_handler("t", self._handle)
         self.mint = IdMint()
@@ -48,7 +47,7 @@ class Program:
 
     def arm(self) -> None:
         if self.is_on:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, EACH_S))
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, self._each_s))
 
     def round(self) -> None:
         for _ in range(5):
@@ -59,9 +58,9 @@ class Program:
         self.queue.counts()
 
 
-def main(store: str, broker: str, rounds: str) -> None:
+def main(store: str, broker: str, rounds: str, each_s: str) -> None:
     faulthandler.enable()
-    program = Program(store, broker or None)
+    program = Program(store, broker or None, float(each_s))
     program.round()
     signal.signal(signal.SIGALRM, program.on_signal)
     for _ in range(int(rounds)):

@@ -18,6 +18,7 @@ from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Head, Recovered
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
 from kqueue.contracts.settlements import Delete, Die, Retry, Settled, Settlement, Unget
+from kqueue.contracts.stored_times import TOLERANCE_S
 from kqueue.model.errors import AddFailed, StoreError, StoreUnavailable
 from kqueue.model.job import Row, State
 from kqueue.stores.mongo.schema import INLINE_BYTES, JOBS, LEFT_OUT, MAX_PAYLOAD_BYTES
@@ -176,6 +177,7 @@ def test_a_row_of_which_every_field_says_something_comes_back(store: MongoStore)
     said = {"delay": 1.5, "fence": 2, "tries": 3, "failures": 4, "crashes": 5, "suspicion": 6, "alone": True}
     said |= {"lease_owner": "me", "lease_until": NOW + 7, "reason": "why", "created_at": NOW - 8, "put_at": NOW + 9}
     said |= {"gate": "other", "keep_until": NOW + 14, "history": '[["you",15.0,null]]', "limit_key": "k"}
+    said |= {"scheduled_for": NOW + 16, "asked_at": NOW - 17}
     said |= {
         "unique_key": "u",
         "run_at": NOW + 10,
@@ -1004,15 +1006,20 @@ def test_its_clock_is_the_servers(mongod: Mongod, mongo_database: str):
     assert before - 0.1 <= now <= after + 0.1
 
 
-def test_the_order_added_survives_a_clock_that_goes_back(mongod: Mongod, mongo_database: str):
+@pytest.mark.parametrize(("back", "order"), [(TOLERANCE_S / 3, "added"), (3600.0, "by the clock")])
+def test_the_order_added_survives_a_clock_that_is_set_back_a_little(
+    mongod: Mongod, mongo_database: str, back: float, order: str
+):
+    """After one that was far ahead, what is added would stand behind all that others add."""
     clock = ManualClock(NOW)
     with closing(MongoStore(mongod.url(mongo_database), clock=clock)) as store:
         rows = new_rows(30)
         for at in (20, 10, 0):
             store.add(rows[at : at + 10])
-            clock.jump(-3600)
+            clock.jump(-back)
         claimed = store.claim(Selection(("t",)), window(), "me", NOW, False)
-    assert ids_of(claimed.rows) == ids_of(rows[20:] + rows[10:20] + rows[:10])
+    added = rows[20:] + rows[10:20] + rows[:10]
+    assert ids_of(claimed.rows) == ids_of(added if order == "added" else rows)
 
 
 def test_a_reason_with_a_lone_surrogate_is_kept_readable(store: MongoStore):

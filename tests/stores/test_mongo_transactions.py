@@ -502,6 +502,7 @@ def test_a_worker_that_is_heard_of_meanwhile_is_not_forgotten(
 # -- migration -------------------------------------------------------------------------------------------
 
 OF_VERSION_1 = {"_id_", "order", "lost", "unput", "delayed", "leases", "dead"}
+NEWEST = OF_VERSION_1 - {"leases"} | {"leases by ttr", "gates", "done", "kept", "dated"}
 
 
 @pytest.fixture
@@ -512,6 +513,10 @@ def old(store: MongoStore, database: Any, mongod: Mongod) -> list[Row]:
     store.close()
     for name in set(database[JOBS].index_information()) - OF_VERSION_1:
         database[JOBS].drop_index(name)
+    running = {"state": State.RUNNING.value}
+    database[JOBS].create_index("lease_until", name="leases", partialFilterExpression=running)
+    database[JOBS].update_many({}, {"$unset": {"dated_at": True}})
+    assert set(database[JOBS].index_information()) == OF_VERSION_1
     database[NOTES].drop()
     database[META].update_one({"_id": "schema"}, {"$set": {"version": 1}})
     return rows
@@ -526,9 +531,9 @@ def test_a_database_of_version_1_is_migrated_by_many_at_once(
         thread.start()
     for thread in threads:
         thread.join()
-    assert database[META].find_one({"_id": "schema"})["version"] == 2
-    assert set(database[JOBS].index_information()) == OF_VERSION_1 | {"gates", "done", "kept"}
-    assert set(database[NOTES].index_information()) == {"_id_", "look_at", "job"}
+    assert database[META].find_one({"_id": "schema"})["version"] == 3
+    assert set(database[JOBS].index_information()) == NEWEST
+    assert set(database[NOTES].index_information()) == {"_id_", "look_at", "job", "dated"}
     assert stores[0].get(ids_of(old)) == old
     assert ids_of(stores[1].claim(Selection(("t",)), window(), "me", NOW, False).rows) == ids_of(old[:3])
     assert stores[2].settle([Finish(row.id, 1, NOW) for row in old[:3]], NOW).lost == frozenset()
@@ -538,8 +543,8 @@ def test_a_database_of_version_1_is_migrated_by_many_at_once(
 
 
 def test_a_new_database_is_made_with_the_newest_schema(store: MongoStore, database: Any):
-    assert database[META].find_one({"_id": "schema"})["version"] == 2
-    assert set(database[JOBS].index_information()) == OF_VERSION_1 | {"gates", "done", "kept"}
+    assert database[META].find_one({"_id": "schema"})["version"] == 3
+    assert set(database[JOBS].index_information()) == NEWEST
 
 
 def test_rows_that_use_nothing_new_are_in_no_new_index(store: MongoStore, mongod: Mongod, mongo_database: str):

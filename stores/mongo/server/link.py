@@ -5,11 +5,18 @@ use opens another; the one that was put aside is closed by the last that uses it
 off. Who uses it is a set of tokens, and no lock: ``set.add`` and ``set.discard`` are atomic, and a signal handler
 may come in at any point. A user first puts its token there and then looks whether the client was put aside; who
 puts it aside does so first and then looks for tokens. So of the two at least one sees the other.
+
+What a signal handler raises (``KeyboardInterrupt``, or a user's own error) may come anywhere within pymongo, which
+holds its locks by conditions: one may stay held for ever then, see :mod:`kqueue.system.locks`. So what was raised
+within pymongo, and not by it, has spoilt the client: it is forgotten, and the next use makes another. It is never
+closed, since that may wait for the lock; the garbage collector ends its sockets, and its threads are daemons.
+Signal handlers run in the main thread alone, so that one has a client of its own: no other thread waits for a lock
+that was left held. And what a handler asks for while its own thread is within pymongo is refused.
 """
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -19,14 +26,16 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from kqueue.contracts.stored_times import latest
-from kqueue.model.errors import StoreError
+from kqueue.model.errors import StoreError, StoreUnavailable
 from kqueue.model.urls import showable
 from kqueue.stores.mongo import identity as identities
 from kqueue.stores.mongo.identity import DatabasePlace, MongoIdentity
 from kqueue.stores.mongo.schema import META, Document
 from kqueue.stores.mongo.server.clock import Known, Look, Primaries, look
+from kqueue.stores.mongo.server.interrupts import is_within_driver, spoils
 from kqueue.stores.mongo.server.moment import Moment
 from kqueue.system.clock import Clock, steady
+from kqueue.system.locks import REENTERED, OwnLock, entry
 
 #: Options of the client where the URL does not say otherwise. Times in milliseconds.
 _DEFAULTS: dict[str, Any] = {
@@ -83,7 +92,7 @@ def read_url(url: str) -> Target:
 
 
 class Link:
-    """One process's client, opened on first use. Shared by its threads."""
+    """One process's clients, opened on first use: one for the main thread, one that all others share."""
 
     def __init__(
         self,
@@ -96,8 +105,13 @@ class Link:
         self._prepare = prepare
         self._clock = clock
         self._given = client
-        self._lock = threading.Lock()
-        self._current: _Client | None = None
+        #: Of one client, while it is opened. The main thread's own is waited for by no other.
+        self._opening: dict[bool, OwnLock] = {True: threading.RLock(), False: threading.RLock()}
+        #: By whether the main thread uses it.
+        self._current: dict[bool, _Client] = {}
+        self._placing: OwnLock = threading.RLock()
+        #: Ids of sessions that have a transaction open.
+        self._abandoned: list[Document] = []
         self._known: Known | None = None
         #: The election of the primary whose clock all leases are known to follow.
         self._followed: ObjectId | None = None
@@ -108,34 +122,53 @@ class Link:
 
     @contextmanager
     def use(self) -> Iterator[Database[Document]]:
-        """The database, its schema made, until the end. Opens what is not open."""
+        """The database, its schema made, until the end. Opens what is not open. Raises ``StoreUnavailable`` where a
+        signal handler has interrupted this thread within it.
+        """
         while True:
-            client, token = self._current or self._open(), object()
+            is_main = _is_main()
+            client, token = self._current.get(is_main) or self._open(is_main), _User(threading.get_ident())
+            self._refuse_reentry(client)
             try:
                 client.users.add(token)
                 if not client.is_aside:
                     yield client.database
                     return
+            except BaseException as error:
+                client.is_spoilt |= spoils(error)
+                raise
             finally:
                 client.users.discard(token)
-                client.close_if_unused()
+                if client.is_spoilt:
+                    self._forget(is_main, client)
+                else:
+                    client.close_if_unused()
+
+    def abandon_transaction(self, session: Document) -> None:
+        """Its client is spoilt, and so cannot end it: the next one that is opened does."""
+        self._abandoned.append(session)
 
     def exists(self) -> bool:
         """Whether the schema is there; nothing is made."""
-        if self._current is not None:
+        if self._current:
             return True
         client = self._connected()
         try:
-            return client.database[META].find_one({"_id": "schema"}) is not None
-        finally:
-            client.put_aside()
+            found = client.database[META].find_one({"_id": "schema"})
+        except BaseException as error:
+            client.put_aside(error)
+            raise
+        client.put_aside()
+        return found is not None
 
     def close(self) -> None:
-        """Close the client if it is ours, once nobody uses it any more. Idempotent; the next use opens again."""
-        with self._lock:
-            client, self._current = self._current, None
-        if client is not None:
-            client.put_aside()
+        """Close the clients if they are ours, once nobody uses them any more. Idempotent; the next use opens
+        again.
+        """
+        for is_main in list(self._current):
+            client = self._current.pop(is_main, None)
+            if client is not None:
+                client.put_aside()
 
     def identity(self) -> MongoIdentity:
         """Who the store is now. Another one that has taken its place is looked at as at an open."""
@@ -213,25 +246,44 @@ class Link:
         (about a millisecond). An exact one would cost each add a second write, to a counter.
         """
         now = int(self.now() * 1e6)
-        with self._lock:
+        with entry(self._placing, StoreUnavailable, self._target.address):
             # After a clock that was ahead, what is added is not to stand behind all that others add.
             first = max(now, self._next_place) if self._next_place <= latest(now / 1e6) * 1e6 else now
             self._next_place = first + count
         return range(first, first + count)
 
-    def _open(self) -> "_Client":
-        with self._lock:
-            if self._current is None:
+    def _open(self, is_main: bool) -> "_Client":
+        with entry(self._opening[is_main], StoreUnavailable, self._target.address):
+            client = self._current.get(is_main)
+            if client is None:
                 client = self._connected()
                 try:
                     self._prepare(client.database, self._target.address)
                     self._place = identities.place_of(client.database)
                     self._identity = identities.adopt(client.database, self._place)
-                except BaseException:
-                    client.put_aside()
+                    self._end_abandoned(client.database)
+                except BaseException as error:
+                    client.put_aside(error)
                     raise
-                self._current = client
-            return self._current
+                self._current[is_main] = client
+            return client
+
+    def _end_abandoned(self, database: Database[Document]) -> None:
+        sessions = list(self._abandoned)
+        if sessions:
+            with suppress(PyMongoError):  # the server ends them by itself, after a while
+                database.client.admin.command("killSessions", sessions)
+            del self._abandoned[: len(sessions)]
+
+    def _forget(self, is_main: bool, client: "_Client") -> None:
+        if self._current.get(is_main) is client:
+            self._current.pop(is_main, None)
+
+    def _refuse_reentry(self, client: "_Client") -> None:
+        """Where this thread is within pymongo already, by the same client."""
+        ident = threading.get_ident()
+        if any(user.thread == ident for user in list(client.users)) and is_within_driver():
+            raise StoreUnavailable(f"{self._target.address}: {REENTERED}")
 
     def _connected(self) -> "_Client":
         """With nothing made in the database."""
@@ -243,23 +295,41 @@ class Link:
         return _Client(client, database, is_ours=given is None)
 
 
+class _User:
+    """One use of a client, by the thread of this number."""
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+
+
 class _Client:
     """An open client, and who uses it."""
 
     def __init__(self, client: MongoClient[Document], database: Database[Document], *, is_ours: bool) -> None:
         self.database = database
-        self.users: set[object] = set()
+        self.users: set[_User] = set()
         #: No new user is to come.
         self.is_aside = False
-        self._client = client
-        self._is_ours = is_ours
+        #: A call of it was interrupted, so it may hold a lock for ever: nobody is to use or close it.
+        self.is_spoilt = False
+        self._client = client if is_ours else None
 
-    def put_aside(self) -> None:
-        """Let nobody use it any more, and close it once those have ended who do."""
+    def put_aside(self, error: BaseException | None = None) -> None:
+        """Let nobody use it any more, and close it once those have ended who do. ``error``: why."""
+        self.is_spoilt |= error is not None and spoils(error)
         self.is_aside = True
         self.close_if_unused()
 
     def close_if_unused(self) -> None:
-        """Close it if it was put aside and nobody uses it any more. Idempotent."""
-        if self.is_aside and self._is_ours and not self.users:
-            self._client.close()
+        """Close it if it was put aside and nobody uses it any more. Idempotent. If that is interrupted it is not
+        closed again.
+        """
+        if self.is_aside and not self.is_spoilt and not self.users:
+            client, self._client = self._client, None
+            if client is not None:
+                client.close()
+
+
+def _is_main() -> bool:
+    """Whether signal handlers run in this thread."""
+    return threading.get_ident() == threading.main_thread().ident

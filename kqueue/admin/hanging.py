@@ -1,4 +1,4 @@
-"""What hangs in a process: seen there, told to the store with its presence, and read by doctor and why."""
+"""What hangs in a process: seen there, told to the store with its heartbeat, and read by doctor and why."""
 
 import json
 from collections.abc import Iterator

@@ -66,7 +66,7 @@ class Batch:
         #: The last job that was renewed by itself, and when its lease began, in monotonic seconds.
         self._renewed: tuple[str, float] | None = None
         #: Of the renewer that renews leases while handlers run, if any of them wants it.
-        self.grip: RenewalHold | None = None
+        self.renewal: RenewalHold | None = None
         #: Seconds that the running job may take, where its lease follows it; None: without end.
         self.max_runtime: float | None = None
         #: How the running job's run ends, if its coroutine was cancelled and it settles nothing itself.
@@ -271,7 +271,7 @@ class Batch:
         return self._context.options.of(row.type).retry
 
     def end(self, row: Row, decision: Decision) -> None:
-        """End the run as it is wished."""
+        """End the run as it was decided."""
         self._end(row, self._context.settlement(row, decision))
 
     def renew(self, row: Row) -> None:
@@ -307,7 +307,7 @@ class Batch:
         lease_check = self._lease_check
         if lease_check is None or lease_check.row is not row:
             context = self._context
-            lease_check = LeaseCheck(row, context.store, context.clock.monotonic, self._leased_at, self.grip)
+            lease_check = LeaseCheck(row, context.store, context.clock.monotonic, self._leased_at, self.renewal)
             self._lease_check = lease_check
         return lease_check
 
@@ -432,7 +432,7 @@ class Batch:
 
     def _follows(self, row: Row) -> bool:
         """Whether the running job's lease is renewed while its handler runs. Not once it has its outcome."""
-        return self._settlement is None and self.grip is not None and self.grip.renews(row.id)
+        return self._settlement is None and self.renewal is not None and self.renewal.renews(row.id)
 
     def _leased_since(self, row: Row) -> float:
         """Under the lock. When the running job's lease began, as far as this process knows."""

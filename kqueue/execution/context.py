@@ -58,7 +58,7 @@ class LoopContext:
         return Finish(row.id, row.fence, at + keep, at)
 
     def settlement(self, row: Row, decision: Decision, now: Callable[[], float] | None = None) -> Settlement:
-        """What is to be written so that the run of ``row`` ends as it is wished. ``now()`` is the store's time, by
+        """What is to be written so that the run of ``row`` ends as decided. ``now()`` is the store's time, by
         default the store's own; but for it nothing is asked.
         """
         if decision.outcome is Outcome.DELETED:

@@ -1,4 +1,4 @@
-"""What ends the run of a row: pure. Whoever holds the job, a window or a flight, goes by the same rules."""
+"""What ends the run of a row: pure. Whoever holds the job, a window or one in flight, goes by the same rules."""
 
 from kqueue.contracts.settlements import Outcome, Settlement, Unget, outcome
 from kqueue.execution.execute import Decision

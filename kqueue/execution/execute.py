@@ -73,7 +73,7 @@ class Hand(Holder, Protocol):
         """That of the job's type."""
 
     def end(self, row: Row, decision: Decision) -> None:
-        """End the run as it is wished."""
+        """End the run as it was decided."""
 
     def cut_short(self) -> Decision | None:
         """How its run ends if it settles nothing itself, since its coroutine was cancelled: its time is over. None

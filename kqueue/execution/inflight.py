@@ -58,7 +58,7 @@ class InflightJobs:
         """``is_loop_thread()``: whether the event loop's thread asks. ``awake()`` tells the watchdog that something
         is to be settled; ``ring()`` wakes the loop's own thread, where it waits for a landing.
 
-        ``keeps_loop(flight)``: whether it is this one's code that runs now; None if it is not known whose.
+        ``keeps_loop(job)``: whether it is this one's code that runs now; None if it is not known whose.
         ``late(inflight)``: they should have been cancelled, and the event loop does not come to them.
         """
         self._context = context
@@ -81,7 +81,7 @@ class InflightJobs:
         self._bound_at = math.inf
         #: Whether the event loop has yet to come to those that boarded.
         self._is_called = False
-        #: The flight that is stored to be alone in its process.
+        #: The job that is stored to be alone in its process.
         self._alone: InflightJob | None = None
         #: Whether the loop's thread waits for a landing.
         self._is_awaited = False
@@ -257,7 +257,7 @@ class InflightJobs:
         return starting
 
     def land(self, job: InflightJob) -> bool:
-        """The coroutine of ``flight`` has ended, or is abandoned: its place is free. It has its outcome, or its
+        """The coroutine of ``job`` has ended, or is abandoned: its place is free. It has its outcome, or its
         handler was never called. False if it has landed before.
         """
         with self._lock:
@@ -308,7 +308,7 @@ class InflightJobs:
         return os.getpid() == self._pid
 
     def end(self, job: InflightJob, settlement: Settlement) -> None:
-        """Write down how the run of ``flight`` ends. Raises ``AlreadySettled``. Never waits."""
+        """Write down how the run of ``job`` ends. Raises ``AlreadySettled``. Never waits."""
         self._check_process()
         with self._lock:
             if job not in self._air or job.settlement is not None:

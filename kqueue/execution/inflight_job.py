@@ -15,7 +15,7 @@ from kqueue.model.retry import RetryPolicy
 
 
 class Landing(Protocol):
-    """Where a flight belongs. See :class:`kqueue.execution.inflight.InflightJobs`."""
+    """Where a job in flight belongs. See :class:`kqueue.execution.inflight.InflightJobs`."""
 
     @property
     def context(self) -> LoopContext:
@@ -31,45 +31,45 @@ class Landing(Protocol):
         """Whether its run is over, or was not ours any more when it ended."""
 
     def end(self, job: "InflightJob", settlement: Settlement) -> None:
-        """Write down how the run of ``flight`` ends. Raises ``AlreadySettled``. Never waits."""
+        """Write down how the run of ``job`` ends. Raises ``AlreadySettled``. Never waits."""
 
     def renew(self, job: "InflightJob") -> None:
         """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
 
 
 class InflightJob:
-    """Answers for one :class:`~kqueue.JobInHand`. What it is asked for, its fleet writes."""
+    """Answers for one :class:`~kqueue.JobInHand`. What it is asked for, its owner writes."""
 
     __slots__ = (
         "_cut",
-        "_fleet",
         "_lease_check",
-        "grip",
+        "_owner",
         "is_lost",
         "leased_at",
         "max_runtime",
+        "renewal",
         "row",
         "settlement",
         "started_at",
     )
 
-    def __init__(self, row: Row, leased_at: float, fleet: Landing) -> None:
+    def __init__(self, row: Row, leased_at: float, owner: Landing) -> None:
         self.row = row
         #: When its lease began, in monotonic seconds.
         self.leased_at = leased_at
-        #: How its run ended, if it has. Under the lock of its fleet.
+        #: How its run ended, if it has. Under the lock of its owner.
         self.settlement: Settlement | None = None
         #: When its coroutine was started, in monotonic seconds.
         self.started_at = 0.0
-        #: Whether its lease was found lost when its end was written. Under the lock of its fleet.
+        #: Whether its lease was found lost when its end was written. Under the lock of its owner.
         self.is_lost = False
         #: Of the renewer that renews its lease, if its handler wants that.
-        self.grip: RenewalHold | None = None
+        self.renewal: RenewalHold | None = None
         #: Seconds that its coroutine may run, where its lease follows it; None: without end.
         self.max_runtime: float | None = None
         self._cut: Decision | None = None
         self._lease_check: LeaseCheck | None = None
-        self._fleet = fleet
+        self._owner = owner
 
     @property
     def held(self) -> LeaseKey:
@@ -82,17 +82,17 @@ class InflightJob:
 
     def is_settled(self) -> bool:
         """Whether its run has an outcome, or none is to be had here: the process is a forked child."""
-        return self.settlement is not None or not self._fleet.is_here()
+        return self.settlement is not None or not self._owner.is_here()
 
     def follows(self) -> bool:
         """Whether its lease is renewed for as long as its coroutine runs. Not once it has its outcome."""
-        return self.settlement is None and self.grip is not None and self.grip.renews(self.row.id)
+        return self.settlement is None and self.renewal is not None and self.renewal.renews(self.row.id)
 
     def time_left(self) -> TimeLeft:
         """What its coroutine still has, also after its outcome."""
         return time_left(
             self.row,
-            self._fleet.context.clock.monotonic(),
+            self._owner.context.clock.monotonic(),
             leased_at=self.leased_at,
             started_at=self.started_at,
             max_runtime=self.max_runtime,
@@ -109,7 +109,7 @@ class InflightJob:
 
     def delete(self, row: Row) -> None:
         """The job is finished. A second time changes nothing."""
-        self._fleet.end(self, self._fleet.context.delete(row, self._fleet.now))
+        self._owner.end(self, self._owner.context.delete(row, self._owner.now))
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
         """Again later, or dead if the tries are used up. ``delay`` in seconds; None: by the retry policy."""
@@ -121,26 +121,26 @@ class InflightJob:
 
     def policy(self, row: Row) -> RetryPolicy:
         """The retry policy of the job's type."""
-        return self._fleet.context.options.of(row.type).retry
+        return self._owner.context.options.of(row.type).retry
 
     def end(self, row: Row, decision: Decision) -> None:
-        """End the run as it is wished."""
-        self._fleet.end(self, self._fleet.context.settlement(row, decision, self._fleet.now))
+        """End the run as it was decided."""
+        self._owner.end(self, self._owner.context.settlement(row, decision, self._owner.now))
 
     def raised(self, error: BaseException) -> None:
         """Its coroutine raised ``error``."""
-        if self._fleet.is_here():
-            self._fleet.context.telemetry.raised(self.row, error)
+        if self._owner.is_here():
+            self._owner.context.telemetry.raised(self.row, error)
 
     def lease_lost(self, row: Row) -> bool:
         """Whether the job is not safely ours any more. It may ask the store, once a second at most."""
-        if self.settlement is not None or not self._fleet.is_here():
-            return self._fleet.is_over(self)
+        if self.settlement is not None or not self._owner.is_here():
+            return self._owner.is_over(self)
         return self._looks().lease_lost()
 
     def cancelled(self, row: Row) -> bool:
         """Whether nobody wants its result any more. It may ask the store, once a second at most."""
-        return self.settlement is None and self._fleet.is_here() and self._looks().cancelled()
+        return self.settlement is None and self._owner.is_here() and self._looks().cancelled()
 
     def renewed(self, at: float) -> None:
         """The lease began anew ``at``, in monotonic seconds."""
@@ -150,17 +150,17 @@ class InflightJob:
 
     def let_go(self) -> None:
         """Its lease is not to be renewed any more."""
-        if self.grip is not None:
-            self.grip.let_go()
+        if self.renewal is not None:
+            self.renewal.let_go()
 
     def _looks(self) -> LeaseCheck:
         if self._lease_check is None:
-            context = self._fleet.context
+            context = self._owner.context
             self._lease_check = LeaseCheck(
-                self.row, context.store, context.clock.monotonic, self.leased_at, self.grip
+                self.row, context.store, context.clock.monotonic, self.leased_at, self.renewal
             )
         return self._lease_check
 
     def renew(self, row: Row) -> None:
         """Another TTR from now. Waits for the store."""
-        self._fleet.renew(self)
+        self._owner.renew(self)

@@ -45,13 +45,13 @@ class LeaseCheck:
         store: JobStore,
         monotonic: Callable[[], float],
         leased_at: float,
-        grip: RenewalHold | None = None,
+        renewal: RenewalHold | None = None,
     ) -> None:
-        """``leased_at``: when the lease began, in monotonic seconds. ``grip``: of the renewer that renews it."""
+        """``leased_at``: when the lease began, in monotonic seconds. ``renewal``: of the renewer that renews it."""
         self.row = row
         self._store = store
         self._monotonic = monotonic
-        self._grip = grip
+        self._renewal = renewal
         self._standing = LeaseState.OURS
         self._look_at = leased_at + LOOK_S
         self._ends_at = leased_at + row.ttr
@@ -59,14 +59,14 @@ class LeaseCheck:
     def lease_lost(self) -> bool:
         """See :attr:`kqueue.JobInHand.lease_lost`."""
         self._look()
-        if self._grip is None:
+        if self._renewal is None:
             return self._standing is not LeaseState.OURS or self._monotonic() >= self._ends_at
         # A lease that looks over is the renewer's to renew, or to call lost.
-        return self._grip.word(self.row.id) is not None or self._is_final()
+        return self._renewal.word(self.row.id) is not None or self._is_final()
 
     def cancelled(self) -> bool:
         """See :attr:`kqueue.JobInHand.cancelled`."""
-        if self._grip is not None and self._grip.word(self.row.id) is RenewalEnd.OVER:
+        if self._renewal is not None and self._renewal.word(self.row.id) is RenewalEnd.OVER:
             return True
         self._look()
         return self._standing is LeaseState.GONE

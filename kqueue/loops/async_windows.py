@@ -1,4 +1,4 @@
-"""The turns of a loop of coroutines: claim rows as places get free, settle the pointers, start the coroutines.
+"""The windows of a loop of coroutines: claim rows as places get free, settle the pointers, start the coroutines.
 
 It goes on where :mod:`kqueue.loops.windows` would wait for the window to end: a claim holds up to as many jobs as
 there are free places, and what :mod:`kqueue.execution.inflight` has in hand ends in its own time. Everything that
@@ -234,7 +234,7 @@ class AsyncWindows:
 
     def _board(self) -> None:
         for job in self._inflight.claimed():
-            job.grip = self._auto_renew.hold([job.row], self._handlers(), job.leased_since)
+            job.renewal = self._auto_renew.hold([job.row], self._handlers(), job.leased_since)
         self._inflight.board()
         self._loop.call(self._take_off)
 
@@ -252,8 +252,8 @@ class AsyncWindows:
             if heard:
                 self._context.telemetry.started(job.row, self._inflight.now())
             handler = handlers[job.row.type]
-            if job.grip is not None:
-                job.grip.start(job.row.id, job.started_at)
+            if job.renewal is not None:
+                job.renewal.start(job.row.id, job.started_at)
                 job.max_runtime = handler.max_runtime
             self._runs.start(handler, job)
 

@@ -82,7 +82,7 @@ class CoroutineRuns:
             self._telemetry.log(logging.INFO, job.row, "its coroutine, which was abandoned, has ended")
 
     def abandon(self, job: InflightJob, decision: Decision) -> None:
-        """Its coroutine has had its time and goes on: end its run as it is wished, and free its place."""
+        """Its coroutine has had its time and goes on: end its run as it was decided, and free its place."""
         if not self._inflight.is_here():
             return
         with suppress(KQueueError):  # it has its outcome, or has just landed

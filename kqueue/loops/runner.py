@@ -79,10 +79,10 @@ class Runner:
         maintenance: Maintenance,
         handlers: Callable[[], Mapping[str, Handler]],
         limits: RunLimits,
-        turns: Callable[[LoopControls], AnyWindows],
+        windows: Callable[[LoopControls], AnyWindows],
     ) -> None:
         """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``handlers()``
-        returns a mapping that is replaced, never changed, when a handler comes or goes. ``turns`` makes the loop's.
+        returns a mapping that is replaced, never changed, when handlers change. ``windows`` makes the loop's.
         """
         self._open = open
         self._logger = context.logger
@@ -98,7 +98,7 @@ class Runner:
         self._waits = limits.wait
         self._stopping = Stopping(limits, self._monotonic, None if registry.max_jobs is None else registry.is_spent)
         self._wakeup = Wakeup()
-        self._turns = turns(LoopControls(self._stopping, self._wakeup, self.stop, self._turned))
+        self._windows = windows(LoopControls(self._stopping, self._wakeup, self.stop, self._turned))
         #: What the subscription goes by: whose tubes there are, the handlers, and what is paused.
         self._tubes = ""
         self._served: Mapping[str, Handler] = {}
@@ -143,18 +143,18 @@ class Runner:
         self.thread = threading.get_ident()  # not where it was made: that may be another one
         attended = self._maintenance.attended() if self._waits else nullcontext()
         try:
-            with attended, self._registry.running(self), closing(self._turns):
+            with attended, self._registry.running(self), closing(self._windows):
                 try:
                     self._loop()
                 finally:
                     if self._sweep is not None:
                         self._sweeper.give_back(self._sweep)
                     self._unsubscribe()
-                self._turns.land()
+                self._windows.land()
         finally:
             # Where a signal handler has raised on the way out, something is still to be done.
             self._registry.forget(self)
-            self._turns.close()
+            self._windows.close()
         return self._report()
 
     def _loop(self) -> None:
@@ -162,7 +162,7 @@ class Runner:
             self.turns += 1
             try:
                 tubes = self._open()
-                self._turns.settle_leftovers()
+                self._windows.settle_leftovers()
                 self._maintenance.do_due()
                 subscription = self._subscribe(tubes)
                 if self._stopping.is_over() or not self._turn(subscription):
@@ -172,7 +172,7 @@ class Runner:
                 error = self._understood(caught)
                 self._unsubscribe()
                 stopped = self._stopping.is_stopped()
-                if not self._waits or (stopped and self._turns.has_leftovers()):
+                if not self._waits or (stopped and self._windows.has_leftovers()):
                     raise error  # noqa: B904 (it is the same, or has its cause)
                 if stopped:
                     return
@@ -197,8 +197,8 @@ class Runner:
         self._registry.isolation.wait_until_free(self._stopping.is_over)
         if self._stopping.is_over():
             return True
-        self._turns.deny_solitude()
-        budget = self._turns.budget()
+        self._windows.deny_solitude()
+        budget = self._windows.budget()
         if budget is None:
             self._pause(self._stopping.seconds_left(0.0 if self._sweep is not None else self._seconds_to_look()))
             return True
@@ -207,8 +207,8 @@ class Runner:
         if self._broker.carries_pointers:
             self._outages.is_over(self._broker.address)
         if reservation.selection is None:
-            return self._waits or self._sweep is not None or self._turns.wait_for_more()
-        self._turns.take(subscription, reservation, budget)
+            return self._waits or self._sweep is not None or self._windows.wait_for_more()
+        self._windows.take(subscription, reservation, budget)
         return True
 
     def _go_on_sweeping(self) -> None:
@@ -279,7 +279,7 @@ class Runner:
             dead=tally[Outcome.DEAD],
             lost_lease=tally[Outcome.LOST_LEASE],
             seconds=self._monotonic() - self._stopping.started,
-            stale_pointers=self._turns.stale,
+            stale_pointers=self._windows.stale,
             foreign_pointers=self._foreign,
             unknown=tally[Outcome.UNKNOWN],
         )

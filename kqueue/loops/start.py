@@ -93,7 +93,7 @@ class Loops:
         return LoopPool(self._registry, runners, loop, context.clock)
 
     def _runner(
-        self, handlers: Callable[[], Mapping[str, Handler]], limits: RunLimits, turns: Callable[..., AnyWindows]
+        self, handlers: Callable[[], Mapping[str, Handler]], limits: RunLimits, windows: Callable[..., AnyWindows]
     ) -> Runner:
         context = self._context()
         return Runner(
@@ -105,8 +105,8 @@ class Loops:
             maintenance=self._maintenance,
             handlers=handlers,
             limits=limits,
-            turns=partial(
-                turns,
+            windows=partial(
+                windows,
                 context,
                 self._registry,
                 handlers,

@@ -78,7 +78,7 @@ class Stopping:
 
 
 class LoopControls(NamedTuple):
-    """What the turns of a loop hold of it."""
+    """What the windows of a loop know of it."""
 
     stopping: Stopping
     #: What its thread waits for, where it waits for something of its own.

@@ -90,8 +90,8 @@ class Windows:
 
     def _let_go(self, batch: Batch) -> None:
         self._registry.let_go(batch)
-        if batch.grip is not None:
-            batch.grip.let_go()
+        if batch.renewal is not None:
+            batch.renewal.let_go()
 
     def wait_for_more(self) -> bool:
         """False: no job is in hand between two windows."""
@@ -181,14 +181,14 @@ class Windows:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
         if any(handler.is_async for handler in self._handlers().values()):
             self._awaiter.open()
-        batch.grip = self._auto_renew.hold(rows, self._handlers(), batch.leased_since)
+        batch.renewal = self._auto_renew.hold(rows, self._handlers(), batch.leased_since)
         spent: defaultdict[str, list[float]] = defaultdict(list)
         self._watchdog.watch(batch, alone=len(rows) == 1)
         try:
             self._call_handlers(batch, spent)
         finally:
-            if batch.grip is not None:
-                batch.grip.rest()
+            if batch.renewal is not None:
+                batch.renewal.rest()
             if self._stopping.is_here():
                 self._context.telemetry.ran(spent)
         for type, seconds in spent.items():
@@ -196,7 +196,7 @@ class Windows:
 
     def _call_handlers(self, batch: Batch, spent: defaultdict[str, list[float]]) -> None:
         """Adds to ``spent``, by type, the seconds of each."""
-        stopping, heard, grip = self._stopping, batch.is_heard, batch.grip
+        stopping, heard, renewal = self._stopping, batch.is_heard, batch.renewal
         wait = partial(self._awaiter.wait, batch)
         now = self._monotonic()
         while not stopping.is_over(now):
@@ -210,8 +210,8 @@ class Windows:
                 now = batch.tell_start()
             stopping.count += 1
             settling = batch.seconds_settling
-            if grip is not None:
-                grip.start(job.id, now)
+            if renewal is not None:
+                renewal.start(job.id, now)
                 batch.max_runtime = handler.max_runtime
             try:
                 interrupt = execute(handler, job, batch, wait)

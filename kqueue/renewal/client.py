@@ -44,7 +44,7 @@ START_S = 3.0
 IDLE_S = 60.0
 #: Seconds between two attempts to say what the socket did not take.
 BEHIND_S = 0.02
-#: Keepers that are tried for one hold: one that was offered, some processes, a thread.
+#: Renewers that are tried for one hold: one that was offered, some processes, a thread.
 ATTEMPTS = FAILURES + 3
 #: A renewer that ends within so many seconds is replaced at once, but the next one only after so many seconds.
 RESTART_S = 1.0
@@ -64,7 +64,7 @@ class Client:
         #: Guards what follows. Held while a renewer is started, never while one is waited for.
         self._lock = threading.RLock()
         self._board: Board | None = None
-        self._grips: dict[int, _RenewalHold] = {}
+        self._holds: dict[int, _RenewalHold] = {}
         #: The serial number of the next job. 0 is what an unused slot says.
         self._serial = 1
         self._link: RenewalLink | None = None
@@ -72,7 +72,7 @@ class Client:
         #: What is left of a message, and whether all is to be said anew after it.
         self._rest = b""
         self._is_behind = False
-        #: Keepers in a row that ended soon.
+        #: Renewers in a row that ended soon.
         self._hasty = 0
         #: Wakes the listening thread.
         self._wakeup: Wakeup | None = None
@@ -101,20 +101,20 @@ class Client:
             first, self._serial = self._serial, self._serial + len(window) + 1
             slot = board.take()
             said = encode(RenewalWindow(slot, first, len(window), leased_at, runs(window.values())))
-            grip = self._grips[first] = _RenewalHold(self, board, slot, first=first, window=window, said=said)
+            hold = self._holds[first] = _RenewalHold(self, board, slot, first=first, window=window, said=said)
             try:
                 self._say(said)
             except BaseException:
-                del self._grips[first]
+                del self._holds[first]
                 board.give_back(slot)
                 raise
-        return grip
+        return hold
 
     def close(self) -> None:
         """Let the renewer end, and wait for it, unless something is held. A later hold has a new one."""
         with self._turn():
             link, listener, wakeup = self._link, self._listener, self._wakeup
-            if link is None or listener is None or wakeup is None or self._grips:
+            if link is None or listener is None or wakeup is None or self._holds:
                 return
             self._starter.heard()
             self._forget_link()
@@ -123,19 +123,19 @@ class Client:
                 link.socket.shutdown(socket.SHUT_RDWR)  # wakes the listening thread, which closes it
         listener.join(PATIENCE_S)
 
-    # -- a grip's ----------------------------------------------------------------------------------------
+    # -- a hold's ----------------------------------------------------------------------------------------
 
     def is_here(self) -> bool:
         """Whether this is the process that holds. In a forked child nothing is to be touched."""
         return os.getpid() == self._pid
 
-    def let_go(self, grip: "_RenewalHold") -> None:
+    def let_go(self, hold: "_RenewalHold") -> None:
         """See :meth:`kqueue.contracts.renewer.RenewalHold.let_go`."""
         with self._turn():
-            if self._grips.pop(grip.first, None) is not None:
+            if self._holds.pop(hold.first, None) is not None:
                 if self._link is not None:
-                    self._say(encode(LetGo(grip.slot)))
-                grip.board.give_back(grip.slot)
+                    self._say(encode(LetGo(hold.slot)))
+                hold.board.give_back(hold.slot)
 
     def _turn(self) -> OwnLock:
         return entry(self._lock, KQueueError, "the renewer of leases")
@@ -164,7 +164,7 @@ class Client:
         while self._rest or self._is_behind:
             if not self._rest:
                 self._is_behind = False
-                self._rest = b"".join([encode(Forget()), *(grip.said for grip in self._grips.values())])
+                self._rest = b"".join([encode(Forget()), *(hold.said for hold in self._holds.values())])
             try:
                 self._rest = self._rest[link.socket.send(self._rest) :]
             except BlockingIOError:
@@ -221,7 +221,7 @@ class Client:
         with self._lock:
             if self._link is link:
                 self._forget_link()
-                if self._grips:
+                if self._holds:
                     self._take_over()
 
     def _take_over(self) -> None:
@@ -245,7 +245,7 @@ class Client:
                 for line in lines.feed(data):
                     self._hear(answer(line))
             with self._lock:
-                if self._link is link and not (woken or is_behind or self._grips):
+                if self._link is link and not (woken or is_behind or self._holds):
                     self._forget_link()
                 elif self._link is link:
                     self._send(link)
@@ -258,9 +258,9 @@ class Client:
             case Trouble(text):
                 self._logger.warning("%s", text)
             case Told(first, id, word):
-                grip = self._grips.get(first)
-                if grip is not None:
-                    grip.words[id] = word
+                hold = self._holds.get(first)
+                if hold is not None:
+                    hold.words[id] = word
                     if word is RenewalEnd.OVER:
                         self._logger.warning(
                             "job %s ran longer than max_runtime: it is given up, and what its handler still does to"

@@ -92,9 +92,9 @@ class Cron:
                 errors.append(error)
                 continue
             added += found
-            auto_renew = job.schedule.next_after(max(last, now))
-            if auto_renew is not None:
-                wait = min(wait, auto_renew - now)
+            next_tick = job.schedule.next_after(max(last, now))
+            if next_tick is not None:
+                wait = min(wait, next_tick - now)
         if errors:
             raise errors[0]
         self._failures = 0

@@ -108,14 +108,14 @@ def renewer(another: Callable[[], FakeKeeper]) -> FakeKeeper:
 
 def held(client: Client, *ids: str) -> RenewalWindow:
     """What was held under those ids, as it is said to a renewer."""
-    said = [request(grip.said) for grip in client._grips.values()]
+    said = [request(hold.said) for hold in client._holds.values()]
     (window,) = [one for one in said if isinstance(one, RenewalWindow) and list(one.runs[0].ids) == list(ids)]
     return window
 
 
 def test_it_says_who_it_is_what_it_holds_and_what_it_lets_go(client: Client, renewer: FakeKeeper) -> None:
     began = time.monotonic()
-    grip = client.hold({IDS[0]: Renewal(IDS[0], 1, 60.0), IDS[1]: None, IDS[2]: Renewal(IDS[2], 1, 60.0)}, began)
+    hold = client.hold({IDS[0]: Renewal(IDS[0], 1, 60.0), IDS[1]: None, IDS[2]: Renewal(IDS[2], 1, 60.0)}, began)
     assert renewer.hear() == Hello(1, os.getpid(), URL)
     assert renewer.hear() == Forget()
     window = renewer.hear()
@@ -124,13 +124,13 @@ def test_it_says_who_it_is_what_it_holds_and_what_it_lets_go(client: Client, ren
     assert [(found.position, list(found.ids)) for found in window.runs] == [(0, IDS[:1]), (2, IDS[2:])]
     assert renewer.look(window) < 0
     for position, id in enumerate(IDS):
-        grip.start(id, began + position)
+        hold.start(id, began + position)
         assert renewer.look(window) == position
     assert board.read(renewer.board, window.slot) == HandlerProgress(window.first + 2, began + 2)
-    grip.rest()
+    hold.rest()
     assert renewer.look(window) == 3
-    grip.let_go()
-    grip.let_go()
+    hold.let_go()
+    hold.let_go()
     again = client.hold(windows(IDS[0]), began)
     assert renewer.hear() == LetGo(window.slot)
     auto_renew = renewer.hear()
@@ -143,9 +143,9 @@ def test_it_says_who_it_is_what_it_holds_and_what_it_lets_go(client: Client, ren
 def test_it_hears_what_is_lost_and_what_is_over(
     client: Client, renewer: FakeKeeper, caplog: pytest.LogCaptureFixture
 ) -> None:
-    grip = client.hold(windows(*IDS), 0.0)
+    hold = client.hold(windows(*IDS), 0.0)
     window = held(client, *IDS)
-    assert grip.word(IDS[0]) is None
+    assert hold.word(IDS[0]) is None
     renewer.say(
         ServerReady(),
         Told(window.first - 1, IDS[2], RenewalEnd.LOST),
@@ -153,13 +153,13 @@ def test_it_hears_what_is_lost_and_what_is_over(
         Told(window.first, IDS[0], RenewalEnd.LOST),
         Told(window.first, IDS[1], RenewalEnd.OVER),
     )
-    await_true(lambda: grip.word(IDS[1]) is RenewalEnd.OVER)
-    assert (grip.word(IDS[0]), grip.word(IDS[2])) == (RenewalEnd.LOST, None)
+    await_true(lambda: hold.word(IDS[1]) is RenewalEnd.OVER)
+    assert (hold.word(IDS[0]), hold.word(IDS[2])) == (RenewalEnd.LOST, None)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "the store is away",
         f"job {IDS[1]} ran longer than max_runtime",
     ]
-    grip.let_go()
+    hold.let_go()
 
 
 def test_it_waits_for_a_new_renewer_only_where_a_lease_is_short(client: Client, renewer: FakeKeeper) -> None:
@@ -171,9 +171,9 @@ def test_it_waits_for_a_new_renewer_only_where_a_lease_is_short(client: Client, 
     renewer.say(ServerReady())
     thread.join(PATIENCE_S)
     client.prepare(1.0)
-    grip = client.hold(windows(IDS[0], ttr=1.0), 0.0)
+    hold = client.hold(windows(IDS[0], ttr=1.0), 0.0)
     assert [renewer.hear(), renewer.hear()] == [Forget(), held(client, IDS[0])]
-    grip.let_go()
+    hold.let_go()
 
 
 def test_a_renewer_that_does_not_read_holds_nobody_up_and_hears_all_when_it_does(
@@ -183,8 +183,8 @@ def test_a_renewer_that_does_not_read_holds_nobody_up_and_hears_all_when_it_does
     renewer.welcome()
     assert renewer.hear() == held(client, IDS[0])
     many = [client.hold(windows(*MINT.make(500)), 0.0) for _ in range(100)]
-    for grip in many:
-        grip.let_go()
+    for hold in many:
+        hold.let_go()
     last = client.hold(windows(IDS[1]), 0.0)
     there: dict[int, Request] = {}
     while list(there.values()) != [held(client, IDS[0]), held(client, IDS[1])]:
@@ -208,39 +208,39 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_renewer_that_ends_is_replaced_and_told_all(
     client: Client, renewer: FakeKeeper, another: Callable[[], FakeKeeper], caplog: pytest.LogCaptureFixture
 ) -> None:
-    grip = client.hold(windows(IDS[0]), 0.0)
+    hold = client.hold(windows(IDS[0]), 0.0)
     renewer.welcome()
     auto_renew = another()
     renewer.socket.close()
     auto_renew.welcome()
     assert auto_renew.hear() == held(client, IDS[0])
     assert "another one takes over" in caplog.text
-    grip.let_go()
+    hold.let_go()
     assert auto_renew.hear() == LetGo(0)
 
 
 def test_a_renewer_that_has_ended_is_replaced_by_whoever_holds_next(
     client: Client, renewer: FakeKeeper, another: Callable[[], FakeKeeper]
 ) -> None:
-    grip = client.hold(windows(IDS[0]), 0.0)
+    hold = client.hold(windows(IDS[0]), 0.0)
     renewer.welcome()
     auto_renew = another()
     renewer.socket.close()
     other = client.hold(windows(IDS[1]), 0.0)  # within the second in which the thread would wait
     auto_renew.welcome()
     assert [auto_renew.hear(), auto_renew.hear()] == [held(client, IDS[0]), held(client, IDS[1])]
-    grip.let_go()
+    hold.let_go()
     other.let_go()
 
 
 def test_a_renewer_that_talks_nonsense_is_replaced(
     client: Client, renewer: FakeKeeper, another: Callable[[], FakeKeeper]
 ) -> None:
-    grip = client.hold(windows(IDS[0]), 0.0)
+    hold = client.hold(windows(IDS[0]), 0.0)
     auto_renew = another()
     renewer.socket.sendall(b"nonsense\n")
     auto_renew.welcome()
-    grip.let_go()
+    hold.let_go()
 
 
 def test_an_idle_renewer_is_let_go_and_another_one_comes_with_the_next_hold(
@@ -250,11 +250,11 @@ def test_an_idle_renewer_is_let_go_and_another_one_comes_with_the_next_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kqueue.renewal.client.IDLE_S", 0.05)
-    grip = client.hold(windows(IDS[0]), 0.0)
+    hold = client.hold(windows(IDS[0]), 0.0)
     renewer.welcome()
     assert renewer.hear() == held(client, IDS[0])
     time.sleep(0.2)
-    grip.let_go()
+    hold.let_go()
     assert renewer.hear() == LetGo(0)
     assert renewer.socket.recv(100) == b""
     auto_renew = another()
@@ -266,11 +266,11 @@ def test_an_idle_renewer_is_let_go_and_another_one_comes_with_the_next_hold(
 
 
 def test_it_is_not_closed_while_something_is_held(client: Client, renewer: FakeKeeper) -> None:
-    grip = client.hold(windows(IDS[0]), 0.0)
+    hold = client.hold(windows(IDS[0]), 0.0)
     renewer.welcome()
     await_true(lambda: client._is_ready)
     client.close()
-    grip.let_go()
+    hold.let_go()
     assert [renewer.hear(), renewer.hear()][1] == LetGo(0)
     client.close()
     client.close()
@@ -278,28 +278,28 @@ def test_it_is_not_closed_while_something_is_held(client: Client, renewer: FakeK
 
 
 def test_a_forked_child_touches_nothing_of_its_parents(client: Client, renewer: FakeKeeper) -> None:
-    grip = client.hold(windows(IDS[0]), 0.0)
-    grip.start(IDS[0], 0.0)
+    hold = client.hold(windows(IDS[0]), 0.0)
+    hold.start(IDS[0], 0.0)
 
     def child() -> None:
-        grip.rest()
-        grip.let_go()
+        hold.rest()
+        hold.let_go()
 
     assert run_in_child(child) == 0
     renewer.welcome()
     window = renewer.hear()
     assert renewer.look(window) == 0
-    grip.let_go()
+    hold.let_go()
     assert renewer.hear() == LetGo(0)
 
 
 def test_threads_hold_and_let_go_at_once(client: Client, renewer: FakeKeeper) -> None:
     def work() -> None:
         for id in MINT.make(200):
-            grip = client.hold(windows(id), 0.0)
-            grip.start(id, 0.0)
-            grip.rest()
-            grip.let_go()
+            hold = client.hold(windows(id), 0.0)
+            hold.start(id, 0.0)
+            hold.rest()
+            hold.let_go()
 
     threads = [run(work) for _ in range(4)]
     renewer.welcome()
@@ -316,7 +316,7 @@ def test_threads_hold_and_let_go_at_once(client: Client, renewer: FakeKeeper) ->
                 assert slot not in there
                 there[slot] = window
     ends.join(PATIENCE_S)
-    assert len(client._grips) == 1
+    assert len(client._holds) == 1
     last[-1].let_go()
 
 
@@ -331,11 +331,11 @@ def test_a_hold_that_fails_leaves_nothing_behind(
         client.hold(windows(IDS[0]), 0.0)
     monkeypatch.undo()
     renewer = another()
-    grip = client.hold(windows(IDS[1]), 0.0)
+    hold = client.hold(windows(IDS[1]), 0.0)
     renewer.welcome()
     assert renewer.hear() == held(client, IDS[1])
     assert held(client, IDS[1]).slot == 0
-    grip.let_go()
+    hold.let_go()
 
 
 # -- a real one ----------------------------------------------------------------------------------------------
@@ -371,15 +371,15 @@ def test_a_real_renewer_renews_and_tells(store_and_client: tuple[SqliteStore | M
         client.hold({gone.id: hold_of(gone)._replace(fence=7)}, time.monotonic() - 9 * TTR),
         client.hold({over.id: hold_of(over, max_runtime=0.1)}, time.monotonic()),
     ]
-    for grip, row in zip(grips, (kept, gone, over), strict=True):
-        grip.start(row.id, time.monotonic())
+    for hold, row in zip(grips, (kept, gone, over), strict=True):
+        hold.start(row.id, time.monotonic())
     renewed(store, kept.id, 1)
     await_true(lambda: grips[1].word(gone.id) is RenewalEnd.LOST)
     await_true(lambda: grips[2].word(over.id) is RenewalEnd.OVER)
     assert grips[0].word(kept.id) is None
     assert the_row(store, over.id).state == "dead"
-    for grip in grips:
-        grip.let_go()
+    for hold in grips:
+        hold.let_go()
 
 
 def test_a_renewer_that_cannot_be_started_is_a_thread(
@@ -408,12 +408,12 @@ def falls_back(folder: Path, caplog: pytest.LogCaptureFixture, why: str) -> None
     store = SqliteStore(folder / "jobs.db")
     client = Client(Starter(store, f"sqlite:///{folder}/jobs.db", LOGGER), LOGGER)
     (row,) = claimed(store, ttr=3.0)
-    grip = client.hold({row.id: hold_of(row)}, time.monotonic())
-    grip.start(row.id, time.monotonic())
+    hold = client.hold({row.id: hold_of(row)}, time.monotonic())
+    hold.start(row.id, time.monotonic())
     renewed(store, row.id, 1)
     (said,) = [record.getMessage() for record in caplog.records if "so a thread does" in record.getMessage()]
     assert why in said
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
-    grip.let_go()
+    hold.let_go()
     client.close()
     store.close()

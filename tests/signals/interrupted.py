@@ -130,7 +130,7 @@ class Program:
             "windows": registry.isolation._windows,
             "aside": registry.isolation._taken_by,
             "waiting loops": self.queue._maintenance.get()._loops,
-            "held by the renewer": self.queue._parts.renewer._grips,
+            "held by the renewer": self.queue._parts.renewer._holds,
         }
         return [f"{name}: {value}" for name, value in found.items() if value]
 

@@ -52,6 +52,7 @@ def await_true(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)  # what is awaited needs the processor
 
 
 def run(call: Callable[[], object]) -> threading.Thread:

@@ -5,8 +5,9 @@ launchers leave them, a socket to a database becomes "standard output", and what
 import os
 import sys
 
-#: Of the standard streams, in the order of their descriptors.
-_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+#: The standard streams that are written to, by their descriptors. Standard input stays None where it was closed:
+#: who reads it is told, instead of finding an input that has ended.
+_WRITTEN = {1: "stdout", 2: "stderr"}
 
 
 def secure() -> None:
@@ -26,6 +27,6 @@ def secure() -> None:
 def secure_program() -> None:
     """The same for a whole program: what it prints goes nowhere then, and nothing that prints fails."""
     secure()
-    for number, (name, mode) in enumerate(_STREAMS):
+    for number, name in _WRITTEN.items():
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8", errors="replace"))  # noqa: SIM115
+            setattr(sys, name, open(number, "w", closefd=False, encoding="utf-8", errors="replace"))  # noqa: SIM115

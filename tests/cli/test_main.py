@@ -59,7 +59,8 @@ def test_run_exits_1_when_a_job_failed(shop: Shop, queue: KQueue):
     assert "RuntimeError" in job.reason
 
 
-def test_run_with_nothing_to_do_exits_0(shop: Shop):
+def test_run_with_nothing_to_do_exits_0(shop: Shop, queue: KQueue):
+    queue.open()  # what only runs jobs makes no store
     assert shop.kqueue("run", "--app", "shop:queue").returncode == 0
 
 
@@ -69,7 +70,8 @@ def test_run_stops_at_its_count_limit(shop: Shop, queue: KQueue):
     assert queue.counts("greet")["ready"] == 1
 
 
-def test_run_that_waits_stops_at_its_time_limit(shop: Shop):
+def test_run_that_waits_stops_at_its_time_limit(shop: Shop, queue: KQueue):
+    queue.open()
     assert shop.kqueue("run", "--app", "shop:queue", "--wait", "--time-limit-ms", "50").returncode == 0
 
 

@@ -14,6 +14,7 @@ import os
 import sqlite3
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from operator import call
 from typing import Final, NamedTuple
@@ -103,7 +104,8 @@ def _find_or_make(settings: Settings, real: str) -> None:
             ANCHORS.make(real, settings.mode)
         except FileExistsError:
             return
-        settings.logger.info("%s: made a new store", settings.address)
+        with suppress(Exception):  # a log handler of the user's that fails; the file is made
+            settings.logger.info("%s: made a new store", settings.address)
 
 
 def _open(settings: Settings, handle: Handle, anchor: Anchor) -> int:

@@ -163,3 +163,13 @@ def test_no_contract_asks_for_more_than_a_dozen_methods() -> None:
                 if len(methods) > 12:
                     large[node.name] = len(methods)
     assert large == {}
+
+
+def test_no_helper_is_imported_from_a_test_file() -> None:
+    """Also not by a program that a test has in a text: helpers lie in conftest.py, or in a module of their own."""
+    taken = {
+        name_of(path): found
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if (found := re.findall(r"^ *(?:from|import) tests(?:\.\w+)*\.test_\w+", path.read_text(), re.MULTILINE))
+    }
+    assert taken == {}

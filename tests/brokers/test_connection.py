@@ -1,7 +1,5 @@
 """Servers that misbehave: cut replies, silence, senseless answers."""
 
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -12,50 +10,10 @@ from kqueue.brokers.beanstalk import connection as connection_module
 from kqueue.brokers.beanstalk import wire
 from kqueue.contracts.broker import EntryFate, Subscription
 from kqueue.model.errors import BrokerError, BrokerUnavailable
-from tests.tubes import PATIENCE_S, PREFIX, calls_of, error_of, pointer, run
+from tests.brokers.fake_server import FakeServer, figures
+from tests.tubes import PATIENCE_S, PREFIX, calls_of, error_of, pointer
 
 STATS = b"OK 24\r\n---\nmax-job-size: 65535\n\r\n"
-
-
-class FakeServer:
-    """Says ``script[i]`` after the i-th bytes it hears, to each connection, then hangs up or goes silent."""
-
-    def __init__(self, *script: bytes, hang_up: bool) -> None:
-        self.script = script
-        self.hang_up = hang_up
-        self.heard = b""
-        self.connections = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.peers: list[socket.socket] = []
-        self.talks: list[threading.Thread] = []
-        self.url = f"beanstalk://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.thread = run(self._accept)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                peer, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self.peers.append(peer)
-            self.talks.append(run(lambda peer=peer: self._talk(peer)))
-
-    def _talk(self, peer: socket.socket) -> None:
-        try:
-            for line in self.script:
-                self.heard += peer.recv(65536)
-                peer.sendall(line)
-            if self.hang_up:
-                peer.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    def stop(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for peer in self.peers:
-            peer.close()
 
 
 @pytest.fixture
@@ -173,11 +131,6 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(fake_server):
         error = error_of(call)
         assert isinstance(error, BrokerUnavailable)
         assert f"{server.url}: no answer within 0.05 s" in str(error)
-
-
-def figures(text: bytes) -> bytes:
-    """A server's answer to ``stats``."""
-    return b"OK %d\r\n%b\r\n" % (len(text), text)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from kqueue import KQueue
 from kqueue.config.keys import WORKER
 from kqueue.model import tubes
 from tests.beanstalkd import Beanstalkd
-from tests.cli.test_main import FIND_JOBS
+from tests.cli.find_jobs import FIND_JOBS
 from tests.shop import NO_JOB, PATIENCE_S, Shop
 
 

@@ -10,18 +10,8 @@ import pytest
 import kqueue
 from kqueue import KQueue
 from tests.beanstalkd import Beanstalkd, free_port
-from tests.shop import APP, NO_JOB, PATIENCE_S, Shop, the_job
-
-#: Commands that make sense only where jobs are.
-FIND_JOBS = [
-    ["status"],
-    ["sweep"],
-    ["sweep", "--dry-run"],
-    ["list"],
-    ["show", NO_JOB],
-    ["retry", NO_JOB, "--reason", "mended"],
-    ["delete", NO_JOB, "--yes"],
-]
+from tests.cli.find_jobs import FIND_JOBS
+from tests.shop import APP, PATIENCE_S, Shop, the_job
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from kqueue import KQueue
 from kqueue.stores.memory.store import MemoryStore
+from tests.flows.copies import Databases, Files
 
 MakeQueue = Callable[..., KQueue]
 
@@ -37,3 +38,13 @@ def make_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeQ
 @pytest.fixture
 def queue(make_queue: MakeQueue) -> KQueue:
     return make_queue()
+
+
+@pytest.fixture(params=["sqlite", "mongod"])
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files | Databases]:
+    if request.param == "sqlite":
+        yield Files(tmp_path)
+        return
+    databases = Databases(request.getfixturevalue("mongod"), request.getfixturevalue("mongo_database"))
+    yield databases
+    databases.drop()

@@ -20,10 +20,9 @@ from kqueue.contracts.store import JobStore
 from kqueue.model.job import Row, State
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
-from tests.flows.test_copies import (
+from tests.flows.copies import (
     Databases,
     Files,
-    places,  # noqa: F401 (a fixture)
 )
 from tests.tubes import MINT
 
@@ -216,7 +215,7 @@ def test_each_restore_of_one_backup_begins_above_the_last(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("limits", [(), (Limit("t", running=5),)], ids=["no limits", "limits"])
 def test_fences_begin_anew_where_a_store_is_marked_as_restored(
-    places: Files | Databases,  # noqa: F811
+    places: Files | Databases,
     limits: tuple[Limit, ...],
 ) -> None:
     store = places.store("jobs")

@@ -10,7 +10,7 @@ import pytest
 from kqueue import BrokerUnavailable, JobInHand, KQueue
 from kqueue.dispatch import ringing
 from tests.beanstalkd import Beanstalkd
-from tests.brokers.test_connection import FakeServer, figures
+from tests.brokers.fake_server import FakeServer, figures
 from tests.tubes import PATIENCE_S, await_true, run
 
 

@@ -37,8 +37,8 @@ from kqueue.system.clock import ManualClock
 from kqueue.system.mint import IdMint
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
+from tests.flows.locked import Lock
 from tests.flows.processes import run_in_child
-from tests.flows.test_outages import Lock
 from tests.tubes import await_true
 
 ENDS = (Finished, Retried, Died, GivenBack, LostLease)

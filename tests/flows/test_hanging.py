@@ -14,7 +14,7 @@ import pytest
 from kqueue import JobInHand, KQueue, KQueueError, RetryPolicy
 from kqueue.admin.hanging import hanging_in
 from kqueue.model.job import State
-from tests.flows.test_work import Working
+from tests.flows.working import Working
 from tests.tubes import await_true
 
 Handle = Callable[[JobInHand], Awaitable[None]]

@@ -1,6 +1,5 @@
 """A store or a broker that goes away while jobs run."""
 
-import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,19 +20,7 @@ from kqueue import (
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd, free_port
-
-
-class Lock:
-    """Another program that holds the file's write lock."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-
-    def take(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def free(self) -> None:
-        self._connection.execute("ROLLBACK")
+from tests.flows.locked import Lock
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from kqueue.stores.sqlite.file.file import SqliteFile
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from tests.mongod import Mongod
-from tests.stores.test_mongo import LossyProxy
+from tests.stores.mongo_helpers import LossyProxy
 
 TTR = 30.0
 

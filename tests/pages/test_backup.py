@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kqueue import KQueue
 from tests.pages.blocks import blocks, page
-from tests.pages.test_operating import said
+from tests.pages.commands import said
 
 
 def test_the_dialogue_goes_as_it_is_said(tmp_path: Path) -> None:

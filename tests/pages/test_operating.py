@@ -1,28 +1,13 @@
 """What ``docs/operating.rst`` shows at the shell is run as it stands there."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.pages.blocks import blocks, page
+from tests.pages.commands import said
 
 TEXT = page("operating")
 SHOWN_ID = "1k87r7oaq0000t67n00qh5utqt3n"
-
-
-def said(command: str, folder: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KQUEUE_")}
-    environment |= {
-        "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
-        "KQUEUE_STORE": "sqlite:///jobs.db",
-        "COLUMNS": "200",
-    }
-    done = subprocess.run(
-        command, check=False, shell=True, cwd=folder, env=environment, capture_output=True, text=True
-    )
-    return done.stdout.replace(str(folder) + "/", "") + done.stderr
 
 
 def without_times(text: str) -> str:

@@ -22,7 +22,7 @@ from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
 from tests.recovery.backlog import AGE_S, DUE_PER_SECOND, FIRST_DUE_S, LEASE_S, NOW, PRIORITIES, TYPES
-from tests.stores.test_mongo import USING_INDEX, Commands, explain
+from tests.stores.mongo_helpers import USING_INDEX, Commands, explain
 
 FEW, MANY = 1_000, 100_000
 #: Jobs that one call is to get.

@@ -16,7 +16,7 @@ from kqueue.contracts.runs import Claim, LeaseKey, Selection
 from kqueue.stores.mongo.schema import JOBS
 from kqueue.stores.mongo.store import MongoStore
 from tests.mongod import PATIENCE_S, Mongod
-from tests.stores.test_mongo import ids_of, new_rows
+from tests.stores.mongo_helpers import ids_of, new_rows
 
 #: Seconds of a lease: more than any test takes.
 LEASE_S = 300.0

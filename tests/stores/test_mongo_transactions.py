@@ -23,7 +23,7 @@ from kqueue.stores.mongo.server.patience import Patience
 from kqueue.stores.mongo.store import MongoStore
 from kqueue.system.clock import ManualClock
 from tests.mongod import Mongod
-from tests.stores.test_mongo import (
+from tests.stores.mongo_helpers import (
     NO_MAJORITY,
     NOW,
     USING_INDEX,
@@ -42,18 +42,6 @@ TRANSIENT = "TransientTransactionError"
 
 
 @pytest.fixture
-def store(mongod: Mongod, mongo_database: str) -> Iterator[MongoStore]:
-    with closing(MongoStore(mongod.url(mongo_database), clock=ManualClock(NOW))) as store:
-        store.open()
-        yield store
-
-
-@pytest.fixture
-def commands() -> Commands:
-    return Commands()
-
-
-@pytest.fixture
 def watched(mongod: Mongod, mongo_database: str, commands: Commands) -> Iterator[MongoStore]:
     """A store whose commands are seen, with a client as it makes its own."""
     target = read_url(mongod.url(mongo_database))
@@ -61,20 +49,6 @@ def watched(mongod: Mongod, mongo_database: str, commands: Commands) -> Iterator
         store = MongoStore(target.url, clock=ManualClock(NOW), client=client)
         store.open()
         commands.sent.clear()
-        yield store
-
-
-@pytest.fixture
-def proxy(mongod: Mongod) -> Iterator[LossyProxy]:
-    with closing(LossyProxy(mongod.port)) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def behind_proxy(proxy: LossyProxy, mongo_database: str) -> Iterator[MongoStore]:
-    url = f"mongodb://127.0.0.1:{proxy.port}/{mongo_database}?directConnection=true"
-    with closing(MongoStore(url, clock=ManualClock(NOW))) as store:
-        store.open()
         yield store
 
 

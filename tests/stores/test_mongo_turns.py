@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,17 @@ from kqueue.stores.mongo.store import MongoStore
 from kqueue.stores.mongo.turns import MOST_STARTS, with_start
 from kqueue.system.clock import ManualClock
 from tests.mongod import Mongod
-from tests.stores.test_mongo import NO_MAJORITY, NOW, TTR, Commands, LossyProxy, failing, ids_of, new_rows, window
+from tests.stores.mongo_helpers import (
+    NO_MAJORITY,
+    NOW,
+    TTR,
+    Commands,
+    LossyProxy,
+    failing,
+    ids_of,
+    new_rows,
+    window,
+)
 from tests.tubes import await_true
 
 ROOT = Path(__file__).parents[2]
@@ -32,42 +42,6 @@ ROOT = Path(__file__).parents[2]
 ONE = Limit("t", running=1)
 TWO = Limit("t", running=2)
 ONE_A_KEY = Limit("t", running_per_key=1)
-
-
-@pytest.fixture
-def store(mongod: Mongod, mongo_database: str) -> Iterator[MongoStore]:
-    with closing(MongoStore(mongod.url(mongo_database), clock=ManualClock(NOW))) as store:
-        store.open()
-        yield store
-
-
-@pytest.fixture
-def commands() -> Commands:
-    return Commands()
-
-
-@pytest.fixture
-def watched(mongod: Mongod, mongo_database: str, commands: Commands) -> Iterator[MongoStore]:
-    """A store whose commands are seen."""
-    with mongod.client(event_listeners=[commands]) as client:
-        store = MongoStore(mongod.url(mongo_database), clock=ManualClock(NOW), client=client)
-        store.open()
-        commands.sent.clear()
-        yield store
-
-
-@pytest.fixture
-def proxy(mongod: Mongod) -> Iterator[LossyProxy]:
-    with closing(LossyProxy(mongod.port)) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def behind_proxy(proxy: LossyProxy, mongo_database: str) -> Iterator[MongoStore]:
-    url = f"mongodb://127.0.0.1:{proxy.port}/{mongo_database}?directConnection=true"
-    with closing(MongoStore(url, clock=ManualClock(NOW))) as store:
-        store.open()
-        yield store
 
 
 @pytest.fixture
@@ -280,10 +254,14 @@ def test_a_client_that_is_killed_keeps_nobody_waiting(
 #: What another process runs: a claim of the store and the ids that it is given.
 CLAIM = """
 import sys
-from tests.stores.test_mongo_turns import NOW, ManualClock, MongoStore, ONE, Selection, window
+from kqueue.contracts.admission import Limit
+from kqueue.contracts.runs import Selection
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.system.clock import ManualClock
+from tests.stores.mongo_helpers import NOW, window
 url, *ids = sys.argv[1:]
 store = MongoStore(url, clock=ManualClock(NOW))
-store.claim(Selection(("t", "u"), tuple(ids), (ONE,)), window(1000, ("t", "u")), "me", NOW, False)
+store.claim(Selection(("t", "u"), tuple(ids), (Limit("t", running=1),)), window(1000, ("t", "u")), "me", NOW, False)
 """
 
 

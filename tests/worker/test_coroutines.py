@@ -3,7 +3,7 @@
 from collections import Counter
 
 from tests.tubes import await_true
-from tests.worker.test_health import TICKING, grows_old, ticks
+from tests.worker.ticking import TICKING, grows_old, ticks
 from tests.worker.works import Works, health
 
 APP = """

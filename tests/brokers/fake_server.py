@@ -1,0 +1,52 @@
+"""A server of beanstalkd's protocol that does as the test says."""
+
+import socket
+import threading
+
+from tests.tubes import run
+
+
+class FakeServer:
+    """Says ``script[i]`` after the i-th bytes it hears, to each connection, then hangs up or goes silent."""
+
+    def __init__(self, *script: bytes, hang_up: bool) -> None:
+        self.script = script
+        self.hang_up = hang_up
+        self.heard = b""
+        self.connections = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.peers: list[socket.socket] = []
+        self.talks: list[threading.Thread] = []
+        self.url = f"beanstalk://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.thread = run(self._accept)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self.peers.append(peer)
+            self.talks.append(run(lambda peer=peer: self._talk(peer)))
+
+    def _talk(self, peer: socket.socket) -> None:
+        try:
+            for line in self.script:
+                self.heard += peer.recv(65536)
+                peer.sendall(line)
+            if self.hang_up:
+                peer.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for peer in self.peers:
+            peer.close()
+
+
+def figures(text: bytes) -> bytes:
+    """A server's answer to ``stats``."""
+    return b"OK %d\r\n%b\r\n" % (len(text), text)

@@ -7,33 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.floors import FLOORS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kqueue"
 STORES = ROOT / "stores"
 
-#: The rooms from the top floor to the ground. A room uses those below it, and itself.
-FLOORS = (
-    "__main__",
-    "cli",
-    "worker",
-    "testing",
-    "__init__",
-    "queue",
-    "assembly",
-    "config",
-    "admin",
-    "loops",
-    "execution",
-    "upkeep",
-    "dispatch",
-    "renewal",
-    "stores",
-    "brokers",
-    "telemetry",
-    "contracts",
-    "system",
-    "model",
-)
 #: Lines in a file at most, but for the front, most of which is docstrings.
 MOST_LINES = 500
 #: In the front.

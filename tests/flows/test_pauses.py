@@ -80,7 +80,7 @@ def test_a_pause_of_another_process_is_seen_by_all_that_wait_and_so_is_its_end(m
         operator.add_job("a", "before")
         await_true(lambda: seen == ["before"])
         operator.pause("a")
-        await_true(lambda: all(worker._maintenance.get().paused() == {"a"} for worker in workers))
+        await_true(lambda: all(worker._parts.maintenance.paused() == {"a"} for worker in workers))
         # Whoever began a wait with the tube in view has been woken by now, or is about to be.
         await_true(lambda: all(not_subscribed(worker) for worker in workers))
         operator.add_job("a", "after")

@@ -129,7 +129,7 @@ class Program:
             "loops that live": registry.isolation.loops(),
             "windows": registry.isolation._windows,
             "aside": registry.isolation._taken_by,
-            "waiting loops": self.queue._maintenance.get()._loops,
+            "waiting loops": self.queue._parts.maintenance._loops,
             "held by the renewer": self.queue._parts.renewer._holds,
         }
         return [f"{name}: {value}" for name, value in found.items() if value]

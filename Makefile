@@ -1,5 +1,6 @@
 # make demo     run the main job, on files of this machine, with nothing else to start
 # make test     everything that must pass before a change is taken
+# make proof    the same, and whole what it samples: every failing step, a million rows, thousands of signals
 # make torture  kill and freeze real processes for a minute, and say what became of every job
 # make bench    measure with small numbers, next to what bounds each figure: a few minutes
 # make bench-full, bench-peers, bench-report, bench-plots   the figures of bench/README.rst; see there
@@ -34,7 +35,7 @@ PEERS := .venv-peers
 COMPARABLE := $(PEERS)/.made-by-$(subst /,_,$(PYTHON))
 QUESTIONS := throughput one_by_one pickup processes mongodb growth mixed levers
 
-.PHONY: demo test torture bench bench-full bench-peers bench-report bench-plots lint clean servers
+.PHONY: demo test proof torture bench bench-full bench-peers bench-report bench-plots lint clean servers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -42,6 +43,9 @@ demo: $(INSTALLED)
 
 test: lint servers
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
+proof: lint servers
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --proof
 
 torture: $(TESTABLE) servers
 	$(VENV)/bin/python -m tests.torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --store $(STORE) \

@@ -38,6 +38,7 @@ from kqueue.contracts.runs import LeaseKey, Selection
 from kqueue.contracts.settlements import Delete, Retry, Unget
 from kqueue.contracts.store import JobStore
 from kqueue.execution.batch import Batch
+from kqueue.model import tubes
 from kqueue.model.job import Row, State
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
@@ -123,6 +124,8 @@ class Machine(RuleBasedStateMachine):
         self.memory = MemoryStore(self.clock) if kind.startswith("memory") else None
         self.stores: list[JobStore] = []
         self.store = self.open_store()
+        #: What the tubes' names begin with.
+        self.tubes = tubes.beginning(PREFIX, self.store.identity())
         self.births = 0
         self.had_fault = False
         self.frozen: deque[tuple[Witness, Row]] = deque()
@@ -307,7 +310,7 @@ class Machine(RuleBasedStateMachine):
     def stranger_does(self, what: str, which: int) -> None:
         server = self.the_server()
         self.had_fault = True
-        tube = PREFIX + TYPES[which % 2]
+        tube = self.tubes + TYPES[which % 2]
         items = server.items()
         item = items[which % len(items)] if items else None
         connection = server.connect()
@@ -392,8 +395,8 @@ class Machine(RuleBasedStateMachine):
             self.stranger_does("go", 0)
             self.server.fires_ttr = True
             for type in TYPES:
-                self.server.pause(PREFIX + type, 0)
-                self.server.kick(PREFIX + type)
+                self.server.pause(self.tubes + type, 0)
+                self.server.kick(self.tubes + type)
 
     def everything_runs(self) -> None:
         """I2, I8: lease + grace + one sweep after the last fault."""

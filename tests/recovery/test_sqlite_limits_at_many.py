@@ -19,7 +19,7 @@ from kqueue.system.clock import ManualClock
 from tests.recovery.steps import describe, plans, watched, wrong_steps
 
 NOW = 1_700_000_000.0
-FEW, MANY = 2_000, 100_000
+FEW = 2_000
 #: Jobs that one call is to get.
 JOBS = 10
 WINDOW = Budget(jobs=JOBS, job_s={"t": 0.0})
@@ -55,11 +55,11 @@ _KEYS = """
 """
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Path]]:
+@pytest.fixture(scope="module", params=[10_000, pytest.param(100_000, marks=pytest.mark.proof)])
+def files(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[dict[int, Path]]:
     """Not to be written to."""
     folder = tmp_path_factory.mktemp("limits")
-    made = {rows: folder / f"{rows}.db" for rows in (FEW, MANY)}
+    made = {rows: folder / f"{rows}.db" for rows in (FEW, request.param)}
     for rows, path in made.items():
         store = SqliteStore(path, synchronous="OFF")
         store.open()

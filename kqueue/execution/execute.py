@@ -2,9 +2,9 @@
 
     call the handler, and await what it returns if that can be awaited
                       ->  what it settled itself wins
-                          else: returned Result.OK         -> deleted
-                                Result.FAILED              -> dead
-                                Result.RETRY or ERROR      -> retried, with the word as its reason
+                          else: returned Verdict.OK        -> deleted
+                                Verdict.FAILED             -> dead
+                                Verdict.RETRY or ERROR      -> retried, with the word as its reason
                                 Snooze(seconds)            -> given back for so long
                                 anything else              -> retried, "not deleted" (or deleted, if so asked)
                                 raised Snooze(seconds)     -> given back for so long

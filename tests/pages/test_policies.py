@@ -33,4 +33,4 @@ def test_the_options_and_their_defaults_are_those_of_the_code() -> None:
 
 def test_the_page_names_each_word() -> None:
     for word in Verdict:
-        assert f"``Result.{word.name}``" in page("retries")
+        assert f"``Verdict.{word.name}``" in page("retries")

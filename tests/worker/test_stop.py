@@ -118,9 +118,9 @@ def test_a_signal_before_the_children_are_ready_is_a_clean_stop(works: Works) ->
     works.add("quick")
     patch = """
 import os, signal
-from kqueue.worker import family
-first = family.ChildProcess
-family.ChildProcess = lambda *given: (os.kill(os.getpid(), signal.SIGTERM), first(*given))[1]
+from kqueue.worker import children
+first = children.ChildProcess
+children.ChildProcess = lambda *given: (os.kill(os.getpid(), signal.SIGTERM), first(*given))[1]
 """
     with works.worker("--processes", "2", patch=patch) as worker:
         assert worker.status() == 0

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 
 from kqueue.brokers.beanstalk.broker import BeanstalkBroker
@@ -12,6 +13,10 @@ from tests.beanstalkd import Beanstalkd, executable
 from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path
 from tests.tubes import opened
+
+# How long an example takes says something of the machine only.
+hypothesis.settings.register_profile("kqueue", deadline=None)
+hypothesis.settings.load_profile("kqueue")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,8 +17,8 @@ def the_job(queue: KQueue, job_id: str) -> Job:
 
 
 def waits(queue: KQueue, job_id: str) -> float:
-    """Seconds until the job runs again, rounded: what passes between its settle and this look is not much."""
-    return round(the_job(queue, job_id).run_at - queue.store.now(), 0)
+    """Seconds until the job runs again, to the next ten: some pass between its settle and this look."""
+    return round(the_job(queue, job_id).run_at - queue.store.now(), -1)
 
 
 def ran(report: RunReport) -> dict[str, int]:

@@ -38,7 +38,8 @@ OP_MSG, OP_MSG_START = 2013, 21
 
 def install(tap: Tap, patch: pytest.MonkeyPatch) -> None:
     """Lay every edge on ``tap``, until ``patch`` is undone."""
-    patch.setattr("kqueue.stores.sqlite.file.connect.sqlite3", _Module(sqlite3, connect=_sqlite_connect(tap)))
+    for name in ("file.connect", "backup"):
+        patch.setattr(f"kqueue.stores.sqlite.{name}.sqlite3", _Module(sqlite3, connect=_sqlite_connect(tap)))
     patch.setattr("kqueue.brokers.beanstalk.connection.dial", _dial(tap))
     patch.setattr("kqueue.brokers.beanstalk.connection.Stream", _stream(tap))
     _tap_mongo(tap, patch)
@@ -75,6 +76,9 @@ def _sqlite_connect(tap: Tap) -> Callable[..., sqlite3.Connection]:
         def executemany(self, statement: str, values: Any) -> Any:
             cursor = self.cursor(Cursor)
             return cursor.run(statement, lambda: cursor.executemany(statement, values))
+
+        def backup(self, *given: Any, **options: Any) -> None:
+            tap.step("sqlite: backup", lambda: super(Connection, self).backup(*given, **options), _disk_error)
 
         def close(self) -> None:
             tap.step("sqlite: close", super().close, _disk_error)

@@ -4,10 +4,12 @@
 between is :meth:`tests.steps.tap.Tap.unheard`.
 """
 
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from kqueue import AddFailed, JobInHand, KQueue, LeaseLost
 from kqueue.contracts.admission import Limit
@@ -338,6 +340,43 @@ def look(house: House) -> None:
     queue.broker.warnings(TYPES)
 
 
+# -- copies ----------------------------------------------------------------------------------------------
+
+
+def back_up(house: House) -> None:
+    """A copy that has its name is whole."""
+    copy = house.folder / "copy.db"
+    try:
+        house.queue.store.backup(str(copy), replace=False)
+    finally:
+        _check_copy(copy)
+
+
+def backed_up_jobs(house: House) -> None:
+    some_jobs(house)
+    other = house.another()
+    other.open()
+    other.backup(str(house.folder / "copy.db"))
+
+
+def restore(house: House) -> None:
+    """Over the store, which stays whole where that fails, and beside it where it does not."""
+    for path in house.queue.store.restore(str(house.folder / "copy.db"), replace=True):
+        _check_copy(Path(path))
+    house.queue.open()
+
+
+def become_another(house: House) -> None:
+    house.queue.store.begin_anew()
+
+
+def _check_copy(path: Path) -> None:
+    """It has all the jobs that were added, if it is there."""
+    if path.exists() and not path.name.endswith(("-wal", "-shm")):
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM kqueue_jobs").fetchone() == (4,)
+
+
 # -- limits, unique keys, ticks, records -----------------------------------------------------------------
 
 #: Seconds. Longer than all that the repairs wait for.
@@ -602,6 +641,9 @@ OPERATIONS = (
     Operation("sweep what others change", contested_sweep, abandoned_jobs, only="mongod"),
     Operation("operate", operate, things_to_clean),
     Operation("look", look, some_jobs),
+    Operation("back up", back_up, some_jobs, only="sqlite"),
+    Operation("restore", restore, backed_up_jobs, only="sqlite", opened=False),
+    Operation("become another store", become_another, some_jobs),
     Operation("limits", limit, limited_jobs, repair=admit_all),
     Operation("limits that others change", contested_limits, limited_jobs, only="mongod", repair=admit_all),
     Operation("unique", add_unique),

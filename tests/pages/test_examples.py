@@ -10,7 +10,7 @@ import pytest
 from tests.pages.blocks import ROOT, blocks, page
 
 #: Pages whose examples are programs by themselves; their own tests run them.
-BY_THEMSELVES = {"async", "configuration", "events", "worker"}
+BY_THEMSELVES = {"async", "backup", "configuration", "events", "extending", "sqlite", "worker"}
 PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.rst"))
 README = (ROOT / "README.rst").read_text()
 

@@ -64,6 +64,7 @@ def test_a_limit_of_memory_that_is_less_than_a_process_needs(works: Works) -> No
 
 
 def test_a_system_that_cannot_start_processes(works: Works) -> None:
+    works.add("quick")  # a worker waits for a store that is not there
     patch = "import sys; sys.executable = '/missing/python'"
     with works.worker(patch=patch) as worker:
         assert worker.status() == 2

@@ -137,6 +137,8 @@ def test_a_lease_that_is_over_is_left_to_the_sweep_that_may_have_come_to_it(
     """Its job is blamed once for one death."""
     dead, other = make_queue(), make_queue()
     (id,) = abandon(dead, "one")
+    if other.store.address.startswith("mongodb"):
+        pytest.skip("MongoDB goes by the server's own clock, which no test turns")
     real_now, real_renew = other.store.now, other.store.renew
 
     def renew(*args: Any) -> frozenset[str]:

@@ -241,7 +241,7 @@ def test_a_child_comes_out_of_the_loop_although_another_thread_held_its_locks(sh
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with shared._registry.get().isolation._lock:
+        with shared.registry.isolation._lock:
             held.set()
             let_go.wait(60)
 

@@ -121,6 +121,7 @@ class Parts:
 
         Raises ``ValueError`` if the type has a handler, or a retry policy and another is given.
         """
+        _load_loops()
         self.handlers.refuse_second(type)
         if retry is not None:
             self.options.set(type, {"retry": retry})
@@ -339,6 +340,13 @@ def assemble(
         settle_s=settle_s,
         sweep_interval=sweep_interval,
     )
+
+
+def _load_loops() -> None:
+    """Before the first job is to run: then the process may have no file left to read a module from, and has to wait
+    for one, which is what the loops do.
+    """
+    from kqueue.loops import start  # noqa: F401, PLC0415 (see test_layout.LAZY)
 
 
 def _store(store: str | JobStore, create: bool, logger: logging.Logger) -> JobStore:

@@ -33,6 +33,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in set(left_out)]
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print a failure when it comes: what stands at the end is not seen where a run is cut off."""
+    if report.failed and not os.environ.get("PYTEST_XDIST_WORKER"):
+        print(
+            f"\nFAILED {report.nodeid} in {report.when}, after {report.duration:.1f} s\n{report.longreprtext}",
+            flush=True,
+        )
+
+
 def missing(server: str, what_to_do: str) -> None:
     """End the test: skipped on a developer's machine, failed where CI is set."""
     message = f"{server} is not installed: {what_to_do}"

@@ -126,7 +126,7 @@ INVARIANTS = {
             "faults/test_beanstalkd_faults.py::test_beanstalkd_killed_while_jobs_run",
             "faults/test_clock_faults.py::test_a_wall_clock_that_jumps_forward_while_a_job_runs",
             "torture/test_account.py::test_a_duplicate_is_allowed_where_a_fault_struck_its_claim_and_nowhere_else",
-            "test_readme.py::test_the_handler_that_is_safe_to_run_twice_makes_one_payment_when_its_worker_dies",
+            "pages/test_promise.py::test_the_handler_that_is_safe_to_run_twice_makes_one_payment_when_its_worker_dies",
         ),
     ),
     "I8": Invariant(

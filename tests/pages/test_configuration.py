@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kqueue import KQueue
 from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, WORKER
 from tests.pages.blocks import blocks, page
 
@@ -44,3 +45,13 @@ def test_the_page_names_every_key() -> None:
     top, worker, types = table.split("``[")
     for part, keys in [(top, QUEUE), (worker, WORKER), (types, (*OPTIONS, *LIMITS))]:
         assert {key.name for key in keys} <= set(re.findall(r"\w+", part))
+
+
+def test_the_options_and_their_defaults_are_those_of_the_code() -> None:
+    section = TEXT.split("The options of ``KQueue``\n---")[1].split("A file\n---")[0]
+    table = dict(re.findall(r"^``(\w+)``  +(\S+(?: MiB)?)  ", section, re.MULTILINE))
+    code = KQueue.__init__.__kwdefaults__ | {"store": "(none)", "broker": None}
+    said = {"max_payload": "15 MiB", "logger": "``kqueue``", "store": "(none)"}
+    assert table == {
+        name: said.get(name, f"``{value}``" if value is None else str(value)) for name, value in code.items()
+    }

@@ -1,0 +1,45 @@
+"""What the tables of ``docs/jobs.rst`` and ``docs/errors.rst`` say of the code is so."""
+
+import inspect
+import re
+
+import kqueue
+from kqueue import AddFailed, JobInHand, KQueue, KQueueError, State
+from kqueue.model.options import DEFAULT_TTR
+from tests.pages.blocks import page
+
+
+def test_each_state_is_in_the_table() -> None:
+    section = page("jobs").split("\nStates\n---")[1]
+    assert set(re.findall(r"^``(\w+)``  ", section, re.MULTILINE)) == {state.value for state in State}
+
+
+def test_what_a_handler_may_ask_of_its_job_is_there() -> None:
+    (fields,) = re.findall(r"``job`` has ``([\w ]+)``", page("jobs"))
+    calls = dict(re.findall(r"^``job\.(\w+)\((.*?)\)``  ", page("jobs"), re.MULTILINE))
+    assert len(calls) == 4
+    assert all(hasattr(JobInHand, name) for name in fields.split())
+    for name, said in calls.items():
+        parameters = list(inspect.signature(getattr(JobInHand, name)).parameters.values())[1:]
+        assert [part.split("=")[0] for part in said.split(", ") if part] == [one.name for one in parameters]
+
+
+def test_the_defaults_of_an_add_and_of_a_run() -> None:
+    assert f"ttr={DEFAULT_TTR:.0f})``" in page("jobs")
+    (said,) = re.findall(r"``run_jobs\((.*?)\)``", page("jobs"))
+    parameters = list(inspect.signature(KQueue.run_jobs).parameters.values())[1:]
+    assert said == ", ".join(f"{one.name}={one.default}" for one in parameters)
+
+
+def test_each_error_is_in_the_table_below_what_it_is() -> None:
+    classes = {
+        name: value
+        for name in kqueue.__all__
+        if isinstance(value := getattr(kqueue, name), type) and issubclass(value, KQueueError)
+    }
+    rows = re.findall(r"^``(\w+)``  +(\S.*)$", page("errors"), re.MULTILINE)
+    assert {name for name, _ in rows} == set(classes) - {"KQueueError"}
+    for name, text in rows:
+        above = classes[name].__mro__[1].__name__
+        assert text.startswith(f"a ``{above}``") == (above != "KQueueError"), name
+    assert {"taken", "not_taken", "unknown"} <= vars(AddFailed("")).keys()

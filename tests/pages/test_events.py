@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +23,10 @@ def section(heading: str) -> str:
 
 
 @pytest.mark.parametrize("number", range(len(blocks(PAGE, "python"))))
-def test_each_example_prints_what_is_said(number: int) -> None:
-    example = [sys.executable, "-c", blocks(PAGE, "python")[number]]
-    done = subprocess.run(example, check=True, capture_output=True, text=True)
+def test_each_example_prints_what_is_said(number: int, tmp_path: Path) -> None:
+    (tmp_path / "watch.py").write_text(blocks(PAGE, "python")[number])
+    example = [sys.executable, "watch.py"]
+    done = subprocess.run(example, check=True, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == blocks(PAGE, "text")[number]
 
 

@@ -24,8 +24,11 @@ def test_the_examples_run_and_print_what_is_said(name: str, tmp_path: Any, monke
     names: dict[str, Any] = {"__name__": name}
     printed = io.StringIO()
     with redirect_stdout(printed):
-        for example in examples:
-            exec(compile(example, f"{name}.rst", "exec"), names)
+        for number, example in enumerate(examples):
+            # In a file, as its reader has it: reasons name the user's own line.
+            file = tmp_path / f"{name}_{number}.py"
+            file.write_text(example)
+            exec(compile(example, file, "exec"), names)
     names["queue"].close()
     said = "".join(blocks(page(name), "text"))
     assert not said or printed.getvalue() == said

@@ -37,7 +37,7 @@ class KQueue:
     starts once more although nobody asked for it) comes only where a worker died or was frozen, a handler outlived
     its TTR, the store could not be written to, its clock jumped, or it forgot what it had acknowledged. Each of
     these costs a job at most one; no fault of beanstalkd costs any. So a handler has to be idempotent: ``job.id``
-    is the same in each run, and ``job.fence`` is higher. ``docs/settings.rst`` says what weaker settings of a store give up.
+    is the same in each run, and ``job.fence`` is higher. What weaker settings give up: ``docs/settings.rst``.
 
     >>> queue = KQueue(store="sqlite:///jobs.db")                                      # nothing to start
     >>> queue = KQueue(store="sqlite:///jobs.db", broker="beanstalk://127.0.0.1:11300")

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 
 import hypothesis
@@ -9,6 +10,7 @@ import pytest
 
 from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription
+from tests import folders
 from tests.beanstalkd import Beanstalkd, executable
 from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path
@@ -22,6 +24,18 @@ hypothesis.settings.load_profile("kqueue")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--proof``: also what proves by enumeration, and whole where the other tests sample."""
     parser.addoption("--proof", action="store_true", help="run the tests marked proof too, and samples whole")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all that is written go to one folder, which the processes of ``-n`` inherit."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folders.use()
+        config.add_cleanup(lambda: folders.remove(folder))
+
+
+def pytest_report_header() -> str:
+    """Where that is."""
+    return f"the tests write to {tempfile.gettempdir()} ({folders.CHOICE} chooses another place)"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

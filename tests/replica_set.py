@@ -1,7 +1,4 @@
-"""A replica set of three genuine mongods on this machine, and what may befall it.
-
-Its data takes some 300 MB for each member, until ``stop``.
-"""
+"""A replica set of three genuine mongods on this machine, and what may befall it."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -93,8 +93,8 @@ def take_clock_to_be_ahead(store: MongoStore) -> None:
 
 
 def claim(store: MongoStore, *limits: Limit, jobs: int = 9) -> Claim:
-    limits = Budget(jobs, job_s={"t": 0.0})
-    return store.claim(Selection(("t",), None, limits), limits, f"window {time.monotonic()}", store.now(), False)
+    budget = Budget(jobs, job_s={"t": 0.0})
+    return store.claim(Selection(("t",), None, limits), budget, f"window {time.monotonic()}", store.now(), False)
 
 
 def test_a_lease_is_granted_by_the_servers_clock_and_not_by_what_is_known_of_it(

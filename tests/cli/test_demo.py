@@ -97,7 +97,7 @@ def test_a_broker_that_is_not_there_ends_it_before_any_job_is_added(files: list[
 def test_an_interrupt_leaves_nothing_behind(
     files: list[Path], temporary: Path, beanstalkd: Beanstalkd, monkeypatch: pytest.MonkeyPatch
 ):
-    def interrupted(path: Path) -> demo.Counts:
+    def interrupted(path: Path) -> demo.SyntaxCounts:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "count_syntax", interrupted)

@@ -36,7 +36,7 @@ from kqueue.model.options import Options, TypeOptions
 from kqueue.model.reports import Stats
 from kqueue.model.retry import RetryPolicy
 from kqueue.renewal import open_renewer
-from kqueue.stores import open_store, shared_url
+from kqueue.stores import open_store
 from kqueue.system import streams
 from kqueue.system.clock import Clock, SystemClock
 from kqueue.system.forks import PerProcess
@@ -254,7 +254,8 @@ def assemble(
     create = checks.flag("create", create)
     job_store = _store(store, create, logger)
     entries = _broker(broker, job_store, clock, logger)
-    url = shared_url(store) if isinstance(store, str) else None
+    # An object may have a clock of its own, or a client, which no URL hands on.
+    url = job_store.shared_url if isinstance(store, str) else None
     options = Options(TypeOptions(retry=retry))
     naming = Naming(job_store, entries, prefix, clock.monotonic)
     opening = Opening(job_store, entries, naming)

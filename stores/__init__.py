@@ -23,7 +23,6 @@ if __name__ != "kqueue.stores":
     )
 
 import logging
-import os
 import re
 from typing import Final
 from urllib.parse import parse_qsl, unquote
@@ -32,7 +31,7 @@ from kqueue.contracts.store import JobStore
 from kqueue.model.errors import StoreError
 from kqueue.model.urls import showable
 
-__all__ = ["open_store", "shared_url"]
+__all__ = ["open_store"]
 
 _SQLITE: Final = "sqlite:///"
 _MONGO: Final = ("mongodb://", "mongodb+srv://")
@@ -61,17 +60,6 @@ def open_store(url: str, *, create: bool = True, logger: logging.Logger | None =
     if url.startswith(_MONGO):
         return _mongo(url)
     raise ValueError(f"store: expected one of {_FORMS}; got {showable(url)!r:.200}")
-
-
-def shared_url(url: str) -> str | None:
-    """``url``, which :func:`open_store` takes, for another process, whatever folder that is in; None if no other
-    process can open the store.
-    """
-    if not url.startswith(_SQLITE):
-        return None if url == "memory:" else url
-    path, mark, query = url.removeprefix(_SQLITE).partition("?")
-    absolute = os.path.abspath(unquote(path)).replace("%", "%25").replace("?", "%3F")
-    return f"{_SQLITE}{absolute}{mark}{query}"
 
 
 def _sqlite(url: str, create: bool, logger: logging.Logger | None) -> JobStore:

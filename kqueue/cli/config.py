@@ -1,23 +1,17 @@
 """``kqueue config``: what is configured, and where each value came from."""
 
-from typing import Any
-
 import click
 
-from kqueue.cli.terminal import config_option, configured, json_option, print_columns, print_json
+from kqueue.cli.terminal import config_option, configured, json_option, key_options, print_columns, print_json
 from kqueue.config.configuration import shown
 from kqueue.config.keys import NONE, QUEUE, WORKER
 
-
-def _options(command: Any) -> Any:
-    """An option for each key that any command has one for, so that a command line can be tried out here."""
-    for key in reversed([*(key for key in QUEUE if key.name in {"store", "broker"}), *WORKER]):
-        command = click.option(f"--{key.name.replace('_', '-')}", metavar="VALUE", help=key.help)(command)
-    return command
+#: Those that any command has an option for, so that a command line can be tried out here.
+_KEYS = [*(key for key in QUEUE if key.name in {"store", "broker"}), *WORKER]
 
 
 @click.command("config")
-@_options
+@key_options(_KEYS)
 @config_option
 @json_option
 def config_command(as_json: bool, **options: str | None) -> None:

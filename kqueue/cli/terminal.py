@@ -10,10 +10,9 @@ import click
 
 from kqueue import KQueue, RunReport, SweepReport
 from kqueue.config.configuration import Configuration, load
+from kqueue.config.keys import Key
 from kqueue.config.layers import FILE_VARIABLE
 from kqueue.worker.app import load_queue
-
-_SQLITE = "sqlite:///"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,18 +49,26 @@ config_option = _kept_option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-def configured(options: Mapping[str, object]) -> Configuration:
-    """The configuration of the command that runs. ``options``: what it was given; None for what it was not."""
-    return load(_kept("config"), options)
-
-
-def worker_settings(given: Mapping[str, object]) -> dict[str, Any]:
-    """The options of ``kqueue worker``: what it was ``given``, or else what is configured.
-
-    Both by the names of the options (``max_jobs`` for ``--max-jobs``); None stands for what was not given. Raises
-    ``ValueError`` for what is refused, in any layer.
+def key_options(keys: Sequence[Key]) -> Callable[[Command], Command]:
+    """An option for each key that can be configured. The command gets a text as it was given, or None; what it may
+    be, :func:`configured` says, as of a text of the environment.
     """
-    return configured(given).worker()
+
+    def add(command: Command) -> Command:
+        for key in reversed(keys):
+            default = "" if key.default is None else f" [default: {key.default}]"
+            command = click.option(key.option, metavar=key.metavar, help=f"{key.help}{default}")(command)
+        return command
+
+    return add
+
+
+def configured(options: Mapping[str, object]) -> Configuration:
+    """The configuration of the command that runs. ``options``: what it was given, by the names of its options
+    (``max_jobs`` for ``--max-jobs``); None for what it was not. Raises ``ValueError`` for what is refused, in any
+    layer.
+    """
+    return load(_kept("config"), options)
 
 
 def hand_on_config() -> None:
@@ -99,14 +106,8 @@ def find_queue(store: str | None, broker: str | None) -> KQueue:
 def check_there(queue: KQueue, source: str, advice: str) -> None:
     """Raises ``ValueError`` if there is no store, with who named it and what makes one."""
     if not queue.store.exists():
-        raise ValueError(f"store: there is no {missing(queue.store.address)}, which {source} names ({advice})")
-
-
-def missing(address: str) -> str:
-    """What is not there, for messages."""
-    if address.startswith(_SQLITE):
-        return f"file {os.path.abspath(address.removeprefix(_SQLITE))}"
-    return f"store of KQueue at {address}"
+        address = queue.store.address
+        raise ValueError(f"store: there is no store of KQueue at {address}, which {source} names ({advice})")
 
 
 def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:
@@ -118,8 +119,9 @@ def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:
         raise ValueError(f"--app: {app} has its own store and broker; give no --store and no --broker beside it")
     hand_on_config()
     queue = load_queue(app, to_run=False)
-    if queue.store.address == "memory:":
-        raise ValueError(f"--app: the store of {app} is memory:, which this command has for itself alone")
+    if queue.store.shared_url is None:
+        address = queue.store.address
+        raise ValueError(f"--app: the store of {app} is {address}, which this command has for itself alone")
     return queue
 
 
@@ -129,11 +131,13 @@ def _make_queue(configuration: Configuration) -> KQueue:
         raise ValueError(
             "no store: give --store, or set KQUEUE_STORE, or store in kqueue.toml; to sqlite:///jobs.db for one"
         )
-    if url == "memory:":
+    queue = KQueue.from_config(configuration)
+    if queue.store.shared_url is None:
+        address = queue.store.address
         raise ValueError(
-            f"store: memory: ({source}) ends with this command; give one that stays, such as sqlite:///jobs.db"
+            f"store: {address} ({source}) ends with this command; give one that stays, such as sqlite:///jobs.db"
         )
-    return KQueue.from_config(configuration)
+    return queue
 
 
 def print_json(value: object) -> None:

@@ -40,6 +40,13 @@ class Key:
     read: Callable[[str], object] = str
     #: Whether it may be None, for which a text says :data:`NONE`.
     optional: bool = False
+    #: What stands for a value in the help of a command.
+    metavar: str = "VALUE"
+
+    @property
+    def option(self) -> str:
+        """As a command line names it."""
+        return f"--{self.name.replace('_', '-')}"
 
     def value(self, given: object) -> Any:
         """``given``, checked."""
@@ -55,20 +62,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return by_lower[best]
 
 
-def _whole(name: str, default: int | None, at_least: int, help: str, *, optional: bool = False) -> Key:
-    return Key(name, default, lambda value: checks.whole(name, value, at_least), help, _read_whole, optional)
+def _whole(
+    name: str, default: int | None, at_least: int, help: str, *, optional: bool = False, metavar: str = "N"
+) -> Key:
+    return Key(
+        name, default, lambda value: checks.whole(name, value, at_least), help, _read_whole, optional, metavar
+    )
 
 
 def _number(name: str, default: float | None, at_least: float, help: str) -> Key:
-    return Key(name, default, lambda value: checks.number(name, value, at_least), help, _read_number)
+    return Key(
+        name, default, lambda value: checks.number(name, value, at_least), help, _read_number, metavar="SECONDS"
+    )
 
 
 def _flag(name: str, default: bool, help: str) -> Key:
     return Key(name, default, lambda value: checks.flag(name, value), help, _read_flag)
 
 
-def _text(name: str, default: str | None, help: str) -> Key:
-    return Key(name, default, lambda value: checks.text(name, value), help, optional=True)
+def _text(name: str, help: str, metavar: str) -> Key:
+    return Key(name, None, lambda value: checks.text(name, value), help, optional=True, metavar=metavar)
 
 
 def _option(name: str, help: str, *, optional: bool = False) -> Key:
@@ -123,8 +136,10 @@ def _retry_delay(value: Any) -> Any:
 
 #: Of the queue: at the top of the file, with the names and the defaults of ``KQueue``'s own arguments.
 QUEUE: Final = (
-    Key("store", None, _store, "Where the jobs are kept: a URL.", optional=True),
-    Key("broker", None, _broker, "The beanstalkd: a URL. None: the store dispatches.", optional=True),
+    Key("store", None, _store, "Where the jobs are kept: a URL.", optional=True, metavar="URL"),
+    Key(
+        "broker", None, _broker, "The beanstalkd: a URL. None: the store dispatches.", optional=True, metavar="URL"
+    ),
     _number("retry_delay", 30, 0, "Seconds until a failed job runs again."),
     _whole("max_tries", None, 1, "Failed runs until a job is dead. None: never.", optional=True),
     _whole("max_crashes", 3, 1, "Deaths of a worker that ran the job alone until it is dead."),
@@ -135,16 +150,29 @@ QUEUE: Final = (
     _flag("create", True, "Whether to make a SQLite file that is missing."),
     _flag("log_payloads", False, "Whether log records show payloads."),
 )
-#: Of ``kqueue worker``: in the table ``[worker]``, with the names of its options.
+#: Of ``kqueue worker``: in the table ``[worker]``, with the names of its options, which are made of these.
 WORKER: Final = (
-    _text("app", None, "MODULE:QUEUE, where the KQueue and its handlers are."),
+    _text("app", "Where the KQueue and its handlers are.", "MODULE:QUEUE"),
     _whole("processes", 1, 1, "Processes that run jobs."),
-    _whole("threads", 1, 1, "Threads in each of them."),
-    _number("grace", 30, 0, "Seconds that running jobs have when it is to stop."),
+    _whole("threads", 1, 1, "Loops in each of them."),
+    _number("grace", 30, 0, "What running handlers get at a stop."),
     _whole("max_jobs", None, 1, "Jobs after which a process is replaced. None: never.", optional=True),
-    _whole("max_rss", None, 1, "MiB of memory after which a process is replaced. None: never.", optional=True),
-    _text("health_file", None, "A file that is touched while the loops go on."),
-    Key("log_level", "info", _log_level, f"What is logged: one of {', '.join(LOG_LEVELS)}."),
+    _whole(
+        "max_rss",
+        None,
+        1,
+        "Memory with which a process is replaced, looked at each second. None: never.",
+        optional=True,
+        metavar="MIB",
+    ),
+    _text("health_file", "A file that is written each second while all processes get on.", "PATH"),
+    Key(
+        "log_level",
+        "info",
+        _log_level,
+        f"Which lines go to standard error, unless the app configures logging: one of {', '.join(LOG_LEVELS)}.",
+        metavar="LEVEL",
+    ),
 )
 #: Of a type: in its table ``[types.NAME]``. What ``KQueue.options`` takes, and ...
 OPTIONS: Final = (

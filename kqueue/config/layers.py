@@ -131,13 +131,12 @@ def of_options(options: Mapping[str, object]) -> Layer:
         full_name, key = _OPTIONS[name]
         if given is None:
             continue
-        option = f"--{name.replace('_', '-')}"
         try:
             value = key.value(key.read(given) if isinstance(given, str) else given)
         except (ValueError, TypeError) as error:
             # It begins with the name of the key.
-            raise ValueError(str(error).replace(name, option, 1)) from None
-        layer[full_name] = Setting(full_name, value, option)
+            raise ValueError(str(error).replace(name, key.option, 1)) from None
+        layer[full_name] = Setting(full_name, value, key.option)
     return layer
 
 

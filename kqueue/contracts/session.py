@@ -12,6 +12,12 @@ class Session(Protocol):
     def address(self) -> str:
         """Its URL for messages, without a password."""
 
+    @property
+    def shared_url(self) -> str | None:
+        """The URL that leads another process here, whatever folder that is in, with all options and passwords; None
+        if no other process reaches it. Connects nowhere.
+        """
+
     def open(self) -> None:
         """Connect, and make or migrate the schema. Idempotent; every other call opens by itself.
 

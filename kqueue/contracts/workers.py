@@ -1,6 +1,8 @@
-"""Which processes run jobs."""
+"""Which processes run jobs, and which jobs each of them has."""
 
 from typing import NamedTuple, Protocol
+
+from kqueue.model.job import Row
 
 #: Seconds between two words of a worker.
 TELL_S = 5.0
@@ -27,7 +29,9 @@ class WorkerRecord(NamedTuple):
 
 
 class Workers(Protocol):
-    """Which processes run jobs. See :mod:`kqueue.contracts.store` for what holds for every method."""
+    """Which processes run jobs, and which jobs each of them has. See :mod:`kqueue.contracts.store` for what holds
+    for every method.
+    """
 
     def see_worker(self, worker: WorkerRecord) -> None:
         """Remember ``worker``, in the place of what was remembered of its id."""
@@ -37,6 +41,11 @@ class Workers(Protocol):
 
     def workers(self) -> list[WorkerRecord]:
         """All that are remembered, by id (the order started)."""
+
+    def claimed_by_process(self, tail: str) -> list[Row]:
+        """The rows that run under claims of one process: those whose ``lease_owner`` ends so, as all do that it has
+        made (:meth:`kqueue.system.mint.IdMint.tail`). Their leases may be over. It may read every row that runs.
+        """
 
 
 def is_alive(worker: WorkerRecord, now: float) -> bool:

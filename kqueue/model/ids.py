@@ -50,6 +50,13 @@ def origin(job_id: str) -> Origin:
     return Origin(int(job_id[:9], 32) / 1000, job_id[13:17], int(job_id[17:22], 32))
 
 
+def is_made_by(id: str | None, tail: str) -> bool:
+    """Whether the process made it whose ids end so: see :meth:`kqueue.system.mint.IdMint.tail`. Also of a lease's
+    owner, which is made as ids are; False for none.
+    """
+    return id is not None and id.endswith(tail)
+
+
 def maker(id: str | None) -> str:
     """The process that made it, in words: ``process 4711 on this host``. Also of a lease's owner, which is made as
     ids are; ``its worker`` where that cannot be told.

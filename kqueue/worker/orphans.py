@@ -15,24 +15,11 @@ from contextlib import suppress
 from kqueue import BrokerError, KQueue, KQueueError
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.settlements import STOPPED, unstarted
-from kqueue.model.job import Row, State
+from kqueue.model.ids import is_made_by
 from kqueue.model.retry import backoff
 
-#: Running rows of a store, of all workers, that are looked at.
-MANY = 100_000
 #: Rows in one call of the store.
 BATCH = 1000
-
-
-def claimed_by(queue: KQueue, tail: str) -> list[Row]:
-    """The rows that run under a claim of the process whose lease owners end with ``tail``.
-
-    All that runs stands in the index that the sweep goes by, so this does not depend on how many jobs wait.
-    """
-    store = queue.store
-    ids = [one.id for one in store.find_abandoned(math.inf, MANY) if (one.lease_owner or "").endswith(tail)]
-    rows = [row for start in range(0, len(ids), BATCH) for row in store.get(ids[start : start + BATCH])]
-    return [row for row in rows if row.state == State.RUNNING and (row.lease_owner or "").endswith(tail)]
 
 
 def end(queue: KQueue, tail: str) -> int:
@@ -42,7 +29,7 @@ def end(queue: KQueue, tail: str) -> int:
     """
     store = queue.store
     forget(queue, tail)
-    rows = claimed_by(queue, tail)
+    rows = store.claimed_by_process(tail)
     now = store.now()
     # One whose lease is over is the sweep's. Were it renewed after a sweep, the next would blame it once more.
     held = [LeaseKey(row.id, row.fence, 0.0) for row in rows if (row.lease_until or 0.0) > now]
@@ -55,7 +42,7 @@ def give_back(queue: KQueue, tail: str) -> int:
     """Give back, at no cost of a try, what a child held whose time was over; returns how many."""
     store = queue.store
     forget(queue, tail)
-    rows = claimed_by(queue, tail)
+    rows = store.claimed_by_process(tail)
     for start in range(0, len(rows), BATCH):
         now = store.now()
         lot = rows[start : start + BATCH]
@@ -66,7 +53,7 @@ def give_back(queue: KQueue, tail: str) -> int:
 def forget(queue: KQueue, tail: str) -> None:
     """Let nobody count on a child that is gone: it serves no type any more."""
     for worker in queue.store.workers():
-        if worker.id.endswith(tail):
+        if is_made_by(worker.id, tail):
             queue.store.forget_worker(worker.id)
 
 
@@ -119,7 +106,7 @@ class Orphans:
         self._asked.discard(tail)
         with suppress(KQueueError):  # then it is not known, and looked up again
             now = self._queue.store.now()
-            held = [row.ttr for row in claimed_by(self._queue, tail) if (row.lease_until or 0.0) > now]
+            held = [row.ttr for row in self._queue.store.claimed_by_process(tail) if (row.lease_until or 0.0) > now]
             if held:
                 self._held_at[tail] = min(time.monotonic(), heard_at + max(held))
 

@@ -38,9 +38,9 @@ class Supervisor:
 
         Raises ``ValueError`` if its store does not reach other processes, or the health file could not be written.
         """
-        if queue.store.address == "memory:":
+        if queue.store.shared_url is None:
             raise ValueError(
-                f"--app: the store of {options.app} is memory:, which each process has for itself;"
+                f"--app: the store of {options.app} is {queue.store.address}, which each process has for itself;"
                 " a worker's processes need one that they share, such as sqlite:///jobs.db"
             )
         self._options = options

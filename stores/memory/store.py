@@ -20,6 +20,7 @@ from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model import tubes
 from kqueue.model.errors import AddFailed, StoreError
+from kqueue.model.ids import is_made_by
 from kqueue.model.job import Row, State
 from kqueue.stores.gates import MOST_HELD, Gates, free, free_at, gate_of
 from kqueue.stores.memory.gate_counts import MemoryCounts, Starts, passing
@@ -63,6 +64,11 @@ class MemoryStore:
     def address(self) -> str:
         """Its URL for messages."""
         return "memory:"
+
+    @property
+    def shared_url(self) -> None:
+        """None: it lives in this process."""
+        return None
 
     def exists(self) -> bool:
         """It does, as long as the instance."""
@@ -307,6 +313,12 @@ class MemoryStore:
         """By id."""
         with self._locked():
             return sorted(self._workers.values())
+
+    def claimed_by_process(self, tail: str) -> list[Row]:
+        """The rows that run under claims of one process."""
+        with self._locked():
+            rows = [row for row in self._rows.all() if row.state == State.RUNNING]
+            return [row for row in rows if is_made_by(row.lease_owner, tail)]
 
     # -- the sweep's -------------------------------------------------------------------------------------
 

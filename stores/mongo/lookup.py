@@ -1,6 +1,7 @@
 """What an operator asks of the rows of a MongoDB."""
 
 from pymongo.collection import Collection
+from pymongo.read_concern import ReadConcern
 
 from kqueue.contracts.lookup import Backlog
 from kqueue.model.job import Row, State
@@ -8,6 +9,8 @@ from kqueue.stores.mongo import commands, schema
 from kqueue.stores.mongo.access import group, read
 from kqueue.stores.mongo.schema import Document
 
+#: Rows that a process may have claimed.
+MOST_CLAIMED = 100_000
 #: A projection that the index of :data:`~kqueue.stores.mongo.schema.ORDER` answers without a look at the row.
 COVERED = {"_id": False, "type": True}
 
@@ -25,6 +28,17 @@ def find(jobs: Collection[Document], type: str | None, state: str, after: str | 
         where["_id"] = {"$gt": after}
     index = _BY_ID.get(str(state), schema.ORDER)
     found = read(jobs, where, None, most, sort=[("_id", 1)], index=index)
+    return [schema.whole_row(document) for document in found]
+
+
+def claimed(jobs: Collection[Document], owner: str | Document, most: int) -> list[Row]:
+    """What runs under claims of ``owner``, or of all owners that match. Walks the index of what runs.
+
+    Reads what the primary has: of a claim that failed for want of a majority, that one has nothing yet.
+    """
+    here = jobs.with_options(read_concern=ReadConcern("local"))
+    where = {"state": State.RUNNING.value, "lease_owner": owner}
+    found = read(here, where, {"history": False}, most, index=schema.LEASES)
     return [schema.whole_row(document) for document in found]
 
 

@@ -17,6 +17,7 @@ killed within one, in the few milliseconds before its end, keeps that key or sch
 transaction: a minute and a half by default, see ``transactionLifetimeLimitSeconds`` of the server.
 """
 
+import re
 import secrets
 from collections.abc import Collection as Many
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,6 @@ from typing import Any
 from pymongo import DeleteOne, MongoClient, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.read_concern import ReadConcern
 
 from kqueue.contracts.admission import Admission, Limit
 from kqueue.contracts.budget import MAX_JOBS, Budget
@@ -73,12 +73,18 @@ class MongoStore:
     ) -> None:
         target = read_url(url)
         self._address = target.address
+        self._shared_url = url if client is None else None
         self._links = PerProcess(lambda: Link(target, _prepare if clock is None else schema.prepare, clock, client))
 
     @property
     def address(self) -> str:
         """Its URL for messages: no user, no password, no options."""
         return self._address
+
+    @property
+    def shared_url(self) -> str | None:
+        """Its URL as it was given; None with a client of a test's own."""
+        return self._shared_url
 
     def exists(self) -> bool:
         """Whether the database holds a schema. Makes nothing."""
@@ -212,15 +218,9 @@ class MongoStore:
             return sorted(jobs.distinct("type", held))
 
     def claimed_by(self, owner: str) -> list[Row]:
-        """See :meth:`kqueue.contracts.store.JobStore.held_by`. Walks the index of what runs.
-
-        Reads what the primary has: of a claim that failed for want of a majority, that one has nothing yet.
-        """
-        held = {"state": State.RUNNING.value, "lease_owner": owner}
+        """See :meth:`kqueue.contracts.store.JobStore.claimed_by`."""
         with self._jobs() as jobs:
-            here = jobs.with_options(read_concern=ReadConcern("local"))
-            found = read(here, held, {"history": False}, MAX_JOBS, index=schema.LEASES)
-            return [schema.whole_row(document) for document in found]
+            return looks.claimed(jobs, owner, MAX_JOBS)
 
     def renew(self, held: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
         """See :meth:`kqueue.contracts.store.JobStore.renew`."""
@@ -348,6 +348,11 @@ class MongoStore:
         """See :meth:`kqueue.contracts.store.JobStore.workers`."""
         with self._jobs() as jobs:
             return notes.workers(jobs.database[schema.NOTES])
+
+    def claimed_by_process(self, tail: str) -> list[Row]:
+        """See :meth:`kqueue.contracts.store.JobStore.claimed_by_process`."""
+        with self._jobs() as jobs:
+            return looks.claimed(jobs, {"$regex": f"{re.escape(tail)}$"}, looks.MOST_CLAIMED)
 
     # -- the sweep's -------------------------------------------------------------------------------------
 

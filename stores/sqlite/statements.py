@@ -71,10 +71,11 @@ _WITH_RUN: Final = f"""
 """
 
 #: Those that run are few, and their own index names them.
-CLAIMED_BY: Final = f"""
-    SELECT {_COLUMNS} FROM kqueue_jobs AS job INDEXED BY kqueue_jobs_lease
-    WHERE job.state = 'running' AND job.lease_owner = ?
-"""
+_RUNNING: Final = (
+    f"SELECT {_COLUMNS} FROM kqueue_jobs AS job INDEXED BY kqueue_jobs_lease WHERE job.state = 'running'"
+)
+CLAIMED_BY: Final = f"{_RUNNING} AND job.lease_owner = ?"
+CLAIMED_BY_PROCESS: Final = f"{_RUNNING} AND substr(job.lease_owner, -length(:tail)) = :tail"
 
 #: One that was taken from its holder has lost its place at its type's gate: it is counted again.
 RENEW: Final = """

@@ -110,12 +110,19 @@ class SqliteStore:
             mode=mode,
             logger=logger or logging.getLogger("kqueue"),
         )
+        self._query = f"synchronous={synchronous}&busy_timeout={busy_timeout}&mode={mode:04o}"
         self._clock = clock or SystemClock()
 
     @property
     def address(self) -> str:
         """Its URL for messages."""
         return self._file.address
+
+    @property
+    def shared_url(self) -> str:
+        """Its URL for another process, with all options."""
+        path = self._file.path.replace("%", "%25").replace("?", "%3F")
+        return f"sqlite:///{path}?{self._query}"
 
     def exists(self) -> bool:
         """Whether there is a file. Opens and makes nothing."""
@@ -328,6 +335,10 @@ class SqliteStore:
         """By id."""
         with self._file.read() as connection:
             return records.workers(connection)
+
+    def claimed_by_process(self, tail: str) -> list[Row]:
+        """The rows that run under claims of one process."""
+        return [_row(record) for record in self._read(sql.CLAIMED_BY_PROCESS, {"tail": tail})]
 
     # -- the sweep's -------------------------------------------------------------------------------------
 

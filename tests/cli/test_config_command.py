@@ -76,7 +76,7 @@ def test_config_where_nothing_is_configured(shop: Shop):
 
 def test_config_takes_every_option_of_the_worker(shop: Shop):
     said = shop.kqueue("config", "--help").stdout
-    assert all(f"--{key.name.replace('_', '-')} " in said for key in WORKER)
+    assert all(f"{key.option} " in said for key in WORKER)
 
 
 @pytest.mark.parametrize("as_json", [False, True])

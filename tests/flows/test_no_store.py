@@ -57,7 +57,7 @@ def test_a_command_that_looks_for_jobs_names_the_file_that_is_not_there(
     if "--app" not in command:
         monkeypatch.setenv("KQUEUE_STORE", "sqlite:///jobs.db")
     assert kqueue(command) == 2
-    assert f"there is no file {folder}/jobs.db" in capsys.readouterr().err
+    assert f"there is no store of KQueue at sqlite:///{folder}/jobs.db" in capsys.readouterr().err
     assert_none_was_made(folder)
 
 
@@ -81,7 +81,7 @@ def test_a_run_makes_a_store_only_if_it_is_told_to(folder: Path) -> None:
 
     refused = run()
     assert refused.returncode == 2
-    assert f"there is no file {folder}/jobs.db, which the app names" in refused.stderr
+    assert f"there is no store of KQueue at sqlite:///{folder}/jobs.db, which the app names" in refused.stderr
     assert_none_was_made(folder)
     assert run("--create").returncode == 0
     assert (folder / "jobs.db").exists()

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from kqueue import KQueue
 from kqueue.cli.main import cli
+from kqueue.config.keys import WORKER
 from kqueue.worker import liveness
 from kqueue.worker.children import GIVE_UP_S
-from kqueue.worker.options import WorkerOptions
 from kqueue.worker.restarts import STEADY_S
 from kqueue.worker.supervisor import FINISH_S
 from tests.pages.blocks import blocks, page
@@ -98,9 +98,10 @@ def test_every_option_stands_in_the_table() -> None:
 
 
 def test_the_numbers_are_the_products() -> None:
-    defaults = WorkerOptions("app:queue")
-    assert re.search(rf"``--processes N`` .*\({defaults.processes}\)", TEXT)
-    assert re.search(rf"``--threads N`` .*\({defaults.threads}\)", TEXT)
-    assert re.search(rf"``--grace SECONDS`` .*\({defaults.grace:g}\)", TEXT)
+    for key in WORKER:
+        default = "" if key.default is None else rf" .*\({re.escape(f'{key.default}')}\)"
+        assert re.search(rf"^``{key.option} {key.metavar}``{default}", TEXT.replace("``info``", "info"), re.M), (
+            key.name
+        )
     assert f"is killed {GIVE_UP_S:g} seconds later" in TEXT
     assert (STEADY_S, liveness.QUIET_S) == (60, 60)  # "a minute"

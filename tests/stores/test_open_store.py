@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kqueue.model.errors import StoreError, StoreUnavailable
-from kqueue.stores import open_store, shared_url
+from kqueue.stores import open_store
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
 
@@ -46,11 +46,17 @@ def test_a_relative_file(url, name, tmp_path, monkeypatch):
 )
 def test_a_url_for_other_processes_names_the_same_file_in_any_folder(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    here, shared = open_store(url).address, shared_url(url)
+    here = open_store(url)
+    shared = here.shared_url
     assert shared is not None
     monkeypatch.chdir("/")
-    assert open_store(shared).address == here
-    assert shared.partition("?")[2] == url.partition("?")[2]
+    there = open_store(shared)
+    assert (there.address, there.shared_url) == (here.address, shared)
+
+
+def test_a_url_for_other_processes_has_all_options():
+    store = open_store("sqlite:////tmp/a.db?busy_timeout=0.25&mode=660&synchronous=OFF")
+    assert store.shared_url == "sqlite:////tmp/a.db?synchronous=OFF&busy_timeout=0.25&mode=0660"
 
 
 @pytest.mark.parametrize(
@@ -101,8 +107,9 @@ def test_a_file_that_is_made_is_told_of_once(tmp_path, caplog):
 
 
 def test_what_no_other_process_can_open_has_no_url_for_it():
-    assert shared_url("memory:") is None
-    assert shared_url("mongodb://host:1/app?w=1") == "mongodb://host:1/app?w=1"
+    assert open_store("memory:").shared_url is None
+    url = "mongodb://user:secret@host:1/app?w=1"
+    assert open_store(url).shared_url == url
 
 
 def test_an_absolute_file(tmp_path):

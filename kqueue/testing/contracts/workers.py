@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from kqueue.contracts.settlements import Delete
 from kqueue.contracts.store import JobStore
 from kqueue.contracts.workers import WorkerRecord
-from kqueue.testing.contracts.rows import NOW
+from kqueue.testing.contracts.rows import NOW, add, claim, ids, row
 
 # -- workers ---------------------------------------------------------------------------------------------
 
@@ -56,6 +57,24 @@ def test_many_workers_are_forgotten_in_lots(store: JobStore) -> None:
     assert len(store.workers()) <= 2
     store.expire(NOW + 2 * DAY_S, 3)
     assert store.workers() == []
+
+
+# -- what each of them has -------------------------------------------------------------------------------
+
+
+def test_what_a_process_has_claimed_is_told_by_how_its_owners_end(store: JobStore, other: JobStore) -> None:
+    ours, late, settled, another, waiting = add(store, *(row() for _ in range(5)))
+    claim(store, ours, owner="1-mine")
+    claim(store, late, owner="2-mine", now=NOW - 50)
+    claim(store, settled, owner="3-mine")
+    claim(store, another, owner="4-else")
+    store.settle([Delete(settled, 1)], NOW)
+    assert sorted(other.claimed_by_process("-mine")) == sorted(store.get([ours, late]))
+    assert ids(other.claimed_by_process("4-else")) == [another]
+    assert other.claimed_by_process(".-mine") == other.claimed_by_process("nobody") == []
+    store.recover(NOW, 3, 10)
+    assert ids(other.claimed_by_process("-mine")) == [ours]
+    assert store.get([waiting])[0].lease_owner is None
 
 
 DAY_S = 86_400.0

@@ -6,7 +6,7 @@ its own language.
 
 from typing import Final
 
-from kqueue.contracts.repair import Abandoned, Due
+from kqueue.contracts.repair import Abandoned
 from kqueue.contracts.rules import recovery
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
 from kqueue.contracts.stored_times import set_right, times_of
@@ -116,11 +116,6 @@ def redated(row: Row, now: float) -> Row:
 def waiting(run_at: float, now: float) -> State:
     """The state of a row that runs not before ``run_at``."""
     return State.DELAYED if run_at > now else State.READY
-
-
-def due(row: Row) -> Due:
-    """What the sweep wants of a row."""
-    return Due(row.id, row.type, row.priority, row.run_at, row.put_at)
 
 
 def abandoned(row: Row) -> Abandoned:

@@ -1,7 +1,9 @@
 """What the sweep asks for: rows that lost their pointer, their worker or their time."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
+
+from kqueue.model.job import Row
 
 
 class Due(NamedTuple):
@@ -13,6 +15,11 @@ class Due(NamedTuple):
     run_at: float
     #: The row's ``put_at`` as it was read; ``mark`` compares it.
     put_at: float | None
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """That of ``row``."""
+        return cls(row.id, row.type, row.priority, row.run_at, row.put_at)
 
 
 class Head(NamedTuple):

@@ -161,7 +161,7 @@ class Adding:
     def _ring(self, rows: Iterable[Row], now: float) -> None:
         with suppress(Exception):  # they are added; a pointer in the tube of another store does no harm
             self._follow()
-        self._doorbell.ring([Due(row.id, row.type, row.priority, row.run_at, row.put_at) for row in rows], now)
+        self._doorbell.ring([Due.of(row) for row in rows], now)
 
 
 def _name_jobs(interrupt: BaseException, rows: Sequence[Row]) -> None:

@@ -168,4 +168,4 @@ class Completer:
 def _due(row: Row, settlement: Retry | Unget) -> Due:
     given = settlement.priority if isinstance(settlement, Unget) else None
     priority = row.priority if given is None else given
-    return Due(row.id, row.type, priority, settlement.run_at, settlement.put_at)
+    return Due.of(row)._replace(priority=priority, run_at=settlement.run_at, put_at=settlement.put_at)

@@ -9,7 +9,6 @@ the parent's name.
 
 import asyncio
 import inspect
-import os
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 from kqueue.execution.execute import Decision
 from kqueue.execution.overtime import TimeLeft
 from kqueue.model.errors import KQueueError
+from kqueue.system.forks import ForkGuard
 
 #: Seconds that the end of background tasks is waited for; and where some are known not to end.
 PATIENCE_S = 10.0
@@ -89,7 +89,7 @@ class RunLoop:
     """Runs one awaitable after another, in the thread that calls."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         self._runner = asyncio.Runner(loop_factory=new_loop)
         #: None before the first that is awaited.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,7 +128,7 @@ class RunLoop:
         """Cancel what runs in the background, and wait for its end, but not for that of what was abandoned. Does
         nothing in a forked child. Idempotent.
         """
-        if self._loop is None or os.getpid() != self._pid or self._loop.is_closed():
+        if self._loop is None or self._fork.is_inherited() or self._loop.is_closed():
             return
         self._loop.set_task_factory(None)  # closing needs tasks, and a handler may have set one that fails
         if self.abandoned():
@@ -143,7 +143,7 @@ class RunLoop:
                 return self._runner.run(coroutine)
             except RuntimeError:
                 task = self._task
-                if task is None or task.done() or os.getpid() != self._pid:
+                if task is None or task.done() or self._fork.is_inherited():
                     raise
                 if task in self._abandoned:
                     raise asyncio.CancelledError from None
@@ -172,7 +172,7 @@ class RunLoop:
     def _end_task(self) -> None:
         """An interrupt came up from a task that the handler had started, so that its own may still be there."""
         task = self._task
-        if task is not None and not task.done() and os.getpid() == self._pid:
+        if task is not None and not task.done() and not self._fork.is_inherited():
             self._runner.run(_cancelled(task))
 
 

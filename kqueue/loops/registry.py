@@ -1,6 +1,5 @@
 """The loops of one process, and the jobs that they hold."""
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from kqueue.loops.isolation import Isolation
 from kqueue.model.errors import StoreError
 from kqueue.model.job import Row
 from kqueue.system.clock import Clock
+from kqueue.system.forks import ForkGuard
 
 
 class Listener(Protocol):
@@ -107,7 +107,7 @@ class Registry:
         self.max_jobs: int | None = None
         #: Whether a handler that raises KeyboardInterrupt has failed: nobody presses Ctrl-C where its loop runs.
         self.blames_interrupts = False
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         self._counting = threading.Lock()
         #: By loops that have ended.
         self._started = 0
@@ -197,7 +197,7 @@ class Registry:
             self._listeners.discard(listener)
 
     def _leave(self, loop: Loop) -> None:
-        if self._pid != os.getpid():
+        if self._fork.is_inherited():
             return  # a child that a handler forked: another thread may have held the lock at that moment
         with self._counting:
             self._loops.discard(loop)

@@ -1,12 +1,12 @@
 """When a loop ends: at a limit, at ``stop()``, or in a forked child, which is not its own."""
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kqueue.model import checks
+from kqueue.system.forks import ForkGuard
 from kqueue.system.wakeup import Wakeup
 
 
@@ -38,7 +38,7 @@ class Stopping:
         self._limits = limits
         self._is_spent = is_spent
         self._monotonic = monotonic
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         self._stopped = False
         self.started = monotonic()
         self._deadline = None if limits.seconds is None else self.started + limits.seconds
@@ -51,7 +51,7 @@ class Stopping:
 
     def is_here(self) -> bool:
         """Whether this is the loop's own process: a handler may fork, and its child come back into the loop."""
-        return self._pid == os.getpid()
+        return not self._fork.is_inherited()
 
     def is_over(self, now: float | None = None) -> bool:
         """Whether no new job is to be taken. ``now`` in monotonic seconds, if it is known."""
@@ -62,7 +62,7 @@ class Stopping:
 
     def is_stopped(self, now: float | None = None) -> bool:
         """Whether it is over for another reason than the number of jobs."""
-        if self._pid != os.getpid():
+        if self._fork.is_inherited():
             return True
         if self._stopped or self._deadline is None:
             return self._stopped

@@ -2,13 +2,13 @@
 
 import logging
 import math
-import os
 import threading
 from typing import Protocol
 
 from kqueue.execution.batch import BOUND_S
 from kqueue.model.errors import KQueueError
 from kqueue.system.clock import Clock
+from kqueue.system.forks import ForkGuard
 from kqueue.system.threads import Background
 
 #: Seconds between two looks where nothing is expected: a job that is alone settles by itself, but may fail to.
@@ -47,7 +47,7 @@ class Watchdog:
         self._sleeps = False
         self._closed = False
         self._thread: Background | None = None
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
 
     def watch(self, batch: Watched, *, alone: bool) -> None:
         """Look after ``batch`` until :meth:`rest`. ``alone``: no job of it waits for another one."""
@@ -66,7 +66,7 @@ class Watchdog:
         """End the thread. Idempotent. In a forked child there is none."""
         self._closed = True
         thread = self._thread
-        if thread is None or self._pid != os.getpid():
+        if thread is None or self._fork.is_inherited():
             return
         with self._lock:
             self._condition.notify()

@@ -22,7 +22,13 @@ def describe(error: BaseException) -> str:
 
 
 def own_line(error: BaseException) -> str | None:
-    """``file.py:12``, the last line of the user's own on the way to ``error``; None if there is none.
+    """``file.py:12``, the last line of the user's own on the way to ``error``; None if there is none."""
+    found = own_place(error)
+    return None if found is None else f"{os.path.basename(found[0])}:{found[1]}"
+
+
+def own_place(error: BaseException) -> tuple[str, int] | None:
+    """(the file's path, the line) of the same.
 
     His own is what lies in the package of the handler, or neither in Python's library nor among what was installed.
     Code that was not read from a file has no line to look at.
@@ -34,12 +40,17 @@ def own_line(error: BaseException) -> str | None:
     mine = [one for one in frames if _package(one[0]) == own or not _is_installed(one[0])]
     frame, line = mine[-1]
     path = frame.f_code.co_filename
-    return f"{os.path.basename(path)}:{line}" if os.path.isabs(path) else None
+    return (path, line) if os.path.isabs(path) else None
 
 
 def reason_text(reason: str, most: int = MAX_REASON) -> str:
-    """``reason`` as every store can keep it: at most ``most`` characters, lone surrogates replaced."""
-    return reason[:most].encode("utf-8", "replace").decode()
+    """``reason`` as a job keeps it: at most ``most`` characters, as every store can keep them."""
+    return storable(reason[:most])[:most]
+
+
+def storable(text: str) -> str:
+    """``text`` as UTF-8 can hold it. An exception's may quote a file's name with a lone surrogate in it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _package(frame: FrameType) -> str:

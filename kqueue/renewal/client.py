@@ -6,7 +6,6 @@ that does not read costs no memory and no time; one that ends is replaced, and t
 """
 
 import logging
-import os
 import socket
 import threading
 import time
@@ -34,6 +33,7 @@ from kqueue.renewal.messages import (
     runs,
 )
 from kqueue.renewal.starting import FAILURES, PATIENCE_S, RenewalLink, Starter
+from kqueue.system.forks import ForkGuard
 from kqueue.system.locks import OwnLock, entry, wait_until
 from kqueue.system.threads import Background
 from kqueue.system.wakeup import Wakeup, wait_readable
@@ -60,7 +60,7 @@ class Client:
     def __init__(self, starter: Starter, logger: logging.Logger) -> None:
         self._starter = starter
         self._logger = logger
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         #: Guards what follows. Held while a renewer is started, never while one is waited for.
         self._lock = threading.RLock()
         self._board: Board | None = None
@@ -127,7 +127,7 @@ class Client:
 
     def is_here(self) -> bool:
         """Whether this is the process that holds. In a forked child nothing is to be touched."""
-        return os.getpid() == self._pid
+        return not self._fork.is_inherited()
 
     def let_go(self, hold: "_RenewalHold") -> None:
         """See :meth:`kqueue.contracts.renewer.RenewalHold.let_go`."""
@@ -182,7 +182,7 @@ class Client:
                 raise KQueueError(f"no renewer of leases can be started: {error}") from error
             self._link, self._rest, self._is_behind = link, b"", True
             try:
-                hello = encode(Hello(VERSION, self._pid, self._starter.url))
+                hello = encode(Hello(VERSION, self._fork.pid, self._starter.url))
                 socket.send_fds(link.socket, [hello], [board.fileno()])
                 link.socket.setblocking(False)
                 self._send(link)

@@ -1,4 +1,4 @@
-"""One handle for each process: what makes a KQueue safe to use after ``fork``.
+"""What makes a KQueue safe to use after ``fork``: one handle for each process, and a guard for what came along.
 
 A connection that came along through ``fork`` is shared with the parent: to write to it mixes two conversations,
 and to close it can speak to the server in the parent's name. So the child makes its own handle, and keeps the
@@ -11,6 +11,25 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+class ForkGuard:
+    """Tells whoever holds it whether this is still the process that has made it.
+
+    It asks the system each time: a fork that runs no ``os.register_at_fork`` hooks is a fork all the same.
+    """
+
+    __slots__ = ("pid",)
+
+    def __init__(self) -> None:
+        #: Of the process that has made it.
+        self.pid = os.getpid()
+
+    def is_inherited(self) -> bool:
+        """Whether this is a child that was forked since: threads, locks and connections that were there are not
+        to be touched.
+        """
+        return os.getpid() != self.pid
 
 
 class PerProcess(Generic[T]):

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
+from kqueue.system.forks import ForkGuard
+
 #: Bytes that a pipe holds at most on Linux by default: one answer reads all rings.
 PIPE_BYTES = 64 * 1024
 
@@ -20,7 +22,7 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         # Raw files, since eventlet's os.read and os.write wait where there is nothing to read, or no room.
         self._listen, self._ring = (io.FileIO(end, mode) for end, mode in zip(os.pipe(), "rw", strict=True))
         for end in (self._listen, self._ring):
@@ -33,13 +35,13 @@ class Wakeup:
 
     def ring(self) -> None:
         """Wake who waits, or who waits next. From any thread or a signal handler."""
-        if self._pid == os.getpid():
+        if not self._fork.is_inherited():
             # None for a full pipe: it holds rings enough that nobody has answered yet.
             self._ring.write(b"!")
 
     def answer(self) -> bool:
         """Whether it rang since the last answer."""
-        if self._pid != os.getpid():
+        if self._fork.is_inherited():
             return False
         return bool(self._listen.read(PIPE_BYTES))  # None where it did not ring
 

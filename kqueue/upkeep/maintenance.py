@@ -7,13 +7,13 @@ lost: what fails is logged once, and is due again.
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kqueue.dispatch.limiter import Limiter
 from kqueue.model.errors import KQueueError
+from kqueue.system.forks import ForkGuard
 from kqueue.system.locks import is_ours, wait_until
 from kqueue.system.threads import Background
 from kqueue.upkeep.cron import Cron
@@ -46,7 +46,7 @@ class Maintenance:
         self._types = types
         self._wake = wake
         self._logger = logger
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         #: Whoever holds it does what is due; nobody waits for it.
         self._turn = threading.RLock()
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ class Maintenance:
         Raises ``StoreError`` if that cannot be learned. What else fails is logged, is due again later, and harms no
         job. Does nothing in a child that a handler forked and that comes back into the loop.
         """
-        if self._pid != os.getpid() or is_ours(self._turn):
+        if self._fork.is_inherited() or is_ours(self._turn):
             return
         try:
             # Within, and let go in one step: a signal handler may raise anywhere. See kqueue.system.locks.
@@ -128,7 +128,7 @@ class Maintenance:
 
     def _leave(self) -> None:
         # In a child that a handler forked there is no thread, and the lock may have been held at that moment.
-        if self._pid == os.getpid() and not self._loops:
+        if not self._fork.is_inherited() and not self._loops:
             thread = self._thread
             self._wake_thread()
             if thread is not None:

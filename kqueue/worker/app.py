@@ -4,10 +4,10 @@ import importlib
 import operator
 import os
 import sys
-import traceback
-from types import FrameType, ModuleType
+from types import ModuleType
 
 from kqueue import KQueue
+from kqueue.model.reasons import own_place
 
 
 def load_queue(app: str, *, to_run: bool = True) -> KQueue:
@@ -44,18 +44,8 @@ def _where(error: BaseException) -> str:
     """The last of the user's own lines on the way to ``error``, if any, since no traceback is shown."""
     if isinstance(error, SyntaxError):
         return ""  # its message says where
-    lines = [
-        f" ({frame.f_code.co_filename}, line {line})"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if _is_users(frame)
-    ]
-    return lines[-1] if lines else ""
-
-
-def _is_users(frame: FrameType) -> bool:
-    """Not of KQueue, nor of Python's own library, which imports modules for us."""
-    package = str(frame.f_globals.get("__name__")).partition(".")[0]
-    return package not in {"kqueue", *sys.stdlib_module_names}
+    place = own_place(error)
+    return "" if place is None else f" ({place[0]}, line {place[1]})"
 
 
 def _queues_in(module: ModuleType) -> str:

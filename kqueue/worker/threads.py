@@ -1,7 +1,6 @@
 """The threads of a child, each with a loop that runs jobs."""
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from functools import partial
 
 from kqueue import KQueue, KQueueError
 from kqueue.model.retry import backoff
+from kqueue.system.forks import ForkGuard
 
 #: Seconds that a loop has to run before its failure counts as the first again.
 STEADY_S = 30.0
@@ -29,7 +29,7 @@ class Threads:
             self._run_jobs, count = partial(queue.work, threads=count), 1
         self._ended = ended
         self._logger = logger
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         self._stopped = threading.Event()
         #: Whether a store that was down has kept a loop from settling what it had in hand.
         self.left_unsettled = False
@@ -100,4 +100,4 @@ class Threads:
 
     def _is_over(self) -> bool:
         """Also in a child that a handler forked, and that came out of the loop."""
-        return self._stopped.is_set() or self._pid != os.getpid() or self._queue.registry.is_spent()
+        return self._stopped.is_set() or self._fork.is_inherited() or self._queue.registry.is_spent()

@@ -4,7 +4,6 @@ It lives in one process and ends with it, so it is for tests and for jobs that m
 """
 
 import heapq
-import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
@@ -32,7 +31,6 @@ from kqueue.stores.transitions import (
     abandoned,
     admitted,
     claimed,
-    due,
     recovered,
     renewed,
     revived,
@@ -40,6 +38,7 @@ from kqueue.stores.transitions import (
 )
 from kqueue.system import locks
 from kqueue.system.clock import Clock, SystemClock
+from kqueue.system.forks import ForkGuard
 
 
 class MemoryStore:
@@ -48,7 +47,7 @@ class MemoryStore:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._lock = threading.RLock()
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         self._rows = MemoryRows()
         self._starts = Starts()
         self._settings: dict[str, str] = {}
@@ -180,7 +179,7 @@ class MemoryStore:
                 places = min(free(limit, key, counts) - counts.admitted(gate), most - len(dues))
                 for row in waiting[: max(0, int(places))]:
                     self._rows.write(admitted(row, put_at, now))
-                    dues.append(due(self._rows.by_id[row.id]))
+                    dues.append(Due.of(self._rows.by_id[row.id]))
                 if self._rows.held(gate):
                     times.append(free_at(limit, key, counts))
         return Admission(dues, min((time for time in times if time is not None), default=None))
@@ -238,7 +237,7 @@ class MemoryStore:
             made = [revived(row, reason, now, put_at) for row in dead]
             for row in made:
                 self._rows.write(row)
-            return [due(row) for row in made]
+            return [Due.of(row) for row in made]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows that there are, in the order of ``ids``."""
@@ -378,7 +377,7 @@ class MemoryStore:
         """What :meth:`promote` would make ready."""
         with self._locked():
             found = [row for row in self._rows.all() if row.state == State.DELAYED and row.run_at <= now]
-        return [due(row) for row in heapq.nsmallest(most, found, key=lambda row: row.run_at)]
+        return [Due.of(row) for row in heapq.nsmallest(most, found, key=lambda row: row.run_at)]
 
     def find_abandoned(self, now: float, most: int) -> list[Abandoned]:
         """What :meth:`recover` would take."""
@@ -389,7 +388,7 @@ class MemoryStore:
         """Up to ``most`` rows known to have no pointer that are ready, or due by ``until``."""
         with self._locked():
             unput = [row for row in self._rows.all() if row.put_at is None]
-        return [due(row) for row in waiting_by(unput, until)][:most]
+        return [Due.of(row) for row in waiting_by(unput, until)][:most]
 
     def ready_types(self, after: str, most: int) -> list[str]:
         """Types that have a ready row, sorted."""
@@ -410,7 +409,7 @@ class MemoryStore:
         """Up to ``most`` rows that have lost their pointer by the head rule."""
         with self._locked():
             ready = [row for type in sorted(heads) for row in self._rows.ready([type])]
-        return [due(row) for row in ready if is_lost(row, heads[row.type], now, grace)][:most]
+        return [Due.of(row) for row in ready if is_lost(row, heads[row.type], now, grace)][:most]
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
         """Returns those written."""
@@ -446,7 +445,7 @@ class MemoryStore:
     def _locked(self) -> locks.OwnLock:
         """The lock, for the ``with`` that calls this."""
         # A child has a copy of the rows: it would run its parent's jobs again, and its own would be lost.
-        if os.getpid() != self._pid:
+        if self._fork.is_inherited():
             raise StoreError("memory: a memory store cannot be used after a fork; use sqlite:///jobs.db")
         return locks.entry(self._lock, StoreError, "memory")
 

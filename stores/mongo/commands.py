@@ -26,6 +26,7 @@ from kqueue.contracts.repair import Abandoned, Due, Head
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.stored_times import latest
 from kqueue.model.job import Row, State
+from kqueue.model.reasons import storable
 from kqueue.stores.mongo.schema import LEFT_OUT, Document
 from kqueue.stores.mongo.server.moment import Moment
 
@@ -127,7 +128,7 @@ def returns(held: Sequence[LeaseKey], moment: Moment, alone: bool | None) -> lis
 
 def revivals(ids: Sequence[str], token: str, reason: str, now: float, put_at: float | None) -> list[Write]:
     """Make the dead among ``ids`` ready."""
-    fresh = {"state": READY, "run_at": now, "put_at": put_at, "reason": text(reason), "written_by": token}
+    fresh = {"state": READY, "run_at": now, "put_at": put_at, "reason": storable(reason), "written_by": token}
     fresh |= {"asked_at": now, "dated_at": now}
     fresh |= {"tries": 0, "failures": 0} | NO_DEATHS | SETTLED
     return [UpdateMany(among(ids, {"state": none_of(DEAD)}), {"$set": fresh})]
@@ -250,8 +251,3 @@ def among(ids: Sequence[str], *refused: Document) -> Document:
 def none_of(*states: str) -> Document:
     """Any state but these."""
     return {"$nin": list(states)}
-
-
-def text(reason: str) -> str:
-    """BSON holds no lone surrogates, and a reason may quote a file's name with some."""
-    return reason.encode("utf-8", "backslashreplace").decode("utf-8")

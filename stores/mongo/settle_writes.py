@@ -18,6 +18,7 @@ from kqueue.contracts.rules import recovery
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
 from kqueue.model.history import MOST
 from kqueue.model.job import State
+from kqueue.model.reasons import storable
 from kqueue.stores.mongo.commands import (
     DEAD,
     DONE,
@@ -29,7 +30,6 @@ from kqueue.stores.mongo.commands import (
     latest_place,
     literal,
     none_of,
-    text,
 )
 from kqueue.stores.mongo.schema import Document
 from kqueue.stores.mongo.server.moment import Moment
@@ -91,15 +91,15 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
             fields |= {"state": DONE, "keep_until": keep_until, "put_at": None} | NO_DEATHS
             return UpdateMany(where, _run_ended(fields, now, None))
         case Die(reason=reason):
-            fields |= {"state": DEAD, "reason": text(reason), "put_at": None} | NO_DEATHS
-            return UpdateMany(where, _run_ended(fields, now, text(reason), one_more="failures"))
+            fields |= {"state": DEAD, "reason": storable(reason), "put_at": None} | NO_DEATHS
+            return UpdateMany(where, _run_ended(fields, now, storable(reason), one_more="failures"))
         case Retry(run_at=run_at, reason=reason, put_at=put_at):
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
-            fields |= {"reason": text(reason)} | NO_DEATHS
-            return UpdateMany(where, _run_ended(fields, now, text(reason), one_more="failures"))
+            fields |= {"reason": storable(reason)} | NO_DEATHS
+            return UpdateMany(where, _run_ended(fields, now, storable(reason), one_more="failures"))
         case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started, reason=reason):
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
-            fields |= {} if reason is None else {"reason": text(reason)}
+            fields |= {} if reason is None else {"reason": storable(reason)}
             fields |= {} if priority is None else {"priority": int(priority)}
             fields |= NO_DEATHS if started else {}
             return UpdateMany(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
+from kqueue.model.reasons import storable
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.transitions import waiting
 
@@ -17,11 +18,6 @@ def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], no
     return sum(
         connection.executemany(statement, values).rowcount for statement, values in _batches(settlements, now)
     )
-
-
-def text_of(reason: str) -> str:
-    """A reason often quotes an exception, which may hold what UTF-8 cannot: a lone surrogate of a file name."""
-    return reason.encode("utf-8", "backslashreplace").decode()
 
 
 def run_of(now: float, reason: str | None) -> str:
@@ -47,18 +43,18 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
                 finish = (keep_until, _asked(asked_at, now), now, run_of(now, None), id, fence)
                 others.setdefault(sql.SETTLE_FINISH, []).append(finish)
             case Retry(id, fence, run_at, reason, put_at, asked_at):
-                reason = text_of(reason)
+                reason = storable(reason)
                 back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
                 retry = (*back, reason, run_of(now, reason), id, fence)
                 others.setdefault(sql.SETTLE_RETRY, []).append(retry)
             case Unget(id, fence, run_at, priority, put_at, started, reason, asked_at):
                 keep = 0 if started else 1
-                said = None if reason is None else text_of(reason)
+                said = None if reason is None else storable(reason)
                 back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
                 unget = (*back, priority, said, keep, keep, id, fence)
                 others.setdefault(sql.SETTLE_UNGET, []).append(unget)
             case Die(id, fence, reason):
-                reason = text_of(reason)
+                reason = storable(reason)
                 others.setdefault(sql.SETTLE_DIE, []).append((now, now, reason, run_of(now, reason), id, fence))
     for fence, ids in deleted.items():
         if len(ids) > 1:

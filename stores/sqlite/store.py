@@ -25,6 +25,7 @@ from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model.errors import StoreError
 from kqueue.model.job import Row, State
+from kqueue.model.reasons import storable
 from kqueue.stores.sqlite import backup as files
 from kqueue.stores.sqlite import intake as inserts
 from kqueue.stores.sqlite import side_tables as records
@@ -34,7 +35,7 @@ from kqueue.stores.sqlite.claim import Lease, candidates, json_set, later, write
 from kqueue.stores.sqlite.claim_limited import claim_limited
 from kqueue.stores.sqlite.expire import expire
 from kqueue.stores.sqlite.file.file import SqliteFile
-from kqueue.stores.sqlite.settle import run_of, settle, text_of
+from kqueue.stores.sqlite.settle import run_of, settle
 from kqueue.stores.sqlite.times import find_misdated, repair_times
 from kqueue.system.clock import Clock, SystemClock
 
@@ -268,7 +269,7 @@ class SqliteStore:
         """Make dead rows ready; returns those made."""
         with self._file.write() as connection:
             dead = connection.execute(sql.FIND_DEAD, {"ids": json_set(ids)}).fetchall()
-            connection.executemany(sql.REVIVE, [(now, put_at, now, text_of(reason), record[0]) for record in dead])
+            connection.executemany(sql.REVIVE, [(now, put_at, now, storable(reason), record[0]) for record in dead])
         return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
 
     def get(self, ids: Sequence[str]) -> list[Row]:

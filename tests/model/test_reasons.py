@@ -75,4 +75,4 @@ def test_a_long_reason_keeps_its_line(make_module: Any) -> None:
 
 def test_a_reason_is_cut_and_cleaned() -> None:
     assert reason_text("x" * 5000) == "x" * 1000
-    assert reason_text("a\ud800b") == "a?b"
+    assert reason_text("a\ud800b") == r"a\ud800b"

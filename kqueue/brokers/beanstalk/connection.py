@@ -9,7 +9,6 @@ never used again. Its owner makes a new one.
 """
 
 import math
-import os
 import socket
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from kqueue.brokers.beanstalk.names import Address, Names
 from kqueue.brokers.beanstalk.stream import Stream, dial
 from kqueue.brokers.beanstalk.wire import Command, Reply
 from kqueue.model.errors import BrokerUnavailable
+from kqueue.system.forks import ForkGuard
 from kqueue.system.wakeup import Wakeup, wait_readable
 
 #: A part of a batch: so many commands, or the first that reaches so many bytes. Two parts are in flight.
@@ -93,7 +93,7 @@ class Connection:
     def __init__(self, stream: Stream, endpoint: Endpoint) -> None:
         self._stream = stream
         self._endpoint = endpoint
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         self._closed = False
         #: What was posted, and is not answered yet.
         self._owed: list[Command] = []
@@ -107,7 +107,7 @@ class Connection:
 
         Between two batches the server has nothing to say but what it owes; if there is more to read, it is the end.
         """
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._fork.is_inherited():
             return False
         if self._owed:
             try:
@@ -140,7 +140,7 @@ class Connection:
         None may be answered by a body. More than ``POST_COMMANDS`` are exchanged after all. Does nothing once it is
         closed, or in a child of its owner.
         """
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._fork.is_inherited():
             return
         if len(commands) > POST_COMMANDS:
             self.exchange(commands)
@@ -172,7 +172,7 @@ class Connection:
 
     def close(self) -> None:
         """Hang up; what it has reserved is ready again. Idempotent. Does nothing in a child of its owner."""
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._fork.is_inherited():
             return
         self._closed = True
         self._stream.close()

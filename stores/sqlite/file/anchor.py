@@ -43,6 +43,7 @@ from weakref import WeakKeyDictionary
 from kqueue.stores.sqlite.file import ofd
 from kqueue.stores.sqlite.file.lock import OwnedLock, Taking
 from kqueue.stores.sqlite.file.place import Identity, Log, opened_here
+from kqueue.system.forks import ForkGuard
 
 FENCE: Final = 2**62 - 2
 OPENING: Final = 2**62 - 1
@@ -134,7 +135,7 @@ class Anchors:
         #: Reentrant, and written in C: what a fork calls must not be interrupted
         #: (:mod:`kqueue.stores.sqlite.file.file`).
         self.gate = threading.RLock()
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         self._anchors: dict[Identity, Anchor] = {}
         self._descriptors: dict[Identity, int] = {}
         #: Paths that this process, or one that it was forked from, has had open: it never makes them again.
@@ -164,7 +165,7 @@ class Anchors:
         """
         with self.gate:
             anchor.users.pop(user, None)
-            if any(anchor.users.values()) or self._pid != os.getpid():
+            if any(anchor.users.values()) or self._fork.is_inherited():
                 return
             anchor.unlock()
             if for_good and not anchor.users:
@@ -214,8 +215,8 @@ class Anchors:
         """In a forked child: the parent's descriptors are closed, which unlocks nothing as long as the parent has
         them. To unlock them would unlock the parent's.
         """
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
+        if self._fork.is_inherited():
+            self._fork = ForkGuard()
             descriptors = list(self._descriptors.values())
             self._descriptors, self._anchors = {}, {}
             for descriptor in descriptors:

@@ -240,7 +240,7 @@ def assemble(
 ) -> Parts:
     """Check the arguments, which are those of :class:`~kqueue.KQueue`, and join what they say. Nothing is opened.
 
-    ``clock``: where all parts ask for the time, but for a store or a broker that is given as an object; None: the
+    ``clock``: where all parts ask for the time, but for a store, and a broker that is given as an object; None: the
     host's. Raises ``ValueError`` or ``TypeError`` that names the argument.
     """
     retry = RetryPolicy(max_tries=max_tries, delay=checks.number("retry_delay", retry_delay, 0))
@@ -360,5 +360,5 @@ def _broker(broker: str | Broker | None, store: JobStore, clock: Clock, logger: 
     if broker is None:
         return EmbeddedBroker(store, clock=clock)
     if isinstance(broker, str):
-        return open_broker(broker, logger=logger)
+        return open_broker(broker, clock=clock, logger=logger)
     return checks.instance("broker", broker, "subscribe")

@@ -35,6 +35,14 @@ LAZY = {
     "kqueue/renewal/__init__.py": "the client of the process that renews, for handlers that run",
     "stores/__init__.py": "the store of the URL",
 }
+#: Where the system's time is asked for. All others have a clock, or `steady` and `awake` of the first of these.
+CLOCKS = {
+    "kqueue/system/clock.py": "the clock",
+    "kqueue/system/mint.py": "the order of ids, which decides nothing; and nanoseconds",
+    "kqueue/worker/supervisor.py": "what the health file says to who reads it on this host",
+    "stores/mongo/identity.py": "fences begin above any that were given, whatever a clock of a test's says",
+    "stores/sqlite/identity.py": "the same",
+}
 FILES = sorted(
     path for folder in (PACKAGE, STORES) for path in folder.rglob("*.py") if "/kqueue/stores/" not in f"{path}"
 )
@@ -107,6 +115,24 @@ def test_imports_stand_at_the_top_but_in_the_places_that_are_named() -> None:
     assert imports_late("def f():\n    import os")
     assert not imports_late("import os\nif True:\n    import sys")
     assert {name_of(path) for path in FILES if imports_late(path.read_text())} == set(LAZY)
+
+
+def asks_the_system(source: str) -> bool:
+    """Whether ``source`` asks for the time past every clock that it may have been given."""
+    asks = (
+        r"^from (time|datetime) import .*\b(time|monotonic)|\btime\.(time|monotonic)(_ns)?\b|\.(now|utcnow|today)\("
+    )
+    code = re.sub(r'"""[\s\S]*?"""|#.*|\bstore\.now\(|_store\.now\(', "", source)
+    return re.search(asks, code, re.M) is not None
+
+
+def test_the_systems_time_is_asked_for_in_the_places_that_are_named() -> None:
+    assert asks_the_system("began = time.monotonic()")
+    assert asks_the_system("from time import monotonic")
+    assert not asks_the_system("began = self._clock.monotonic()")
+    # What tests others is told no clock.
+    asking = {name_of(path) for path in FILES if asks_the_system(path.read_text()) and room_of(path) != "testing"}
+    assert asking == set(CLOCKS)
 
 
 def test_no_room_is_crowded() -> None:

@@ -5,6 +5,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from kqueue.contracts.broker import Broker
 from kqueue.model.urls import showable
+from kqueue.system.clock import Clock
 
 #: beanstalkd's own.
 DEFAULT_PORT = 11300
@@ -14,12 +15,13 @@ DEFAULTS = {"timeout": 1.0, "connect_timeout": 1.0}
 FORMS = "beanstalk://host:port or beanstalk+unix:///path"
 
 
-def open_broker(url: str, *, logger: logging.Logger | None = None) -> Broker:
+def open_broker(url: str, *, clock: Clock | None = None, logger: logging.Logger | None = None) -> Broker:
     """The broker that ``url`` names; connects nowhere yet.
 
     ``beanstalk://host:port`` (the port is 11300 unless given) or ``beanstalk+unix:///path``, with options in
     the query: ``?timeout=1.0&connect_timeout=1.0``, in seconds: what a whole exchange may take, however its bytes
-    come, and what it may take to find and reach the server. Raises ``ValueError`` for anything else.
+    come, and what it may take to find and reach the server.
+    ``clock``: the host's unless given. Raises ``ValueError`` for anything else.
     """
     if not isinstance(url, str):
         raise TypeError(f"broker: expected a URL such as {FORMS}, got {type(url).__name__}")
@@ -30,7 +32,11 @@ def open_broker(url: str, *, logger: logging.Logger | None = None) -> Broker:
         from kqueue.brokers.beanstalk.broker import BeanstalkBroker  # noqa: PLC0415 (many queues have no broker)
 
         return BeanstalkBroker(
-            address, timeout=seconds["timeout"], connect_timeout=seconds["connect_timeout"], logger=logger
+            address,
+            timeout=seconds["timeout"],
+            connect_timeout=seconds["connect_timeout"],
+            clock=clock,
+            logger=logger,
         )
     except ValueError as error:
         raise ValueError(f"broker: {error}; expected {FORMS}, got {showable(url)!r:.200}") from None

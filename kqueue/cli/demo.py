@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import sysconfig
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kqueue import JobInHand, KQueue, KQueueError, RunReport
+from kqueue.system.clock import awake
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,15 +114,15 @@ def _parse_all(queue: KQueue, files: Sequence[Path], console: Console) -> None:
     tally = Tally()
     queue.add_handler(JOB_TYPE, tally.parse)
 
-    started = time.monotonic()
+    started = awake()
     paths = {job_id: str(path) for job_id, path in _add(queue, files)}
-    _print(console, f"added {len(paths)} jobs in {time.monotonic() - started:.2f} s")
+    _print(console, f"added {len(paths)} jobs in {awake() - started:.2f} s")
 
-    started = time.monotonic()
+    started = awake()
     with _progress(console, len(paths)) as show, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old files have odd escapes in their strings
         reports = list(_run(queue, show))
-    seconds = time.monotonic() - started
+    seconds = awake() - started
 
     console.print(_table(len(paths), reports, seconds, boxed=console.is_terminal))
     _print(console, _found(tally))
@@ -193,11 +193,11 @@ class _Lines:
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
         self._total = total
-        self._next = time.monotonic() + LINE_INTERVAL_S
+        self._next = awake() + LINE_INTERVAL_S
 
     def show(self, ended: int) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LINE_INTERVAL_S
+        if awake() >= self._next:
+            self._next = awake() + LINE_INTERVAL_S
             _print(self._console, f"{ended} of {self._total} jobs ended")
 
 

@@ -119,7 +119,7 @@ def make(expression: object, tz: object, missed: object) -> Schedule:
     zone = _zone(str(tz))
     try:
         # Its first tick too: only then is one refused that no day will ever match.
-        next(CronSim(str(expression), datetime.now(zone)))
+        next(CronSim(str(expression), datetime(2000, 1, 1, tzinfo=zone)))
     except StopIteration:
         raise ValueError(f"expression: no day of the next 50 years matches {expression!r:.80}") from None
     except CronSimError as error:

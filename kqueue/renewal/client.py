@@ -8,7 +8,6 @@ that does not read costs no memory and no time; one that ends is replaced, and t
 import logging
 import socket
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -33,6 +32,7 @@ from kqueue.renewal.messages import (
     runs,
 )
 from kqueue.renewal.starting import FAILURES, PATIENCE_S, RenewalLink, Starter
+from kqueue.system.clock import awake
 from kqueue.system.forks import ForkGuard
 from kqueue.system.locks import OwnLock, entry, wait_until
 from kqueue.system.threads import Background
@@ -206,7 +206,7 @@ class Client:
     # -- the listening thread ----------------------------------------------------------------------------
 
     def _listen(self, link: RenewalLink, wakeup: Wakeup) -> None:
-        began = time.monotonic()
+        began = awake()
         try:
             self._hear_all(link, wakeup)
         except (OSError, ValueError) as error:
@@ -215,7 +215,7 @@ class Client:
         link.end()
         if self._link is not link:
             return
-        self._hasty = self._hasty + 1 if time.monotonic() - began < RESTART_S else 0
+        self._hasty = self._hasty + 1 if awake() - began < RESTART_S else 0
         if self._hasty > 1:
             wait_readable([wakeup], RESTART_S)
         with self._lock:

@@ -28,9 +28,13 @@ def _steady_clock() -> Callable[[], float]:
 #: Seconds since some fixed moment, the same in all processes of this host; a suspend counts where that can be had.
 steady: Callable[[], float] = _steady_clock()
 
+#: The same without the time in which the host was suspended: for how long a thread or a process may take for what
+#: it does, and how long a lock is waited for. Nobody does anything in a suspend, and nobody is to be killed for it.
+awake: Callable[[], float] = time.monotonic
+
 
 class Clock(Protocol):
-    """Where a store or a broker asks for the time."""
+    """Where all ask for the time. The system's own is asked for here, and where tests/test_layout.py says why."""
 
     def time(self) -> float:
         """Wall clock: seconds since 1970-01-01 UTC."""

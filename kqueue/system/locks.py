@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from kqueue.model.errors import KQueueError
+from kqueue.system.clock import awake
 
 #: One that knows its thread.
 OwnLock: TypeAlias = "threading._RLock | threading.RLock"
@@ -52,7 +53,7 @@ def entry(lock: OwnLock, error: type[KQueueError], where: str) -> OwnLock:
     return lock
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float, monotonic: Callable[[], float] = time.monotonic) -> bool:
+def wait_until(is_so: Callable[[], bool], seconds: float, monotonic: Callable[[], float] = awake) -> bool:
     """Whether it is so within so many seconds by ``monotonic``."""
     until = monotonic() + seconds
     while not is_so():

@@ -2,11 +2,11 @@
 
 import logging
 import signal
-import time
 from types import FrameType
 from typing import Final
 
 from kqueue import KQueue
+from kqueue.system.clock import awake
 from kqueue.system.wakeup import Wakeup, wait_readable
 
 #: Seconds between two looks.
@@ -28,9 +28,9 @@ def await_store(queue: KQueue, logger: logging.Logger) -> bool:
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
-        say_at = time.monotonic()
+        say_at = awake()
         while not queue.store.exists():
-            if time.monotonic() >= say_at:
+            if awake() >= say_at:
                 say_at += SAY_S
                 logger.warning(
                     "waiting for the store %s: there is none yet; a producer makes it", queue.store.address

@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
@@ -18,7 +17,7 @@ from kqueue import KQueue, KQueueError
 from kqueue.execution.overtime import MOST_ABANDONED
 from kqueue.model.wording import counted
 from kqueue.system import prctl, streams
-from kqueue.system.clock import steady
+from kqueue.system.clock import awake, steady
 from kqueue.system.wakeup import Wakeup, wait_readable
 from kqueue.worker import logs, messages
 from kqueue.worker.app import load_queue
@@ -71,7 +70,7 @@ class Child:
         self._queue.registry.blames_interrupts = True
         self._lanes.start()
         while not self._lanes.have_ended():
-            now = time.monotonic()
+            now = awake()
             if now >= self._give_up_at and (self._queue.registry.batches() or now >= self._give_up_at + IDLE_END_S):
                 return self._give_up()
             if now >= self._tick_at:
@@ -97,7 +96,7 @@ class Child:
             self._leave(f"it has {rss:.0f} MiB, and --max-rss is {most}")
 
     def _obey(self, orders: Sequence[ChildCommand], is_signalled: bool) -> None:
-        now = time.monotonic()
+        now = awake()
         if self._queue.registry.is_spent():
             self._leave(f"it has run {counted(self._queue.registry.jobs_started(), 'job')}")
         if is_signalled:

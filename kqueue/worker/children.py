@@ -8,9 +8,9 @@ import logging
 import math
 import signal
 import socket
-import time
 
 from kqueue import KQueueError
+from kqueue.system.clock import awake
 from kqueue.worker.messages import ChildCommand
 from kqueue.worker.options import WorkerOptions
 from kqueue.worker.orphans import Orphans
@@ -105,11 +105,11 @@ class Children:
             child.hear()
             self._replace_if_leaving(child)  # it may be gone already
             if status is None:
-                self._attend(child, time.monotonic())
+                self._attend(child, awake())
             else:
                 self._bury(child, status)
         self.let_go()
-        self._fill_places(time.monotonic())
+        self._fill_places(awake())
 
     def _replace_if_leaving(self, child: ChildProcess) -> None:
         if child.leaving is not None and child not in self._old:
@@ -160,7 +160,7 @@ class Children:
         for child in self.children():
             if child.went:
                 child.tell(order)
-                child.kill_at = min(child.kill_at, time.monotonic() + grace + GIVE_UP_S)
+                child.kill_at = min(child.kill_at, awake() + grace + GIVE_UP_S)
             else:
                 child.kill()  # it holds nothing
 
@@ -187,7 +187,7 @@ class Children:
         if child in self._old:
             self._old.remove(child)
         else:
-            pause = self._place_of(child).lose(time.monotonic())
+            pause = self._place_of(child).lose(awake())
             if not self._is_ending:
                 self._logger.warning("child %d: another one starts in %.0f s", child.pid, pause)
 
@@ -225,6 +225,6 @@ def told(status: int) -> str:
 
 def _lateness(child: ChildProcess) -> str | None:
     """What is said of a child that should have been ready by now."""
-    if child.is_ready or child.was_killed or time.monotonic() - child.started_at <= START_S:
+    if child.is_ready or child.was_killed or awake() - child.started_at <= START_S:
         return None
     return f"it was not ready after {START_S:.0f} s"

@@ -8,7 +8,6 @@ import logging
 import math
 import queue as queues
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -17,6 +16,7 @@ from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.settlements import STOPPED, unstarted
 from kqueue.model.ids import is_made_by
 from kqueue.model.retry import backoff
+from kqueue.system.clock import awake
 
 #: Rows in one call of the store.
 BATCH = 1000
@@ -108,7 +108,7 @@ class Orphans:
             now = self._queue.store.now()
             held = [row.ttr for row in self._queue.store.claimed_by_process(tail) if (row.lease_until or 0.0) > now]
             if held:
-                self._held_at[tail] = min(time.monotonic(), heard_at + max(held))
+                self._held_at[tail] = min(awake(), heard_at + max(held))
 
     def _say(self, pid: int, what: str, rows: int) -> None:
         if rows:

@@ -4,9 +4,9 @@ import math
 import os
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
+from kqueue.system.clock import awake
 from kqueue.worker import messages
 from kqueue.worker.messages import (
     ChildCommand,
@@ -50,7 +50,7 @@ class ChildProcess:
             os.close(report)
         self._mouth = ReportWriter(speak)
         self.ear = CommandReader(hear)
-        self.started_at = time.monotonic()
+        self.started_at = awake()
         #: How its lease owners end, once it is ready.
         self.tail: str | None = None
         #: Why it could not start.
@@ -87,7 +87,7 @@ class ChildProcess:
     def hear(self) -> None:
         """Take in what it has said. Never waits."""
         for line in self.ear.lines():
-            now = self.heard_at = time.monotonic()
+            now = self.heard_at = awake()
             match messages.report(line):
                 case ChildReady(tail=tail):
                     self.tail = tail

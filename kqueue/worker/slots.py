@@ -1,7 +1,6 @@
 """The places for children: each has one that takes jobs, or is about to get one."""
 
-import time
-
+from kqueue.system.clock import awake
 from kqueue.worker.process import ChildProcess
 from kqueue.worker.restarts import Restarts
 
@@ -15,7 +14,7 @@ class Slot:
         #: When the next child is to be started, in monotonic seconds.
         self.start_at = 0.0
         #: When a child in this place was last known to get on, in monotonic seconds.
-        self.alive_at = time.monotonic()
+        self.alive_at = awake()
 
     def leave(self) -> None:
         """Its child ends by itself: another one is to be started at once."""

@@ -12,6 +12,7 @@ from types import FrameType
 
 from kqueue import KQueue
 from kqueue.model.wording import counted
+from kqueue.system.clock import awake
 from kqueue.system.wakeup import Wakeup, wait_readable
 from kqueue.worker.children import Children
 from kqueue.worker.health import HealthFile
@@ -106,7 +107,7 @@ class Supervisor:
     def _look_after(self) -> None:
         while self._family.children() or not self._obeyed:
             self._tick()
-            self._listen(min(self._tick_at, self._family.look_at()) - time.monotonic())
+            self._listen(min(self._tick_at, self._family.look_at()) - awake())
             self._obey()
             self._family.look_after()
 
@@ -122,11 +123,11 @@ class Supervisor:
 
     def _stand_still(self) -> None:
         """All or none: children that ran on would lose the leases that this process renews for them."""
-        began = time.monotonic()
+        began = awake()
         self._family.tell_all(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)  # until somebody says SIGCONT
         self._family.tell_all(signal.SIGCONT)
-        self._family.stood_still(time.monotonic() - began)
+        self._family.stood_still(awake() - began)
 
     def _obey(self) -> None:
         """The first signal stops the children, and any other ends them now."""
@@ -141,7 +142,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         """Once a second."""
-        now = time.monotonic()
+        now = awake()
         if now < self._tick_at:
             return
         self._tick_at = now + TICK_S

@@ -2,12 +2,12 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 
 from kqueue import KQueue, KQueueError
 from kqueue.model.retry import backoff
+from kqueue.system.clock import awake
 from kqueue.system.forks import ForkGuard
 
 #: Seconds that a loop has to run before its failure counts as the first again.
@@ -73,12 +73,12 @@ class Threads:
         failures = 0
         while not self._is_over():
             self._away.pop(number, None)
-            began = time.monotonic()
+            began = awake()
             error = self._run()
             if self._is_over():
                 self.left_unsettled |= isinstance(error, KQueueError)
                 break
-            now = self._away[number] = time.monotonic()
+            now = self._away[number] = awake()
             if isinstance(error, SystemExit):
                 self._logger.warning("a handler called sys.exit(%r); its job counts a failed try", error.code)
                 continue

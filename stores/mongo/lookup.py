@@ -1,4 +1,6 @@
-"""What an operator asks of the rows of a MongoDB."""
+"""What is asked of the rows of a MongoDB: by an operator, and by who waits."""
+
+from collections.abc import Sequence
 
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
@@ -87,3 +89,16 @@ def ahead(jobs: Collection[Document], row: Row, most: int) -> int:
         if ahead < most:
             ahead += len(read(jobs, where, COVERED, most - ahead, index=schema.ORDER))
     return ahead
+
+
+def has_ready(jobs: Collection[Document], types: Sequence[str]) -> bool:
+    """Whether any row of these types is ready."""
+    ready = {"state": State.READY.value, "type": {"$in": list(types)}}
+    return bool(read(jobs, ready, COVERED, 1, index=schema.ORDER))
+
+
+def next_run_at(jobs: Collection[Document]) -> float | None:
+    """The earliest ``run_at`` of a delayed row, or None."""
+    delayed = {"state": State.DELAYED.value}
+    first = read(jobs, delayed, {"run_at": True}, 1, sort=[("run_at", 1)], index=schema.DELAYED)
+    return first[0]["run_at"] if first else None

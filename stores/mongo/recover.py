@@ -22,6 +22,7 @@ from kqueue.stores.mongo.access import write
 from kqueue.stores.mongo.schema import Document
 from kqueue.stores.mongo.server.clock import look
 from kqueue.stores.mongo.server.moment import Moment
+from kqueue.system.clock import SystemClock
 
 #: In ``kqueue_meta``: the election of the primary whose clock the leases follow.
 _PRIMARY = "primary"
@@ -42,7 +43,7 @@ def recover(jobs: Collection[Document], moment: Moment, max_crashes: int, most: 
 
 def begin(database: Database[Document]) -> None:
     """Remember whose clock the leases of a new store follow."""
-    election = look(database).election
+    election = look(database, SystemClock()).election
     if election is not None:
         first = {"$setOnInsert": {"election": election}}
         database[schema.META].update_one({"_id": _PRIMARY}, first, upsert=True)

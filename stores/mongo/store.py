@@ -55,26 +55,31 @@ from kqueue.stores.mongo.server.errors import named_errors
 from kqueue.stores.mongo.server.link import Link, read_url
 from kqueue.stores.mongo.server.transaction import in_transaction
 from kqueue.stores.mongo.times import MongoTimes
-from kqueue.system.clock import Clock
+from kqueue.system.clock import Clock, SystemClock
 from kqueue.system.forks import PerProcess
 
 
 class MongoStore:
     """A :class:`~kqueue.contracts.store.JobStore` in the database that ``url`` names: ``mongodb://HOST:PORT/DATABASE``.
 
-    ``clock`` is for tests: times are the server's own without it. ``client`` is for tests too: it is used as
-    it is, with its own options, and never closed here.
-
+    For tests: ``clock``: times are the server's own without it. ``host``: this host's clock, by which the server's
+    is known between two looks at it. ``client`` is used as it is, with its own options, and never closed here.
     Raises ``ValueError``, naming ``store``, for a URL that cannot be read or names no database.
     """
 
     def __init__(
-        self, url: str, *, clock: Clock | None = None, client: MongoClient[Document] | None = None
+        self,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        host: Clock | None = None,
+        client: MongoClient[Document] | None = None,
     ) -> None:
         target = read_url(url)
         self._address = target.address
         self._shared_url = url if client is None else None
-        self._links = PerProcess(lambda: Link(target, _prepare if clock is None else schema.prepare, clock, client))
+        prepare = _prepare if clock is None else schema.prepare
+        self._links = PerProcess(lambda: Link(target, prepare, clock, host or SystemClock(), client))
 
     @property
     def address(self) -> str:
@@ -449,16 +454,13 @@ class MongoStore:
 
     def has_ready(self, types: Sequence[str]) -> bool:
         """See :meth:`kqueue.contracts.store.JobStore.has_ready`."""
-        ready = {"state": State.READY.value, "type": {"$in": list(types)}}
         with self._jobs() as jobs:
-            return bool(read(jobs, ready, looks.COVERED, 1, index=schema.ORDER))
+            return looks.has_ready(jobs, types)
 
     def next_run_at(self) -> float | None:
         """See :meth:`kqueue.contracts.store.JobStore.next_run_at`."""
-        delayed = {"state": State.DELAYED.value}
         with self._jobs() as jobs:
-            first = read(jobs, delayed, {"run_at": True}, 1, sort=[("run_at", 1)], index=schema.DELAYED)
-        return first[0]["run_at"] if first else None
+            return looks.next_run_at(jobs)
 
     def pulse(self) -> object:
         """None: MongoDB has no such token that would be cheaper than to look."""

@@ -20,7 +20,6 @@ The starts that limits count stand in the same document, so they are read with t
 .. [1] https://www.mongodb.com/docs/manual/reference/command/update/ (``ordered``)
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -36,6 +35,7 @@ from kqueue.stores.mongo.access import read, write
 from kqueue.stores.mongo.commands import Write
 from kqueue.stores.mongo.schema import Document
 from kqueue.stores.mongo.server.patience import Patience
+from kqueue.system.clock import awake
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class Turns:
         found = read(self.jobs, {"_id": {"$in": list(self._ids)}}, None, len(self._ids))
         self._documents = {self._ids[document["_id"]]: document for document in found}
         odd = {type: document["turn"] for type, document in self._documents.items() if document["turn"] % 2}
-        now = time.monotonic()
+        now = awake()
         before = self._unfinished
         self._unfinished = {
             type: before[type] if before.get(type, (0, 0))[0] == number else (number, now)
@@ -92,7 +92,7 @@ class Turns:
 
     def check(self, type: str) -> None:
         """Raises :class:`NotOurTurn` while another has that of the type."""
-        if type in self._unfinished and time.monotonic() - self._unfinished[type][1] < UNFINISHED_S:
+        if type in self._unfinished and awake() - self._unfinished[type][1] < UNFINISHED_S:
             raise NotOurTurn
 
     def starts(self, limit: Limit, now: float) -> Starts:

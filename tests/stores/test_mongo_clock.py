@@ -15,6 +15,7 @@ from kqueue.contracts.repair import Abandoned
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
 from kqueue.stores.mongo.schema import JOBS
 from kqueue.stores.mongo.store import MongoStore
+from kqueue.system.clock import SystemClock
 from tests.mongod import PATIENCE_S, Mongod
 from tests.stores.mongo_helpers import ids_of, new_rows
 
@@ -84,12 +85,31 @@ def other(url: str) -> Iterator[MongoStore]:
         yield store
 
 
-def take_clock_to_be_ahead(store: MongoStore) -> None:
-    """As after another member has taken over whose clock is behind."""
-    store.now()
-    link = store._links.get()
-    assert link._known is not None
-    link._known = link._known._replace(offset=link._known.offset + JUMP)
+class Host(SystemClock):
+    """This host's clock."""
+
+    def __init__(self, *, asleep: float = 0.0) -> None:
+        self._asleep = asleep
+        #: Seconds that its time of day was set forward by.
+        self.set_by = 0.0
+        #: Seconds that it slept.
+        self._slept = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._slept + self.set_by
+
+    def monotonic(self) -> float:
+        """It falls asleep for ``asleep`` seconds after the first who asks."""
+        now = super().monotonic() + self._slept
+        self._slept = self._asleep
+        return now
+
+
+@pytest.fixture
+def ahead(url: str) -> Iterator[MongoStore]:
+    """Of a process whose host slept while it looked at the server's clock: it takes that to be ahead by a jump."""
+    with closing(MongoStore(url, host=Host(asleep=2 * JUMP))) as store:
+        yield store
 
 
 def claim(store: MongoStore, *limits: Limit, jobs: int = 9) -> Claim:
@@ -132,23 +152,22 @@ def test_a_lease_is_renewed_by_the_servers_clock(server: Server, store: MongoSto
     assert other.recover(other.now(), 3, 9) == (0, 0)
 
 
-def test_a_lease_is_judged_by_the_servers_clock(store: MongoStore, other: MongoStore):
+def test_a_lease_is_judged_by_the_servers_clock(server: Server, store: MongoStore, ahead: MongoStore):
     """A process that takes the clock to be ahead takes nothing from anybody."""
     rows = new_rows(2, ttr=LEASE_S)
     store.add(rows)
     claim(store)
-    take_clock_to_be_ahead(other)
-    assert len(other.find_abandoned(other.now(), 9)) == 2, "they look so"
-    assert other.recover(other.now(), 3, 9) == (0, 0)
+    assert abs(ahead.now() - JUMP - server.time()) < NEAR_S
+    assert len(ahead.find_abandoned(ahead.now(), 9)) == 2, "they look so"
+    assert ahead.recover(ahead.now(), 3, 9) == (0, 0)
     assert [row.state for row in store.get(ids_of(rows))] == ["running", "running"]
 
 
-def test_a_place_is_taken_until_the_servers_clock_says_that_its_lease_is_over(store: MongoStore, other: MongoStore):
+def test_a_place_is_taken_until_the_servers_clock_says_that_its_lease_is_over(store: MongoStore, ahead: MongoStore):
     one = Limit("t", running=1)
     store.add(new_rows(2, ttr=LEASE_S))
     assert len(claim(store, one).rows) == 1
-    take_clock_to_be_ahead(other)
-    assert len(claim(other, one).rows) == 0
+    assert len(claim(ahead, one).rows) == 0
 
 
 def test_what_is_abandoned_is_found_however_old_the_look_at_the_clock_is(server: Server, store: MongoStore):
@@ -204,16 +223,15 @@ def test_the_clock_is_looked_at_again_when_there_is_another_primary(server: Serv
     assert abs(store.now() - server.time()) < NEAR_S
 
 
-def test_the_clock_is_looked_at_again_once_this_hosts_was_set(
-    server: Server, store: MongoStore, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_clock_is_looked_at_again_once_this_hosts_was_set(server: Server, url: str):
     """As that of a virtual machine is that was paused."""
-    real = time.time
-    before = server.time()
-    server.jump()
-    assert abs(store.now() - before) < NEAR_S
-    monkeypatch.setattr("kqueue.stores.mongo.server.clock.time.time", lambda: real() + 3600)
-    assert abs(store.now() - before - JUMP) < NEAR_S
+    host, before = Host(), server.time()
+    with closing(MongoStore(url, host=host)) as store:
+        assert abs(store.now() - before) < NEAR_S
+        server.jump()
+        assert abs(store.now() - before) < NEAR_S
+        host.set_by = 3600.0
+        assert abs(store.now() - before - JUMP) < NEAR_S
 
 
 def test_a_job_is_started_once_whatever_the_clocks_are(server: Server, url: str):

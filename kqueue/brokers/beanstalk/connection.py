@@ -10,7 +10,6 @@ never used again. Its owner makes a new one.
 
 import math
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from kqueue.brokers.beanstalk.names import Address, Names
 from kqueue.brokers.beanstalk.stream import Stream, dial
 from kqueue.brokers.beanstalk.wire import Command, Reply
 from kqueue.model.errors import BrokerUnavailable
+from kqueue.system.clock import awake
 from kqueue.system.forks import ForkGuard
 from kqueue.system.wakeup import Wakeup, wait_readable
 
@@ -55,7 +55,7 @@ class Endpoint:
     #: Seconds until it is connected, the look-up of its name among them.
     connect_timeout: float
     #: Only tests have another.
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = awake
     _names: Names | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,6 @@ virtual machine was paused. What is known so is for what is ready; leases have
 """
 
 import math
-import time
 from collections.abc import Callable
 from datetime import UTC
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from pymongo.monitoring import (
 from pymongo.topology_description import TopologyDescription
 
 from kqueue.stores.mongo.schema import Document
-from kqueue.system.clock import steady
+from kqueue.system.clock import Clock
 
 #: Seconds between two looks at the server's clock, if nothing has happened to it or to ours.
 _REFRESH_S = 60.0
@@ -64,19 +63,19 @@ class Known(NamedTuple):
     #: Seconds from the steady clock to this host's time of day then.
     ours: float
 
-    def is_stale(self) -> bool:
+    def is_stale(self, host: Clock) -> bool:
         """Whether to look again: it is long ago, or this host's own clock was set since."""
-        now = steady()
-        return now - self.looked_at > _REFRESH_S or abs(time.time() - now - self.ours) > _DRIFT_S
+        now = host.monotonic()
+        return now - self.looked_at > _REFRESH_S or abs(host.time() - now - self.ours) > _DRIFT_S
 
     def outdated(self) -> "Known":
         """The clock may be another's since."""
         return self._replace(looked_at=-math.inf)
 
-    def kept(self) -> "Known":
+    def kept(self, host: Clock) -> "Known":
         """As it is, for a while more."""
-        now = steady()
-        return self._replace(looked_at=now, ours=time.time() - now)
+        now = host.monotonic()
+        return self._replace(looked_at=now, ours=host.time() - now)
 
 
 class Look(NamedTuple):
@@ -89,12 +88,12 @@ class Look(NamedTuple):
     election: ObjectId | None
 
 
-def look(database: Database[Document]) -> Look:
-    """Ask the primary for its time."""
-    before = steady()
+def look(database: Database[Document], host: Clock) -> Look:
+    """Ask the primary for its time. ``host``: this host's own clock."""
+    before = host.monotonic()
     # https://www.mongodb.com/docs/manual/reference/command/hello/: localTime is the server's, to the ms.
     hello = database.command("hello")
-    after = steady()
+    after = host.monotonic()
     at: float = hello["localTime"].replace(tzinfo=UTC).timestamp()
-    known = Known(at - (before + after) / 2, after, time.time() - after)
+    known = Known(at - (before + after) / 2, after, host.time() - after)
     return Look(known, at, hello.get("electionId"))

@@ -34,7 +34,7 @@ from kqueue.stores.mongo.schema import META, Document
 from kqueue.stores.mongo.server.clock import Known, Look, Primaries, look
 from kqueue.stores.mongo.server.interrupts import is_within_driver, spoils
 from kqueue.stores.mongo.server.moment import Moment
-from kqueue.system.clock import Clock, steady
+from kqueue.system.clock import Clock
 from kqueue.system.locks import REENTERED, OwnLock, entry
 
 #: Options of the client where the URL does not say otherwise. Times in milliseconds.
@@ -99,11 +99,13 @@ class Link:
         target: Target,
         prepare: Callable[[Database[Document], str], None],
         clock: Clock | None,
+        host: Clock,
         client: MongoClient[Document] | None,
     ) -> None:
         self._target = target
         self._prepare = prepare
         self._clock = clock
+        self._host = host
         self._given = client
         #: Of one client, while it is opened. The main thread's own is waited for by no other.
         self._opening: dict[bool, OwnLock] = {True: threading.RLock(), False: threading.RLock()}
@@ -199,14 +201,14 @@ class Link:
         if self._clock is not None:
             return self._clock.time()
         known = self._known
-        if known is None or known.is_stale():
+        if known is None or known.is_stale(self._host):
             try:
                 known = self.look().known
             except (PyMongoError, StoreError):
                 if known is None:
                     raise
-                known = self._known = known.kept()
-        return steady() + known.offset
+                known = self._known = known.kept(self._host)
+        return self._host.monotonic() + known.offset
 
     def moment(self, now: float) -> Moment:
         """For leases that are granted: ``now`` if the clock was given, else the server's own within the command."""
@@ -229,7 +231,7 @@ class Link:
     def look(self) -> Look:
         """Ask the server for its time."""
         with self.use() as database:
-            found = look(database)
+            found = look(database, self._host)
         self._known = found.known
         return found
 

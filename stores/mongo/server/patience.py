@@ -3,6 +3,8 @@
 import random
 import time
 
+from kqueue.system.clock import awake
+
 #: Seconds in all.
 PATIENCE_S = 5.0
 #: Seconds of the first wait at most, and of any.
@@ -13,7 +15,7 @@ class Patience:
     """One call's."""
 
     def __init__(self, seconds: float = PATIENCE_S) -> None:
-        self._began = time.monotonic()
+        self._began = awake()
         self._seconds = seconds
         self._next = _FIRST_S
         #: Seconds since the call began, once it has had to wait; 0 before.
@@ -23,9 +25,9 @@ class Patience:
         """Sleep for a while that is drawn, so that of many who meet each other not all come again at once.
         False, at once, if it is at its end.
         """
-        if time.monotonic() - self._began > self._seconds:
+        if awake() - self._began > self._seconds:
             return False
         time.sleep(random.uniform(0, self._next))  # noqa: S311
         self._next = min(2 * self._next, _LONGEST_S)
-        self.waited = time.monotonic() - self._began
+        self.waited = awake() - self._began
         return True

@@ -27,6 +27,7 @@ from kqueue.stores.sqlite.file.handle import ANCHORS, Handle
 from kqueue.stores.sqlite.file.place import is_mount_point, look, opened_here, size
 from kqueue.stores.sqlite.identity import adopt, is_adopted
 from kqueue.stores.sqlite.schema import STEPS, NewerSchemaError, migrate, version
+from kqueue.system.clock import awake
 
 #: Seconds between two attempts to switch a new file to write-ahead logging.
 _WAL_RETRY_S: Final = 0.01
@@ -179,12 +180,12 @@ def _prepare(settings: Settings, real: str, anchor: Anchor, connection: sqlite3.
 
 def _switch_to_wal(settings: Settings, connection: sqlite3.Connection) -> None:
     """SQLite does not wait for another process that opens a new file at the same moment, so we do."""
-    deadline = time.monotonic() + settings.busy_timeout
+    deadline = awake() + settings.busy_timeout
     while True:
         try:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
-            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or awake() >= deadline:
                 raise
             time.sleep(_WAL_RETRY_S)
             continue

@@ -34,7 +34,6 @@ after it.
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, ParamSpec, TypeVar
@@ -48,6 +47,7 @@ from kqueue.stores.sqlite.file.handle import ANCHORS, Handle
 from kqueue.stores.sqlite.file.lock import Taking
 from kqueue.stores.sqlite.file.place import size
 from kqueue.stores.sqlite.identity import SqliteIdentity, begin_anew, read
+from kqueue.system.clock import awake
 from kqueue.system.forks import PerProcess
 
 P = ParamSpec("P")
@@ -262,9 +262,9 @@ class SqliteFile:
             handle.whole(self._close_for_fork, handle)
 
     def _close_for_fork(self, handle: Handle) -> None:
-        turn, until = Taking(handle.lock, handle), time.monotonic() + self._busy_timeout + 1
+        turn, until = Taking(handle.lock, handle), awake() + self._busy_timeout + 1
         # A thread that has no connection may wait for the gate, with the lock.
-        while handle.connection is not None and time.monotonic() < until:
+        while handle.connection is not None and awake() < until:
             if turn.take(_FORK_LOOK_S):
                 handle.disconnect(for_good=False)
                 turn.release()

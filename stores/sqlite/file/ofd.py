@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from kqueue.system.clock import awake
+
 #: The layout of the lock that is described here is that of 64 bits.
 SUPPORTED: Final = sys.platform == "linux" and struct.calcsize("P") == 8
 #: Type, whence, start, length, process.
@@ -45,8 +47,8 @@ def wait_for(descriptor: int, start: int, seconds: float, length: int = 1, *, al
     """Whether it was got within ``seconds``. The kernel has no such wait with an end, so this looks."""
     if try_lock(descriptor, start, length, alone=alone):
         return True
-    until, pause = time.monotonic() + seconds, _FIRST_WAIT_S
-    while time.monotonic() < until:
+    until, pause = awake() + seconds, _FIRST_WAIT_S
+    while awake() < until:
         time.sleep(pause)
         if try_lock(descriptor, start, length, alone=alone):
             return True

@@ -189,7 +189,7 @@ class MongoStore:
     def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
         """See :meth:`kqueue.contracts.store.JobStore.claim`.
 
-        When it raises, rows may have been claimed all the same: see :meth:`held_by`. Leases begin by the server's
+        When it raises, rows may have been claimed all the same: see :meth:`claimed_by`. Leases begin by the server's
         own clock; what the rows that are returned say of their end is as exact as ``now``.
         """
         moment = self._links.get().moment(now)

@@ -1037,7 +1037,7 @@ def test_a_child_that_a_coroutine_forks_ends_with_it_and_leaves_its_parent_alone
 # -- every call of the store that fails ----------------------------------------------------------------------
 
 
-CALLS = ["now", "claim", "settle", "held_by", "renew", "has_ready", "promote", "take_sweep"]
+CALLS = ["now", "claim", "settle", "claimed_by", "renew", "has_ready", "promote", "take_sweep"]
 
 
 class Failing:

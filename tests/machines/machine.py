@@ -78,7 +78,7 @@ ACTS = st.builds(
     st.lists(st.sampled_from([*Act, *[Act.RAISE] * 5]), max_size=8),
 )
 #: The calls of a run: some come often, and matter most.
-RUNS = ("claim", "claim", "settle", "settle", "settle", "renew", "held_by", "broker.reserve", "broker.settle")
+RUNS = ("claim", "claim", "settle", "settle", "settle", "renew", "claimed_by", "broker.reserve", "broker.settle")
 #: The calls of a sweep.
 SWEEPS = ("take_sweep", "promote", "recover", "find_lost", "mark", "find_unput", "broker.peek", "broker.put")
 

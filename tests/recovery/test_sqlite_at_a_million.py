@@ -129,7 +129,7 @@ def test_a_sweep_with_nothing_to_do_costs_a_few_indexed_queries(
 def jobs_through(store: SqliteStore) -> Iterator[tuple[str, Callable[[], object]]]:
     """Each call of the contract that runs again and again, for so many jobs; what it gives must be true.
 
-    Not ``held_by``, which reads all that runs: it is for a claim that was interrupted.
+    Not ``claimed_by``, which reads all that runs: it is for a claim that was interrupted.
     """
     yield "has_ready", lambda: store.has_ready(TYPES)
     yield "next_run_at", store.next_run_at

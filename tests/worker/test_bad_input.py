@@ -15,7 +15,7 @@ WRONG = {
     "--grace inf": "--grace: a finite number, at least 0, got inf",
     "--max-jobs 0": "--max-jobs: at least 1, got 0",
     "--max-rss 0": "--max-rss: at least 1, got 0",
-    "--log-level loud": "--log-level: one of debug, info, warning, error, got 'loud'",
+    "--log-level loud": "--log-level: no 'loud'; did you mean 'info'? There are debug, error, info, warning",
     "--forever": "No such option",
 }
 

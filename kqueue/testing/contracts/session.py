@@ -27,8 +27,12 @@ def test_its_address_is_text_and_open_may_be_called_again(store: JobStore) -> No
     assert store.address
 
 
-def test_a_url_leads_other_processes_to_what_they_share(make_shared_store: MakeStore) -> None:
-    assert make_shared_store().shared_url
+def test_it_says_whether_a_url_leads_other_processes_to_it(store: JobStore) -> None:
+    assert store.shared_url is None or "://" in store.shared_url
+
+
+def test_what_other_processes_share_has_a_url_for_them(make_shared_store: MakeStore) -> None:
+    assert make_shared_store().shared_url is not None
 
 
 def test_its_clock_is_the_time_of_day(store: JobStore) -> None:

@@ -207,8 +207,8 @@ class Parts:
             clock=self.clock,
         )
 
-    def dry_run(self, limit: int) -> DryRun:
-        """Of a sweep at this moment. ``limit``: findings of a kind."""
+    def dry_run(self, most: int) -> DryRun:
+        """Of a sweep at this moment. ``most``: findings of a kind."""
         from kqueue.admin.dry_run import DryRun  # noqa: PLC0415 (see test_layout.LAZY)
 
         return DryRun(
@@ -218,7 +218,7 @@ class Parts:
             horizon=self.sweeper.horizon,
             grace=GRACE_S,
             page=PAGE_TYPES,
-            limit=limit,
+            most=most,
         )
 
 

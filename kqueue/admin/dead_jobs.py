@@ -60,10 +60,10 @@ class DeadJobs:
         self._store = store
         self._doorbell = doorbell
 
-    def find(self, wanted: Filter, limit: int | None = None) -> Iterator[list[Row]]:
-        """Dead rows in lots of at most :data:`LOT`, in the order of their ids, ``limit`` in all."""
+    def find(self, wanted: Filter, most: int | None = None) -> Iterator[list[Row]]:
+        """Dead rows in lots of at most :data:`LOT`, in the order of their ids, ``most`` in all."""
         after: str | None = None
-        left = limit
+        left = most
         while left is None or left > 0:
             page = self._store.find(wanted.type, State.DEAD, after, LOT)
             if not page:
@@ -74,10 +74,10 @@ class DeadJobs:
                 left = None if left is None else left - len(found)
                 yield found
 
-    def retry(self, wanted: Filter, reason: str, limit: int | None = None) -> int:
+    def retry(self, wanted: Filter, reason: str, most: int | None = None) -> int:
         """Bring them back, a lot at a time; returns how many."""
         total = 0
-        for lot in self.find(wanted, limit):
+        for lot in self.find(wanted, most):
             total += self.revive([row.id for row in lot], reason)
         return total
 
@@ -88,6 +88,6 @@ class DeadJobs:
         self._doorbell.ring(revived, now)
         return len(revived)
 
-    def delete(self, wanted: Filter, limit: int | None = None) -> int:
+    def delete(self, wanted: Filter, most: int | None = None) -> int:
         """Delete them, a lot at a time, each right after it was read; returns how many."""
-        return sum(self._store.delete([row.id for row in lot]) for lot in self.find(wanted, limit))
+        return sum(self._store.delete([row.id for row in lot]) for lot in self.find(wanted, most))

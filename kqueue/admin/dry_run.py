@@ -2,9 +2,9 @@
 
 It reads what a sweep reads, by the same rules, and reckons with what the sweep would have changed by then: a
 lease that is taken back leaves a job without a pointer, a delay that is over makes one ready. So its findings are
-what a sweep at the same moment counts, job for job, up to a limit; but not the finished jobs that it deletes since
-they need not be kept any more, which is no repair. The one thing that it cannot tell is what stands behind an entry
-that is not ours: to see that, the sweep buries it.
+what a sweep at the same moment counts, job for job, up to so many of a kind; but not the finished jobs that it
+deletes since they need not be kept any more, which is no repair. The one thing that it cannot tell is what stands
+behind an entry that is not ours: to see that, the sweep buries it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,10 +36,10 @@ class DryRun:
         horizon: float,
         grace: float,
         page: int,
-        limit: int,
+        most: int,
     ) -> None:
         """``horizon`` and ``grace`` are the sweep's, in seconds, and so is ``page``, the types that are looked at
-        together; ``limit``: findings of a kind.
+        together; ``most``: findings of a kind.
         """
         self._store = store
         self._broker = broker
@@ -47,9 +47,9 @@ class DryRun:
         self._horizon = horizon
         self._grace = grace
         self._page = page
-        self._limit = limit
+        self._most = most
         #: Rows to read: one more, to know whether there are more.
-        self._rows = limit + 1
+        self._rows = most + 1
 
     def findings(self) -> Iterator[Finding]:
         """First what the store alone tells, then what the tubes show. Raises as the store and the broker do."""
@@ -91,8 +91,8 @@ class DryRun:
 
     def _bounded(self, findings: Iterable[Finding]) -> Iterator[Finding]:
         for number, finding in enumerate(findings):
-            if number == self._limit:
-                yield Finding(finding.repair, f"there are more than {self._limit}; a higher limit shows them")
+            if number == self._most:
+                yield Finding(finding.repair, f"there are more than {self._most}; a higher limit shows them")
                 return
             yield finding
 

@@ -3,7 +3,7 @@
 A handler may hold the processor, or the interpreter's lock inside C code, so no thread beside it can be relied on.
 So what is to be renewed is said *before* it starts, and renewing it is another process's work: see
 :mod:`kqueue.renewal`. The jobs of a window are said together. Which of them runs is then a word in memory that both
-sides see: it costs next to nothing, and what has not started is never held up by the one that runs.
+sides see: it costs next to nothing, and what has not started never waits for the one that runs.
 """
 
 from collections.abc import Mapping
@@ -53,15 +53,15 @@ class RenewalHold(Protocol):
     def renews(self, id: str) -> bool:
         """Whether this job's lease follows its handler, and nothing else was told of it."""
 
-    def word(self, id: str) -> RenewalEnd | None:
-        """What the renewer has told of this job."""
+    def end_of(self, id: str) -> RenewalEnd | None:
+        """Why the renewer has stopped with this job; None while it has not."""
 
 
 class Renewer(Protocol):
     """Renews leases. Shared by the threads of one process."""
 
     def prepare(self, ttr: float) -> None:
-        """Have the renewer there before leases of ``ttr`` seconds at least are held. Waits only if it is new, and a
+        """Have the renewer there before leases of ``ttr`` seconds at least begin. Waits only if it is new, and a
         third of such a lease might pass until it is there. Raises ``KQueueError`` if no renewer can be had; then no
         handler should start.
         """

@@ -72,7 +72,7 @@ class Runs(Protocol):
     def claimed_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``: what a caller holds whose claim was interrupted."""
 
-    def renew(self, held: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
+    def renew(self, keys: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
         """``lease_until = now + ttr`` where id and fence match, the run is not settled, and the row is running,
         or ready again after its lease ran out (then it is running again). ``alone`` is stored unless None.
         Returns the ids lost.

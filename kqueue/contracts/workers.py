@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 from kqueue.model.job import Row
 
-#: Seconds between two words of a worker.
+#: Seconds between two heartbeats of a worker.
 TELL_S = 5.0
 
 

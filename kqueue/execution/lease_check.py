@@ -62,11 +62,11 @@ class LeaseCheck:
         if self._renewal is None:
             return self._standing is not LeaseState.OURS or self._monotonic() >= self._ends_at
         # A lease that looks over is the renewer's to renew, or to call lost.
-        return self._renewal.word(self.row.id) is not None or self._is_final()
+        return self._renewal.end_of(self.row.id) is not None or self._is_final()
 
     def cancelled(self) -> bool:
         """See :attr:`kqueue.JobInHand.cancelled`."""
-        if self._renewal is not None and self._renewal.word(self.row.id) is RenewalEnd.OVER:
+        if self._renewal is not None and self._renewal.end_of(self.row.id) is RenewalEnd.OVER:
             return True
         self._look()
         return self._standing is LeaseState.GONE

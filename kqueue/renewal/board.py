@@ -42,7 +42,7 @@ class Board:
         try:
             return self._free.pop()
         except IndexError:
-            raise KQueueError(f"more than {SLOTS} windows are held at once in this process") from None
+            raise KQueueError(f"more than {SLOTS} windows are renewed at once in this process") from None
 
     def give_back(self, slot: int) -> None:
         """It is not used any more."""

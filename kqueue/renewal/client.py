@@ -1,8 +1,8 @@
-"""The worker's side: says what is held, and hears what is lost.
+"""The worker's side: says what is to be renewed, and hears what is lost.
 
 A thread listens, and everything is said by whoever has something to say, in one write that does not wait. What the
-socket does not take is not queued: the listening thread says all that is held anew once it takes more. So a renewer
-that does not read costs no memory and no time; one that ends is replaced, and told all that is held.
+socket does not take is not queued: the listening thread says all anew that is to be renewed, once it takes more. So
+a renewer that does not read costs no memory and no time; one that ends is replaced, and told all of it.
 """
 
 import logging
@@ -111,7 +111,7 @@ class Client:
         return hold
 
     def close(self) -> None:
-        """Let the renewer end, and wait for it, unless something is held. A later hold has a new one."""
+        """Let the renewer end, and wait for it, unless something is to be renewed. A later hold has a new one."""
         with self._turn():
             link, listener, wakeup = self._link, self._listener, self._wakeup
             if link is None or listener is None or wakeup is None or self._holds:
@@ -143,7 +143,7 @@ class Client:
     # -- saying it, under the lock -----------------------------------------------------------------------
 
     def _say(self, message: bytes) -> None:
-        """``message`` is part of what is held already, so that all can be said anew. Never waits."""
+        """``message`` is part of what is to be renewed already, so that all can be said anew. Never waits."""
         link = self._link
         if link is None:
             self._begin()
@@ -186,7 +186,7 @@ class Client:
                 socket.send_fds(link.socket, [hello], [board.fileno()])
                 link.socket.setblocking(False)
                 self._send(link)
-                self._listener = Background(partial(self._listen, link, wakeup), "kqueue-held")
+                self._listener = Background(partial(self._listen, link, wakeup), "kqueue-renewals")
                 return
             except OSError:
                 link.socket.close()
@@ -257,11 +257,11 @@ class Client:
                 self._is_ready = True
             case Trouble(text):
                 self._logger.warning("%s", text)
-            case Told(first, id, word):
+            case Told(first, id, end):
                 hold = self._holds.get(first)
                 if hold is not None:
-                    hold.words[id] = word
-                    if word is RenewalEnd.OVER:
+                    hold.ends[id] = end
+                    if end is RenewalEnd.OVER:
                         self._logger.warning(
                             "job %s ran longer than max_runtime: it is given up, and what its handler still does to"
                             " it changes nothing",
@@ -272,7 +272,7 @@ class Client:
 class _RenewalHold:
     """A :class:`kqueue.contracts.renewer.RenewalHold`."""
 
-    __slots__ = ("_client", "_followed", "_positions", "board", "first", "said", "slot", "words")
+    __slots__ = ("_client", "_followed", "_positions", "board", "ends", "first", "said", "slot")
 
     def __init__(
         self,
@@ -293,7 +293,7 @@ class _RenewalHold:
         #: As it is said to a renewer.
         self.said = said
         #: What it has told, by id.
-        self.words: dict[str, RenewalEnd] = {}
+        self.ends: dict[str, RenewalEnd] = {}
 
     def start(self, id: str, now: float) -> None:
         """See :meth:`kqueue.contracts.renewer.RenewalHold.start`."""
@@ -311,8 +311,8 @@ class _RenewalHold:
 
     def renews(self, id: str) -> bool:
         """See :meth:`kqueue.contracts.renewer.RenewalHold.renews`."""
-        return id in self._followed and id not in self.words
+        return id in self._followed and id not in self.ends
 
-    def word(self, id: str) -> RenewalEnd | None:
-        """See :meth:`kqueue.contracts.renewer.RenewalHold.word`."""
-        return self.words.get(id)
+    def end_of(self, id: str) -> RenewalEnd | None:
+        """See :meth:`kqueue.contracts.renewer.RenewalHold.end_of`."""
+        return self.ends.get(id)

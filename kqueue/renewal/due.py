@@ -37,7 +37,7 @@ class HandlerProgress(NamedTuple):
 
 
 class WindowEntry(NamedTuple):
-    """A job that is held."""
+    """A job whose lease is renewed."""
 
     client: int
     slot: int
@@ -83,7 +83,7 @@ class _Lease:
 
 
 @dataclass(slots=True)
-class _Held:
+class _Window:
     said: RenewalWindow
     #: When to look at it.
     at: float
@@ -97,11 +97,11 @@ class DueRenewals:
     """The leases of one store. Not for several threads at once."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[int, int], _Held] = {}
+        self._windows: dict[tuple[int, int], _Window] = {}
 
     def __len__(self) -> int:
         """Windows in hand."""
-        return len(self._held)
+        return len(self._windows)
 
     def hold(self, client: int, window: RenewalWindow, now: float) -> float:
         """``client`` is about to start these jobs. Returns when to look at them; infinity for never."""
@@ -111,28 +111,28 @@ class DueRenewals:
         shortest = min(run.ttr for run in window.runs)
         bounds = [run.max_runtime for run in window.runs if run.max_runtime is not None]
         at = min(window.leased_at + shortest * PART, now + max(LOOK_S, min(bounds, default=math.inf)))
-        self._held[client, window.slot] = _Held(window, at, shortest * SLACK)
+        self._windows[client, window.slot] = _Window(window, at, shortest * SLACK)
         return at
 
     def let_go(self, client: int, slot: int) -> None:
         """All of the window in the slot is settled or given back."""
-        self._held.pop((client, slot), None)
+        self._windows.pop((client, slot), None)
 
     def forget(self, client: int) -> None:
         """Let go of all that it holds."""
-        for key in [key for key in self._held if key[0] == client]:
-            del self._held[key]
+        for key in [key for key in self._windows if key[0] == client]:
+            del self._windows[key]
 
     def next_at(self) -> float:
         """When there is something to look at; infinity for never."""
-        return min((held.at for held in self._held.values()), default=math.inf)
+        return min((window.at for window in self._windows.values()), default=math.inf)
 
     def round(self, now: float, look: Look) -> Round:
         """What is due. One of the next three is to be told what became of it."""
         due = Round([], [])
-        for (client, slot), held in self._held.items():
-            if held.at - held.slack <= now:
-                self._look_at(client, held, now, look(client, slot), due)
+        for (client, slot), window in self._windows.items():
+            if window.at - window.slack <= now:
+                self._look_at(client, window, now, look(client, slot), due)
         return due
 
     def renewed(self, entries: Sequence[WindowEntry], lost: Collection[str], at: float) -> list[News]:
@@ -162,21 +162,25 @@ class DueRenewals:
         return news + self._drop(late, RenewalEnd.LOST, entries)
 
     @staticmethod
-    def _look_at(client: int, held: _Held, now: float, progress: HandlerProgress, due: Round) -> None:
-        leases = held.leases
+    def _look_at(client: int, window: _Window, now: float, progress: HandlerProgress, due: Round) -> None:
+        leases = window.leases
         if leases is None:
-            leases = held.leases = _leases(held.said)
-        position = progress.serial - held.said.first
-        if position > held.said.size:  # the slot is another window's already, and word of that is on its way
-            held.at = now + LOOK_S
+            leases = window.leases = _leases(window.said)
+        position = progress.serial - window.said.first
+        if (
+            position > window.said.size
+        ):  # the slot is another window's already, and the message of that is on its way
+            window.at = now + LOOK_S
             return
         for lease in leases.values():
             if lease.position > position:
                 _await_start(lease, now)
             else:
                 started = progress.started if lease.position == position else math.inf
-                _judge(WindowEntry(client, held.said.slot, held.said.first, lease.hold), lease, started, now, due)
-        _plan(held)
+                _judge(
+                    WindowEntry(client, window.said.slot, window.said.first, lease.hold), lease, started, now, due
+                )
+        _plan(window)
 
     def _known(self, entries: Iterable[WindowEntry]) -> Iterator[tuple[WindowEntry, _Lease]]:
         """Those that were not let go meanwhile."""
@@ -187,20 +191,20 @@ class DueRenewals:
 
     def _leases_beside(self, entry: WindowEntry) -> dict[str, _Lease]:
         """Of its window; empty if that was let go."""
-        held = self._held.get((entry.client, entry.slot))
-        return {} if held is None or held.leases is None or held.said.first != entry.first else held.leases
+        window = self._windows.get((entry.client, entry.slot))
+        return {} if window is None or window.leases is None or window.said.first != entry.first else window.leases
 
-    def _drop(self, entries: Sequence[WindowEntry], word: RenewalEnd, asked: Iterable[WindowEntry]) -> list[News]:
+    def _drop(self, entries: Sequence[WindowEntry], end: RenewalEnd, asked: Iterable[WindowEntry]) -> list[News]:
         """Hold ``entries`` no more, and plan anew for all that the store was asked about."""
         news = []
         for entry, lease in self._known(entries):
             if not lease.is_told:
-                news.append(_news(entry, word))
+                news.append(_news(entry, end))
         for entry in entries:
             self._leases_beside(entry).pop(entry.hold.id, None)
         for key in {(entry.client, entry.slot) for entry in asked}:
-            if key in self._held:
-                _plan(self._held[key])
+            if key in self._windows:
+                _plan(self._windows[key])
         return news
 
 
@@ -241,15 +245,15 @@ def _await_start(lease: _Lease, now: float) -> None:
     lease.at = now + max(LOOK_S, seconds)
 
 
-def _plan(held: _Held) -> None:
+def _plan(window: _Window) -> None:
     """When to look at it again. What is over is written again after its back-off, whenever its deadline was."""
-    if held.leases is not None:
-        times = (one.at if one.is_over else min(one.at, one.deadline) for one in held.leases.values())
-        held.at = min(times, default=math.inf)
+    if window.leases is not None:
+        times = (one.at if one.is_over else min(one.at, one.deadline) for one in window.leases.values())
+        window.at = min(times, default=math.inf)
 
 
-def _news(entry: WindowEntry, word: RenewalEnd) -> News:
-    return News(entry.client, Told(entry.first, entry.hold.id, word))
+def _news(entry: WindowEntry, end: RenewalEnd) -> News:
+    return News(entry.client, Told(entry.first, entry.hold.id, end))
 
 
 def _backoff(lease: _Lease) -> float:

@@ -1,4 +1,4 @@
-"""What client and renewer say to each other: lines of JSON, pure. A line is a list: the word, then its fields.
+"""What client and renewer say to each other: lines of JSON, pure. A line is a list: its name, then its fields.
 
 The first line of a client comes with the file descriptor of its board.
 """
@@ -58,7 +58,7 @@ class RenewalWindow(NamedTuple):
     slot: int
     #: A serial number that the client gives to one window only.
     first: int
-    #: Jobs in it, those that are not to be held too.
+    #: Jobs in it, those that are not to be renewed too.
     size: int
     #: Seconds of the host's monotonic clock.
     leased_at: float
@@ -84,7 +84,7 @@ class Told(NamedTuple):
 
     first: int
     id: str
-    word: RenewalEnd
+    end: RenewalEnd
 
 
 class Trouble(NamedTuple):
@@ -133,8 +133,8 @@ def answer(line: bytes) -> Answer:
     match _fields(line):
         case ["ready"]:
             return ServerReady()
-        case ["told", int(first), str(id), str(word)]:
-            return Told(first, id, RenewalEnd(word))
+        case ["told", int(first), str(id), str(end)]:
+            return Told(first, id, RenewalEnd(end))
         case ["trouble", str(text)]:
             return Trouble(text)
     raise ValueError(f"no answer: {line!r:.80}")

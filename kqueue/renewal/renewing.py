@@ -35,7 +35,7 @@ class Renewing:
         self._complain = complain
         self._monotonic = clock.monotonic
         self._store: JobStore | None = None
-        self._keeping = DueRenewals()
+        self._due = DueRenewals()
         self._changed = threading.Condition()
         #: When the thread wakes by itself.
         self._wakes_at = math.inf
@@ -48,18 +48,18 @@ class Renewing:
     def hold(self, client: int, window: RenewalWindow) -> None:
         """See :meth:`kqueue.renewal.due.DueRenewals.hold`."""
         with self._changed:
-            if self._keeping.hold(client, window, self._monotonic()) < self._wakes_at:
+            if self._due.hold(client, window, self._monotonic()) < self._wakes_at:
                 self._changed.notify()
 
     def let_go(self, client: int, slot: int) -> None:
         """See :meth:`kqueue.renewal.due.DueRenewals.let_go`."""
         with self._changed:
-            self._keeping.let_go(client, slot)
+            self._due.let_go(client, slot)
 
     def forget(self, client: int) -> None:
         """See :meth:`kqueue.renewal.due.DueRenewals.forget`."""
         with self._changed:
-            self._keeping.forget(client)
+            self._due.forget(client)
 
     def close(self) -> None:
         """End the thread, and wait for it a little."""
@@ -76,7 +76,7 @@ class Renewing:
                 self._await_time()
                 if self._closed:
                     break
-                renew, end = self._keeping.round(self._monotonic(), self._look)
+                renew, end = self._due.round(self._monotonic(), self._look)
             self._renew(renew)
             self._end(end)
         if self._store is not None:
@@ -85,20 +85,20 @@ class Renewing:
     def _await_time(self) -> None:
         """Until something is due, or the end. Under the lock, which it leaves while it waits."""
         while not self._closed:
-            self._wakes_at = self._keeping.next_at()
+            self._wakes_at = self._due.next_at()
             seconds = self._wakes_at - self._monotonic()
             if seconds <= 0:
                 break
             self._changed.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
-        self._wakes_at = -math.inf  # whatever is held now is seen before the next wait
+        self._wakes_at = -math.inf  # whatever is to be renewed now is seen before the next wait
 
     def _renew(self, entries: list[WindowEntry]) -> None:
         at = self._monotonic()
-        held = [LeaseKey(hold.id, hold.fence, hold.ttr) for *_, hold in entries]
+        keys = [LeaseKey(hold.id, hold.fence, hold.ttr) for *_, hold in entries]
         self._ask(
             entries,
-            lambda store: store.renew(held, store.now()),
-            lambda lost: self._keeping.renewed(entries, lost, at),
+            lambda store: store.renew(keys, store.now()),
+            lambda lost: self._due.renewed(entries, lost, at),
         )
 
     def _end(self, entries: list[WindowEntry]) -> None:
@@ -106,7 +106,7 @@ class Renewing:
             now = store.now()
             return store.settle([settlement(hold, now) for *_, hold in entries], now).lost
 
-        self._ask(entries, settle, lambda lost: self._keeping.ended(entries, lost))
+        self._ask(entries, settle, lambda lost: self._due.ended(entries, lost))
 
     def _ask(
         self,
@@ -135,5 +135,5 @@ class Renewing:
             said = str(error) if isinstance(error, KQueueError) else f"{type(error).__name__}: {error}"
             self._complain(Trouble(f"leases are not renewed, and soon tried again: {said}"))
         with self._changed:
-            news = self._keeping.failed(entries, self._monotonic())
+            news = self._due.failed(entries, self._monotonic())
         self._tell(news)

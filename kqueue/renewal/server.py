@@ -2,7 +2,7 @@
 
 One thread serves all clients and waits for none of them; the stores' threads (:mod:`kqueue.renewal.renewing`) never
 touch a socket. A client that says what no client says, or that does not read, is closed; so is one whose process
-has ended. What it held is not renewed any more.
+has ended. What it had in hand is not renewed any more.
 """
 
 import logging
@@ -70,7 +70,7 @@ class Server:
 
     def serve(self, *, until_alone: bool = False) -> None:
         """Until :meth:`close`, or, if ``until_alone``, until the last client has gone. Then all clients are closed,
-        and what they held is not renewed any more.
+        and what they had in hand is not renewed any more.
         """
         try:
             while not self._closing:
@@ -224,13 +224,13 @@ class _Client:
         #: A file descriptor that can be read once its process has ended.
         self.process = -1
         self.store = ""
-        #: None before its first word.
+        #: None before its first message.
         self.renewing: Renewing | None = None
         self.unsaid: deque[bytes] = deque()
         self._sending = b""
 
     def take_board(self, descriptors: list[int]) -> None:
-        """Keep what it sends along with its first words; there is only one."""
+        """Keep what it sends along with its first message; there is only one."""
         for descriptor in descriptors:
             if self.board < 0:
                 self.board = descriptor

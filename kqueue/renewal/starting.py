@@ -16,7 +16,7 @@ from kqueue.system.threads import Background, run_aside
 
 #: Seconds that the end of a renewer is waited for.
 PATIENCE_S = 5.0
-#: Processes that ended before they said a word, in a row, after which a thread must do.
+#: Processes that ended before they said anything, in a row, after which a thread must do.
 FAILURES = 3
 #: What asks a worker to end, and is often sent to all of its group. Its last jobs still need their leases.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -72,7 +72,7 @@ class Starter:
         return in_thread(self._store, self._logger)
 
     def heard(self) -> None:
-        """The renewer has said a word, or was let go before it could."""
+        """The renewer has said something, or was let go before it could."""
         self._failures = 0
 
 

@@ -10,6 +10,6 @@ socket; and two pipes join them (:mod:`~kqueue.worker.messages`):
     child -> parent   ready failed pulse leaving done
 
 A child claims nothing before it is told to go, so one that was not told may be killed at any time. What a dead
-child has held is looked for in the store by the end of its lease owners (:mod:`~kqueue.worker.orphans`): the parent
+child had in hand is asked of the store, by how its lease owners end (:mod:`~kqueue.worker.orphans`): the parent
 has waited for the process, so it is sure that nobody holds these jobs any more.
 """

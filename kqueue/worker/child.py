@@ -1,4 +1,4 @@
-"""A child of ``kqueue worker``: ``python -m kqueue.worker.child CONTROL REPORT KEEPER OPTIONS``.
+"""A child of ``kqueue worker``: ``python -m kqueue.worker.child CONTROL REPORT RENEWER OPTIONS``.
 
 Its main thread runs no job. It hears the parent and signals, looks after the threads that do, and says once a
 second how they get on. So a handler never delays it, unless it keeps the interpreter's lock.
@@ -26,13 +26,13 @@ from kqueue.worker.memory import resident_mib
 from kqueue.worker.messages import (
     ChildCommand,
     ChildReady,
-    CommandReader,
     Done,
     Failed,
     Leaving,
+    MessageReader,
+    MessageWriter,
     Pulse,
     Report,
-    ReportWriter,
 )
 from kqueue.worker.options import WorkerOptions
 from kqueue.worker.threads import Threads
@@ -55,8 +55,8 @@ class Child:
         self._options = options
         self._line = line
         self._logger = logging.getLogger("kqueue.worker")
-        self._lanes = Threads(queue, options.threads, line.wake, self._logger)
-        self._progress = Liveness(queue.registry)
+        self._threads = Threads(queue, options.threads, line.wake, self._logger)
+        self._liveness = Liveness(queue.registry)
         self._is_leaving = False
         #: When running handlers have had their time, in monotonic seconds.
         self._give_up_at = math.inf
@@ -68,8 +68,8 @@ class Child:
             return self._end()
         self._queue.registry.max_jobs = self._options.max_jobs
         self._queue.registry.blames_interrupts = True
-        self._lanes.start()
-        while not self._lanes.have_ended():
+        self._threads.start()
+        while not self._threads.have_ended():
             now = awake()
             if now >= self._give_up_at and (self._queue.registry.batches() or now >= self._give_up_at + IDLE_END_S):
                 return self._give_up()
@@ -77,7 +77,7 @@ class Child:
                 self._tick_at = now + TICK_S
                 self._tick(now)
             if self._is_leaving:
-                self._lanes.stop()
+                self._threads.stop()
             orders, is_signalled = self._line.listen(max(LOOK_S, min(self._tick_at, self._give_up_at) - now))
             self._obey(orders, is_signalled)
         return self._end()
@@ -86,7 +86,8 @@ class Child:
         """Once a second. What else a worker has to do from time to time has its place here."""
         self._line.say(
             Pulse(
-                self._queue.registry.jobs_started(), self._progress.quiet_s(now, self._lanes.away_since(), steady())
+                self._queue.registry.jobs_started(),
+                self._liveness.quiet_s(now, self._threads.away_since(), steady()),
             )
         )
         if len(self._queue.registry.abandoned) >= MOST_ABANDONED:
@@ -117,14 +118,14 @@ class Child:
     def _end(self) -> int:
         """All loops are over. What could not be settled is the parent's, who gives it back."""
         self._obey([], False)  # the last loop may have ended since
-        clean = not self._lanes.left_unsettled
+        clean = not self._threads.left_unsettled
         self._line.say(Done(self._queue.registry.jobs_started(), clean))
         self._queue.close()
         return CLEAN if clean else GAVE_UP
 
     def _give_up(self) -> int:
         """The grace is over: others are to take what runs here. Does not return."""
-        self._lanes.stop()
+        self._threads.stop()
         try:
             self._queue.registry.give_up()
         except KQueueError as error:
@@ -142,8 +143,8 @@ class Line:
     def __init__(self, control: int, report: int) -> None:
         for descriptor in (control, report):
             os.set_inheritable(descriptor, False)  # nothing that a handler starts is to keep them open
-        self._ear = CommandReader(control)
-        self._mouth = ReportWriter(report)
+        self._commands = MessageReader(control)
+        self._reports = MessageWriter(report)
         self._wakeup = Wakeup()
         self._signals = 0
         self._heard = 0
@@ -161,7 +162,7 @@ class Line:
 
     def say(self, report: Report) -> None:
         """To the parent."""
-        self._mouth.say(report)
+        self._reports.say(report)
 
     def wake(self) -> None:
         """End a :meth:`listen`, from any thread."""
@@ -169,10 +170,10 @@ class Line:
 
     def listen(self, seconds: float) -> tuple[list[ChildCommand], bool]:
         """(orders that came, whether a signal did), after so many seconds at most. The parent's death is a stop."""
-        wait_readable([self._wakeup] if self._is_orphan else [self._wakeup, self._ear], seconds)
+        wait_readable([self._wakeup] if self._is_orphan else [self._wakeup, self._commands], seconds)
         self._wakeup.answer()
-        orders = [messages.order(line) for line in self._ear.lines()]
-        if self._ear.is_over and not self._is_orphan:
+        orders = [messages.order(line) for line in self._commands.lines()]
+        if self._commands.is_over and not self._is_orphan:
             self._is_orphan = True
             orders.append(ChildCommand.STOP)
         signals, self._heard = self._signals - self._heard, self._signals

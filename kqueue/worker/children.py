@@ -1,6 +1,6 @@
-"""The children of a worker: started, replaced, ended, and buried.
+"""The children of a worker: started, replaced, ended, and cleared away.
 
-A child is in its place, or among the *old* ones: these take no more jobs, are about to end, and are replaced
+A child is in its slot, or among the *old* ones: these take no more jobs, are about to end, and are replaced
 already.
 """
 
@@ -23,7 +23,7 @@ START_S = 120.0
 #: Seconds that a child has to give back its running jobs before it is killed, and to exit once its loops are over.
 GIVE_UP_S = 3.0
 EXIT_S = 10.0
-#: Seconds without a word after which the store is asked whether a child holds a lease.
+#: Seconds of silence after which the store is asked whether a child holds a lease.
 SILENT_S = 5.0
 
 
@@ -31,13 +31,13 @@ class Children:
     """Of one supervisor. It never waits."""
 
     def __init__(
-        self, options: WorkerOptions, leases: Orphans, renewer: RenewalThread, logger: logging.Logger
+        self, options: WorkerOptions, orphans: Orphans, renewer: RenewalThread, logger: logging.Logger
     ) -> None:
         self._options = options
         self._renewer = renewer
-        self._leases = leases
+        self._orphans = orphans
         self._logger = logger
-        self._places = [Slot() for _ in range(options.processes)]
+        self._slots = [Slot() for _ in range(options.processes)]
         self._old: list[ChildProcess] = []
         self._is_ending = False
         #: Jobs of children that are gone.
@@ -46,8 +46,8 @@ class Children:
         self.was_cut_short = False
 
     def children(self) -> list[ChildProcess]:
-        """All that are not buried yet."""
-        return [place.child for place in self._places if place.child is not None] + self._old
+        """All that are not cleared away yet."""
+        return [slot.child for slot in self._slots if slot.child is not None] + self._old
 
     def jobs(self) -> int:
         """Started by all children that there were."""
@@ -57,15 +57,15 @@ class Children:
         """When there is something to do for the time's sake, in monotonic seconds."""
         times = [child.kill_at for child in self.children()]
         if not self._is_ending:
-            times += [place.start_at for place in self._places if place.child is None]
+            times += [slot.start_at for slot in self._slots if slot.child is None]
         return min(times, default=math.inf)
 
     # -- the start ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start a child in each place. Raises ``KQueueError`` if the system cannot."""
-        for place in self._places:
-            place.child = self._spawn()
+        """Start a child in each slot. Raises ``KQueueError`` if the system cannot."""
+        for slot in self._slots:
+            slot.child = self._spawn()
 
     def are_ready(self) -> bool:
         """Whether all first children are. Raises ``KQueueError`` if one will not be; none has taken a job then."""
@@ -99,7 +99,7 @@ class Children:
     # -- from time to time -------------------------------------------------------------------------------
 
     def look_after(self) -> None:
-        """Take in what children say, bury those that are gone, and start others in their places."""
+        """Take in what children say, clear away those that are gone, and start others in their slots."""
         for child in self.children():
             status = child.poll()
             child.hear()
@@ -107,14 +107,14 @@ class Children:
             if status is None:
                 self._attend(child, awake())
             else:
-                self._bury(child, status)
+                self._clear(child, status)
         self.let_go()
-        self._fill_places(awake())
+        self._fill_slots(awake())
 
     def _replace_if_leaving(self, child: ChildProcess) -> None:
         if child.leaving is not None and child not in self._old:
             self._logger.info("child %d is replaced: %s", child.pid, child.leaving)
-            self._place_of(child).leave()
+            self._slot_of(child).leave()
             self._old.append(child)
 
     def _attend(self, child: ChildProcess, now: float) -> None:
@@ -126,16 +126,16 @@ class Children:
             self._logger.warning("child %d does not end, and is killed", child.pid)
             child.kill()
 
-    def _place_of(self, child: ChildProcess) -> Slot:
-        return next(place for place in self._places if place.child is child)
+    def _slot_of(self, child: ChildProcess) -> Slot:
+        return next(slot for slot in self._slots if slot.child is child)
 
-    def _fill_places(self, now: float) -> None:
-        for place in self._places:
-            if place.child is None and now >= place.start_at and not self._is_ending:
+    def _fill_slots(self, now: float) -> None:
+        for slot in self._slots:
+            if slot.child is None and now >= slot.start_at and not self._is_ending:
                 try:
-                    place.child = self._spawn()
+                    slot.child = self._spawn()
                 except KQueueError as error:
-                    self._logger.warning("%s; again in %.0f s", error, place.lose(now))
+                    self._logger.warning("%s; again in %.0f s", error, slot.lose(now))
 
     # -- standing still ----------------------------------------------------------------------------------
 
@@ -148,9 +148,9 @@ class Children:
         """All did for so long: nobody is late by it."""
         for child in self.children():
             child.put_off(seconds)
-        for place in self._places:
-            place.start_at += seconds
-            place.alive_at += seconds
+        for slot in self._slots:
+            slot.start_at += seconds
+            slot.alive_at += seconds
 
     # -- the end -----------------------------------------------------------------------------------------
 
@@ -171,9 +171,9 @@ class Children:
             child.kill()
             status = child.wait()
             child.hear()
-            self._bury(child, status)
+            self._clear(child, status)
 
-    def _bury(self, child: ChildProcess, status: int) -> None:
+    def _clear(self, child: ChildProcess, status: int) -> None:
         """It is gone, so nobody holds its leases."""
         self._jobs += child.jobs
         child.close()
@@ -187,32 +187,32 @@ class Children:
         if child in self._old:
             self._old.remove(child)
         else:
-            pause = self._place_of(child).lose(awake())
+            pause = self._slot_of(child).lose(awake())
             if not self._is_ending:
                 self._logger.warning("child %d: another one starts in %.0f s", child.pid, pause)
 
     def _inherit(self, child: ChildProcess) -> None:
         """The jobs of a child whose time was over are not to blame; any other death may have come from them."""
         if child.done is not None or child.was_killed:
-            self._leases.give_back(child.pid, child.tail or "")
+            self._orphans.give_back(child.pid, child.tail or "")
         else:
-            self._leases.end(child.pid, child.tail or "")
+            self._orphans.end(child.pid, child.tail or "")
 
     # -- health ------------------------------------------------------------------------------------------
 
     def silences(self, now: float) -> list[float]:
-        """Seconds since each place, and each old child, was last known to get on. ``now`` in monotonic seconds."""
-        for place in self._places:
-            if place.child is not None and place.child.went:
-                place.alive_at = self._alive_at(place.child, now)
-        alive_at = [place.alive_at for place in self._places] + [self._alive_at(child, now) for child in self._old]
+        """Seconds since each slot, and each old child, was last known to get on. ``now`` in monotonic seconds."""
+        for slot in self._slots:
+            if slot.child is not None and slot.child.went:
+                slot.alive_at = self._alive_at(slot.child, now)
+        alive_at = [slot.alive_at for slot in self._slots] + [self._alive_at(child, now) for child in self._old]
         return [now - at for at in alive_at]
 
     def _alive_at(self, child: ChildProcess, now: float) -> float:
         """Who keeps the interpreter's lock keeps the whole process silent: then a lease is its sign of life."""
         if child.tail is None or now - child.heard_at < SILENT_S:
             return child.alive_at
-        return max(child.alive_at, self._leases.held_at(child.tail, child.heard_at))
+        return max(child.alive_at, self._orphans.alive_until(child.tail, child.heard_at))
 
 
 def told(status: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-#: Characters of what is told in words: in JSON each takes 6 bytes at most, and ``PIPE_BUF`` is 4096 on Linux.
+#: Characters of what is told in plain text: in JSON each takes 6 bytes at most, and ``PIPE_BUF`` is 4096 on Linux.
 MAX_WHY = 600
 #: Bytes read at a time.
 CHUNK = 64 * 1024
@@ -66,7 +66,7 @@ class Done:
     """Its loops are over."""
 
     jobs: int
-    #: Whether all handlers have ended and all is settled; else what it held is given back.
+    #: Whether all handlers have ended and all is settled; else what it had in hand is given back.
     clean: bool
 
 
@@ -74,14 +74,14 @@ Report: TypeAlias = ChildReady | Failed | Pulse | Leaving | Done
 _REPORTS: dict[str, type[Report]] = {kind.__name__: kind for kind in (ChildReady, Failed, Pulse, Leaving, Done)}
 
 
-def encode(word: ChildCommand | Report) -> bytes:
+def encode(message: ChildCommand | Report) -> bytes:
     """As a line."""
-    if isinstance(word, ChildCommand):
-        return _line({"order": word.value})
-    fields = dataclasses.asdict(word)
+    if isinstance(message, ChildCommand):
+        return _line({"order": message.value})
+    fields = dataclasses.asdict(message)
     if "why" in fields:
         fields["why"] = fields["why"][:MAX_WHY]
-    return _line({"report": type(word).__name__, **fields})
+    return _line({"report": type(message).__name__, **fields})
 
 
 def _line(fields: dict[str, Any]) -> bytes:
@@ -99,24 +99,24 @@ def report(line: bytes) -> Report:
     return _REPORTS[fields.pop("report")](**fields)
 
 
-class ReportWriter:
+class MessageWriter:
     """The writing end of a pipe."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         os.set_blocking(descriptor, False)
 
-    def say(self, word: ChildCommand | Report) -> None:
+    def say(self, message: ChildCommand | Report) -> None:
         """Lost if the other is gone or does not read."""
         with suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._descriptor, encode(word))
+            os.write(self._descriptor, encode(message))
 
     def close(self) -> None:
         """Say nothing any more."""
         os.close(self._descriptor)
 
 
-class CommandReader:
+class MessageReader:
     """The reading end of a pipe."""
 
     def __init__(self, descriptor: int) -> None:

@@ -1,4 +1,4 @@
-"""What a dead child has held: found in the store, and ended at once instead of after its TTR.
+"""What a dead child had in hand: found in the store, and ended at once instead of after its TTR.
 
 The parent has waited for the child, so nobody runs these jobs any more. Every write is fenced all the same, so what
 became of a job meanwhile stays.
@@ -32,14 +32,14 @@ def end(queue: KQueue, tail: str) -> int:
     rows = store.claimed_by_process(tail)
     now = store.now()
     # One whose lease is over is the sweep's. Were it renewed after a sweep, the next would blame it once more.
-    held = [LeaseKey(row.id, row.fence, 0.0) for row in rows if (row.lease_until or 0.0) > now]
-    for start in range(0, len(held), BATCH):
-        store.renew(held[start : start + BATCH], now)
+    keys = [LeaseKey(row.id, row.fence, 0.0) for row in rows if (row.lease_until or 0.0) > now]
+    for start in range(0, len(keys), BATCH):
+        store.renew(keys[start : start + BATCH], now)
     return _swept(queue, len(rows))
 
 
 def give_back(queue: KQueue, tail: str) -> int:
-    """Give back, at no cost of a try, what a child held whose time was over; returns how many."""
+    """Give back, at no cost of a try, what a child had in hand whose time was over; returns how many."""
     store = queue.store
     forget(queue, tail)
     rows = store.claimed_by_process(tail)
@@ -72,7 +72,7 @@ class Orphans:
         self._tasks: queues.SimpleQueue[Callable[[], None] | None] = queues.SimpleQueue()
         self._ending = threading.Event()
         #: Until when a lease shows that a child got on, by its tail; in monotonic seconds.
-        self._held_at: dict[str, float] = {}
+        self._alive_until: dict[str, float] = {}
         self._asked: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="kqueue-leases", daemon=True)
         self._thread.start()
@@ -85,16 +85,16 @@ class Orphans:
         """See :func:`give_back`. Tried again until the store takes it."""
         self._tasks.put(lambda: self._say(pid, "given back", give_back(self._queue, tail)))
 
-    def held_at(self, tail: str, heard_at: float) -> float:
+    def alive_until(self, tail: str, heard_at: float) -> float:
         """Until when a lease of this child shows that it gets on, in monotonic seconds. It is looked up again.
 
-        ``heard_at`` is the child's last word. A lease that it took holds for one TTR; it is no evidence after that,
-        since the renewer renews leases for a child that hangs, too.
+        ``heard_at``: when the child last said something. A lease that it took holds for one TTR; it is no evidence
+        after that, since the renewer renews leases for a child that hangs, too.
         """
         if tail not in self._asked:
             self._asked.add(tail)
             self._tasks.put(lambda: self._look(tail, heard_at))
-        return self._held_at.get(tail, -math.inf)
+        return self._alive_until.get(tail, -math.inf)
 
     def finish(self, seconds: float) -> None:
         """Try what is left once, for so many seconds at most, and end. What fails is left to run out by itself."""
@@ -106,9 +106,9 @@ class Orphans:
         self._asked.discard(tail)
         with suppress(KQueueError):  # then it is not known, and looked up again
             now = self._queue.store.now()
-            held = [row.ttr for row in self._queue.store.claimed_by_process(tail) if (row.lease_until or 0.0) > now]
-            if held:
-                self._held_at[tail] = min(awake(), heard_at + max(held))
+            ttrs = [row.ttr for row in self._queue.store.claimed_by_process(tail) if (row.lease_until or 0.0) > now]
+            if ttrs:
+                self._alive_until[tail] = min(awake(), heard_at + max(ttrs))
 
     def _say(self, pid: int, what: str, rows: int) -> None:
         if rows:

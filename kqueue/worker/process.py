@@ -11,12 +11,12 @@ from kqueue.worker import messages
 from kqueue.worker.messages import (
     ChildCommand,
     ChildReady,
-    CommandReader,
     Done,
     Failed,
     Leaving,
+    MessageReader,
+    MessageWriter,
     Pulse,
-    ReportWriter,
 )
 from kqueue.worker.options import WorkerOptions
 
@@ -48,8 +48,8 @@ class ChildProcess:
         finally:
             os.close(control)
             os.close(report)
-        self._mouth = ReportWriter(speak)
-        self.ear = CommandReader(hear)
+        self._commands = MessageWriter(speak)
+        self.reports = MessageReader(hear)
         self.started_at = awake()
         #: How its lease owners end, once it is ready.
         self.tail: str | None = None
@@ -86,7 +86,7 @@ class ChildProcess:
 
     def hear(self) -> None:
         """Take in what it has said. Never waits."""
-        for line in self.ear.lines():
+        for line in self.reports.lines():
             now = self.heard_at = awake()
             match messages.report(line):
                 case ChildReady(tail=tail):
@@ -109,7 +109,7 @@ class ChildProcess:
             self.went = True
         else:
             self.is_stopped = True
-        self._mouth.say(order)
+        self._commands.say(order)
 
     def kill(self) -> None:
         """At once, whatever it does. It is still to be waited for."""
@@ -140,5 +140,5 @@ class ChildProcess:
 
     def close(self) -> None:
         """Close the pipes."""
-        self._mouth.close()
-        self.ear.close()
+        self._commands.close()
+        self.reports.close()

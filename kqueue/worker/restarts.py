@@ -10,7 +10,7 @@ STEADY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """Of one place for a child."""
+    """Of one slot for a child."""
 
     #: Deaths in a row of children that did not live for long.
     deaths: int = 0

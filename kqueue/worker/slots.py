@@ -1,4 +1,4 @@
-"""The places for children: each has one that takes jobs, or is about to get one."""
+"""The slots for children: each has one that takes jobs, or is about to get one."""
 
 from kqueue.system.clock import awake
 from kqueue.worker.process import ChildProcess
@@ -13,7 +13,7 @@ class Slot:
         self._restarts = Restarts()
         #: When the next child is to be started, in monotonic seconds.
         self.start_at = 0.0
-        #: When a child in this place was last known to get on, in monotonic seconds.
+        #: When a child in this slot was last known to get on, in monotonic seconds.
         self.alive_at = awake()
 
     def leave(self) -> None:

@@ -27,7 +27,7 @@ from kqueue.worker.renewal import RenewalThread
 CLEAN, CUT_SHORT = 0, 1
 #: Seconds between two looks at everything.
 TICK_S = 1.0
-#: Seconds that the store has to take back what killed children held, at the end.
+#: Seconds that the store has to take back what killed children had in hand, at the end.
 FINISH_S = 15.0
 
 
@@ -54,10 +54,10 @@ class Supervisor:
         self._obeyed = 0
         self._tick_at = 0.0
         self._is_to_stand_still = False
-        self._orphans = Reaper()
-        self._leases = Orphans(queue, self._logger)
+        self._reaper = Reaper()
+        self._orphans = Orphans(queue, self._logger)
         self._renewer = RenewalThread(self._logger)
-        self._family = Children(options, self._leases, self._renewer, self._logger)
+        self._children = Children(options, self._orphans, self._renewer, self._logger)
 
     def run(self) -> int:
         """Until a signal ends it. Returns the exit status. Raises ``KQueueError`` if a first child cannot start."""
@@ -66,14 +66,14 @@ class Supervisor:
             if self._start():
                 self._look_after()
         finally:
-            self._family.kill_all()
+            self._children.kill_all()
             self._renewer.close()
-            self._leases.finish(FINISH_S)
+            self._orphans.finish(FINISH_S)
             if self._health is not None:
                 self._health.remove()
             _ignore_signals()
-        self._logger.info("ended after %s", counted(self._family.jobs(), "job"))
-        return CUT_SHORT if self._obeyed > 1 or self._family.was_cut_short else CLEAN
+        self._logger.info("ended after %s", counted(self._children.jobs(), "job"))
+        return CUT_SHORT if self._obeyed > 1 or self._children.was_cut_short else CLEAN
 
     def _catch_signals(self) -> None:
         def catch(number: int, frame: FrameType | None) -> None:
@@ -96,48 +96,48 @@ class Supervisor:
 
     def _start(self) -> bool:
         """Start all children, and let them go once all are ready. False if a signal came first."""
-        self._family.begin()
+        self._children.begin()
         while not self._signals:
-            if self._family.are_ready():
-                self._family.let_go()
+            if self._children.are_ready():
+                self._children.let_go()
                 return True
             self._listen(TICK_S)
         return False
 
     def _look_after(self) -> None:
-        while self._family.children() or not self._obeyed:
+        while self._children.children() or not self._obeyed:
             self._tick()
-            self._listen(min(self._tick_at, self._family.look_at()) - awake())
+            self._listen(min(self._tick_at, self._children.look_at()) - awake())
             self._obey()
-            self._family.look_after()
+            self._children.look_after()
 
     def _listen(self, seconds: float) -> None:
         """Wait until something is said, a signal comes or a child ends, but for so long at most."""
-        ears = [child.ear for child in self._family.children() if not child.ear.is_over]
-        wait_readable([self._wakeup, *ears], seconds)
+        reports = [child.reports for child in self._children.children() if not child.reports.is_over]
+        wait_readable([self._wakeup, *reports], seconds)
         self._wakeup.answer()
         if self._is_to_stand_still:
             self._is_to_stand_still = False
             self._stand_still()
-        self._orphans.reap([child.pid for child in self._family.children()])
+        self._reaper.reap([child.pid for child in self._children.children()])
 
     def _stand_still(self) -> None:
         """All or none: children that ran on would lose the leases that this process renews for them."""
         began = awake()
-        self._family.tell_all(signal.SIGSTOP)
+        self._children.tell_all(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)  # until somebody says SIGCONT
-        self._family.tell_all(signal.SIGCONT)
-        self._family.stood_still(awake() - began)
+        self._children.tell_all(signal.SIGCONT)
+        self._children.stood_still(awake() - began)
 
     def _obey(self) -> None:
         """The first signal stops the children, and any other ends them now."""
         signals = self._signals
         if signals and not self._obeyed:
             self._logger.info("stopping: running jobs have %g s", self._options.grace)
-            self._family.end(ChildCommand.STOP, self._options.grace)
+            self._children.end(ChildCommand.STOP, self._options.grace)
         if signals > 1 and self._obeyed < 2:
             self._logger.warning("a second signal: ending now")
-            self._family.end(ChildCommand.NOW, 0.0)
+            self._children.end(ChildCommand.NOW, 0.0)
         self._obeyed = signals
 
     def _tick(self) -> None:
@@ -146,7 +146,7 @@ class Supervisor:
         if now < self._tick_at:
             return
         self._tick_at = now + TICK_S
-        if self._health is not None and is_alive(self._family.silences(now)):
+        if self._health is not None and is_alive(self._children.silences(now)):
             try:
                 self._health.write(self._state())
             except OSError as error:
@@ -156,8 +156,8 @@ class Supervisor:
         return {
             "time": time.time(),
             "pid": os.getpid(),
-            "jobs": self._family.jobs(),
-            "children": [{"pid": child.pid, "jobs": child.jobs} for child in self._family.children()],
+            "jobs": self._children.jobs(),
+            "children": [{"pid": child.pid, "jobs": child.jobs} for child in self._children.children()],
         }
 
 

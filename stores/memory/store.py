@@ -194,11 +194,11 @@ class MemoryStore:
         with self._locked():
             return [row for row in self._rows.all() if row.lease_owner == owner and row.state == State.RUNNING]
 
-    def renew(self, held: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
+    def renew(self, keys: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
         """Returns the ids lost."""
         lost = set()
         with self._locked():
-            for job in held:
+            for job in keys:
                 row = self._rows.in_hand(job.id, job.fence)
                 if row is None or row.state not in {State.RUNNING, State.READY}:
                     lost.add(job.id)

@@ -108,21 +108,21 @@ def admissions(ids: Sequence[str], token: str, put_at: float | None, now: float)
     )
 
 
-def renewals(held: Sequence[LeaseKey], moment: Moment, alone: bool | None) -> list[Write]:
+def renewals(keys: Sequence[LeaseKey], moment: Moment, alone: bool | None) -> list[Write]:
     """Another TTR where the fence matches and the row is running."""
     return [
         UpdateMany(_in_hand(ids, fence, RUNNING), [{"$set": _lease(moment.until(ttr), alone)}])
-        for (fence, ttr), ids in _alike(held).items()
+        for (fence, ttr), ids in _alike(keys).items()
     ]
 
 
-def returns(held: Sequence[LeaseKey], moment: Moment, alone: bool | None) -> list[Write]:
+def returns(keys: Sequence[LeaseKey], moment: Moment, alone: bool | None) -> list[Write]:
     """Another TTR where the fence matches and the row is ready again since its lease ran out. Where its type has
     limits it is counted again; where it has none nobody looks.
     """
     return [
         UpdateMany(_in_hand(ids, fence, READY), [{"$set": _lease(moment.until(ttr), alone) | _COUNTED}])
-        for (fence, ttr), ids in _alike(held).items()
+        for (fence, ttr), ids in _alike(keys).items()
     ]
 
 
@@ -225,10 +225,10 @@ def literal(fields: Mapping[str, Any]) -> Document:
     return {name: {"$literal": value} for name, value in fields.items()}
 
 
-def _alike(held: Sequence[LeaseKey]) -> Mapping[tuple[int, float], list[str]]:
+def _alike(keys: Sequence[LeaseKey]) -> Mapping[tuple[int, float], list[str]]:
     """Ids by fence and TTR."""
     groups: defaultdict[tuple[int, float], list[str]] = defaultdict(list)
-    for job in held:
+    for job in keys:
         groups[job.fence, job.ttr].append(job.id)
     return groups
 

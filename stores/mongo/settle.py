@@ -39,20 +39,20 @@ def abandoned(jobs: Collection[Document], now: float, most: int) -> list[Abandon
 
 
 def renew(
-    jobs: Collection[Document], held: Sequence[LeaseKey], moment: Moment, alone: bool | None
+    jobs: Collection[Document], keys: Sequence[LeaseKey], moment: Moment, alone: bool | None
 ) -> frozenset[str]:
     """Returns the ids lost."""
-    if not held:
+    if not keys:
         return frozenset()
-    matched = write(jobs, commands.renewals(held, moment, alone)).matched
-    if matched < len(held):  # some leases ran out
-        matched += write(jobs, commands.returns(held, moment, alone)).matched
-    if matched == len(held):
+    matched = write(jobs, commands.renewals(keys, moment, alone)).matched
+    if matched < len(keys):  # some leases ran out
+        matched += write(jobs, commands.returns(keys, moment, alone)).matched
+    if matched == len(keys):
         return frozenset()
-    ids = [job.id for job in held]
+    ids = [job.id for job in keys]
     running = {"_id": {"$in": ids}, "state": State.RUNNING.value}
     fences = {row["_id"]: row["fence"] for row in read(jobs, running, {"fence": True}, len(ids))}
-    return frozenset(job.id for job in held if fences.get(job.id) != job.fence)
+    return frozenset(job.id for job in keys if fences.get(job.id) != job.fence)
 
 
 def settle(jobs: Collection[Document], settlements: Sequence[Settlement], now: float) -> Settled:

@@ -189,8 +189,8 @@ class MongoStore:
     def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
         """See :meth:`kqueue.contracts.store.JobStore.claim`.
 
-        When it raises, rows may have been claimed all the same: see :meth:`claimed_by`. Leases begin by the server's
-        own clock; what the rows that are returned say of their end is as exact as ``now``.
+        When it raises, rows may have been claimed all the same: see :meth:`claimed_by`. Leases begin by the
+        server's own clock; what the rows that are returned say of their end is as exact as ``now``.
         """
         moment = self._links.get().moment(now)
         limits = tuple(one for one in selection.limits if one.type in selection.types)
@@ -227,10 +227,10 @@ class MongoStore:
         with self._jobs() as jobs:
             return looks.claimed(jobs, owner, MAX_JOBS)
 
-    def renew(self, held: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
+    def renew(self, keys: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
         """See :meth:`kqueue.contracts.store.JobStore.renew`."""
         with self._jobs() as jobs:
-            return runs.renew(jobs, held, self._links.get().moment(now), alone)
+            return runs.renew(jobs, keys, self._links.get().moment(now), alone)
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
         """See :meth:`kqueue.contracts.store.JobStore.settle`. One command for all deletes, one for all others.

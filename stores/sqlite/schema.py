@@ -16,8 +16,8 @@ kqueue_jobs_ready     claim without ids, has_ready, ready_types, counts, purge
 kqueue_jobs_put       find_lost: rows whose pointer was put; empty without a broker
 kqueue_jobs_unput     find_unput: rows known to have no pointer; empty with a broker that answers, but for what is
                       held. And find_misdated
-kqueue_jobs_lease     recover, claimed_by, claimed_by_process, find_misdated: by TTR, of which there are few, so that
-                      both the leases that are over and those that are too long stand together
+kqueue_jobs_lease     recover, claimed_by, claimed_by_process, find_misdated: by TTR, of which there are few, so
+                      that both the leases that are over and those that are too long stand together
 kqueue_jobs_delayed   promote, next_run_at; ``type`` in it lets counts and purge read the index alone
 kqueue_jobs_ended     find, already in its order; ``type`` in it lets counts and purge read the index alone
 kqueue_jobs_gate      limited claims, admit, held_types; counts and purge of the held. It has all that they ask:

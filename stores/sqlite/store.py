@@ -227,12 +227,12 @@ class SqliteStore:
         """The rows that run under the claim of ``owner``."""
         return [_row(record) for record in self._read(sql.CLAIMED_BY, (owner,))]
 
-    def renew(self, held: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
+    def renew(self, keys: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
         """One transaction; returns the ids lost."""
         with self._write_lease(now) as (connection, start):
             return frozenset(
                 job.id
-                for job in held
+                for job in keys
                 if not connection.execute(sql.RENEW, (start + job.ttr, alone, job.id, job.fence)).rowcount
             )
 

@@ -11,7 +11,7 @@ from kqueue.model.handlers import Handler
 from kqueue.model.job import Row
 
 
-class Keepers:
+class Renewers:
     """Writes down what is to be held."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Keepers:
 
     def hold(self, window: Mapping[str, Renewal | None], leased_at: float) -> RenewalHold:
         self.said.append((list(window.items()), leased_at))
-        return cast(RenewalHold, "grip")
+        return cast(RenewalHold, "hold")
 
 
 def row(n: int, type: str, failures: int = 0, ttr: float = 60.0) -> Row:
@@ -48,25 +48,25 @@ HANDLERS = {
 
 
 @pytest.fixture
-def renewers() -> Keepers:
-    return Keepers()
+def renewers() -> Renewers:
+    return Renewers()
 
 
 @pytest.fixture
-def auto_renew(renewers: Keepers) -> AutoRenew:
+def auto_renew(renewers: Renewers) -> AutoRenew:
     return AutoRenew(renewers, lambda row: 30.0 if row.failures < 2 else None)
 
 
-def test_no_renewer_is_asked_where_no_job_wants_it(auto_renew: AutoRenew, renewers: Keepers) -> None:
+def test_no_renewer_is_asked_where_no_job_wants_it(auto_renew: AutoRenew, renewers: Renewers) -> None:
     assert auto_renew.hold([row(1, "plain")], {"plain": HANDLERS["plain"]}, since) is None
     assert auto_renew.hold([row(1, "plain")], HANDLERS, since) is None
     assert auto_renew.hold([row(1, "without a handler")], HANDLERS, since) is None
     assert renewers.said == []
 
 
-def test_a_window_is_said_in_its_order(auto_renew: AutoRenew, renewers: Keepers) -> None:
+def test_a_window_is_said_in_its_order(auto_renew: AutoRenew, renewers: Renewers) -> None:
     rows = [row(1, "plain", ttr=1.0), row(2, "kept", ttr=30.0), row(3, "bounded"), row(4, "bounded", failures=2)]
-    assert cast(str, auto_renew.hold(rows, HANDLERS, since)) == "grip"
+    assert cast(str, auto_renew.hold(rows, HANDLERS, since)) == "hold"
     holds = [
         None,
         Renewal(rows[1].id, 2, 30.0),
@@ -76,7 +76,7 @@ def test_a_window_is_said_in_its_order(auto_renew: AutoRenew, renewers: Keepers)
     assert renewers.said == [30.0, (list(zip((one.id for one in rows), holds, strict=True)), 5.0)]
 
 
-def test_handlers_that_are_new_are_seen(auto_renew: AutoRenew, renewers: Keepers) -> None:
+def test_handlers_that_are_new_are_seen(auto_renew: AutoRenew, renewers: Renewers) -> None:
     assert auto_renew.hold([row(1, "plain")], HANDLERS, since) is None
     assert auto_renew.hold([row(1, "plain")], {"plain": handler(auto_renew=True)}, since) is not None
     assert auto_renew.hold([row(1, "plain")], HANDLERS, since) is None

@@ -48,7 +48,7 @@ class Store(MemoryStore):
         return [] if self.row is None else [self.row]
 
 
-class Grip:
+class Hold:
     """Of a renewer that has told this much."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Grip:
     def let_go(self) -> None:
         raise AssertionError
 
-    def word(self, id: str) -> RenewalEnd | None:
+    def end_of(self, id: str) -> RenewalEnd | None:
         return self.said
 
 
@@ -78,8 +78,8 @@ def store(clock: ManualClock) -> Store:
 
 
 @pytest.fixture
-def grip() -> Grip:
-    return Grip()
+def hold() -> Hold:
+    return Hold()
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ def alone(store: Store, clock: ManualClock) -> LeaseCheck:
 
 
 @pytest.fixture
-def kept(store: Store, clock: ManualClock, grip: Grip) -> LeaseCheck:
+def kept(store: Store, clock: ManualClock, hold: Hold) -> LeaseCheck:
     """Of a job that a renewer renews."""
-    return LeaseCheck(ROW, store, clock.monotonic, clock.monotonic(), grip)
+    return LeaseCheck(ROW, store, clock.monotonic, clock.monotonic(), hold)
 
 
 def asked(lease_check: LeaseCheck) -> tuple[bool, bool]:
@@ -155,26 +155,26 @@ def test_what_is_lost_stays_lost_and_what_is_gone_is_cancelled(
 
 
 def test_a_lease_that_is_kept_is_the_renewers_to_call_lost(
-    kept: LeaseCheck, store: Store, clock: ManualClock, grip: Grip
+    kept: LeaseCheck, store: Store, clock: ManualClock, hold: Hold
 ) -> None:
     clock.advance(20.0)
     assert asked(kept) == (False, False)
     store.error = StoreUnavailable("down")
     clock.advance(20.0)
     assert asked(kept) == (False, False)
-    grip.said = RenewalEnd.LOST
+    hold.said = RenewalEnd.LOST
     assert asked(kept) == (True, False)
 
 
 def test_what_the_renewer_called_lost_is_cancelled_if_it_is_gone(
-    kept: LeaseCheck, store: Store, clock: ManualClock, grip: Grip
+    kept: LeaseCheck, store: Store, clock: ManualClock, hold: Hold
 ) -> None:
-    grip.said, store.row = RenewalEnd.LOST, None
+    hold.said, store.row = RenewalEnd.LOST, None
     clock.advance(1.0)
     assert asked(kept) == (True, True)
 
 
-def test_a_run_that_is_over_is_lost_and_cancelled(kept: LeaseCheck, store: Store, grip: Grip) -> None:
-    grip.said = RenewalEnd.OVER
+def test_a_run_that_is_over_is_lost_and_cancelled(kept: LeaseCheck, store: Store, hold: Hold) -> None:
+    hold.said = RenewalEnd.OVER
     assert asked(kept) == (True, True)
     assert store.looks == 0

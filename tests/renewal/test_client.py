@@ -40,7 +40,7 @@ IDS = MINT.make(3)
 URL = "sqlite:////nobody/opens.it"
 
 
-class FakeKeeper:
+class FakeRenewer:
     """The other end of a client's socket. It reads only when it is asked to."""
 
     def __init__(self, client: Client) -> None:
@@ -86,12 +86,12 @@ def client() -> Iterator[Client]:
 
 
 @pytest.fixture
-def another(client: Client) -> Iterator[Callable[[], FakeKeeper]]:
+def another(client: Client) -> Iterator[Callable[[], FakeRenewer]]:
     """Call it for the renewer that the client takes next."""
-    made: list[FakeKeeper] = []
+    made: list[FakeRenewer] = []
 
-    def make() -> FakeKeeper:
-        made.append(FakeKeeper(client))
+    def make() -> FakeRenewer:
+        made.append(FakeRenewer(client))
         return made[-1]
 
     yield make
@@ -102,7 +102,7 @@ def another(client: Client) -> Iterator[Callable[[], FakeKeeper]]:
 
 
 @pytest.fixture
-def renewer(another: Callable[[], FakeKeeper]) -> FakeKeeper:
+def renewer(another: Callable[[], FakeRenewer]) -> FakeRenewer:
     return another()
 
 
@@ -113,7 +113,7 @@ def held(client: Client, *ids: str) -> RenewalWindow:
     return window
 
 
-def test_it_says_who_it_is_what_it_holds_and_what_it_lets_go(client: Client, renewer: FakeKeeper) -> None:
+def test_it_says_who_it_is_what_it_holds_and_what_it_lets_go(client: Client, renewer: FakeRenewer) -> None:
     began = time.monotonic()
     hold = client.hold({IDS[0]: Renewal(IDS[0], 1, 60.0), IDS[1]: None, IDS[2]: Renewal(IDS[2], 1, 60.0)}, began)
     assert renewer.hear() == Hello(1, os.getpid(), URL)
@@ -141,11 +141,11 @@ def test_it_says_who_it_is_what_it_holds_and_what_it_lets_go(client: Client, ren
 
 
 def test_it_hears_what_is_lost_and_what_is_over(
-    client: Client, renewer: FakeKeeper, caplog: pytest.LogCaptureFixture
+    client: Client, renewer: FakeRenewer, caplog: pytest.LogCaptureFixture
 ) -> None:
     hold = client.hold(windows(*IDS), 0.0)
     window = held(client, *IDS)
-    assert hold.word(IDS[0]) is None
+    assert hold.end_of(IDS[0]) is None
     renewer.say(
         ServerReady(),
         Told(window.first - 1, IDS[2], RenewalEnd.LOST),
@@ -153,8 +153,8 @@ def test_it_hears_what_is_lost_and_what_is_over(
         Told(window.first, IDS[0], RenewalEnd.LOST),
         Told(window.first, IDS[1], RenewalEnd.OVER),
     )
-    await_true(lambda: hold.word(IDS[1]) is RenewalEnd.OVER)
-    assert (hold.word(IDS[0]), hold.word(IDS[2])) == (RenewalEnd.LOST, None)
+    await_true(lambda: hold.end_of(IDS[1]) is RenewalEnd.OVER)
+    assert (hold.end_of(IDS[0]), hold.end_of(IDS[2])) == (RenewalEnd.LOST, None)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "the store is away",
         f"job {IDS[1]} ran longer than max_runtime",
@@ -162,7 +162,7 @@ def test_it_hears_what_is_lost_and_what_is_over(
     hold.let_go()
 
 
-def test_it_waits_for_a_new_renewer_only_where_a_lease_is_short(client: Client, renewer: FakeKeeper) -> None:
+def test_it_waits_for_a_new_renewer_only_where_a_lease_is_short(client: Client, renewer: FakeRenewer) -> None:
     client.prepare(60.0)  # returns although the renewer has said nothing
     prepared = threading.Event()
     thread = run(lambda: (client.prepare(1.0), prepared.set()))
@@ -177,7 +177,7 @@ def test_it_waits_for_a_new_renewer_only_where_a_lease_is_short(client: Client, 
 
 
 def test_a_renewer_that_does_not_read_holds_nobody_up_and_hears_all_when_it_does(
-    client: Client, renewer: FakeKeeper
+    client: Client, renewer: FakeRenewer
 ) -> None:
     first = client.hold(windows(IDS[0]), 0.0)
     renewer.welcome()
@@ -206,7 +206,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_renewer_that_ends_is_replaced_and_told_all(
-    client: Client, renewer: FakeKeeper, another: Callable[[], FakeKeeper], caplog: pytest.LogCaptureFixture
+    client: Client, renewer: FakeRenewer, another: Callable[[], FakeRenewer], caplog: pytest.LogCaptureFixture
 ) -> None:
     hold = client.hold(windows(IDS[0]), 0.0)
     renewer.welcome()
@@ -220,7 +220,7 @@ def test_a_renewer_that_ends_is_replaced_and_told_all(
 
 
 def test_a_renewer_that_has_ended_is_replaced_by_whoever_holds_next(
-    client: Client, renewer: FakeKeeper, another: Callable[[], FakeKeeper]
+    client: Client, renewer: FakeRenewer, another: Callable[[], FakeRenewer]
 ) -> None:
     hold = client.hold(windows(IDS[0]), 0.0)
     renewer.welcome()
@@ -234,7 +234,7 @@ def test_a_renewer_that_has_ended_is_replaced_by_whoever_holds_next(
 
 
 def test_a_renewer_that_talks_nonsense_is_replaced(
-    client: Client, renewer: FakeKeeper, another: Callable[[], FakeKeeper]
+    client: Client, renewer: FakeRenewer, another: Callable[[], FakeRenewer]
 ) -> None:
     hold = client.hold(windows(IDS[0]), 0.0)
     auto_renew = another()
@@ -245,8 +245,8 @@ def test_a_renewer_that_talks_nonsense_is_replaced(
 
 def test_an_idle_renewer_is_let_go_and_another_one_comes_with_the_next_hold(
     client: Client,
-    renewer: FakeKeeper,
-    another: Callable[[], FakeKeeper],
+    renewer: FakeRenewer,
+    another: Callable[[], FakeRenewer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kqueue.renewal.client.IDLE_S", 0.05)
@@ -265,7 +265,7 @@ def test_an_idle_renewer_is_let_go_and_another_one_comes_with_the_next_hold(
     again.let_go()
 
 
-def test_it_is_not_closed_while_something_is_held(client: Client, renewer: FakeKeeper) -> None:
+def test_it_is_not_closed_while_something_is_held(client: Client, renewer: FakeRenewer) -> None:
     hold = client.hold(windows(IDS[0]), 0.0)
     renewer.welcome()
     await_true(lambda: client._is_ready)
@@ -277,7 +277,7 @@ def test_it_is_not_closed_while_something_is_held(client: Client, renewer: FakeK
     assert renewer.socket.recv(100) == b""
 
 
-def test_a_forked_child_touches_nothing_of_its_parents(client: Client, renewer: FakeKeeper) -> None:
+def test_a_forked_child_touches_nothing_of_its_parents(client: Client, renewer: FakeRenewer) -> None:
     hold = client.hold(windows(IDS[0]), 0.0)
     hold.start(IDS[0], 0.0)
 
@@ -293,7 +293,7 @@ def test_a_forked_child_touches_nothing_of_its_parents(client: Client, renewer: 
     assert renewer.hear() == LetGo(0)
 
 
-def test_threads_hold_and_let_go_at_once(client: Client, renewer: FakeKeeper) -> None:
+def test_threads_hold_and_let_go_at_once(client: Client, renewer: FakeRenewer) -> None:
     def work() -> None:
         for id in MINT.make(200):
             hold = client.hold(windows(id), 0.0)
@@ -321,7 +321,7 @@ def test_threads_hold_and_let_go_at_once(client: Client, renewer: FakeKeeper) ->
 
 
 def test_a_hold_that_fails_leaves_nothing_behind(
-    client: Client, another: Callable[[], FakeKeeper], monkeypatch: pytest.MonkeyPatch
+    client: Client, another: Callable[[], FakeRenewer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_more() -> None:
         raise OSError(24, "Too many open files")
@@ -366,19 +366,19 @@ def store_and_client(
 def test_a_real_renewer_renews_and_tells(store_and_client: tuple[SqliteStore | MemoryStore, Client]) -> None:
     store, client = store_and_client
     kept, gone, over = claimed(store, 3, ttr=10 * TTR)
-    grips = [
+    holds = [
         client.hold({kept.id: hold_of(kept)}, time.monotonic() - 9 * TTR),
         client.hold({gone.id: hold_of(gone)._replace(fence=7)}, time.monotonic() - 9 * TTR),
         client.hold({over.id: hold_of(over, max_runtime=0.1)}, time.monotonic()),
     ]
-    for hold, row in zip(grips, (kept, gone, over), strict=True):
+    for hold, row in zip(holds, (kept, gone, over), strict=True):
         hold.start(row.id, time.monotonic())
     renewed(store, kept.id, 1)
-    await_true(lambda: grips[1].word(gone.id) is RenewalEnd.LOST)
-    await_true(lambda: grips[2].word(over.id) is RenewalEnd.OVER)
-    assert grips[0].word(kept.id) is None
+    await_true(lambda: holds[1].end_of(gone.id) is RenewalEnd.LOST)
+    await_true(lambda: holds[2].end_of(over.id) is RenewalEnd.OVER)
+    assert holds[0].end_of(kept.id) is None
     assert the_row(store, over.id).state == "dead"
-    for hold in grips:
+    for hold in holds:
         hold.let_go()
 
 

@@ -20,17 +20,17 @@ from kqueue.worker.memory import resident_mib
 from kqueue.worker.messages import (
     ChildCommand,
     ChildReady,
-    CommandReader,
     Done,
     Failed,
     Leaving,
+    MessageReader,
+    MessageWriter,
     Pulse,
     Report,
-    ReportWriter,
 )
 from kqueue.worker.restarts import STEADY_S, Restarts
 
-# -- words ---------------------------------------------------------------------------------------------------
+# -- messages ---------------------------------------------------------------------------------------------------
 
 REPORTS: list[Report] = [
     ChildReady("tail"),
@@ -59,30 +59,30 @@ def test_a_line_is_written_whole_whatever_it_says(char: str) -> None:
     assert json.loads(line)["why"]
 
 
-def test_an_ear_gives_whole_lines_and_knows_the_end() -> None:
+def test_a_reader_gives_whole_lines_and_knows_the_end() -> None:
     hear, say = os.pipe()
-    ear = CommandReader(hear)
-    assert ear.lines() == []
+    reader = MessageReader(hear)
+    assert reader.lines() == []
     os.write(say, b"one\ntw")
-    assert ear.lines() == [b"one"]
+    assert reader.lines() == [b"one"]
     os.write(say, b"o\nthr")
     os.close(say)
-    assert ear.lines() == [b"two"]
-    assert ear.is_over
-    assert ear.lines() == []
-    ear.close()
+    assert reader.lines() == [b"two"]
+    assert reader.is_over
+    assert reader.lines() == []
+    reader.close()
 
 
-def test_a_mouth_never_waits_for_who_does_not_hear() -> None:
+def test_a_writer_never_waits_for_who_does_not_read() -> None:
     hear, say = os.pipe()
-    mouth = ReportWriter(say)
+    writer = MessageWriter(say)
     for number in range(5_000):
-        mouth.say(Pulse(number, 0.0))
-    lines = CommandReader(hear).lines()
+        writer.say(Pulse(number, 0.0))
+    lines = MessageReader(hear).lines()
     assert [messages.report(line) for line in lines] == [Pulse(number, 0.0) for number in range(len(lines))]
     os.close(hear)
-    mouth.say(ChildCommand.NOW)
-    mouth.close()
+    writer.say(ChildCommand.NOW)
+    writer.close()
 
 
 # -- numbers -------------------------------------------------------------------------------------------------

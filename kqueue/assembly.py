@@ -93,17 +93,17 @@ class Parts:
 
     @property
     def registry(self) -> Registry:
-        """Of this process."""
+        """The loops of this process and what they have in hand."""
         return self.registries.get()
 
     @property
     def maintenance(self) -> Maintenance:
-        """Of this process."""
+        """What this process does beside the jobs, from time to time."""
         return self.maintenances.get()
 
     @property
     def renewer(self) -> Client:
-        """Of this process."""
+        """What renews the leases of this process's handlers."""
         return self.renewers.get()
 
     def opened(self) -> Parts:
@@ -129,7 +129,7 @@ class Parts:
         self.registry.wake()
 
     def remove_handler(self, type: str) -> bool:
-        """False if it had none."""
+        """Run no more jobs of ``type`` here; False if it had no handler."""
         had = self.handlers.remove(type)
         self.registry.wake()
         return had

@@ -188,10 +188,10 @@ class _Line:
         )
 
     def join(self, candidate: Candidate) -> None:
-        """It waits there from now on."""
+        """Take in a row that waits at the gate from now on."""
         place = candidate[:2]
         self._joined = place if self._joined is None else min(self._joined, place)
 
     def leave(self, candidate: Candidate) -> None:
-        """It stood there."""
+        """A row that stood at the gate waits there no more."""
         self._left.add(candidate.order)

@@ -43,6 +43,24 @@ CLOCKS = {
     "stores/mongo/identity.py": "fences begin above any that were given, whatever a clock of a test's says",
     "stores/sqlite/identity.py": "the same",
 }
+#: Words that were given up for the field's own, or that meant two things. A part of a name counts as a word.
+GIVEN_UP = {
+    "crew",
+    "desk",
+    "lookout",
+    "flights",
+    "keeper",
+    "telling",
+    "chores",
+    "reins",
+    "graveyard",
+    "throttle",
+    "gatekeeper",
+    "quarantine",
+    "lanes",
+    "grip",
+    "mouth",
+}
 FILES = sorted(
     path for folder in (PACKAGE, STORES) for path in folder.rglob("*.py") if "/kqueue/stores/" not in f"{path}"
 )
@@ -131,6 +149,22 @@ def test_the_systems_time_is_asked_for_in_the_places_that_are_named() -> None:
     # What tests others is told no clock.
     asking = {name_of(path) for path in FILES if asks_the_system(path.read_text()) and room_of(path) != "testing"}
     assert asking == set(CLOCKS)
+
+
+def words_of(text: str) -> set[str]:
+    """The words of names and of prose, in lower case: ``FakeKeeper`` has two."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)}
+
+
+def test_a_word_that_was_given_up_does_not_come_back() -> None:
+    assert words_of("FakeKeeper(_the_desk)") == {"fake", "keeper", "the", "desk"}
+    others = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").glob("*.rst"), *(ROOT / "bench").rglob("*.py")]
+    found = {
+        name_of(path): known
+        for path in (*FILES, *others, ROOT / "README.rst", ROOT / "CONTRIBUTING.rst")
+        if path != Path(__file__) and (known := words_of(path.read_text()) & GIVEN_UP)
+    }
+    assert found == {}
 
 
 def test_no_room_is_crowded() -> None:

@@ -40,7 +40,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """One thing to look at."""
+    """One thing that an operator should look at."""
 
     severity: Severity
     #: What it is about, in a word or two.

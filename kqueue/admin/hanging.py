@@ -23,7 +23,7 @@ class Hung(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hanging:
-    """Of one process."""
+    """What hangs in one process: runs past their leases, abandoned coroutines, an event loop that is kept."""
 
     #: Handlers that run although their leases are over, and so keep a thread, or the event loop.
     past_lease: tuple[Hung, ...] = ()

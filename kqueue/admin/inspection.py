@@ -20,7 +20,7 @@ MOST_TYPES = 1000
 
 
 class Inspection:
-    """Of one queue."""
+    """Gathers, for one queue, the facts that ``why`` and ``checkup`` judge."""
 
     def __init__(
         self,

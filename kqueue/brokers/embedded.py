@@ -144,7 +144,7 @@ class EmbeddedSubscription:
         self._wake.ring()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
     def _look(self) -> bool:
         """Make what is due ready, one batch of it. Whether a claim may find something now or after the next."""

@@ -97,6 +97,6 @@ def why(store: str | None, broker: str | None, job_id: str, as_json: bool) -> in
 
 
 def print_jobs(jobs: Sequence[Job]) -> None:
-    """A line for each."""
+    """Print a line for each job."""
     rows = [list(views.summary(job).values()) for job in jobs]
     print_columns(list(views.summary(jobs[0])), [["" if value is None else value for value in row] for row in rows])

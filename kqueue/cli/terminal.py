@@ -141,7 +141,7 @@ def _make_queue(configuration: Configuration) -> KQueue:
 
 
 def print_json(value: object) -> None:
-    """On one line."""
+    """Print ``value`` as JSON, on one line."""
     click.echo(json.dumps(value))
 
 

@@ -18,7 +18,7 @@ class Due(NamedTuple):
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        """That of ``row``."""
+        """The ``Due`` of ``row``, as it stands there."""
         return cls(row.id, row.type, row.priority, row.run_at, row.put_at)
 
 

@@ -58,7 +58,7 @@ class Misdated(NamedTuple):
     at: float
 
     def told(self, now: float) -> str:
-        """In plain words."""
+        """What has the time, and how far it lies ahead, in plain words."""
         return f"a time of the {self.what} {self.name} lies {span(self.at - now)} ahead"
 
 

@@ -37,7 +37,7 @@ class Workers(Protocol):
         """Remember ``worker``, in the place of what was remembered of its id."""
 
     def forget_worker(self, id: str) -> None:
-        """It has left."""
+        """Forget the worker of this id: it has left. Does nothing if it is not known."""
 
     def workers(self) -> list[WorkerRecord]:
         """All that are remembered, by id (the order started)."""

@@ -8,7 +8,7 @@ from kqueue.model.job import Row
 
 
 class AutoRenew:
-    """Of one loop."""
+    """Has the leases of one loop's handlers renewed while these run."""
 
     def __init__(self, renewer: Callable[[], Renewer], retry_in: Callable[[Row], float | None]) -> None:
         """``renewer()`` returns this process's. ``retry_in(row)``: seconds until it runs again if this run fails;

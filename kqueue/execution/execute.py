@@ -70,7 +70,7 @@ class Hand(Holder, Protocol):
         """Whether the run of the job in hand has an outcome."""
 
     def policy(self, row: Row) -> RetryPolicy:
-        """That of the job's type."""
+        """The retry policy of the job's type."""
 
     def end(self, row: Row, decision: Decision) -> None:
         """End the run as it was decided."""

@@ -177,7 +177,7 @@ class RunLoop:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """See the module's text."""
+    """An event loop of asyncio's own kind: see the module's text."""
     return asyncio.SelectorEventLoop(selectors.PollSelector())
 
 

@@ -34,14 +34,14 @@ class Spawned(Timed, Protocol):
 
 
 class Aloft(NamedTuple):
-    """A task that has not landed."""
+    """A task whose end was not told yet."""
 
     spawned: Spawned
     deadline: Deadline
 
 
 class LoopThread:
-    """See the module's text."""
+    """A thread with an event loop in which coroutines run: see the module's text."""
 
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
         self._clock = clock
@@ -59,7 +59,7 @@ class LoopThread:
         self._thread: Background | None = None
 
     def start(self) -> None:
-        """Let it run."""
+        """Let the coroutine run."""
         self.turned_at = self._clock.monotonic()
         self._loop.call_soon(self._turn)
         self._thread = Background(self._run, "kqueue-event-loop")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LoopPool:
-    """One ``work``."""
+    """The loops of one ``work``, each in a thread of its own."""
 
     def __init__(
         self, registry: Registry, runners: Sequence[Runner], loop: "LoopThread | None", clock: Clock

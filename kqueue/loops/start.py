@@ -24,7 +24,7 @@ from kqueue.upkeep.sweep import Sweeper
 
 
 class Loops:
-    """Of one queue."""
+    """Starts the loops of one queue: ``run_jobs`` and ``work``."""
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ class Handlers:
         self._by_type: Mapping[str, Handler] = MappingProxyType({})
 
     def all(self) -> Mapping[str, Handler]:
-        """By type, as they are now."""
+        """All handlers by type, as they are now."""
         return self._by_type
 
     def types(self) -> list[str]:
@@ -100,7 +100,7 @@ class Handlers:
         self._by_type = MappingProxyType({**self._by_type, type: handler})
 
     def remove(self, type: str) -> bool:
-        """False if it had none."""
+        """Forget the handler of ``type``; False if it had none."""
         rest = {name: handler for name, handler in self._by_type.items() if name != type}
         had = len(rest) < len(self._by_type)
         self._by_type = MappingProxyType(rest)

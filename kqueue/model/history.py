@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 def read(history: str | None) -> list[Run]:
-    """The runs, the oldest first."""
+    """The runs that a row's history tells, the oldest first."""
     return [Run(*run) for run in json.loads(history or "[]")]
 
 

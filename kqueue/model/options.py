@@ -88,7 +88,7 @@ class Options:
         self._given: dict[str, frozenset[str]] = {}
 
     def of(self, type: str) -> TypeOptions:
-        """Those of ``type``."""
+        """The options that hold for ``type``."""
         return self._by_type.get(type, self.default)
 
     def set(self, type: str, given: Mapping[str, Any]) -> TypeOptions:

@@ -45,7 +45,7 @@ class Board:
             raise KQueueError(f"more than {SLOTS} windows are renewed at once in this process") from None
 
     def give_back(self, slot: int) -> None:
-        """It is not used any more."""
+        """The slot is not used any more."""
         self._free.append(slot)
 
     def write(self, slot: int, serial: int, started: float) -> None:

@@ -108,7 +108,7 @@ _WORDS: dict[type, str] = {
 
 
 def encode(message: Request | Answer) -> bytes:
-    """As one line."""
+    """``message`` as one line."""
     return json.dumps([_WORDS[type(message)], *message]).encode() + b"\n"
 
 

@@ -265,7 +265,7 @@ class _Client:
         return bool(self._sending)
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up on this client."""
         self.link.close()
         for descriptor in (self.board, self.process):
             if descriptor >= 0:

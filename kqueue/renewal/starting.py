@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class RenewalLink(NamedTuple):
-    """A renewer."""
+    """The connection to a renewer, and what waits for its end."""
 
     socket: socket.socket
     #: Called once, when the socket is closed: waits until the renewer has ended.
@@ -31,7 +31,7 @@ class RenewalLink(NamedTuple):
 
 
 class Starter:
-    """Of one worker process."""
+    """Finds or starts the renewer of one process."""
 
     def __init__(self, store: JobStore, url: str | None, logger: logging.Logger) -> None:
         """``url``: the store's, None if no other process can open it."""

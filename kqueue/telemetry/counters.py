@@ -32,7 +32,7 @@ class Counters:
         self._ended: Counter[tuple[str, Outcome]] = Counter()
 
     def added(self, type: str, jobs: int) -> None:
-        """They are in the store."""
+        """Count jobs that are in the store."""
         self._late.append((type, jobs))
         if not is_ours(self._lock):
             with self._lock:

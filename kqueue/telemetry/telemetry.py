@@ -74,7 +74,7 @@ class Telemetry:
 
     @property
     def counters(self) -> Counters:
-        """Those of this process."""
+        """The counters of this process."""
         return self._counters.get()
 
     def is_heard(self) -> bool:

@@ -60,13 +60,13 @@ class Pausing:
         self._look_again = look_again
 
     def pause(self, type: str | None) -> bool:
-        """False if it was paused."""
+        """Pause ``type``, or all if None; False if it was paused."""
         paused = self._store.pause(_type_or_all(type), self._store.now())
         self._look_again()
         return paused
 
     def resume(self, type: str | None) -> bool:
-        """False if it was not paused."""
+        """Resume ``type``, or what was paused for all if None; False if it was not paused."""
         resumed = self._store.resume(_type_or_all(type))
         self._look_again()
         return resumed

@@ -63,7 +63,7 @@ class Child:
         self._tick_at = 0.0
 
     def run(self) -> int:
-        """Returns the exit status."""
+        """Run jobs until the end; returns the exit status."""
         if not self._line.await_go():
             return self._end()
         self._queue.registry.max_jobs = self._options.max_jobs
@@ -161,7 +161,7 @@ class Line:
         signal.signal(signal.SIGINT, catch)
 
     def say(self, report: Report) -> None:
-        """To the parent."""
+        """Tell the parent. Never waits."""
         self._reports.say(report)
 
     def wake(self) -> None:

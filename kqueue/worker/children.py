@@ -28,7 +28,7 @@ SILENT_S = 5.0
 
 
 class Children:
-    """Of one supervisor. It never waits."""
+    """The children of one supervisor, in their slots. It never waits."""
 
     def __init__(
         self, options: WorkerOptions, orphans: Orphans, renewer: RenewalThread, logger: logging.Logger
@@ -165,7 +165,7 @@ class Children:
                 child.kill()  # it holds nothing
 
     def kill_all(self) -> None:
-        """At once, and wait for them."""
+        """Kill all children at once, and wait for their ends."""
         self._is_ending = True
         for child in self.children():
             child.kill()

@@ -45,7 +45,7 @@ class HealthFile:
         self._new.replace(self._path)
 
     def remove(self) -> None:
-        """The worker ends."""
+        """Remove the file: the worker ends."""
         for path in (self._path, self._new):
             with suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ QUIET_S = 60.0
 
 
 class Liveness:
-    """Of the loops of one process."""
+    """Tells for how long the loops of one process have made no progress."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -19,7 +19,7 @@ CHUNK = 64 * 1024
 
 
 class ChildCommand(StrEnum):
-    """From the parent."""
+    """What the parent tells a child to do."""
 
     #: Begin to take jobs.
     GO = "go"
@@ -39,14 +39,14 @@ class ChildReady:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It cannot start."""
+    """The child cannot start."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """Each second."""
+    """How a child gets on, said each second."""
 
     #: Started so far.
     jobs: int
@@ -63,7 +63,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Its loops are over."""
+    """The child's loops are over."""
 
     jobs: int
     #: Whether all handlers have ended and all is settled; else what it had in hand is given back.
@@ -75,7 +75,7 @@ _REPORTS: dict[str, type[Report]] = {kind.__name__: kind for kind in (ChildReady
 
 
 def encode(message: ChildCommand | Report) -> bytes:
-    """As a line."""
+    """``message`` as a line."""
     if isinstance(message, ChildCommand):
         return _line({"order": message.value})
     fields = dataclasses.asdict(message)
@@ -89,12 +89,12 @@ def _line(fields: dict[str, Any]) -> bytes:
 
 
 def order(line: bytes) -> ChildCommand:
-    """The order of a line."""
+    """The command that ``line`` holds."""
     return ChildCommand(json.loads(line)["order"])
 
 
 def report(line: bytes) -> Report:
-    """The report of a line."""
+    """The report that ``line`` holds."""
     fields = json.loads(line)
     return _REPORTS[fields.pop("report")](**fields)
 

@@ -104,7 +104,7 @@ class ChildProcess:
                     self.jobs = done.jobs
 
     def tell(self, order: ChildCommand) -> None:
-        """It may be gone already."""
+        """Send ``order`` to the child, which may be gone already."""
         if order is ChildCommand.GO:
             self.went = True
         else:

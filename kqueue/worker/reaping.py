@@ -12,7 +12,7 @@ from kqueue.system import prctl
 
 
 class Reaper:
-    """Of one supervisor."""
+    """Waits for adopted processes that have ended, for one supervisor."""
 
     def __init__(self) -> None:
         """What the process has started before, the app say, is not touched: its starter waits for it."""

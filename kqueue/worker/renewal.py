@@ -26,7 +26,7 @@ class RenewalThread:
         self._server.add(link)
 
     def close(self) -> None:
-        """All children are gone."""
+        """End the thread: all children are gone."""
         if self._thread.is_alive():
             self._server.close()
             self._thread.join(PATIENCE_S)

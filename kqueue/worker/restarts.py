@@ -10,7 +10,7 @@ STEADY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """Of one slot for a child."""
+    """How often the children of one slot have died in a row."""
 
     #: Deaths in a row of children that did not live for long.
     deaths: int = 0

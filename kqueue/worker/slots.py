@@ -6,7 +6,7 @@ from kqueue.worker.restarts import Restarts
 
 
 class Slot:
-    """Of one child and those that follow it."""
+    """A slot for one child, and for those that follow it."""
 
     def __init__(self) -> None:
         self.child: ChildProcess | None = None

@@ -32,7 +32,7 @@ FINISH_S = 15.0
 
 
 class Supervisor:
-    """Of one ``kqueue worker``."""
+    """The parent of one ``kqueue worker``: starts, watches and ends its children."""
 
     def __init__(self, queue: KQueue, options: WorkerOptions) -> None:
         """``queue``: the app's own, with its handlers.

@@ -43,7 +43,7 @@ class MemoryRows:
         self._delayed: list[tuple[float, str]] = []
 
     def all(self) -> Iterable[Row]:
-        """In the order added."""
+        """All rows, in the order added."""
         return self.by_id.values()
 
     def existing(self, ids: Iterable[str]) -> list[Row]:

@@ -168,7 +168,7 @@ class MemoryStore:
     def admit(
         self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
     ) -> Admission:
-        """The gate of the type first."""
+        """Let held rows through: at the gate of the type first."""
         dues: list[Due] = []
         times: list[float | None] = []
         with self._locked():
@@ -195,7 +195,7 @@ class MemoryStore:
             return [row for row in self._rows.all() if row.lease_owner == owner and row.state == State.RUNNING]
 
     def renew(self, keys: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
-        """Returns the ids lost."""
+        """Give each lease another TTR; returns the ids whose leases were lost."""
         lost = set()
         with self._locked():
             for job in keys:
@@ -304,12 +304,12 @@ class MemoryStore:
             self._workers[worker.id] = worker
 
     def forget_worker(self, id: str) -> None:
-        """It has left."""
+        """Forget the worker: it has left."""
         with self._locked():
             self._workers.pop(id, None)
 
     def workers(self) -> list[WorkerRecord]:
-        """By id."""
+        """All workers that are remembered, by id."""
         with self._locked():
             return sorted(self._workers.values())
 
@@ -412,7 +412,7 @@ class MemoryStore:
         return [Due.of(row) for row in ready if is_lost(row, heads[row.type], now, grace)][:most]
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
-        """Returns those written."""
+        """Write ``put_at`` where it is as it was read; returns those written."""
         marked = []
         with self._locked():
             for due in dues:

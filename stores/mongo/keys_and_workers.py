@@ -121,12 +121,12 @@ def dates_of(seen_at: float, started_at: float) -> Document:
 
 
 def forget_worker(notes: Collection[Document], id: str) -> None:
-    """It has left."""
+    """Forget a worker that has left."""
     notes.delete_one({"_id": f"worker {id}"})
 
 
 def workers(notes: Collection[Document]) -> list[WorkerRecord]:
-    """By id."""
+    """All workers that are remembered, by id."""
     found = notes.find(
         {"_id": within("worker")}, {"_id": False, "look_at": False, "dated_at": False}, sort=[("_id", 1)]
     )

@@ -24,7 +24,7 @@ _BY_ID = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}
 
 
 def find(jobs: Collection[Document], type: str | None, state: str, after: str | None, most: int) -> list[Row]:
-    """In the order of ids."""
+    """Up to ``most`` rows in ``state`` behind ``after``, in the order of ids."""
     where: Document = {"state": str(state)} | ({} if type is None else {"type": type})
     if after is not None:
         where["_id"] = {"$gt": after}
@@ -45,7 +45,7 @@ def claimed(jobs: Collection[Document], owner: str | Document, most: int) -> lis
 
 
 def counts(jobs: Collection[Document], type: str | None) -> dict[str, int]:
-    """All states named."""
+    """Rows by state, all states named."""
     match: Document = {"state": {"$in": _STATES}} | ({} if type is None else {"type": type})
     groups = jobs.aggregate([{"$match": match}, {"$group": {"_id": "$state", "rows": {"$sum": 1}}}])
     return dict.fromkeys(_STATES, 0) | {group["_id"]: group["rows"] for group in groups}
@@ -70,7 +70,7 @@ def types_in(jobs: Collection[Document], state: State, after: str, most: int) ->
 
 
 def overview(jobs: Collection[Document]) -> list[Backlog]:
-    """Sorted."""
+    """Rows by type and state, sorted."""
     place = {"type": "$type", "state": "$state"}
     stages: list[Document] = [
         {"$match": {"state": {"$in": _STATES}}},
@@ -80,7 +80,7 @@ def overview(jobs: Collection[Document]) -> list[Backlog]:
 
 
 def ahead(jobs: Collection[Document], row: Row, most: int) -> int:
-    """0 if the row is gone."""
+    """Ready rows that come before ``row``, ``most`` at most; 0 if the row is gone."""
     stored = jobs.find_one({"_id": row.id}, {"place": True})
     if stored is None:
         return 0

@@ -30,12 +30,12 @@ def paused(meta: Collection[Document]) -> dict[str, float]:
 
 
 def last_ticks(meta: Collection[Document]) -> dict[str, float]:
-    """By schedule."""
+    """The last tick of each schedule."""
     return {_name(found): found["last"] for found in meta.find({"_id": within("schedule")})}
 
 
 def added_ticks(meta: Collection[Document]) -> dict[str, tuple[Span, ...]]:
-    """By schedule."""
+    """The spans of time whose ticks were added, by schedule."""
     found = meta.find({"_id": within("schedule")})
     return {_name(one): tuple((first, last) for first, last in one.get("added", ())) for one in found}
 

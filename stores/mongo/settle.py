@@ -41,7 +41,7 @@ def abandoned(jobs: Collection[Document], now: float, most: int) -> list[Abandon
 def renew(
     jobs: Collection[Document], keys: Sequence[LeaseKey], moment: Moment, alone: bool | None
 ) -> frozenset[str]:
-    """Returns the ids lost."""
+    """Give each lease another TTR; returns the ids whose leases were lost."""
     if not keys:
         return frozenset()
     matched = write(jobs, commands.renewals(keys, moment, alone)).matched

@@ -100,12 +100,12 @@ def advance(connection: sqlite3.Connection, tick: Tick) -> bool:
 
 
 def last_ticks(connection: sqlite3.Connection) -> dict[str, float]:
-    """By schedule."""
+    """The last tick of each schedule."""
     return dict(connection.execute(LAST_TICKS).fetchall())
 
 
 def added_ticks(connection: sqlite3.Connection) -> dict[str, tuple[Span, ...]]:
-    """By schedule."""
+    """The spans of time whose ticks were added, by schedule."""
     found = connection.execute(ADDED_TICKS).fetchall()
     return {
         schedule: tuple((first, last) for first, last in json.loads(added or "[]")) for schedule, added in found
@@ -118,6 +118,6 @@ def see_worker(connection: sqlite3.Connection, worker: WorkerRecord) -> None:
 
 
 def workers(connection: sqlite3.Connection) -> list[WorkerRecord]:
-    """By id."""
+    """All workers that are remembered, by id."""
     found = map(WorkerRecord._make, connection.execute(WORKERS).fetchall())
     return [worker._replace(types=tuple(json.loads(str(worker.types)))) for worker in found]

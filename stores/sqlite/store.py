@@ -329,11 +329,11 @@ class SqliteStore:
             records.see_worker(connection, worker)
 
     def forget_worker(self, id: str) -> None:
-        """It has left."""
+        """Forget the worker: it has left."""
         self._write(records.FORGET_WORKER, (id,))
 
     def workers(self) -> list[WorkerRecord]:
-        """By id."""
+        """All workers that are remembered, by id."""
         with self._file.read() as connection:
             return records.workers(connection)
 

@@ -62,7 +62,6 @@ def test_a_limit_of_memory_that_is_less_than_a_process_needs(works: Works) -> No
 
 
 def test_a_system_that_cannot_start_processes(works: Works) -> None:
-    works.add("quick")  # a worker waits for a store that is not there
     patch = "import sys; sys.executable = '/missing/python'"
     with works.worker(patch=patch) as worker:
         assert worker.status() == 2
@@ -70,7 +69,6 @@ def test_a_system_that_cannot_start_processes(works: Works) -> None:
 
 
 def test_a_child_that_is_never_ready(works: Works) -> None:
-    works.add("quick")  # a worker waits for a store that is not there
     (works.folder / "app.py").write_text(
         f"import sys, time\nif 'child' in sys.argv[0]: time.sleep(600)\n{APP_HEAD}"
     )

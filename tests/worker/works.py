@@ -92,6 +92,8 @@ class Works:
     @contextmanager
     def worker(self, *options: str, app: str = "app:queue", patch: str = "") -> "Iterator[Worker]":
         """A running one. ``patch``: Python that its parent runs before anything else."""
+        if not (self.folder / "jobs.db").exists():
+            self.queue.open()  # a worker waits for a store that is not there
         with self.log.open("a") as log:
             process = subprocess.Popen(
                 [

@@ -65,7 +65,7 @@ class _Lookups:
 
 
 class _Lookup:
-    """One look-up."""
+    """One look-up of a name, in a thread of its own."""
 
     def __init__(self, host: str, port: int, lookups: _Lookups) -> None:
         self._host = host

@@ -85,7 +85,7 @@ class Stream:
         return self._at < len(self._buffer) or bool(wait_readable([self._sock], 0))
 
     def send(self, data: bytes) -> None:
-        """All of it."""
+        """Send all of ``data``."""
         view = memoryview(data)
         while view:
             try:

@@ -22,7 +22,7 @@ SERVERS_NOW: Document = {"$divide": [{"$toLong": "$$NOW"}, 1000]}
 
 
 class Moment(NamedTuple):
-    """Now, for leases."""
+    """Now, as leases begin and end by it."""
 
     #: As far as it is known here. Never later than the server's, but for what its clock has jumped.
     at: float

@@ -12,7 +12,7 @@ _FIRST_S, _LONGEST_S = 0.002, 0.05
 
 
 class Patience:
-    """One call's."""
+    """How long one call has waited for others, and whether it may go on."""
 
     def __init__(self, seconds: float = PATIENCE_S) -> None:
         self._began = awake()

@@ -30,7 +30,7 @@ class FakeBatch:
         return self.left
 
 
-class FakeCrew:
+class FakeRegistry:
     def __init__(self, *loops: FakeLoop) -> None:
         self._loops, self.in_hand = list(loops), list[FakeBatch]()
         self.event_loops: set[FakeLoop] = set()
@@ -44,7 +44,7 @@ class FakeCrew:
 
 def test_a_loop_gets_on_as_long_as_it_makes_turns() -> None:
     one, other = FakeLoop(1), FakeLoop(2)
-    progress = Liveness(FakeCrew(one, other))  # type: ignore[arg-type]
+    progress = Liveness(FakeRegistry(one, other))  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
     one.turns += 1
     assert progress.quiet_s(101.0) == 1.0
@@ -56,7 +56,7 @@ def test_a_loop_gets_on_as_long_as_it_makes_turns() -> None:
 
 def test_a_loop_whose_handler_runs_gets_on_while_its_lease_holds() -> None:
     one = FakeLoop(1)
-    registry = FakeCrew(one, FakeLoop(2))
+    registry = FakeRegistry(one, FakeLoop(2))
     progress = Liveness(registry)  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
     registry.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, 0.1)]
@@ -69,7 +69,7 @@ def test_a_loop_whose_handler_runs_gets_on_while_its_lease_holds() -> None:
 
 def test_an_event_loop_gets_on_as_long_as_it_turns_or_the_coroutine_that_keeps_it_has_its_lease() -> None:
     one, event_loop = FakeLoop(1), FakeLoop(2)
-    registry = FakeCrew(one)
+    registry = FakeRegistry(one)
     registry.event_loops.add(event_loop)
     progress = Liveness(registry)  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
@@ -85,7 +85,7 @@ def test_an_event_loop_gets_on_as_long_as_it_turns_or_the_coroutine_that_keeps_i
 
 
 def test_a_thread_without_its_loop_does_not_get_on() -> None:
-    progress = Liveness(FakeCrew())  # type: ignore[arg-type]
+    progress = Liveness(FakeRegistry())  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
     assert progress.quiet_s(100.0, [98.0, 60.0]) == 40.0
 

@@ -91,7 +91,7 @@ class AsyncWindows:
     def budget(self) -> Budget | None:
         """What the next claim may hold; None if all places are taken. The loop's wakeup rings when one gets free.
 
-        Raises ``KQueueError`` if the event loop has failed.
+        Raises ``LoopFailed`` if the event loop has.
         """
         self._loop.check()
         self._writes = self._inflight.writes()

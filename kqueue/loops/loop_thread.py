@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from kqueue.loops.event_loop import PATIENCE_S, SHORT_PATIENCE_S, Deadline, Timed, new_loop
-from kqueue.model.errors import KQueueError
+from kqueue.loops.stopping import LoopFailed
 from kqueue.system.clock import Clock
 from kqueue.system.threads import Background
 
@@ -74,13 +74,13 @@ class LoopThread:
         return threading.get_ident() == self.thread
 
     def check(self) -> None:
-        """Raises ``KQueueError`` if the loop has failed."""
+        """Raises ``LoopFailed`` if it has."""
         if self._error is not None:
             error = self._error
-            raise KQueueError(f"the event loop has failed: {type(error).__name__}: {error}") from error
+            raise LoopFailed(f"the event loop has failed: {type(error).__name__}: {error}") from error
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have it call ``function`` soon. From any thread. Raises ``KQueueError`` if the loop has failed."""
+        """Have it call ``function`` soon. From any thread. Raises ``LoopFailed`` if the loop has."""
         self.check()
         self._loop.call_soon_threadsafe(function)
 
@@ -162,6 +162,6 @@ class LoopThread:
     def _land_all(self) -> None:
         try:
             self.check()
-        except KQueueError as error:
+        except LoopFailed as error:
             while self._aloft:
                 self._aloft.popitem()[1].spawned.landed(error)

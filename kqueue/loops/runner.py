@@ -19,7 +19,7 @@ from kqueue.contracts.budget import WORK_S, Budget
 from kqueue.contracts.settlements import Outcome
 from kqueue.execution.context import LoopContext
 from kqueue.loops.registry import Registry
-from kqueue.loops.stopping import LoopControls, RunLimits, Stopping
+from kqueue.loops.stopping import LoopControls, LoopFailed, RunLimits, Stopping
 from kqueue.model.errors import BrokerError, KQueueError, StoreError
 from kqueue.model.handlers import Handler
 from kqueue.model.reports import RunReport
@@ -168,6 +168,8 @@ class Runner:
                 if self._stopping.is_over() or not self._turn(subscription):
                     return
                 self._failures = 0
+            except LoopFailed:
+                raise
             except (KQueueError, OSError) as caught:
                 error = self._understood(caught)
                 self._unsubscribe()

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kqueue.model import checks
+from kqueue.model.errors import KQueueError
 from kqueue.system.forks import ForkGuard
 from kqueue.system.wakeup import Wakeup
+
+
+class LoopFailed(KQueueError):
+    """What no waiting mends: the loop ends, also one that otherwise waits for what it lacks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from kqueue.loops.claiming import claim_rows, give_back_claim, leased_at, look_a
 from kqueue.loops.lazy_asyncio import Awaiter
 from kqueue.loops.registry import Registry
 from kqueue.loops.sizer import Sizer
-from kqueue.loops.stopping import LoopControls
+from kqueue.loops.stopping import LoopControls, LoopFailed
 from kqueue.loops.verdicts import judge, stale
 from kqueue.loops.watchdog import Watchdog
 from kqueue.model.errors import KQueueError, LeaseLost, StoreError
@@ -221,7 +221,7 @@ class Windows:
             if interrupt is not None:
                 raise interrupt
             if batch.cut_short() is not None and self._awaiter.abandoned() >= MOST_ABANDONED:
-                raise KQueueError(
+                raise LoopFailed(
                     f"{MOST_ABANDONED} coroutines that were cancelled at the end of their leases have not ended:"
                     " they swallow CancelledError; this process has to be started anew"
                 )

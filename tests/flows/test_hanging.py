@@ -167,6 +167,19 @@ def test_an_event_loop_that_fails_ends_work_and_gives_all_back() -> None:
     assert (rows[0].reason or "").startswith("the event loop has failed: ")
 
 
+def test_one_loop_that_waits_for_jobs_ends_once_too_many_coroutines_have_not_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To wait longer brings nothing: the process has to be started anew, and who runs it must hear of it."""
+    monkeypatch.setattr("kqueue.loops.windows.MOST_ABANDONED", 2)
+    queue = KQueue("memory:")
+    queue.add_handler("t", swallow, retry=RetryPolicy(max_tries=1), auto_renew=True, max_runtime=0.2)
+    queue.add_jobs("t", range(3))
+    with pytest.raises(KQueueError, match="has to be started anew"):
+        queue.run_jobs(wait=True)
+    assert states(queue) == {"dead": 2, "ready": 1}
+
+
 def test_a_task_factory_that_fails_costs_each_job_a_try() -> None:
     """A handler may set one, as libraries do. Only the first job comes to it."""
     queue = KQueue("memory:")

@@ -97,7 +97,7 @@ class House:
         self.tap = tap
         self.clock = ManualClock(START)
         self.folder = folder
-        self._prefix = f"{int(folder.name):x}."
+        self.prefix = f"{int(folder.name):x}."
         self._pid = os.getpid()
         self._ledger = Ledger(folder / f"house{SUFFIX}")
         self._others: list[KQueue] = []
@@ -162,7 +162,7 @@ class House:
     def _make(self, store: JobStore) -> KQueue:
         broker = self.place.beanstalkd.url if self.place.beanstalkd else None
         options: dict[str, Any] = {"retry_delay": 0, "max_tries": MAX_TRIES, "logger": _quiet_logger()}
-        return KQueue.from_parts(assemble(store, broker, clock=self.clock, prefix=self._prefix, **options))
+        return KQueue.from_parts(assemble(store, broker, clock=self.clock, prefix=self.prefix, **options))
 
     # -- what is noted -----------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class House:
         """A plain client."""
         assert self.place.beanstalkd is not None
         self._store_id = self._store_id or self._make_known()
-        return self.place.beanstalkd.client(tubes.name(tubes.beginning(self._prefix, self._store_id), type))
+        return self.place.beanstalkd.client(tubes.name(tubes.beginning(self.prefix, self._store_id), type))
 
     def _make_known(self) -> str:
         """The id of the store, which gets one if it has none, so that no process of the case has to make it."""

@@ -67,6 +67,7 @@ class Operation:
 
 
 def open_add_close(house: House) -> None:
+    house.queue.store.exists()
     house.queue.open()
     house.add("first")
     house.queue.close()
@@ -370,6 +371,21 @@ def become_another(house: House) -> None:
     house.queue.store.begin_anew()
 
 
+def tubes_left_behind(house: House) -> None:
+    some_jobs(house)
+    other = house.another()
+    other.open()
+    other.store.begin_anew()
+
+
+def empty_tubes(house: House) -> None:
+    """Those that the store had before it became another."""
+    broker = house.queue.broker
+    for stray in broker.strays(house.clock.time() + 1):
+        if stray.beginning.startswith(house.prefix):
+            broker.empty(stray.beginning)
+
+
 def _check_copy(path: Path) -> None:
     """It has all the jobs that were added, if it is there."""
     if path.exists() and not path.name.endswith(("-wal", "-shm")):
@@ -458,6 +474,9 @@ def keep_records(house: House) -> None:
     store.see_worker(worker)
     assert store.workers() == [worker]
     store.forget_worker("w")
+    store.keep_sweep_position("t")
+    assert store.sweep_position() == "t"
+    store.keep_sweep_position("")
     [row] = store.find("t", "ready", None, 1)
     assert store.ahead(row, 9) == 0
     assert len(store.overview()) == len(TYPES)
@@ -644,6 +663,7 @@ OPERATIONS = (
     Operation("back up", back_up, some_jobs, only="sqlite"),
     Operation("restore", restore, backed_up_jobs, only="sqlite", opened=False),
     Operation("become another store", become_another, some_jobs),
+    Operation("empty the tubes of another store", empty_tubes, tubes_left_behind, only="sqlite+beanstalkd"),
     Operation("limits", limit, limited_jobs, repair=admit_all),
     Operation("limits that others change", contested_limits, limited_jobs, only="mongod", repair=admit_all),
     Operation("unique", add_unique),

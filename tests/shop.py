@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kqueue import Job, KQueue
@@ -44,14 +46,21 @@ class Shop:
         }
         self.environment["KQUEUE_STORE"] = self.store
 
-    def start(self, *args: str, **options: object) -> "subprocess.Popen[str]":
-        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+    @contextmanager
+    def start(self, *args: str, **options: object) -> Iterator["subprocess.Popen[str]"]:
+        """Await its end; where the test has failed there may be none."""
+        with subprocess.Popen(  # type: ignore[call-overload]
             [sys.executable, "-m", "kqueue", *args],
             cwd=self.folder,
             env=self.environment,
             text=True,
             **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-        )
+        ) as process:
+            try:
+                yield process
+            except BaseException:
+                process.kill()
+                raise
 
     def kqueue(self, *args: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
         stdin = subprocess.DEVNULL if text is None else subprocess.PIPE

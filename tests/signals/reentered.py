@@ -1,7 +1,8 @@
 """A program whose signal handler adds jobs, wherever it interrupts its own thread.
 
 ``python -m tests.signals.reentered STORE BROKER ROUNDS SECONDS``: prints a line for each round, and at its end what
-it saw. SECONDS at most pass from one call of the handler to the next signal: less than most calls take.
+it saw. SECONDS at most pass from one call of the handler to the next signal: less than most calls take. Where it
+is less than any call takes, only their number ends a round.
 """
 
 import faulthandler
@@ -17,6 +18,9 @@ from kqueue.model.errors import KQueueError
 from kqueue.model.job import JobInHand
 from kqueue.system.mint import IdMint
 
+#: Of a round.
+SIGNALS = 60
+
 
 class Program:
     def __init__(self, store: str, broker: str | None, each_s: float) -> None:
@@ -28,7 +32,8 @@ class Program:
         self.ran: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.by_signals = 0
-        self.is_on = False
+        #: Signals that are still to come.
+        self.left = 0
         self.made: list[str] = []
 
     def _handle(self, job: JobInHand) -> None:
@@ -46,7 +51,8 @@ class Program:
             self.arm()
 
     def arm(self) -> None:
-        if self.is_on:
+        if self.left > 0:
+            self.left -= 1
             signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, self._each_s))
 
     def round(self) -> None:
@@ -65,10 +71,10 @@ def main(store: str, broker: str, rounds: str, each_s: str) -> None:
     signal.signal(signal.SIGALRM, program.on_signal)
     for _ in range(int(rounds)):
         print("a round", flush=True)
-        program.is_on = True
+        program.left = SIGNALS
         program.arm()
         program.round()
-        program.is_on = False
+        program.left = 0
     signal.setitimer(signal.ITIMER_REAL, 0)
     while sum(program.queue.counts().values()):
         program.queue.run_jobs(wait=True, time_limit_ms=50)

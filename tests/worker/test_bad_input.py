@@ -51,9 +51,6 @@ def test_an_app_that_raises_when_it_is_imported(works: Works) -> None:
 
 
 def test_a_store_that_cannot_be_opened(works: Works) -> None:
-    works.queue.close()
-    for path in works.folder.glob("jobs.db*"):
-        path.unlink()
     (works.folder / "jobs.db").write_text("no database at all, but long enough to be looked at" * 100)
     assert str(works.folder / "jobs.db") in works.refused()
 

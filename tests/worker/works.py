@@ -85,7 +85,6 @@ class Works:
         if broker is not None:
             self.environment["WORKS_BROKER"] = broker
         self.queue = KQueue(f"sqlite:///{folder}/jobs.db", broker)
-        self.queue.open()  # a worker waits for a store that is not there
         self.log = folder / "log"
 
     # -- workers -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import greenstalk
 
 #: Seconds after which a server that does not answer counts as broken. Nothing waits that long otherwise.
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 class Beanstalkd:

@@ -108,11 +108,19 @@ def need_faketime() -> None:
         missing("faketime", "apt install faketime")
 
 
-@pytest.fixture(scope="session")
-def start_mongod() -> Iterator[Callable[..., Mongod]]:
-    """Call it for a server of the test's own; with ``shift=0`` for one whose clock can be set."""
+def need_mongod() -> None:
+    """End the test if there is none."""
     if mongod_path() is None:
         missing("mongod", "set KQUEUE_MONGOD to its path, or run make test, which unpacks one into .venv")
+
+
+@pytest.fixture(scope="module")
+def start_mongod() -> Iterator[Callable[..., Mongod]]:
+    """Call it for a server of the tests' own; with ``shift=0`` for one whose clock can be set.
+
+    They end with the tests of the file: one whose clock is shifted takes a fifth of a processor with nothing to do.
+    """
+    need_mongod()
     running: list[Mongod] = []
 
     def start(*, shift: float | None = None) -> Mongod:
@@ -127,9 +135,12 @@ def start_mongod() -> Iterator[Callable[..., Mongod]]:
 
 
 @pytest.fixture(scope="session")
-def mongod(start_mongod: Callable[[], Mongod]) -> Mongod:
+def mongod() -> Iterator[Mongod]:
     """One server for the whole run. Use a database of your own."""
-    return start_mongod()
+    need_mongod()
+    server = Mongod()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

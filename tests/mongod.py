@@ -22,7 +22,7 @@ from tests.beanstalkd import free_port
 #: Where ``make test`` unpacks it.
 _UNPACKED = Path(__file__).parents[1] / ".venv" / "mongod" / "fiftyone" / "db" / "bin" / "mongod"
 #: Seconds after which a server that does not answer counts as broken. Nothing waits that long otherwise.
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 #: The server's code for a replica set that was made before.
 _ALREADY_INITIALIZED = 23
 
@@ -79,6 +79,8 @@ class Mongod:
         if process is not None:
             process.kill()
             process.wait()
+            for name in ("faketime_shm_", "sem.faketime_sem_"):  # what the library leaves of one that was killed
+                Path(f"/dev/shm/{name}{process.pid}").unlink(missing_ok=True)
 
     def restart(self) -> None:
         """Kill it if it runs, and start it on the same port and data."""

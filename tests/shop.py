@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kqueue import Job, KQueue
 
-PATIENCE_S = 60
+PATIENCE_S = 240
 
 #: The form of an id, and no job's.
 NO_JOB = "0" * 28

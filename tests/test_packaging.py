@@ -14,7 +14,7 @@ import kqueue
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ["setup.py", "setup.cfg", "README.rst", "LICENSE", "kqueue", "stores"]
-PATIENCE_S = 120
+PATIENCE_S = 240
 
 
 def run(command: Sequence[object], **options: object) -> "subprocess.CompletedProcess[str]":

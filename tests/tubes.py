@@ -49,10 +49,12 @@ def delete(subscription: BeanstalkSubscription, entries: list[Entry]) -> int:
 
 
 def await_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    """Look ever less often: what is awaited needs the processor, the more so where it takes long."""
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)  # what is awaited needs the processor
+        waited = time.monotonic() - began
+        assert waited < PATIENCE_S, "waited in vain"
+        time.sleep(min(max(0.002, waited / 20), 0.1))
 
 
 def run(call: Callable[[], object]) -> threading.Thread:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 #: Seconds after which a process that says nothing counts as hung. Nothing waits that long otherwise.
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 class Wire:

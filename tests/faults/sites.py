@@ -18,7 +18,7 @@ from tests.faults.conftest import House
 SQLITE = ("sqlite", "sqlite+beanstalkd")
 MONGOD = ("mongod", "mongod+beanstalkd")
 #: Seconds after which what does not happen counts as hung. Nothing waits that long otherwise.
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 #: Seconds between two looks.
 LOOK_S = 0.01
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from kqueue import KQueue, RunReport
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 class Working:

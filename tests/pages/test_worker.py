@@ -24,7 +24,7 @@ from tests.pages.blocks import blocks, page
 from tests.tubes import await_true
 
 TEXT = page("worker")
-PATIENCE_S = 60
+PATIENCE_S = 240
 
 
 @pytest.fixture

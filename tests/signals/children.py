@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 #: Seconds without a line after which a program hangs.
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 def seen_by(module: str, *arguments: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from kqueue.model.job import JobInHand
 #: Seconds of a lease: what an interrupt leaves claimed is free again after it.
 TTR_S = 1.0
 #: Seconds that jobs may take to be run at the end.
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 class Late(Exception):

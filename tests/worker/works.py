@@ -18,7 +18,7 @@ from kqueue import KQueue
 from tests.torture.ledger import Record, read
 from tests.tubes import await_true
 
-PATIENCE_S = 60
+PATIENCE_S = 240
 #: Longer than any test: what runs again before this was not waited for.
 TTR_S = 600
 

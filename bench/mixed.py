@@ -24,7 +24,7 @@ from bench import queues, show
 from bench.children import Start, together
 from bench.figures import ROUNDS, Findings, Goal, interleaved, table
 from kqueue import JobInHand, KQueue
-from kqueue.execution.batch import BOUND_S
+from kqueue.execution.inflight import BOUND_S
 
 QUESTION = "How long does a fast job wait behind a slow one?"
 

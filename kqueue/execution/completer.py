@@ -1,4 +1,4 @@
-"""What has ended in a window and is to be written: together, in order, each run once.
+"""What has ended and is to be written: together, in order, each run once.
 
 Deletes are nearly all there is, and there are thousands a second. So they are told apart once, by their class, and
 whatever is done for the others is not done for them.
@@ -11,7 +11,8 @@ from collections.abc import Collection, Sequence
 from kqueue.contracts.repair import Due
 from kqueue.contracts.settlements import Delete, Outcome, Retry, Settled, Settlement, Unget, has_run, outcome
 from kqueue.execution.context import LoopContext
-from kqueue.model.errors import KQueueError, LeaseLost, StoreError
+from kqueue.execution.inflight_job import InflightJob
+from kqueue.model.errors import KQueueError, StoreError
 from kqueue.model.job import Row
 from kqueue.model.retry import backoff
 from kqueue.system.locks import OwnLock, entry, wait_until
@@ -25,12 +26,15 @@ NO_IDS: frozenset[str] = frozenset()
 
 
 class Completer:
-    """The settlements of one batch. :meth:`add` and :meth:`find` are called under the batch's lock."""
+    """The settlements of what one loop has in hand. :meth:`add` and :meth:`find` are called under its lock."""
 
-    def __init__(self, context: LoopContext, lock: OwnLock) -> None:
-        """``lock``: the batch's, which is never held over I/O."""
+    def __init__(self, context: LoopContext, lock: OwnLock, running: Collection[InflightJob]) -> None:
+        """``lock``: the loop's, which is never held over I/O. ``running``: those that may still ask what became of
+        their ends.
+        """
         self._context = context
         self._lock = lock
+        self._running = running
         self._pending: list[Ended] = []
         self._failures = 0
         #: One token for each write whose jobs that came back may still lack their pointers.
@@ -41,33 +45,30 @@ class Completer:
         self.writing = threading.RLock()
         #: When what is pending is to be written, in monotonic seconds; infinity for never.
         self.due_at = math.inf
-        #: The ids whose lease was lost, as far as is known.
-        self.lost: set[str] = set()
-        #: Those of them that may have been settled all the same.
-        self.unknown: set[str] = set()
         #: Ids that a write may have settled though it failed.
         self._unsure: set[str] = set()
         #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
         self.seconds: dict[str, float] = {}
 
-    def add(self, row: Row, settlement: Settlement) -> None:
-        """To be written ``settle_ms`` after the first that waits."""
-        if not self._pending:
+    def add(self, row: Row, settlement: Settlement) -> bool:
+        """To be written ``settle_ms`` after the first that waits; whether it is the first."""
+        is_first = not self._pending
+        if is_first:
             self.due_at = self._context.clock.monotonic() + self._context.settle_s
         self._pending.append((row, settlement))
+        return is_first
 
     def find(self, job_id: str) -> Settlement | None:
-        """What is pending for this job. Under the batch's lock."""
+        """What is pending for this job."""
         return next((settlement for _, settlement in self._pending if settlement.id == job_id), None)
 
     def is_failing(self) -> bool:
         """Whether the last write failed, so that what is pending waits for another."""
         return self._failures > 0
 
-    def check(self, row: Row) -> None:
-        """Raise ``LeaseLost`` if what was written of this job changed nothing, as far as is known."""
-        if row.id in self.lost:
-            raise LeaseLost(row.id, row.fence, unknown=row.id in self.unknown)
+    def is_written(self) -> bool:
+        """Whether all that has ended is written."""
+        return self.due_at == math.inf
 
     def write(self) -> None:
         """Write what is pending, now.
@@ -135,8 +136,9 @@ class Completer:
         tally = self._context.tally
         if lost:
             with self._lock:
-                self.lost |= lost
-                self.unknown |= unknown
+                for job in self._running:
+                    if job.settlement is not None and job.row.id in lost:
+                        job.is_lost, job.is_unknown = True, job.row.id in unknown
             for _, one in pending:
                 if one.id in lost and has_run(one):
                     tally[Outcome.UNKNOWN if one.id in unknown else Outcome.LOST_LEASE] += 1

@@ -21,7 +21,7 @@ tries are used up; "given back" costs no try. Nothing else that a handler does c
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kqueue.contracts.settlements import Outcome
 from kqueue.model import checks
@@ -84,18 +84,21 @@ class Hand(Holder, Protocol):
         """The handler of the job in hand raised ``error``; the job has its outcome, or gets it now."""
 
 
+AnyHand = TypeVar("AnyHand", bound=Hand)
+
+
 def execute(
-    handler: Handler, job: JobInHand, hand: Hand, wait: Callable[[Awaitable[Any]], object]
+    handler: Handler, job: JobInHand, hand: AnyHand, wait: Callable[[AnyHand, Awaitable[Any]], object]
 ) -> BaseException | None:
     """Run ``job``; when it returns the job has its outcome. Returns what is to end the loop, if anything.
 
-    ``wait`` runs what can be awaited to its end. Raises ``StoreError`` if the outcome has to be stored at once and
-    cannot be; it is then still to be stored.
+    ``wait(hand, awaitable)`` runs what can be awaited to its end. Raises ``StoreError`` if the outcome has to be
+    stored at once and cannot be; it is then still to be stored.
     """
     try:
         returned = handler.function(job)
         if returned is not None and inspect.isawaitable(returned):
-            returned = wait(returned)
+            returned = wait(hand, returned)
     except BaseException as error:
         return conclude(handler, job, hand, error=error)
     return None if hand.is_settled() else conclude(handler, job, hand, returned)

@@ -1,5 +1,6 @@
-"""One job of a loop of coroutines while it is in hand."""
+"""One job while it is in hand, whoever runs its handler: a loop's own thread, or an event loop."""
 
+import logging
 from typing import Protocol
 
 from kqueue.contracts.renewer import RenewalHold
@@ -9,12 +10,12 @@ from kqueue.execution import endings
 from kqueue.execution.context import LoopContext
 from kqueue.execution.execute import Decision
 from kqueue.execution.lease_check import LeaseCheck
-from kqueue.execution.overtime import TimeLeft, time_left
+from kqueue.execution.overtime import TimeLeft, time_left, unended
 from kqueue.model.job import Priority, Row
 from kqueue.model.retry import RetryPolicy
 
 
-class Landing(Protocol):
+class Hold(Protocol):
     """Where a job in flight belongs. See :class:`kqueue.execution.inflight.InflightJobs`."""
 
     @property
@@ -22,77 +23,92 @@ class Landing(Protocol):
         """What it works with."""
 
     def now(self) -> float:
-        """The store's time. Never waits."""
+        """The store's time."""
 
     def is_here(self) -> bool:
         """Whether this is the loop's own process, and no child that a handler forked."""
 
-    def is_over(self, job: "InflightJob") -> bool:
-        """Whether its run is over, or was not ours any more when it ended."""
+    def check_process(self) -> None:
+        """Raises ``KQueueError`` if it is such a child."""
+
+    def is_running(self, job: "InflightJob") -> bool:
+        """Whether its handler runs, also after its outcome."""
 
     def end(self, job: "InflightJob", settlement: Settlement) -> None:
-        """Write down how the run of ``job`` ends. Raises ``AlreadySettled``. Never waits."""
+        """Write down how the run of ``job`` ends. Raises ``AlreadySettled``, and where it is settled at once,
+        ``LeaseLost`` and ``StoreError``.
+        """
 
     def renew(self, job: "InflightJob") -> None:
         """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
 
 
 class InflightJob:
-    """Answers for one :class:`~kqueue.JobInHand`. What it is asked for, its owner writes."""
+    """Answers for one :class:`~kqueue.JobInHand`. What it is asked for, its hold writes."""
 
-    __slots__ = (
-        "_cut",
-        "_lease_check",
-        "_owner",
-        "is_lost",
-        "leased_at",
-        "max_runtime",
-        "renewal",
-        "row",
-        "settlement",
-        "started_at",
-    )
+    # By the class: one is made for each run, and most runs change few of these.
 
-    def __init__(self, row: Row, leased_at: float, owner: Landing) -> None:
+    #: How its run ended, if it has. Under the lock of its hold.
+    settlement: Settlement | None = None
+    #: When its handler was called, in monotonic seconds.
+    started_at = 0.0
+    #: Whether its start was told, so that its end is told with its seconds.
+    is_told = False
+    #: Whether its lease was found lost when its end was written, and whether that may have been done before.
+    is_lost = False
+    is_unknown = False
+    #: Whether it was deleted by its id, by another than its handler.
+    is_unwanted = False
+    #: Of the renewer that renews its lease, if its handler wants that.
+    renewal: RenewalHold | None = None
+    #: Seconds that its handler may run, where its lease follows it; None: without end.
+    max_runtime: float | None = None
+    _cut: Decision | None = None
+    _lease_check: LeaseCheck | None = None
+
+    def __init__(self, row: Row, leased_at: float, hold: Hold) -> None:
         self.row = row
-        #: When its lease began, in monotonic seconds.
+        #: When its lease began, as far as this process knows, in monotonic seconds.
         self.leased_at = leased_at
-        #: How its run ended, if it has. Under the lock of its owner.
-        self.settlement: Settlement | None = None
-        #: When its coroutine was started, in monotonic seconds.
-        self.started_at = 0.0
-        #: Whether its lease was found lost when its end was written. Under the lock of its owner.
-        self.is_lost = False
-        #: Of the renewer that renews its lease, if its handler wants that.
-        self.renewal: RenewalHold | None = None
-        #: Seconds that its coroutine may run, where its lease follows it; None: without end.
-        self.max_runtime: float | None = None
-        self._cut: Decision | None = None
-        self._lease_check: LeaseCheck | None = None
-        self._owner = owner
+        self._hold = hold
 
     @property
-    def held(self) -> LeaseKey:
+    def key(self) -> LeaseKey:
         """As ``renew`` of a store wants it."""
         return LeaseKey(self.row.id, self.row.fence, self.row.ttr)
 
-    def leased_since(self) -> float:
-        """When its lease began, in monotonic seconds."""
-        return self.leased_at
-
-    def is_settled(self) -> bool:
-        """Whether its run has an outcome, or none is to be had here: the process is a forked child."""
-        return self.settlement is not None or not self._owner.is_here()
+    # -- its lease ---------------------------------------------------------------------------------------
 
     def follows(self) -> bool:
-        """Whether its lease is renewed for as long as its coroutine runs. Not once it has its outcome."""
+        """Whether its lease is renewed for as long as its handler runs. Not once it has its outcome."""
         return self.settlement is None and self.renewal is not None and self.renewal.renews(self.row.id)
+
+    def lease_left(self, now: float) -> float:
+        """Seconds that it still holds; below 0 once it is over. ``now`` in monotonic seconds."""
+        return self.row.ttr if self.follows() else self.leased_at + self.row.ttr - now
+
+    def leased_since(self) -> float:
+        """When it began, in monotonic seconds."""
+        return self.leased_at
+
+    def renewed(self, at: float) -> None:
+        """The lease began anew ``at``, in monotonic seconds."""
+        self.leased_at = at
+        if self._lease_check is not None:
+            self._lease_check.renewed(at)
+
+    def let_go(self) -> None:
+        """Its lease is not to be renewed any more."""
+        if self.renewal is not None:
+            self.renewal.let_go()
+
+    # -- its coroutine's event loop's --------------------------------------------------------------------
 
     def time_left(self) -> TimeLeft:
         """What its coroutine still has, also after its outcome."""
         return time_left(
             self.row,
-            self._owner.context.clock.monotonic(),
+            self._hold.context.clock.monotonic(),
             leased_at=self.leased_at,
             started_at=self.started_at,
             max_runtime=self.max_runtime,
@@ -107,9 +123,44 @@ class InflightJob:
         """How its run ends if it settles nothing itself; None if its coroutine was not cancelled."""
         return self._cut
 
+    def abandon(self) -> None:
+        """Its coroutine has not ended, although it was cancelled, and is not waited for any more."""
+        if self._cut is not None:
+            self._cut = unended(self._cut)
+            text = "%s: it is abandoned, and what it still does with its job changes nothing"
+            self._hold.context.telemetry.log(logging.WARNING, self.row, text, self._cut.reason)
+
+    # -- its run -----------------------------------------------------------------------------------------
+
+    def tell_start(self, at: float | None = None) -> None:
+        """Tell that its handler is about to be called, ``at`` by the store's clock. Raises an interrupt that comes
+        meanwhile.
+        """
+        self.is_told = True
+        self._hold.context.telemetry.started(self.row, at)
+
+    def raised(self, error: BaseException) -> None:
+        """Its handler raised ``error``."""
+        if self._hold.is_here():
+            self._hold.context.telemetry.raised(self.row, error)
+
+    def is_settled(self) -> bool:
+        """Whether its run has an outcome, or none is to be had here: the process is a forked child."""
+        return self.settlement is not None or not self._hold.is_running(self) or not self._hold.is_here()
+
+    def policy(self, row: Row) -> RetryPolicy:
+        """The retry policy of the job's type."""
+        return self._hold.context.options.of(row.type).retry
+
+    def end(self, row: Row, decision: Decision) -> None:
+        """End the run as it was decided."""
+        self._hold.end(self, self._hold.context.settlement(row, decision, self._hold.now))
+
+    # -- its handler's, through its JobInHand ------------------------------------------------------------
+
     def delete(self, row: Row) -> None:
-        """The job is finished. A second time changes nothing."""
-        self._owner.end(self, self._owner.context.delete(row, self._owner.now))
+        """The job is finished. Asked again after it could not be stored, it is tried again."""
+        self._hold.end(self, self._hold.context.delete(row, self._hold.now))
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
         """Again later, or dead if the tries are used up. ``delay`` in seconds; None: by the retry policy."""
@@ -119,48 +170,28 @@ class InflightJob:
         """Back unrun. ``delay`` in seconds."""
         self.end(row, endings.back(priority, delay))
 
-    def policy(self, row: Row) -> RetryPolicy:
-        """The retry policy of the job's type."""
-        return self._owner.context.options.of(row.type).retry
-
-    def end(self, row: Row, decision: Decision) -> None:
-        """End the run as it was decided."""
-        self._owner.end(self, self._owner.context.settlement(row, decision, self._owner.now))
-
-    def raised(self, error: BaseException) -> None:
-        """Its coroutine raised ``error``."""
-        if self._owner.is_here():
-            self._owner.context.telemetry.raised(self.row, error)
+    def renew(self, row: Row) -> None:
+        """Another TTR from now. Waits for the store."""
+        self._hold.renew(self)
 
     def lease_lost(self, row: Row) -> bool:
         """Whether the job is not safely ours any more. It may ask the store, once a second at most."""
-        if self.settlement is not None or not self._owner.is_here():
-            return self._owner.is_over(self)
-        return self._looks().lease_lost()
+        self._hold.check_process()
+        if self.is_unwanted or not self._hold.is_running(self):
+            return True
+        return self.is_lost if self.settlement is not None else self._looks().lease_lost()
 
     def cancelled(self, row: Row) -> bool:
         """Whether nobody wants its result any more. It may ask the store, once a second at most."""
-        return self.settlement is None and self._owner.is_here() and self._looks().cancelled()
-
-    def renewed(self, at: float) -> None:
-        """The lease began anew ``at``, in monotonic seconds."""
-        self.leased_at = at
-        if self._lease_check is not None:
-            self._lease_check.renewed(at)
-
-    def let_go(self) -> None:
-        """Its lease is not to be renewed any more."""
-        if self.renewal is not None:
-            self.renewal.let_go()
+        self._hold.check_process()
+        if self.settlement is not None or not self._hold.is_running(self):
+            return self.is_unwanted
+        return self._looks().cancelled()
 
     def _looks(self) -> LeaseCheck:
         if self._lease_check is None:
-            context = self._owner.context
+            context = self._hold.context
             self._lease_check = LeaseCheck(
                 self.row, context.store, context.clock.monotonic, self.leased_at, self.renewal
             )
         return self._lease_check
-
-    def renew(self, row: Row) -> None:
-        """Another TTR from now. Waits for the store."""
-        self._owner.renew(self)

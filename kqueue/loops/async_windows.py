@@ -1,7 +1,7 @@
 """The windows of a loop of coroutines: claim rows as places get free, settle the pointers, start the coroutines.
 
 It goes on where :mod:`kqueue.loops.windows` would wait for the window to end: a claim holds up to as many jobs as
-there are free places, and what :mod:`kqueue.execution.inflight` has in hand ends in its own time. Everything that
+there are free places, and what :mod:`kqueue.execution.coroutines` has in hand ends in its own time. Everything that
 asks a store or a broker is done by the loop's thread or the watchdog's, and nothing by the event loop's.
 """
 
@@ -9,20 +9,17 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from kqueue.contracts.broker import Reservation, Subscription
 from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
-from kqueue.contracts.runs import Selection
 from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.context import LoopContext
-from kqueue.execution.inflight import InflightJobs
+from kqueue.execution.coroutines import Coroutines
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.overtime import MOST_ABANDONED
-from kqueue.loops.claiming import claim_rows, give_back_claim, leased_at, look_after, post_verdicts, release
+from kqueue.loops.claiming import Found, fetch, give_back_claim, release
 from kqueue.loops.coroutine_runs import CoroutineRuns
 from kqueue.loops.isolation import LOOK_S
 from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import LoopControls
-from kqueue.loops.verdicts import judge, stale
 from kqueue.loops.watchdog import Watchdog
 from kqueue.loops.windows import ASIDE_S
 from kqueue.model.errors import KQueueError
@@ -70,15 +67,15 @@ class AsyncWindows:
         self._stop = controls.stop
         self._turned = controls.turned
         self._watchdog = Watchdog(context.clock, context.logger)
-        self._inflight = InflightJobs(
+        self._coroutines = Coroutines(
             context,
-            is_loop_thread=loop.is_here,
             awake=self._awake,
             ring=self._ring,
             keeps_loop=self._keeps_loop,
             late=self._late,
         )
-        self._runs = CoroutineRuns(context, registry, loop, self._inflight, self._interrupt_with)
+        self._jobs = self._coroutines.jobs
+        self._runs = CoroutineRuns(context, registry, loop, self._coroutines, self._interrupt_with)
         #: Those of its jobs when it began to look for more.
         self._writes = 0
         #: What a handler raised to end the loop.
@@ -94,12 +91,12 @@ class AsyncWindows:
         Raises ``LoopFailed`` if the event loop has.
         """
         self._loop.check()
-        self._writes = self._inflight.writes()
-        self._inflight.read_clock()
+        self._writes = self._jobs.completer.writes
+        self._coroutines.read_clock()
         concurrency = max((handler.concurrency for handler in self._handlers().values()), default=0)
         if len(self._registry.abandoned) >= MOST_ABANDONED:
             concurrency = 0
-        places = self._inflight.places(concurrency)
+        places = self._coroutines.places(concurrency)
         left = [number for number in (self._stopping.jobs_left(), self._registry.share()) if number is not None]
         jobs = min([places, MAX_JOBS, *left])
         # What a coroutine does most is to wait, so a claim is bounded by the places and not by expected work.
@@ -107,55 +104,55 @@ class AsyncWindows:
 
     def has_leftovers(self) -> bool:
         """Whether something could not be settled. What is still in the air is none."""
-        return self._inflight.is_failing()
+        return self._jobs.completer.is_failing()
 
     def settle_leftovers(self) -> None:
         """What a store that was down could not take before. Raises ``StoreError``."""
-        if self._inflight.is_failing():
-            self._inflight.settle()
+        if self._jobs.completer.is_failing():
+            self._jobs.settle()
 
     def deny_solitude(self) -> None:
         """See :meth:`kqueue.loops.registry.Registry.deny_solitude`."""
         self._registry.deny_solitude()
 
-    def take(self, subscription: Subscription, reservation: Reservation, budget: Budget) -> None:
-        """Claim what was reserved and start it, or give it back if a suspect of another loop is aside."""
+    def take(self, found: Found) -> None:
+        """Claim what was found and start it, or give it back if a suspect of another loop is aside."""
         with ExitStack() as window:
             if not window.enter_context(self._registry.isolation.window()):
-                post_verdicts(subscription, release(reservation), self._logger)
-            elif reservation.selection is not None:
-                try:
-                    self._claim(subscription, reservation, reservation.selection, budget)
-                except BaseException:
-                    self._inflight.give_back()
-                    raise
-                finally:
-                    self._inflight.keep(window)
+                release(found, self._context)
+                return
+            try:
+                self._claim(found)
+            except BaseException:
+                self._coroutines.give_back()
+                raise
+            finally:
+                self._coroutines.keep(window)
 
     def wait_for_more(self) -> bool:
         """Wait for a moment while anything is in hand; False, at once, if nothing is. What it added, or itself, may
         be ready then. Raises ``StoreError``.
         """
-        if self._inflight.in_the_air():
+        if self._coroutines.in_the_air():
             self._pause(self._stopping.seconds_left(DRAIN_LOOK_S))
             return True
-        if not self._inflight.is_written():
-            self._inflight.settle()
+        if not self._jobs.completer.is_written():
+            self._jobs.settle()
         # What the watchdog has written since the tube was found empty may have come back too.
-        self._inflight.await_rings()
-        return self._inflight.writes() != self._writes
+        self._jobs.completer.await_rings()
+        return self._jobs.completer.writes != self._writes
 
     def land(self) -> None:
         """Start nothing more, wait until all in the air has ended, and settle it. Raises ``StoreError``, and what a
         handler raised to end the loop.
         """
-        self._inflight.give_back()
-        while self._inflight.in_the_air():
+        self._coroutines.give_back()
+        while self._coroutines.in_the_air():
             self._pause(IDLE_S)
         interrupt, self._interrupt = self._interrupt, None
         try:
-            self._inflight.settle()
-            self._inflight.await_rings()
+            self._jobs.settle()
+            self._jobs.completer.await_rings()
         except KQueueError as error:
             if interrupt is None:
                 raise
@@ -170,72 +167,59 @@ class AsyncWindows:
         except KQueueError as error:
             self._logger.warning("not settled: %s", error)
         finally:
-            self._registry.let_go(self._inflight)
+            self._registry.let_go(self._jobs)
             self._watchdog.close()
 
     # -- the loop's thread -------------------------------------------------------------------------------
 
-    def _claim(
-        self, subscription: Subscription, reservation: Reservation, selection: Selection, budget: Budget
-    ) -> None:
-        self._inflight.thread = self._loop.thread
-        self._registry.hold(self._inflight)
+    def _claim(self, found: Found) -> None:
+        self._jobs.thread = self._loop.thread
+        self._registry.hold(self._jobs)
         owner = self._mint.make(1)[0]
         try:
-            claim, now = claim_rows(selection, budget, owner, self._context, alone=False)
-            rows = claim.rows
-            most = self._inflight.claim(rows, leased_at(rows, self._context)) if rows else 0
+            self.stale += fetch(found, owner, self._context, alone=False, hold=self._jobs.claim)
         except BaseException:
-            self._give_back_claim(owner)
+            if not self._jobs.unstarted:
+                give_back_claim(owner, self._context)
             raise
-        verdicts = judge(reservation.entries, claim, now)
-        self.stale += stale(verdicts, claim)
-        post_verdicts(subscription, verdicts, self._logger)
-        look_after(claim, selection, self._context)
-        if rows:
-            self._watchdog.watch(self._inflight, alone=len(rows) == 1)
-            self._start(most, min(row.ttr for row in rows))
-
-    def _give_back_claim(self, owner: str) -> None:
-        """A store that is down must not hide the error that led here."""
-        try:
-            give_back_claim(owner, self._context)
-        except KQueueError as failure:
-            self._logger.warning("not settled yet: %s", failure)
+        ttrs = [job.row.ttr for job in list(self._jobs.unstarted)]
+        if ttrs:
+            self._watchdog.watch(self._coroutines, alone=len(ttrs) == 1)
+            self._start(self._coroutines.most_beside(), min(ttrs))
 
     def _start(self, most: float, ttr: float) -> None:
         """Start what is claimed, once no more than ``most`` are in the air with it."""
         until = self._monotonic() + min(SOLITUDE_S, WAITING_PART * ttr)
-        while not self._inflight.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
+        while not self._coroutines.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
             self._pause(min(IDLE_S, until - self._monotonic()))
-        if not self._inflight.fits(most):
-            self._inflight.give_back(0.0 if self._stopping.is_stopped() else self._registry.isolation.again_in())
+        if not self._coroutines.fits(most):
+            self._coroutines.give_back(0.0 if self._stopping.is_stopped() else self._registry.isolation.again_in())
         elif most == 1:
             self._start_aside()
         else:
-            self._inflight.renew_late()
+            self._jobs.renew_unstarted()
             self._board()
 
     def _start_aside(self) -> None:
         """Start the suspect that is claimed, and wait for its end as long as others wait for it."""
         isolation = self._registry.isolation
-        if not self._inflight.is_written():
-            self._inflight.settle()
+        if not self._jobs.completer.is_written():
+            self._jobs.settle()
         with isolation.aside(ASIDE_S) as isolated:
             if not isolated:
-                self._inflight.give_back(isolation.again_in())
+                self._coroutines.give_back(isolation.again_in())
                 return
-            self._inflight.mark_alone()
+            self._jobs.mark_alone()
             self._board()
-            while self._inflight.are_under_way() and not isolation.has_expired():
+            while self._coroutines.are_under_way() and not isolation.has_expired():
                 self._pause(LOOK_S)
-            self._inflight.deny_solitude()
-            self._inflight.settle()
+            self._jobs.deny_solitude()
+            self._jobs.settle()
 
     def _board(self) -> None:
-        for job in self._inflight.claimed():
+        for job in list(self._jobs.unstarted):
             job.renewal = self._auto_renew.hold([job.row], self._handlers(), job.leased_since)
-        self._inflight.board()
+        self._coroutines.board()
         self._loop.call(self._take_off)
 
     def _pause(self, seconds: float) -> None:
@@ -247,10 +231,10 @@ class AsyncWindows:
 
     def _take_off(self) -> None:
         handlers, heard = self._handlers(), self._context.telemetry.is_heard()
-        for job in self._inflight.take_off(not handlers or self._stopping.is_stopped()):
+        for job in self._coroutines.take_off(not handlers or self._stopping.is_stopped()):
             self._stopping.count += 1
             if heard:
-                self._context.telemetry.started(job.row, self._inflight.now())
+                job.tell_start(self._coroutines.now())
             handler = handlers[job.row.type]
             if job.renewal is not None:
                 job.renewal.start(job.row.id, job.started_at)
@@ -269,12 +253,12 @@ class AsyncWindows:
     def _keeps_loop(self, job: InflightJob) -> bool | None:
         return self._runs.keeps_loop(job)
 
-    def _late(self, inflight: list[InflightJob]) -> None:
-        self._runs.late(inflight)
+    def _late(self, jobs: list[InflightJob]) -> None:
+        self._runs.late(jobs)
 
     def _interrupt_with(self, interrupt: BaseException) -> None:
         self._interrupt = interrupt
         self._stop()
 
     def _awake(self) -> None:
-        self._watchdog.watch(self._inflight, alone=False)
+        self._watchdog.watch(self._coroutines, alone=False)

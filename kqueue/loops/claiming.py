@@ -1,61 +1,93 @@
-"""What belongs to a claim, whoever makes it: its leases, its pointers, and its end when it goes wrong."""
+"""One way to claim, for functions and coroutines: its leases, its pointers, and its end when it goes wrong.
+
+    claim -> hold what was got -> judge the entries, count the stale -> post what becomes of them -> look after
+
+A claim has committed before any handler starts, and no pointer is held while one runs.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from kqueue.contracts.broker import EntryFate, Reservation, Subscription
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.execution.batch import Batch
 from kqueue.execution.context import LoopContext
-from kqueue.model.errors import BrokerError
+from kqueue.loops.verdicts import judge, stale
+from kqueue.model.errors import BrokerError, KQueueError
 from kqueue.model.job import Row
 
 
-def claim_rows(
-    selection: Selection, budget: Budget, owner: str, context: LoopContext, *, alone: bool
-) -> tuple[Claim, float]:
-    """Claim under the limits of the types; (the claim, its time by the store's clock)."""
-    limits = context.limiter.of(selection.types)
-    if limits:
-        selection = selection._replace(limits=limits)
+class Found(NamedTuple):
+    """What a reserve has found, to be claimed."""
+
+    subscription: Subscription
+    reservation: Reservation
+    #: Of the reservation.
+    selection: Selection
+    #: What the claim may hold.
+    budget: Budget
+
+
+def fetch(
+    found: Found, owner: str, context: LoopContext, *, alone: bool, hold: Callable[[list[Row], float], object]
+) -> int:
+    """Claim for ``owner`` what was found, under the limits of its types. Returns how many pointers were stale: they
+    had no row to claim at all.
+
+    ``hold(rows, leased_at)`` is called as soon as the claim has committed, if it got any: from then on they are its
+    own to end, whatever is raised. ``leased_at``: when their leases began, in monotonic seconds. ``alone``: see
+    :meth:`kqueue.contracts.runs.Runs.claim`.
+
+    Raises as the store does. What was claimed and not held then is still to be given back: :func:`give_back_claim`.
+    """
+    limits = context.limiter.of(found.selection.types)
+    selection = found.selection._replace(limits=limits) if limits else found.selection
     now = context.store.now()
-    return context.store.claim(selection, budget, owner, now, alone), now
-
-
-def look_after(claim: Claim, selection: Selection, context: LoopContext) -> None:
-    """It has committed, and its pointers are settled: the store is there, and others may go in the place of those
-    that it has held.
-    """
+    claim = context.store.claim(selection, found.budget, owner, now, alone)
     if claim.rows:
-        context.outages.is_over(context.store.address)
-    if claim.held:
-        context.limiter.held_back(context.limiter.of(selection.types))
+        hold(claim.rows, _leased_at(claim.rows, context))
+    verdicts = judge(found.reservation.entries, claim, now)
+    _post(found.subscription, verdicts, context.logger)
+    _look_after(claim, selection, context)
+    return stale(verdicts, claim)
 
 
-def leased_at(rows: Sequence[Row], context: LoopContext) -> float:
-    """When the leases of a claim began, in monotonic seconds: in the claim, perhaps after a long wait for the
-    store; never before it was asked for.
+def release(found: Found, context: LoopContext) -> None:
+    """Claim nothing: all of it back to its place."""
+    _post(found.subscription, [EntryFate(entry, 0.0) for entry in found.reservation.entries], context.logger)
+
+
+def give_back_claim(owner: str, context: LoopContext) -> None:
+    """What was got by a claim that was interrupted, or whose reply was lost. It may fail, which must not hide the
+    error that led here.
     """
+    try:
+        rows = context.store.claimed_by(owner)
+        if rows:
+            Batch(rows, context, context.clock.monotonic()).close()
+    except KQueueError as error:
+        context.logger.warning("not settled yet: %s", error)
+
+
+def _leased_at(rows: Sequence[Row], context: LoopContext) -> float:
+    """In the claim, perhaps after a long wait for the store; never before it was asked for."""
     age = context.store.now() - ((rows[0].lease_until or 0.0) - rows[0].ttr)
     return context.clock.monotonic() - max(0.0, age)
 
 
-def give_back_claim(owner: str, context: LoopContext) -> None:
-    """What was got by a claim that was interrupted, or whose reply was lost. Raises as the store does."""
-    rows = context.store.claimed_by(owner)
-    if rows:
-        Batch(rows, context, context.clock.monotonic()).close()
+def _look_after(claim: Claim, selection: Selection, context: LoopContext) -> None:
+    """The store is there, and others may go in the place of those that it has held."""
+    if claim.rows:
+        context.outages.is_over(context.store.address)
+    if claim.held:
+        context.limiter.held_back(selection.limits)
 
 
-def release(reservation: Reservation) -> list[EntryFate]:
-    """All of it back to its place."""
-    return [EntryFate(entry, 0.0) for entry in reservation.entries]
-
-
-def post_verdicts(subscription: Subscription, verdicts: list[EntryFate], logger: logging.Logger) -> None:
-    """Settle the pointers of a claim. It stands whatever becomes of them: entries come back when the connection
-    drops, and are deleted then.
+def _post(subscription: Subscription, verdicts: list[EntryFate], logger: logging.Logger) -> None:
+    """A claim stands whatever becomes of its pointers: entries come back when the connection drops, and are deleted
+    then.
     """
     if verdicts:
         try:

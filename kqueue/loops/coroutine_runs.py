@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from kqueue.contracts.settlements import Outcome
 from kqueue.execution.context import LoopContext
+from kqueue.execution.coroutines import Coroutines
 from kqueue.execution.execute import Decision, execute_async
-from kqueue.execution.inflight import InflightJobs
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.overtime import MOST_ABANDONED, TimeLeft, kept_waiting, unended
 from kqueue.loops.registry import AbandonedRun, Registry
@@ -42,7 +42,7 @@ class CoroutineRuns:
         context: LoopContext,
         registry: Registry,
         loop: "LoopThread",
-        inflight: InflightJobs,
+        coroutines: Coroutines,
         end: Callable[[BaseException], None],
     ) -> None:
         """``end(interrupt)`` ends the loop, and has ``interrupt`` raised there."""
@@ -50,7 +50,7 @@ class CoroutineRuns:
         self._logger = context.logger
         self._registry = registry
         self._loop = loop
-        self._inflight = inflight
+        self._coroutines = coroutines
         self._end = end
 
     def start(self, handler: Handler, job: InflightJob) -> None:
@@ -62,14 +62,14 @@ class CoroutineRuns:
         try:
             interrupt = await execute_async(handler, JobInHand(job.row, job), job)
         finally:
-            if not self._inflight.is_here():
+            if not self._coroutines.jobs.is_here():
                 _end_child(interrupt)  # it has a copy of every coroutine, and may run none
         if interrupt is not None:
             self._end(interrupt)
 
     def landed(self, job: InflightJob, error: BaseException | None) -> None:
         """Its coroutine is over. ``error``: what came out of it, which nothing of a handler's should."""
-        if not self._inflight.is_here():
+        if not self._coroutines.jobs.is_here():
             return
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self._end(error)
@@ -77,19 +77,19 @@ class CoroutineRuns:
             with suppress(KQueueError):
                 job.end(job.row, _decision_of(error))
         one = AbandonedRun(job.row.id, job.row.type, job.row.fence)
-        if not self._inflight.land(job) and one in self._registry.abandoned:
+        if not self._coroutines.land(job) and one in self._registry.abandoned:
             self._registry.abandoned.discard(one)
             self._telemetry.log(logging.INFO, job.row, "its coroutine, which was abandoned, has ended")
 
     def abandon(self, job: InflightJob, decision: Decision) -> None:
         """Its coroutine has had its time and goes on: end its run as it was decided, and free its place."""
-        if not self._inflight.is_here():
+        if not self._coroutines.jobs.is_here():
             return
         with suppress(KQueueError):  # it has its outcome, or has just landed
             job.end(job.row, decision)
         one = AbandonedRun(job.row.id, job.row.type, job.row.fence)
         self._registry.abandoned.add(one)  # first: it may land meanwhile
-        if not self._inflight.land(job):
+        if not self._coroutines.land(job):
             self._registry.abandoned.discard(one)
             return
         text = "%s: it is abandoned; its place is free, and what it still does with its job changes nothing"
@@ -101,15 +101,15 @@ class CoroutineRuns:
                 MOST_ABANDONED,
             )
 
-    def late(self, inflight: list[InflightJob]) -> None:
+    def late(self, jobs: list[InflightJob]) -> None:
         """They should have been cancelled, and the event loop does not come to it. In the watchdog's thread."""
         renewer = self._loop.renewer()
         time.sleep(SECOND_LOOK_S)
         if isinstance(renewer, _Run) and self._loop.renewer() is renewer:
-            for one in inflight:
+            for one in jobs:
                 self.abandon(one, kept_waiting(one.row, renewer.job is one))
             return
-        for one in inflight:  # the machine may be slow, and the event loop about to come to it
+        for one in jobs:  # the machine may be slow, and the event loop about to come to it
             if one.time_left().seconds < -LATE_S:
                 self.abandon(one, kept_waiting(one.row, None))
 

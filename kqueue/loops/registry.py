@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kqueue.loops.isolation import Isolation
 from kqueue.model.errors import StoreError
-from kqueue.model.job import Row
 from kqueue.system.clock import Clock
 from kqueue.system.forks import ForkGuard
+
+if TYPE_CHECKING:
+    from kqueue.execution.inflight import InflightJobs
 
 
 class Listener(Protocol):
@@ -50,41 +52,6 @@ class Loop(Listener, Turning, Protocol):
         """Jobs that it has started."""
 
 
-class Jobs(Protocol):
-    """The jobs that a loop has in hand: of one window (:class:`kqueue.execution.batch.Batch`), or in flight
-    (:class:`kqueue.execution.inflight.InflightJobs`).
-    """
-
-    #: The loop's, as :func:`threading.get_ident` has it.
-    thread: int
-
-    def settle(self) -> None:
-        """Write what has ended, now. Raises ``StoreError``."""
-
-    def give_up(self) -> None:
-        """Give back all that is in hand, now, also what runs: this process is about to end.
-
-        Raises ``StoreError``.
-        """
-
-    def lease_left(self, now: float) -> float | None:
-        """Seconds that the lease of the job still holds whose handler keeps the loop's thread; None if none does.
-        ``now`` in monotonic seconds.
-        """
-
-    def past_lease(self, at: float) -> list[Row]:
-        """Those that run although their leases were over ``at``, in monotonic seconds, and that have no outcome."""
-
-    def delete_by_id(self, job_id: str) -> bool:
-        """Delete the job if it runs here and its lease holds, or has ended by its delete; True if so."""
-
-    def drop(self, job_id: str) -> None:
-        """The job is deleted: do not start it."""
-
-    def deny_solitude(self) -> None:
-        """Store that no job of these runs alone in the process any more, if one was said to."""
-
-
 class AbandonedRun(NamedTuple):
     """A run whose coroutine did not end when its time was over, and goes on without its job."""
 
@@ -111,7 +78,7 @@ class Registry:
         self._counting = threading.Lock()
         #: By loops that have ended.
         self._started = 0
-        self._batches: set[Jobs] = set()
+        self._batches: set[InflightJobs] = set()
         #: Who is to be told of a stop.
         self._listeners: set[Listener] = set()
         self._loops: set[Loop] = set()
@@ -136,7 +103,7 @@ class Registry:
         for listener in list(self._listeners):
             listener.wake()
 
-    def batches(self) -> list[Jobs]:
+    def batches(self) -> "list[InflightJobs]":
         """All that is in hand."""
         return list(self._batches)
 
@@ -161,7 +128,7 @@ class Registry:
         return -(-left // max(1, len(self._loops)))
 
     def give_up(self) -> None:
-        """Give back all that is in hand, now, also what runs: see :meth:`Batch.give_up`.
+        """Give back all that is in hand, now, also what runs.
 
         Raises ``StoreError`` if the store does not take some of it; then that stays until its leases run out.
         """
@@ -222,10 +189,10 @@ class Registry:
         self._loops.discard(loop)
         self.isolation.forget(loop)
 
-    def hold(self, batch: Jobs) -> None:
+    def hold(self, batch: "InflightJobs") -> None:
         """``batch`` is in hand."""
         self._batches.add(batch)
 
-    def let_go(self, batch: Jobs) -> None:
+    def let_go(self, batch: "InflightJobs") -> None:
         """``batch`` is settled."""
         self._batches.discard(batch)

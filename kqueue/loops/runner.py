@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from typing import Protocol
 
-from kqueue.contracts.broker import Broker, Reservation, Subscription
+from kqueue.contracts.broker import Broker, Subscription
 from kqueue.contracts.budget import WORK_S, Budget
 from kqueue.contracts.settlements import Outcome
 from kqueue.execution.context import LoopContext
+from kqueue.loops.claiming import Found
 from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import LoopControls, LoopFailed, RunLimits, Stopping
 from kqueue.model.errors import BrokerError, KQueueError, StoreError
@@ -43,8 +44,8 @@ class AnyWindows(Protocol):
     def budget(self) -> Budget | None:
         """What the next claim may hold; None if nothing more can be taken before the loop's wakeup rings."""
 
-    def take(self, subscription: Subscription, reservation: Reservation, budget: Budget) -> None:
-        """Claim what was reserved, and run it or start it."""
+    def take(self, found: Found) -> None:
+        """Claim what was found, and run it or start it."""
 
     def deny_solitude(self) -> None:
         """Other loops' jobs do not run alone in the process any more."""
@@ -210,7 +211,7 @@ class Runner:
             self._outages.is_over(self._broker.address)
         if reservation.selection is None:
             return self._waits or self._sweep is not None or self._windows.wait_for_more()
-        self._windows.take(subscription, reservation, budget)
+        self._windows.take(Found(subscription, reservation, reservation.selection, budget))
         return True
 
     def _go_on_sweeping(self) -> None:

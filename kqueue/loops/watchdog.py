@@ -5,7 +5,7 @@ import math
 import threading
 from typing import Protocol
 
-from kqueue.execution.batch import BOUND_S
+from kqueue.execution.inflight import BOUND_S
 from kqueue.model.errors import KQueueError
 from kqueue.system.clock import Clock
 from kqueue.system.forks import ForkGuard

@@ -8,24 +8,22 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from kqueue.contracts.broker import Reservation, Subscription
 from kqueue.contracts.budget import Budget
-from kqueue.contracts.runs import Selection
 from kqueue.execution.auto_renew import AutoRenew
-from kqueue.execution.batch import BOUND_S, Batch
+from kqueue.execution.batch import Batch
 from kqueue.execution.context import LoopContext
 from kqueue.execution.execute import execute
+from kqueue.execution.inflight import BOUND_S
 from kqueue.execution.overtime import MOST_ABANDONED
-from kqueue.loops.claiming import claim_rows, give_back_claim, leased_at, look_after, post_verdicts, release
+from kqueue.loops.claiming import Found, fetch, give_back_claim, release
 from kqueue.loops.lazy_asyncio import Awaiter
 from kqueue.loops.registry import Registry
 from kqueue.loops.sizer import Sizer
 from kqueue.loops.stopping import LoopControls, LoopFailed
-from kqueue.loops.verdicts import judge, stale
 from kqueue.loops.watchdog import Watchdog
-from kqueue.model.errors import KQueueError, LeaseLost, StoreError
+from kqueue.model.errors import KQueueError, StoreError
 from kqueue.model.handlers import Handler
-from kqueue.model.job import Row
+from kqueue.model.job import JobInHand, Row
 from kqueue.system.mint import IdMint
 
 #: Seconds that a suspect waits for other loops to end their windows, and they for it: as long as windows of
@@ -89,7 +87,7 @@ class Windows:
             del self._unsettled[0]
 
     def _let_go(self, batch: Batch) -> None:
-        self._registry.let_go(batch)
+        self._registry.let_go(batch.jobs)
         if batch.renewal is not None:
             batch.renewal.let_go()
 
@@ -100,17 +98,17 @@ class Windows:
     def land(self) -> None:
         """Nothing: no job is in hand between two windows."""
 
-    def take(self, subscription: Subscription, reservation: Reservation, budget: Budget) -> None:
-        """Claim what was reserved and run it, or give it back if a suspect of another loop is aside.
+    def take(self, found: Found) -> None:
+        """Claim what was found and run it, or give it back if a suspect of another loop is aside.
 
         Raises what a handler raised to end the loop.
         """
         try:
             with self._registry.isolation.window(self) as entered:
-                if not entered:
-                    post_verdicts(subscription, release(reservation), self._logger)
-                elif reservation.selection is not None:
-                    self._work(subscription, reservation, reservation.selection, budget)
+                if entered:
+                    self._work(found)
+                else:
+                    release(found, self._context)
         finally:
             self._registry.isolation.forget(self)
 
@@ -118,32 +116,22 @@ class Windows:
         """See :meth:`kqueue.loops.registry.Registry.deny_solitude`."""
         self._registry.deny_solitude()
 
-    def _work(
-        self, subscription: Subscription, reservation: Reservation, selection: Selection, budget: Budget
-    ) -> None:
+    def _work(self, found: Found) -> None:
         owner = self._mint.make(1)[0]
         try:
             alone = self._registry.isolation.has_one_loop()
-            claim, now = claim_rows(selection, budget, owner, self._context, alone=alone)
-            batch = self._hold(claim.rows, alone)
-            verdicts = judge(reservation.entries, claim, now)
-            self.stale += stale(verdicts, claim)
-            post_verdicts(subscription, verdicts, self._logger)
-            look_after(claim, selection, self._context)
-            if batch is not None:
-                self._run(batch, claim.rows)
+            self.stale += fetch(found, owner, self._context, alone=alone, hold=partial(self._hold, alone))
+            if self._unsettled:
+                self._run(self._unsettled[-1])
             self.settle_leftovers()
         except BaseException as error:
             self._rescue(owner, error)
             raise
 
-    def _hold(self, rows: list[Row], alone: bool) -> Batch | None:
-        if not rows:
-            return None
-        batch = Batch(rows, self._context, leased_at(rows, self._context), alone)
+    def _hold(self, alone: bool, rows: list[Row], leased_at: float) -> None:
+        batch = Batch(rows, self._context, leased_at, alone)
         self._unsettled.append(batch)
-        self._registry.hold(batch)
-        return batch
+        self._registry.hold(batch.jobs)
 
     def _rescue(self, owner: str, error: BaseException) -> None:
         """Settle what has ended and give back the rest; a store that is down must not hide ``error``."""
@@ -152,38 +140,35 @@ class Windows:
         try:
             if not isinstance(error, StoreError):
                 self.settle_leftovers()
-            if not self._unsettled:
-                give_back_claim(owner, self._context)
         except KQueueError as failure:
             self._logger.warning("not settled yet: %s", failure)
+        if not self._unsettled:
+            give_back_claim(owner, self._context)
 
-    def _run(self, batch: Batch, rows: list[Row]) -> None:
+    def _run(self, batch: Batch) -> None:
         """Raises what a handler raised to end the loop."""
-        isolation = self._registry.isolation
+        rows, isolation = batch.rows, self._registry.isolation
         if len(rows) > 1 or not rows[0].suspicion:
             if not isolation.has_one_loop():
-                batch.deny_solitude()  # another loop has begun since the claim
-            self._run_handlers(batch, rows)
+                batch.jobs.deny_solitude()  # another loop has begun since the claim
+            self._run_handlers(batch)
             return
         with isolation.aside(ASIDE_S, self) as isolated:
             if not isolated:
-                batch.give_back(isolation.again_in())
+                batch.jobs.give_back(isolation.again_in())
                 return
-            try:
-                if not batch.is_alone:
-                    batch.mark_alone()
-            except LeaseLost as error:
-                self._context.telemetry.warn(rows[0], error)
-            else:
-                self._run_handlers(batch, rows)
+            if batch.jobs.alone is None:
+                batch.jobs.mark_alone()
+            if batch.jobs.unstarted:
+                self._run_handlers(batch)
 
-    def _run_handlers(self, batch: Batch, rows: list[Row]) -> None:
+    def _run_handlers(self, batch: Batch) -> None:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
         if any(handler.is_async for handler in self._handlers().values()):
             self._awaiter.open()
-        batch.renewal = self._auto_renew.hold(rows, self._handlers(), batch.leased_since)
+        batch.renewal = self._auto_renew.hold(batch.rows, self._handlers(), batch.leased_since)
         spent: defaultdict[str, list[float]] = defaultdict(list)
-        self._watchdog.watch(batch, alone=len(rows) == 1)
+        self._watchdog.watch(batch.jobs, alone=len(batch.rows) == 1)
         try:
             self._call_handlers(batch, spent)
         finally:
@@ -196,31 +181,33 @@ class Windows:
 
     def _call_handlers(self, batch: Batch, spent: defaultdict[str, list[float]]) -> None:
         """Adds to ``spent``, by type, the seconds of each."""
-        stopping, heard, renewal = self._stopping, batch.is_heard, batch.renewal
-        wait = partial(self._awaiter.wait, batch)
+        stopping, heard, renewal, jobs = self._stopping, batch.is_heard, batch.renewal, batch.jobs
+        wait = self._awaiter.wait
         now = self._monotonic()
         while not stopping.is_over(now):
             job = batch.start(now)
             if job is None:
                 break
-            handler = self._handlers().get(job.type)
+            type = job.row.type
+            handler = self._handlers().get(type)
             if handler is None:  # removed since the claim; the batch gives back what is left
                 break
             if heard:
-                now = batch.tell_start()
+                job.tell_start()
+                now = job.started_at = self._monotonic()  # its time does not begin before all have listened
             stopping.count += 1
-            settling = batch.seconds_settling
+            settling = jobs.seconds_settling
             if renewal is not None:
-                renewal.start(job.id, now)
-                batch.max_runtime = handler.max_runtime
+                renewal.start(job.row.id, now)
+                job.renewal, job.max_runtime = renewal, handler.max_runtime
             try:
-                interrupt = execute(handler, job, batch, wait)
+                interrupt = execute(handler, JobInHand(job.row, job), job, wait)
             finally:
                 ended = self._monotonic()
-                spent[job.type].append(ended - now - (batch.seconds_settling - settling))
+                spent[type].append(ended - now - (jobs.seconds_settling - settling))
             if interrupt is not None:
                 raise interrupt
-            if batch.cut_short() is not None and self._awaiter.abandoned() >= MOST_ABANDONED:
+            if job.cut_short() is not None and self._awaiter.abandoned() >= MOST_ABANDONED:
                 raise LoopFailed(
                     f"{MOST_ABANDONED} coroutines that were cancelled at the end of their leases have not ended:"
                     " they swallow CancelledError; this process has to be started anew"

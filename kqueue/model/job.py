@@ -205,7 +205,7 @@ def row_of(job: Job) -> Row:
 
 
 class Holder(Protocol):
-    """Who answers for a job in hand. See :class:`kqueue.execution.batch.Batch`."""
+    """Who answers for a job in hand. See :class:`kqueue.execution.inflight_job.InflightJob`."""
 
     def delete(self, row: Row) -> None:
         """It is finished."""

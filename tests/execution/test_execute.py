@@ -59,7 +59,7 @@ class Hand:
 
 
 def run(function: Any, hand: Hand, **options: Any) -> BaseException | None:
-    return execute(Handler(function, **options), JobInHand(ROW, hand), hand, lambda awaitable: None)
+    return execute(Handler(function, **options), JobInHand(ROW, hand), hand, lambda hand, awaitable: None)
 
 
 def raising(error: BaseException) -> Any:

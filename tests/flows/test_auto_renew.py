@@ -109,8 +109,10 @@ class Worker:
 
 def renewers(pid: int) -> list[Path]:
     """Of a process, whichever of its threads has started them."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    children = [child for task in tasks for child in (task / "children").read_text().split()]
+    children: list[str] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # a thread may end just now
+            children += (task / "children").read_text().split()
     found = []
     for one in map(Path("/proc").joinpath, children):
         with suppress(OSError):  # another one may end just now

@@ -12,7 +12,7 @@ from kqueue import JobInHand, KQueue, LeaseLost
 from kqueue.assembly import assemble
 from kqueue.contracts.budget import SOLITUDE_S, Budget
 from kqueue.contracts.runs import Selection
-from kqueue.execution.batch import BOUND_S
+from kqueue.execution.inflight import BOUND_S
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock

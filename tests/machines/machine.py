@@ -37,7 +37,7 @@ from kqueue.contracts.rules import GRACE_S
 from kqueue.contracts.runs import LeaseKey, Selection
 from kqueue.contracts.settlements import Delete, Retry, Unget
 from kqueue.contracts.store import JobStore
-from kqueue.execution.batch import Batch
+from kqueue.loops.watchdog import Watched
 from kqueue.model import tubes
 from kqueue.model.job import Row, State
 from kqueue.stores.memory.store import MemoryStore
@@ -101,7 +101,7 @@ class NoWatchdog:
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
         pass
 
-    def watch(self, batch: Batch, *, alone: bool) -> None:
+    def watch(self, batch: Watched, *, alone: bool) -> None:
         """See :meth:`tests.machines.acts.Stage.work`, which does its part."""
 
     def rest(self) -> None:

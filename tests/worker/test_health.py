@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kqueue.execution.batch import Batch
+from kqueue.execution.inflight import InflightJobs
 from kqueue.loops.registry import Loop
 from kqueue.worker.health import HealthFile
 from kqueue.worker.liveness import QUIET_S, Liveness, is_alive
@@ -38,7 +38,7 @@ class FakeRegistry:
     def loops(self) -> list[Loop]:
         return list(self._loops)  # type: ignore[arg-type]
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[InflightJobs]:
         return list(self.in_hand)  # type: ignore[arg-type]
 
 

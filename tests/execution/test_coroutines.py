@@ -1,5 +1,6 @@
 """The jobs of a loop of coroutines, with no loop: claimed, boarding, in the air, landed."""
 
+import threading
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,8 +11,8 @@ from kqueue.assembly import assemble
 from kqueue.contracts.budget import SOLITUDE_S, Budget
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.settlements import Outcome
-from kqueue.execution.batch import BOUND_S
-from kqueue.execution.inflight import InflightJobs
+from kqueue.execution.coroutines import Coroutines
+from kqueue.execution.inflight import BOUND_S
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.isolation import Isolation
 from kqueue.stores.memory.store import MemoryStore
@@ -21,7 +22,7 @@ TTR = 10.0
 
 
 class Field:
-    """InflightJobs on a store in memory, whose clock is turned by hand. Nothing is written unless it is asked
+    """Coroutines on a store in memory, whose clock is turned by hand. Nothing is written unless it is asked
     for.
     """
 
@@ -32,26 +33,25 @@ class Field:
         self.queue = KQueue.from_parts(parts)
         self.context = parts.loop_context()
         self.told: list[str] = []
-        self.is_loop_thread = False
-        self.inflight = InflightJobs(
+        self.coroutines = Coroutines(
             self.context,
-            is_loop_thread=lambda: self.is_loop_thread,
             awake=lambda: self.told.append("awake"),
             ring=lambda: self.told.append("ring"),
         )
-        self.inflight.read_clock()
+        self.jobs = self.coroutines.jobs
+        self.coroutines.read_clock()
 
     def claim(self, count: int, ttr: float = TTR) -> list[str]:
         ids = self.queue.add_jobs("t", range(count), ttr=ttr)
         now = self.store.now()
         rows = self.store.claim(Selection(("t",)), Budget(count, job_s={"t": 0.0}), ids[0], now, False).rows
-        self.inflight.claim(rows, self.clock.monotonic())
+        self.jobs.claim(rows, self.clock.monotonic())
         return ids
 
     def start(self, count: int) -> list[InflightJob]:
         self.claim(count)
-        self.inflight.board()
-        return self.inflight.take_off(False)
+        self.coroutines.board()
+        return self.coroutines.take_off(False)
 
     def states(self) -> dict[str, int]:
         return {state: count for state, count in self.queue.counts().items() if count}
@@ -64,57 +64,57 @@ def field() -> Field:
 
 def test_a_job_boards_takes_off_ends_and_lands(field: Field) -> None:
     [first, second] = field.start(2)
-    assert field.inflight.places(5) == 3
+    assert field.coroutines.places(5) == 3
     job = JobInHand(first.row, first)
     job.delete()
     job.delete()
     assert first.is_settled()
     assert not second.is_settled()
-    assert field.inflight.wants_attention_at(0) == pytest.approx(field.clock.monotonic() + 0.02)
+    assert field.coroutines.wants_attention_at(0) == pytest.approx(field.clock.monotonic() + 0.02)
     with pytest.raises(AlreadySettled):
         job.retry("too late")
-    field.inflight.land(first)
-    assert field.inflight.places(5) == 4
+    field.coroutines.land(first)
+    assert field.coroutines.places(5) == 4
     field.clock.advance(0.02)
-    field.inflight.attend(field.clock.monotonic())
+    field.coroutines.attend(field.clock.monotonic())
     assert field.states() == {"running": 1}
     assert +field.context.tally == {Outcome.DELETED: 1}
     JobInHand(second.row, second).unget(delay=5)
-    field.inflight.land(second)
-    field.inflight.settle()
+    field.coroutines.land(second)
+    field.jobs.settle()
     assert field.states() == {"delayed": 1}
-    assert field.inflight.is_written()
+    assert field.jobs.completer.is_written()
 
 
 def test_the_last_in_the_air_is_due_at_once(field: Field) -> None:
     for job in field.start(2):
-        assert field.inflight.wants_attention_at(0) > field.clock.monotonic() + 0.01
+        assert field.coroutines.wants_attention_at(0) > field.clock.monotonic() + 0.01
         job.delete(job.row)
-        field.inflight.land(job)
-    assert field.inflight.wants_attention_at(0) == field.clock.monotonic()
+        field.coroutines.land(job)
+    assert field.coroutines.wants_attention_at(0) == field.clock.monotonic()
 
 
 def test_nothing_is_claimed_while_the_event_loop_has_not_come_to_what_boards(field: Field) -> None:
     field.claim(2)
-    field.inflight.board()
-    assert field.inflight.places(100) == 0
+    field.coroutines.board()
+    assert field.coroutines.places(100) == 0
     field.clock.advance(BOUND_S)
-    field.inflight.attend(field.clock.monotonic())
+    field.coroutines.attend(field.clock.monotonic())
     assert field.states() == {"ready": 2}
-    assert field.inflight.places(100) == 0
+    assert field.coroutines.places(100) == 0
     field.told.clear()
-    assert field.inflight.take_off(False) == []
+    assert field.coroutines.take_off(False) == []
     assert field.told == ["ring"]
-    assert field.inflight.places(100) == 100
+    assert field.coroutines.places(100) == 100
 
 
 def test_what_boards_in_time_is_not_given_back(field: Field) -> None:
     field.claim(2)
-    field.inflight.board()
+    field.coroutines.board()
     field.clock.advance(BOUND_S / 2)
-    assert len(field.inflight.take_off(False)) == 2
+    assert len(field.coroutines.take_off(False)) == 2
     field.clock.advance(BOUND_S)
-    field.inflight.attend(field.clock.monotonic())
+    field.coroutines.attend(field.clock.monotonic())
     assert field.states() == {"running": 2}
 
 
@@ -123,10 +123,10 @@ def test_with_under_half_its_lease_or_once_the_loop_is_over_no_job_starts(
     field: Field, seconds: float, is_over: bool, starts: int
 ) -> None:
     ids = field.claim(2)
-    field.inflight.board()
+    field.coroutines.board()
     field.clock.advance(seconds)
-    assert len(field.inflight.take_off(is_over)) == starts
-    field.inflight.settle()
+    assert len(field.coroutines.take_off(is_over)) == starts
+    field.jobs.settle()
     assert [row.tries for row in field.store.get(ids)] == [1 if starts else 0] * 2
 
 
@@ -134,9 +134,9 @@ def test_late_leases_are_renewed_before_the_start_and_lost_ones_dropped(field: F
     ids = field.claim(2)
     field.clock.advance(1)
     field.store.delete(ids[:1])
-    field.inflight.renew_late()
-    field.inflight.board()
-    [job] = field.inflight.take_off(False)
+    field.jobs.renew_unstarted()
+    field.coroutines.board()
+    [job] = field.coroutines.take_off(False)
     assert job.row.id == ids[1]
     assert field.store.get(ids)[0].lease_until == field.clock.time() + TTR
     assert job.leased_at == field.clock.monotonic()
@@ -144,44 +144,60 @@ def test_late_leases_are_renewed_before_the_start_and_lost_ones_dropped(field: F
 
 def test_who_waits_for_a_landing_is_rung_once(field: Field) -> None:
     first, second, third = field.start(3)
-    field.inflight.land(first)
-    assert field.inflight.places(2) == 0
+    field.coroutines.land(first)
+    assert field.coroutines.places(2) == 0
     field.told.clear()
-    field.inflight.land(second)
-    field.inflight.land(third)
+    field.coroutines.land(second)
+    field.coroutines.land(third)
     assert field.told.count("ring") == 1
-    assert not field.inflight.in_the_air()
+    assert not field.coroutines.in_the_air()
 
 
 def test_a_coroutine_that_vanished_has_its_job_given_back(field: Field) -> None:
     [job] = field.start(1)
-    field.inflight.land(job)
-    field.inflight.settle()
+    field.coroutines.land(job)
+    field.jobs.settle()
     assert field.states() == {"ready": 1}
 
 
 def test_delete_by_id(field: Field) -> None:
     first, second, third = field.start(3)
-    assert field.inflight.delete_by_id(first.row.id) is True
+    assert field.jobs.delete_by_id(first.row.id) is True
     assert field.states() == {"running": 2}
-    assert field.inflight.delete_by_id(first.row.id) is False
-    field.is_loop_thread = True
-    assert field.inflight.delete_by_id(second.row.id) is True
-    assert field.inflight.delete_by_id(second.row.id) is True
+    assert field.jobs.delete_by_id(first.row.id) is False
+    field.jobs.thread = threading.get_ident()
+    assert field.jobs.delete_by_id(second.row.id) is True
+    assert field.jobs.delete_by_id(second.row.id) is True
     assert field.states() == {"running": 2}  # a coroutine asks, and nobody waits for the store
     third.retry(third.row, "busy", None)
-    assert field.inflight.delete_by_id(third.row.id) is False
-    assert field.inflight.delete_by_id("0" * 28) is False
-    field.inflight.settle()
+    assert field.jobs.delete_by_id(third.row.id) is False
+    assert field.jobs.delete_by_id("0" * 28) is False
+    field.jobs.settle()
+    assert field.states() == {"delayed": 1}
+
+
+def test_a_job_that_is_deleted_by_its_id_is_cancelled_unless_a_coroutine_asks(field: Field) -> None:
+    first, second = field.start(2)
+    assert field.jobs.delete_by_id(first.row.id) is True
+    assert (first.lease_lost(first.row), first.cancelled(first.row)) == (True, True)
+    field.jobs.thread = threading.get_ident()
+    assert field.jobs.delete_by_id(second.row.id) is True
+    assert (second.lease_lost(second.row), second.cancelled(second.row)) == (False, False)
+
+
+def test_a_delete_from_outside_of_a_job_that_has_ended_otherwise_comes_after_its_end(field: Field) -> None:
+    [job] = field.start(1)
+    job.retry(job.row, "busy", None)
+    assert field.jobs.delete_by_id(job.row.id) is False
     assert field.states() == {"delayed": 1}
 
 
 def test_what_is_deleted_before_it_starts_is_not_started(field: Field) -> None:
     first, second, third = field.claim(3)
-    field.inflight.drop(first)
-    field.inflight.board()
-    field.inflight.drop(second)
-    assert [job.row.id for job in field.inflight.take_off(False)] == [third]
+    field.jobs.drop(first)
+    field.coroutines.board()
+    field.jobs.drop(second)
+    assert [job.row.id for job in field.coroutines.take_off(False)] == [third]
 
 
 def test_a_settle_that_fails_is_due_again_and_known_to_have_failed(
@@ -195,11 +211,11 @@ def test_a_settle_that_fails_is_due_again_and_known_to_have_failed(
     with monkeypatch.context() as patch:
         patch.setattr(field.store, "settle", down)
         with pytest.raises(StoreUnavailable):
-            field.inflight.attend(field.clock.monotonic())
-    assert field.inflight.is_failing()
-    assert field.inflight.wants_attention_at(0) > field.clock.monotonic()
-    field.inflight.settle()
-    assert not field.inflight.is_failing()
+            field.coroutines.attend(field.clock.monotonic())
+    assert field.jobs.completer.is_failing()
+    assert field.coroutines.wants_attention_at(0) > field.clock.monotonic()
+    field.jobs.settle()
+    assert not field.jobs.completer.is_failing()
     assert field.states() == {}
 
 
@@ -213,45 +229,46 @@ def test_the_window_is_left_once_all_is_landed_and_written(field: Field) -> None
     with ExitStack() as stack:
         stack.enter_context(isolation.window())
         first, second = field.start(2)
-        field.inflight.keep(stack)
+        field.coroutines.keep(stack)
     for job in (first, second):
         assert not is_alone()
         job.delete(job.row)
-        field.inflight.land(job)
+        field.coroutines.land(job)
     assert not is_alone()
-    field.inflight.settle()
+    field.jobs.settle()
     assert is_alone()
 
 
 def test_beside_a_suspect_fly_few_until_it_has_flown_for_long(field: Field) -> None:
     field.claim(1)
-    [job] = field.inflight._claimed
-    assert field.inflight.claim([job.row._replace(suspicion=2)], field.clock.monotonic()) == 2
-    assert field.inflight.fits(2)
-    field.inflight.board()
-    field.inflight.take_off(False)
-    assert field.inflight.places(50) == 1
+    [job] = field.jobs.unstarted
+    job.row = job.row._replace(suspicion=2)
+    assert field.coroutines.most_beside() == 2
+    assert field.coroutines.fits(2)
+    field.coroutines.board()
+    field.coroutines.take_off(False)
+    assert field.coroutines.places(50) == 1
     field.clock.advance(SOLITUDE_S + 1)
-    assert field.inflight.places(50) == 49
+    assert field.coroutines.places(50) == 49
 
 
 def test_a_job_marked_alone_is_stored_so_until_that_is_denied(field: Field) -> None:
     [job_id] = field.claim(1)
-    field.inflight.mark_alone()
-    field.inflight.board()
-    [job] = field.inflight.take_off(False)
+    field.jobs.mark_alone()
+    field.coroutines.board()
+    [job] = field.coroutines.take_off(False)
     assert field.store.get([job_id])[0].alone is True
-    field.inflight.deny_solitude()
-    field.inflight.deny_solitude()
+    field.jobs.deny_solitude()
+    field.jobs.deny_solitude()
     assert field.store.get([job_id])[0].alone is False
     job.delete(job.row)
-    field.inflight.settle()
+    field.jobs.settle()
     assert field.states() == {}
 
 
 def test_a_job_whose_lease_is_lost_is_not_marked_and_not_started(field: Field) -> None:
     ids = field.claim(1)
     field.store.delete(ids)
-    field.inflight.mark_alone()
-    field.inflight.board()
-    assert field.inflight.take_off(False) == []
+    field.jobs.mark_alone()
+    field.coroutines.board()
+    assert field.coroutines.take_off(False) == []

@@ -1,0 +1,247 @@
+"""The jobs of one loop of coroutines: many run at once in an event loop.
+
+Theory of operation. A job is *claimed* by the loop's thread, *boards* when it is handed to the event loop, is *in
+the air* while its coroutine runs, and lands when that has ended. Three threads come here. The event loop's runs the
+coroutines and is never made to wait: what ends there is only noted, under a lock that is never held over I/O. The
+watchdog's writes it to the store, ``settle_ms`` after the first that waits, or at once if nothing else is in the
+air. The loop's own claims more as soon as there are places. See :mod:`kqueue.execution.inflight`.
+
+A coroutine that has had its time is cancelled by the event loop. Where one keeps the event loop, so that it cannot
+do this, the watchdog sees it before the end of the lease: see ``late``.
+
+Suspects (see :mod:`kqueue.contracts.budget`) fly in small groups, the smaller the more deaths they have seen.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+
+from kqueue.contracts.budget import SOLITUDE_S, suspect_jobs
+from kqueue.execution import endings
+from kqueue.execution.context import LoopContext
+from kqueue.execution.inflight import BOUND_S, LEAST_PART, InflightJobs
+from kqueue.execution.inflight_job import InflightJob
+
+#: Seconds between two looks whether coroutines are late, at most and at least.
+LOOK_S = 1.0
+SHORTEST_LOOK_S = 0.02
+#: The part of the time that a cancelled coroutine has to end, after which one that is still there counts as late.
+#: After twice that time its lease is over.
+LATE_PART = 1.6
+
+
+class Coroutines:
+    """The jobs of one loop of coroutines, many at once: see the module's text."""
+
+    def __init__(
+        self,
+        context: LoopContext,
+        *,
+        awake: Callable[[], None],
+        ring: Callable[[], None],
+        keeps_loop: Callable[[InflightJob], bool | None] = lambda job: None,
+        late: Callable[[list[InflightJob]], None] = lambda late: None,
+    ) -> None:
+        """``awake()`` tells the watchdog that something is to be settled; ``ring()`` wakes the loop's own thread,
+        where it waits for a landing.
+
+        ``keeps_loop(job)``: whether it is this one's code that runs now; None if it is not known whose.
+        ``late(jobs)``: they should have been cancelled, and the event loop does not come to them.
+        """
+        self._context = context
+        self._store = context.store
+        self._monotonic = context.clock.monotonic
+        self._awake = awake
+        self._ring = ring
+        self._late = late
+        self.jobs = InflightJobs(context, now=self.now, awake=awake, written=self._written, keeps=keeps_loop)
+        self.jobs.thread = -1
+        self._lock = self.jobs.lock
+        #: When to see whether some are late, in monotonic seconds.
+        self._look_at = 0.0
+        #: Whether the event loop has yet to come to those that boarded.
+        self._is_called = False
+        #: Whether the loop's thread waits for a landing.
+        self._is_awaited = False
+        #: The process's window that is left once nothing is in hand.
+        self._window: ExitStack | None = None
+        #: The store's time, and the monotonic time when it was read.
+        self._time = (0.0, 0.0)
+
+    # -- the loop's --------------------------------------------------------------------------------------
+
+    def read_clock(self) -> None:
+        """Ask for the store's time, which may ask a server, so that :meth:`now` need not."""
+        self._time = (self._store.now(), self._monotonic())
+
+    def now(self) -> float:
+        """The store's time by the last :meth:`read_clock`. Never waits."""
+        at, read_at = self._time
+        return at + self._monotonic() - read_at
+
+    def places(self, concurrency: int) -> int:
+        """How many more jobs may be claimed. If none, the loop's thread is rung when that may have changed."""
+        since = self._monotonic() - SOLITUDE_S
+        with self._lock:
+            running = self.jobs.running
+            most = min(concurrency, _most(one for one in running if one.leased_at > since))
+            places = 0 if self._is_called else max(0, int(most) - len(running))
+            self._is_awaited = not places
+            return places
+
+    def most_beside(self) -> float:
+        """How many may be in the air with those claimed: infinity if there is no suspect among them."""
+        with self._lock:
+            return _most(self.jobs.unstarted)
+
+    def fits(self, most: float) -> bool:
+        """Whether at most ``most`` are in the air with those claimed. If not, the loop's thread is rung at the next
+        landing.
+        """
+        with self._lock:
+            self._is_awaited = len(self.jobs.running) + len(self.jobs.unstarted) > most
+            return not self._is_awaited
+
+    def board(self) -> None:
+        """Those claimed are to start. The caller has the event loop call :meth:`take_off`."""
+        with self._lock:
+            self._is_called, self.jobs.bound_at = True, self._monotonic() + BOUND_S
+
+    def give_back(self, delay: float = 0.0) -> None:
+        """What has not started is to go back, to run in ``delay`` seconds at the earliest, with the next settle."""
+        if self.jobs.give_back(delay):
+            self._awake()
+
+    def in_the_air(self) -> int:
+        """How many coroutines run. If any, the loop's thread is rung at the next landing."""
+        with self._lock:
+            self._is_awaited = bool(self.jobs.running)
+            return len(self.jobs.running)
+
+    def are_under_way(self) -> bool:
+        """Whether any runs or is about to. If so, the loop's thread is rung at the next landing."""
+        with self._lock:
+            self._is_awaited = self._is_called or bool(self.jobs.running)
+            return self._is_awaited
+
+    def keep(self, window: ExitStack) -> None:
+        """Leave ``window`` once nothing is in hand: until then no suspect of another loop is alone."""
+        with self._lock:
+            if self._window is None and self._is_holding():
+                self._window = window.pop_all()
+
+    # -- the event loop's --------------------------------------------------------------------------------
+
+    def take_off(self, is_over: bool) -> list[InflightJob]:
+        """Those whose coroutines are to start now. If ``is_over``, or with under half its lease left, a job is
+        given back instead.
+        """
+        now, jobs = self._monotonic(), self.jobs
+        starting: list[InflightJob] = []
+        late: list[InflightJob] = []
+        with self._lock:
+            for one in jobs.unstarted:
+                is_late = is_over or now - one.leased_at > LEAST_PART * one.row.ttr
+                (late if is_late else starting).append(one)
+            jobs.unstarted.clear()
+            jobs.bound_at, self._is_called = math.inf, False
+            if not jobs.running:
+                self._look_at = now + LOOK_S
+            for one in starting:
+                one.started_at, one.is_told = now, True
+                self._look_at = min(self._look_at, now + _late_in(one))
+            jobs.running.update(starting)
+            jobs.put_back(late, jobs.back_at())
+        for one in late:
+            one.let_go()
+        if late:
+            self._awake()
+        self._tell()
+        return starting
+
+    def land(self, job: InflightJob) -> bool:
+        """The coroutine of ``job`` has ended, or is abandoned: its place is free. It has its outcome, or its
+        handler was never called. False if it has landed before.
+        """
+        jobs = self.jobs
+        with self._lock:
+            was_there = jobs.is_running(job)
+            jobs.running.discard(job)
+            is_cut_off = was_there and job.settlement is None
+            if is_cut_off:
+                jobs.tell_seconds(job)
+                jobs.put_back([job], jobs.back_at(), endings.unbegun)
+            if jobs.alone is job:
+                jobs.alone = None
+        if not was_there:
+            self._tell()
+            return False
+        self._context.telemetry.ran({job.row.type: [self._monotonic() - job.started_at]})
+        job.let_go()
+        if is_cut_off:
+            self._awake()
+        self._leave_if_empty()
+        self._tell()
+        return True
+
+    # -- the watchdog's ----------------------------------------------------------------------------------
+
+    def wants_attention_at(self, now: float) -> float:
+        """When another thread is to call :meth:`attend`, in monotonic seconds; infinity for never."""
+        look_at = self._look_at if self.jobs.running else math.inf
+        return min(self.jobs.wants_attention_at(now), look_at)
+
+    def attend(self, now: float) -> None:
+        """Look for those that are late, give back what waits for a busy event loop, and write what has ended.
+
+        Raises ``StoreError``; a settle that failed is due again after a back-off.
+        """
+        if now >= self._look_at:
+            self._look_for_late(now)
+        self.jobs.attend(now)
+
+    # -- within ------------------------------------------------------------------------------------------
+
+    def _look_for_late(self, now: float) -> None:
+        with self._lock:
+            flying = list(self.jobs.running)
+        late_in = [(one, _late_in(one)) for one in flying]
+        late = [one for one, seconds in late_in if seconds <= 0]
+        if late:
+            self._late(late)
+        soonest = min((seconds for _, seconds in late_in if seconds > 0), default=math.inf)
+        self._look_at = now + min(LOOK_S, max(soonest, SHORTEST_LOOK_S))
+
+    def _is_holding(self) -> bool:
+        """Under the lock. Those claimed do not count: they stand in a window of the loop's thread."""
+        is_boarding = self._is_called and bool(self.jobs.unstarted)
+        return bool(self.jobs.running) or is_boarding or not self.jobs.completer.is_written()
+
+    def _written(self) -> None:
+        self.read_clock()
+        self._leave_if_empty()
+
+    def _leave_if_empty(self) -> None:
+        with self._lock:
+            if self._is_holding() or self._window is None:
+                return
+            window, self._window = self._window, None
+        window.close()
+
+    def _tell(self) -> None:
+        """Tell the loop's thread, if it waits for it, that there may be places."""
+        with self._lock:
+            is_awaited, self._is_awaited = self._is_awaited, False
+        if is_awaited:
+            self._ring()
+
+
+def _late_in(job: InflightJob) -> float:
+    """Seconds until the event loop should have cancelled its coroutine, and let it end or abandoned it."""
+    left = job.time_left()
+    return left.seconds + LATE_PART * left.ending_s
+
+
+def _most(jobs: Iterable[InflightJob]) -> float:
+    """How many may be in the air together, if these are."""
+    return min((suspect_jobs(one.row.suspicion) for one in jobs if one.row.suspicion), default=math.inf)

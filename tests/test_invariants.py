@@ -138,7 +138,7 @@ INVARIANTS = {
             "flows/test_run.py::test_max_tries_ends_a_job_dead_kept_and_visible",
             "flows/test_run.py::test_a_handler_that_returns_without_settling_has_its_job_retried",
             "flows/test_windows.py::test_a_poison_job_among_many_dies_and_no_innocent_does",
-            "flows/test_work.py::test_a_poison_job_among_many_in_the_air_dies_and_no_innocent_does",
+            "flows/test_work.py::test_a_poison_job_among_many_in_hand_dies_and_no_innocent_does",
             "faults/test_process_faults.py::test_a_poison_job_among_200_innocent_dies_alone_and_no_innocent_does",
         ),
     ),
@@ -146,7 +146,7 @@ INVARIANTS = {
         "drained means drained: no pointer stays behind",
         (
             "flows/test_run.py::test_no_pointer_stays_behind",
-            "flows/test_work.py::test_as_many_coroutines_as_allowed_are_in_the_air_at_once_and_never_more",
+            "flows/test_work.py::test_as_many_coroutines_as_allowed_are_in_hand_at_once_and_never_more",
             "contracts/test_broker.py::test_a_drained_tube_holds_nothing_and_its_neighbour_all",
             "flows/test_sweep.py::test_a_pointer_whose_row_is_gone_or_leased_is_deleted_and_counted",
             "faults/test_foreign_clients.py::test_a_foreign_client_among_our_entries",

@@ -60,6 +60,10 @@ GIVEN_UP = {
     "lanes",
     "grip",
     "mouth",
+    "aloft",
+    "boarding",
+    "landing",
+    "landed",
 }
 FILES = sorted(
     path for folder in (PACKAGE, STORES) for path in folder.rglob("*.py") if "/kqueue/stores/" not in f"{path}"

@@ -19,7 +19,7 @@ from kqueue.system.locks import OwnLock, entry, wait_until
 from kqueue.telemetry.telemetry import Ended, Settlings
 
 #: Where a signal handler came in between.
-SETTLING = "a job's end or renewal"
+JOB_WRITE = "a job's end or renewal"
 #: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
 RING_S = 5.0
 NO_IDS: frozenset[str] = frozenset()
@@ -78,7 +78,7 @@ class Completer:
         """
         me = object()
         try:
-            with entry(self.writing, KQueueError, SETTLING):
+            with entry(self.writing, KQueueError, JOB_WRITE):
                 with self._lock:
                     pending = self._pending.copy()
                 if not pending:

@@ -1,15 +1,15 @@
 """The jobs of one loop of coroutines: many run at once in an event loop.
 
-Theory of operation. A job is *claimed* by the loop's thread, *boards* when it is handed to the event loop, is *in
-the air* while its coroutine runs, and lands when that has ended. Three threads come here. The event loop's runs the
+Theory of operation. A job is *claimed* by the loop's thread, *starts* when it is handed to the event loop, *runs*
+while its coroutine does, and has *ended* when that has. Three threads come here. The event loop's runs the
 coroutines and is never made to wait: what ends there is only noted, under a lock that is never held over I/O. The
-watchdog's writes it to the store, ``settle_ms`` after the first that waits, or at once if nothing else is in the
-air. The loop's own claims more as soon as there are places. See :mod:`kqueue.execution.inflight`.
+watchdog's writes it to the store, ``settle_ms`` after the first that waits, or at once if nothing else
+runs. The loop's own claims more as soon as there are places. See :mod:`kqueue.execution.inflight`.
 
 A coroutine that has had its time is cancelled by the event loop. Where one keeps the event loop, so that it cannot
 do this, the watchdog sees it before the end of the lease: see ``late``.
 
-Suspects (see :mod:`kqueue.contracts.budget`) fly in small groups, the smaller the more deaths they have seen.
+Suspects (see :mod:`kqueue.contracts.budget`) run in small groups, the smaller the more deaths they have seen.
 """
 
 import math
@@ -43,7 +43,7 @@ class Coroutines:
         late: Callable[[list[InflightJob]], None] = lambda late: None,
     ) -> None:
         """``awake()`` tells the watchdog that something is to be settled; ``ring()`` wakes the loop's own thread,
-        where it waits for a landing.
+        where it waits for an end.
 
         ``keeps_loop(job)``: whether it is this one's code that runs now; None if it is not known whose.
         ``late(jobs)``: they should have been cancelled, and the event loop does not come to them.
@@ -61,7 +61,7 @@ class Coroutines:
         self._look_at = 0.0
         #: Whether the event loop has yet to come to those that boarded.
         self._is_called = False
-        #: Whether the loop's thread waits for a landing.
+        #: Whether the loop's thread waits for an end.
         self._is_awaited = False
         #: The process's window that is left once nothing is in hand.
         self._window: ExitStack | None = None
@@ -90,13 +90,13 @@ class Coroutines:
             return places
 
     def most_beside(self) -> float:
-        """How many may be in the air with those claimed: infinity if there is no suspect among them."""
+        """How many may run beside those claimed: infinity if there is no suspect among them."""
         with self._lock:
             return _most(self.jobs.unstarted)
 
     def fits(self, most: float) -> bool:
-        """Whether at most ``most`` are in the air with those claimed. If not, the loop's thread is rung at the next
-        landing.
+        """Whether at most ``most`` run with those claimed. If not, the loop's thread is rung at the next
+        end.
         """
         with self._lock:
             self._is_awaited = len(self.jobs.running) + len(self.jobs.unstarted) > most
@@ -112,14 +112,14 @@ class Coroutines:
         if self.jobs.give_back(delay):
             self._awake()
 
-    def in_the_air(self) -> int:
-        """How many coroutines run. If any, the loop's thread is rung at the next landing."""
+    def running(self) -> int:
+        """How many coroutines run. If any, the loop's thread is rung at the next end."""
         with self._lock:
             self._is_awaited = bool(self.jobs.running)
             return len(self.jobs.running)
 
     def are_under_way(self) -> bool:
-        """Whether any runs or is about to. If so, the loop's thread is rung at the next landing."""
+        """Whether any runs or is about to. If so, the loop's thread is rung at the next end."""
         with self._lock:
             self._is_awaited = self._is_called or bool(self.jobs.running)
             return self._is_awaited
@@ -159,9 +159,9 @@ class Coroutines:
         self._tell()
         return starting
 
-    def land(self, job: InflightJob) -> bool:
+    def ended(self, job: InflightJob) -> bool:
         """The coroutine of ``job`` has ended, or is abandoned: its place is free. It has its outcome, or its
-        handler was never called. False if it has landed before.
+        handler was never called. False if it was told before.
         """
         jobs = self.jobs
         with self._lock:
@@ -214,8 +214,8 @@ class Coroutines:
 
     def _is_holding(self) -> bool:
         """Under the lock. Those claimed do not count: they stand in a window of the loop's thread."""
-        is_boarding = self._is_called and bool(self.jobs.unstarted)
-        return bool(self.jobs.running) or is_boarding or not self.jobs.completer.is_written()
+        is_starting = self._is_called and bool(self.jobs.unstarted)
+        return bool(self.jobs.running) or is_starting or not self.jobs.completer.is_written()
 
     def _written(self) -> None:
         self.read_clock()
@@ -243,5 +243,5 @@ def _late_in(job: InflightJob) -> float:
 
 
 def _most(jobs: Iterable[InflightJob]) -> float:
-    """How many may be in the air together, if these are."""
+    """How many may run together, if these are."""
     return min((suspect_jobs(one.row.suspicion) for one in jobs if one.row.suspicion), default=math.inf)

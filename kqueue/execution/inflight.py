@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from kqueue.contracts.settlements import Delete, Finish, Settlement, Unget, unfinished, unstarted
 from kqueue.execution import endings
-from kqueue.execution.completer import SETTLING, Completer
+from kqueue.execution.completer import JOB_WRITE, Completer
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.model.errors import AlreadySettled, KQueueError, LeaseLost
@@ -191,7 +191,7 @@ class InflightJobs:
         """
         self.check_process()
         is_due = False
-        with entry(self.lock, KQueueError, SETTLING):
+        with entry(self.lock, KQueueError, JOB_WRITE):
             is_last = not self.unstarted
             if job.settlement is None and job in self.running:
                 if job.is_told:
@@ -214,7 +214,7 @@ class InflightJobs:
         """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
         self.check_process()
         # So that no settle of the same job comes between the check and the write.
-        with entry(self.completer.writing, KQueueError, SETTLING):
+        with entry(self.completer.writing, KQueueError, JOB_WRITE):
             with self.lock:
                 is_running = job in self.running
                 if not is_running or job.settlement is not None:
@@ -230,7 +230,7 @@ class InflightJobs:
         """
         if not self.is_here():
             return False
-        with entry(self.lock, KQueueError, SETTLING):
+        with entry(self.lock, KQueueError, JOB_WRITE):
             running = [one for one in self._without_outcome() if one.row.id == job_id]
             ended = self.completer.find(job_id)
         is_handler = threading.get_ident() == self.thread

@@ -30,11 +30,11 @@ from kqueue.system.wakeup import wait_readable
 if TYPE_CHECKING:
     from kqueue.loops.loop_thread import LoopThread
 
-#: Seconds between two looks at the limits while a landing is awaited, which wakes its loop by itself.
+#: Seconds between two looks at the limits while an end is awaited, which wakes its loop by itself.
 IDLE_S = 1.0
 #: Seconds between two looks for more, in a loop that ends when nothing is ready, while coroutines run.
 DRAIN_LOOK_S = 0.1
-#: The part of its lease that a suspect waits for others to land. With half of it gone it would not start any more.
+#: The part of its lease that a suspect waits for others to end. With half of it gone it would not start any more.
 WAITING_PART = 0.4
 
 
@@ -103,7 +103,7 @@ class AsyncWindows:
         return Budget(jobs, job_s=dict.fromkeys(self._handlers(), 0.0)) if jobs > 0 else None
 
     def has_leftovers(self) -> bool:
-        """Whether something could not be settled. What is still in the air is none."""
+        """Whether something could not be settled. What still runs is none."""
         return self._jobs.completer.is_failing()
 
     def settle_leftovers(self) -> None:
@@ -133,7 +133,7 @@ class AsyncWindows:
         """Wait for a moment while anything is in hand; False, at once, if nothing is. What it added, or itself, may
         be ready then. Raises ``StoreError``.
         """
-        if self._coroutines.in_the_air():
+        if self._coroutines.running():
             self._pause(self._stopping.seconds_left(DRAIN_LOOK_S))
             return True
         if not self._jobs.completer.is_written():
@@ -142,12 +142,12 @@ class AsyncWindows:
         self._jobs.completer.await_rings()
         return self._jobs.completer.writes != self._writes
 
-    def land(self) -> None:
-        """Start nothing more, wait until all in the air has ended, and settle it. Raises ``StoreError``, and what a
+    def finish(self) -> None:
+        """Start nothing more, wait until all that runs has ended, and settle it. Raises ``StoreError``, and what a
         handler raised to end the loop.
         """
         self._coroutines.give_back()
-        while self._coroutines.in_the_air():
+        while self._coroutines.running():
             self._pause(IDLE_S)
         interrupt, self._interrupt = self._interrupt, None
         try:
@@ -163,7 +163,7 @@ class AsyncWindows:
     def close(self) -> None:
         """End the watchdog, and let go of what could not be settled."""
         try:
-            self.land()
+            self.finish()
         except KQueueError as error:
             self._logger.warning("not settled: %s", error)
         finally:
@@ -188,7 +188,7 @@ class AsyncWindows:
             self._start(self._coroutines.most_beside(), min(ttrs))
 
     def _start(self, most: float, ttr: float) -> None:
-        """Start what is claimed, once no more than ``most`` are in the air with it."""
+        """Start what is claimed, once no more than ``most`` run with it."""
         until = self._monotonic() + min(SOLITUDE_S, WAITING_PART * ttr)
         while not self._coroutines.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
             self._pause(min(IDLE_S, until - self._monotonic()))
@@ -243,7 +243,7 @@ class AsyncWindows:
 
     def _ring(self) -> None:
         if self._loop.is_here():
-            # Not at once: several may be about to land, and one claim for all costs as much as one for each.
+            # Not at once: several may be about to end, and one claim for all costs as much as one for each.
             self._loop.call_last(self._wakeup.ring)
         else:
             self._wakeup.ring()

@@ -1,4 +1,4 @@
-"""The coroutines of a loop: started, and landed once each, however they end or do not.
+"""The coroutines of a loop: started, and told as ended once each, however they end or do not.
 
 What a handler cannot prevent: a task that is cancelled before its first step, a task factory that fails, an event
 loop that fails. What it may do: not end when it is cancelled, or keep the event loop. In each case its job is ended
@@ -67,7 +67,7 @@ class CoroutineRuns:
         if interrupt is not None:
             self._end(interrupt)
 
-    def landed(self, job: InflightJob, error: BaseException | None) -> None:
+    def ended(self, job: InflightJob, error: BaseException | None) -> None:
         """Its coroutine is over. ``error``: what came out of it, which nothing of a handler's should."""
         if not self._coroutines.jobs.is_here():
             return
@@ -77,7 +77,7 @@ class CoroutineRuns:
             with suppress(KQueueError):
                 job.end(job.row, _decision_of(error))
         one = AbandonedRun(job.row.id, job.row.type, job.row.fence)
-        if not self._coroutines.land(job) and one in self._registry.abandoned:
+        if not self._coroutines.ended(job) and one in self._registry.abandoned:
             self._registry.abandoned.discard(one)
             self._telemetry.log(logging.INFO, job.row, "its coroutine, which was abandoned, has ended")
 
@@ -85,11 +85,11 @@ class CoroutineRuns:
         """Its coroutine has had its time and goes on: end its run as it was decided, and free its place."""
         if not self._coroutines.jobs.is_here():
             return
-        with suppress(KQueueError):  # it has its outcome, or has just landed
+        with suppress(KQueueError):  # it has its outcome, or has just ended
             job.end(job.row, decision)
         one = AbandonedRun(job.row.id, job.row.type, job.row.fence)
-        self._registry.abandoned.add(one)  # first: it may land meanwhile
-        if not self._coroutines.land(job):
+        self._registry.abandoned.add(one)  # first: it may end meanwhile
+        if not self._coroutines.ended(job):
             self._registry.abandoned.discard(one)
             return
         text = "%s: it is abandoned; its place is free, and what it still does with its job changes nothing"
@@ -139,8 +139,8 @@ class _Run:
         if decision is not None:
             self._runs.abandon(self.job, unended(decision))
 
-    def landed(self, error: BaseException | None) -> None:
-        self._runs.landed(self.job, error)
+    def ended(self, error: BaseException | None) -> None:
+        self._runs.ended(self.job, error)
 
 
 def _decision_of(error: BaseException) -> Decision:

@@ -1,8 +1,8 @@
 """An event loop in a thread of its own, for the coroutines that ``work`` runs side by side.
 
-Theory of operation. Each coroutine that is spawned *lands* exactly once, in whatever way it ends: a task that is
+Theory of operation. Each coroutine that is spawned *ends* exactly once, in whatever way it ends: a task that is
 cancelled before its first step never enters its coroutine, so no ``finally`` in there will do, and the task's
-done-callback does. A loop that a handler stops goes on. Where the loop itself fails, all that were spawned land
+done-callback does. A loop that a handler stops goes on. Where the loop itself fails, all that were spawned end
 with its error.
 
 The loop counts its turns, once a second, so that others see whether a coroutine keeps it.
@@ -27,13 +27,13 @@ TURN_S = 1.0
 class Spawned(Timed, Protocol):
     """Whose coroutine runs here. Called in the loop's thread; raises nothing."""
 
-    def landed(self, error: BaseException | None) -> None:
+    def ended(self, error: BaseException | None) -> None:
         """It has ended, or will never run on. ``error``: what it raised, or what kept it from running; None if it
         returned or was cancelled. Called exactly once.
         """
 
 
-class Aloft(NamedTuple):
+class SpawnedTask(NamedTuple):
     """A task whose end was not told yet."""
 
     spawned: Spawned
@@ -49,7 +49,7 @@ class LoopThread:
         self._runner = asyncio.Runner(loop_factory=new_loop)
         self._loop = self._runner.get_loop()
         #: The loop itself refers to its tasks weakly.
-        self._aloft: dict[asyncio.Task[Any], Aloft] = {}
+        self._tasks: dict[asyncio.Task[Any], SpawnedTask] = {}
         self._closing = False
         self._error: BaseException | None = None
         #: Grows once a second while the loop gets on.
@@ -99,16 +99,16 @@ class LoopThread:
             task = self._loop.create_task(coroutine)
         except BaseException as error:  # of a task factory of the user's
             coroutine.close()
-            spawned.landed(error)
+            spawned.ended(error)
             return
-        self._aloft[task] = Aloft(spawned, Deadline(self._loop, task, spawned, spawned.abandon))
-        task.add_done_callback(self._land)
+        self._tasks[task] = SpawnedTask(spawned, Deadline(self._loop, task, spawned, spawned.abandon))
+        task.add_done_callback(self._end)
 
     def renewer(self) -> Spawned | None:
         """Whose own code keeps the loop now, as far as that is known. From any thread."""
         task = asyncio.current_task(self._loop)
-        aloft = None if task is None else self._aloft.get(task)
-        return None if aloft is None else aloft.spawned
+        found = None if task is None else self._tasks.get(task)
+        return None if found is None else found.spawned
 
     def close(self, *, is_kept: bool = False) -> None:
         """Cancel what handlers have left running in the background, and end the thread.
@@ -132,11 +132,11 @@ class LoopThread:
         self.turns, self.turned_at = self.turns + 1, self._clock.monotonic()
         self._loop.call_later(TURN_S, self._turn)
 
-    def _land(self, task: "asyncio.Task[Any]") -> None:
-        aloft = self._aloft.pop(task, None)
-        if aloft is not None:
-            aloft.deadline.end()
-            aloft.spawned.landed(None if task.cancelled() else task.exception())
+    def _end(self, task: "asyncio.Task[Any]") -> None:
+        found = self._tasks.pop(task, None)
+        if found is not None:
+            found.deadline.end()
+            found.spawned.ended(None if task.cancelled() else task.exception())
 
     def _run(self) -> None:
         try:
@@ -144,7 +144,7 @@ class LoopThread:
         except BaseException as error:  # of the loop itself: nothing in it will ever be called again
             self._error = error
             self._logger.error("the event loop has failed: %s: %s", type(error).__name__, error)
-            self._land_all()
+            self._end_all()
             with suppress(Exception):
                 self._loop.close()
             return
@@ -159,9 +159,9 @@ class LoopThread:
                 # Of a task that a handler has started. If the handler awaits it, it gets it too.
                 self._logger.error("a background task of a handler raised %s", type(error).__name__)
 
-    def _land_all(self) -> None:
+    def _end_all(self) -> None:
         try:
             self.check()
         except LoopFailed as error:
-            while self._aloft:
-                self._aloft.popitem()[1].spawned.landed(error)
+            while self._tasks:
+                self._tasks.popitem()[1].spawned.ended(error)

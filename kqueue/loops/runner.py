@@ -59,7 +59,7 @@ class AnyWindows(Protocol):
     def settle_leftovers(self) -> None:
         """What could not be settled before."""
 
-    def land(self) -> None:
+    def finish(self) -> None:
         """Wait until all in hand has ended, and settle it."""
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Runner:
                     if self._sweep is not None:
                         self._sweeper.give_back(self._sweep)
                     self._unsubscribe()
-                self._windows.land()
+                self._windows.finish()
         finally:
             # Where a signal handler has raised on the way out, something is still to be done.
             self._registry.forget(self)

@@ -95,7 +95,7 @@ class Windows:
         """False: no job is in hand between two windows."""
         return False
 
-    def land(self) -> None:
+    def finish(self) -> None:
         """Nothing: no job is in hand between two windows."""
 
     def take(self, found: Found) -> None:

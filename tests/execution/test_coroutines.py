@@ -1,4 +1,4 @@
-"""The jobs of a loop of coroutines, with no loop: claimed, boarding, in the air, landed."""
+"""The jobs of a loop of coroutines, with no loop: claimed, starting, running, ended."""
 
 import threading
 from contextlib import ExitStack
@@ -73,24 +73,24 @@ def test_a_job_boards_takes_off_ends_and_lands(field: Field) -> None:
     assert field.coroutines.wants_attention_at(0) == pytest.approx(field.clock.monotonic() + 0.02)
     with pytest.raises(AlreadySettled):
         job.retry("too late")
-    field.coroutines.land(first)
+    field.coroutines.ended(first)
     assert field.coroutines.places(5) == 4
     field.clock.advance(0.02)
     field.coroutines.attend(field.clock.monotonic())
     assert field.states() == {"running": 1}
     assert +field.context.tally == {Outcome.DELETED: 1}
     JobInHand(second.row, second).unget(delay=5)
-    field.coroutines.land(second)
+    field.coroutines.ended(second)
     field.jobs.settle()
     assert field.states() == {"delayed": 1}
     assert field.jobs.completer.is_written()
 
 
-def test_the_last_in_the_air_is_due_at_once(field: Field) -> None:
+def test_the_last_in_hand_is_due_at_once(field: Field) -> None:
     for job in field.start(2):
         assert field.coroutines.wants_attention_at(0) > field.clock.monotonic() + 0.01
         job.delete(job.row)
-        field.coroutines.land(job)
+        field.coroutines.ended(job)
     assert field.coroutines.wants_attention_at(0) == field.clock.monotonic()
 
 
@@ -142,20 +142,20 @@ def test_late_leases_are_renewed_before_the_start_and_lost_ones_dropped(field: F
     assert job.leased_at == field.clock.monotonic()
 
 
-def test_who_waits_for_a_landing_is_rung_once(field: Field) -> None:
+def test_who_waits_for_an_end_is_rung_once(field: Field) -> None:
     first, second, third = field.start(3)
-    field.coroutines.land(first)
+    field.coroutines.ended(first)
     assert field.coroutines.places(2) == 0
     field.told.clear()
-    field.coroutines.land(second)
-    field.coroutines.land(third)
+    field.coroutines.ended(second)
+    field.coroutines.ended(third)
     assert field.told.count("ring") == 1
-    assert not field.coroutines.in_the_air()
+    assert not field.coroutines.running()
 
 
 def test_a_coroutine_that_vanished_has_its_job_given_back(field: Field) -> None:
     [job] = field.start(1)
-    field.coroutines.land(job)
+    field.coroutines.ended(job)
     field.jobs.settle()
     assert field.states() == {"ready": 1}
 
@@ -219,7 +219,7 @@ def test_a_settle_that_fails_is_due_again_and_known_to_have_failed(
     assert field.states() == {}
 
 
-def test_the_window_is_left_once_all_is_landed_and_written(field: Field) -> None:
+def test_the_window_is_left_once_all_has_ended_and_written(field: Field) -> None:
     isolation = Isolation(field.clock)
 
     def is_alone() -> bool:
@@ -233,7 +233,7 @@ def test_the_window_is_left_once_all_is_landed_and_written(field: Field) -> None
     for job in (first, second):
         assert not is_alone()
         job.delete(job.row)
-        field.coroutines.land(job)
+        field.coroutines.ended(job)
     assert not is_alone()
     field.jobs.settle()
     assert is_alone()

@@ -57,7 +57,7 @@ def is_drained(queue: KQueue, *types: str) -> bool:
 # -- side by side ------------------------------------------------------------------------------------------
 
 
-def test_as_many_coroutines_as_allowed_are_in_the_air_at_once_and_never_more(queue: KQueue) -> None:
+def test_as_many_coroutines_as_allowed_are_in_hand_at_once_and_never_more(queue: KQueue) -> None:
     """None ends before 7 are there, and the 8th never comes."""
     seven = asyncio.Barrier(7)
     running, most = 0, 0
@@ -248,7 +248,7 @@ def test_what_many_coroutines_end_with_is_written_together(queue: KQueue) -> Non
     assert len(settles) <= 20
 
 
-def test_a_delete_is_durable_after_settle_ms_although_others_are_in_the_air(queue: KQueue) -> None:
+def test_a_delete_is_durable_after_settle_ms_although_others_are_in_hand(queue: KQueue) -> None:
     door = Door()
 
     @queue.handler("t", concurrency=3)
@@ -289,7 +289,7 @@ def test_flush_writes_at_once_what_would_wait(make_queue: MakeQueue) -> None:
     assert working.report.deleted == 3
 
 
-def test_a_job_that_is_alone_in_the_air_is_settled_at_once(make_queue: MakeQueue) -> None:
+def test_a_job_that_is_alone_in_hand_is_settled_at_once(make_queue: MakeQueue) -> None:
     queue = make_queue(settle_ms=600_000)
     door = Door()
 
@@ -475,7 +475,7 @@ def test_a_store_that_is_down_when_jobs_have_ended_gets_them_once_it_is_back(
     assert any("not settled yet: down" in record.message for record in caplog.records)
 
 
-def test_without_wait_a_store_that_is_down_is_raised_once_all_in_the_air_have_ended(tmp_path: Path) -> None:
+def test_without_wait_a_store_that_is_down_is_raised_once_all_in_hand_have_ended(tmp_path: Path) -> None:
     queue = KQueue(store=f"sqlite:///{tmp_path}/jobs.db")
     door, raised = Door(), threading.Event()
     claim = queue.store.claim
@@ -607,7 +607,7 @@ def test_what_is_claimed_and_not_started_when_the_loop_ends_goes_back_at_no_try(
 
 
 def test_what_waits_for_a_busy_event_loop_is_given_back(queue: KQueue) -> None:
-    """A coroutine that does not give way hurts itself and what is in the air, and strands no other job."""
+    """A coroutine that does not give way hurts itself and what is in hand, and strands no other job."""
 
     def is_given_back(row: Row) -> bool:
         return (row.state, row.fence, row.tries) == ("ready", 1, 0)
@@ -797,7 +797,7 @@ def test_a_job_claimed_slowly_has_its_lease_renewed_before_it_starts(tmp_path: P
 
 
 @pytest.mark.parametrize("who", ["operator", "another coroutine"])
-def test_delete_by_id_of_a_job_in_the_air_is_its_own_delete(queue: KQueue, who: str) -> None:
+def test_delete_by_id_of_a_job_in_hand_is_its_own_delete(queue: KQueue, who: str) -> None:
     door = Door()
 
     @queue.handler("t", concurrency=3)
@@ -880,7 +880,7 @@ def ward(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ward]:
     ward.queue.close()
 
 
-def test_a_poison_job_among_many_in_the_air_dies_and_no_innocent_does(ward: Ward) -> None:
+def test_a_poison_job_among_many_in_hand_dies_and_no_innocent_does(ward: Ward) -> None:
     payloads = ["innocent"] * 200
     payloads[120] = "poison"
     ids = ward.queue.add_jobs("t", payloads, ttr=30)
@@ -934,7 +934,7 @@ def test_suspects_fly_in_small_groups_down_to_one(tmp_path: Path, deaths: int, m
     assert alone == [most == 1] * 3
 
 
-def test_a_suspect_waits_for_those_in_the_air_and_they_are_not_refilled(tmp_path: Path) -> None:
+def test_a_suspect_waits_for_those_in_hand_and_they_are_not_refilled(tmp_path: Path) -> None:
     clock = ManualClock()
     queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
     door, order = Door(), []

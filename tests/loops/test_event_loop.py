@@ -24,7 +24,7 @@ LOGGER = logging.getLogger("kqueue")
 
 
 class Whoever:
-    """A run that has all time, and that notes how it landed."""
+    """A run that has all time, and that notes how it ended."""
 
     def __init__(self) -> None:
         self.ends: list[BaseException | None] = []
@@ -38,7 +38,7 @@ class Whoever:
     def abandon(self) -> None:
         raise AssertionError
 
-    def landed(self, error: BaseException | None) -> None:
+    def ended(self, error: BaseException | None) -> None:
         self.ends.append(error)
 
 

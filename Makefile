@@ -1,6 +1,7 @@
 # make demo     run the main job, on files of this machine, with nothing else to start
 # make test     everything that must pass before a change is taken
-# make proof    the same, and whole what it samples: every failing step, a million rows, thousands of signals
+# make proof    whole what it samples: every failing step, a million rows, thousands of signals, a minute of each torture
+# make burn     keep all cores and the disk busy, until Ctrl-C: to run make test beside it
 # make torture  kill and freeze real processes for a minute, and say what became of every job
 # make bench    measure with small numbers, next to what bounds each figure: a few minutes
 # make bench-full, bench-peers, bench-report, bench-plots   the figures of bench/README.rst; see there
@@ -11,14 +12,18 @@
 # BROKER=beanstalk://127.0.0.1:11300       run the demo through a beanstalkd
 # SECONDS=600 SEED=7                       how long the torture strikes, and with which choices
 # WORKERS=8                                tests in so many processes at once
+# MINUTES=20                               proof begins nothing after so long: at another place each day, the rest is left
 # STORE=mongodb BINLOG=no                  torture on MongoDB; on a beanstalkd without a binlog
 # STORE=mongodb-set                        torture on a replica set of three members
 
 PYTHON ?= python3
 BROKER ?=
 SECONDS ?= 60
+MINUTES ?=
 # Twice as many as there are cores on a small machine: most tests wait for a server or a process.
 WORKERS ?= 4
+# What proves at length keeps a core busy.
+PROVERS ?= 2
 SEED ?=
 STORE ?= sqlite
 BINLOG ?= yes
@@ -35,17 +40,25 @@ PEERS := .venv-peers
 COMPARABLE := $(PEERS)/.made-by-$(subst /,_,$(PYTHON))
 QUESTIONS := throughput one_by_one pickup processes mongodb growth mixed levers
 
-.PHONY: demo test proof torture bench bench-full bench-peers bench-report bench-plots lint clean servers
+# Who sets it would compile each file anew in each of hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test proof burn torture bench bench-full bench-peers bench-report bench-plots lint clean servers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
 	@$(VENV)/bin/kqueue demo $(if $(BROKER),--broker "$(BROKER)")
 
 test: lint servers
+	@# Before there are several that would each rewrite all asserts.
+	$(VENV)/bin/python -m pytest --collect-only -q -n 0 > $(VENV)/collected || { cat $(VENV)/collected; exit 1; }
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 proof: lint servers
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --proof
+	$(VENV)/bin/python -m tests.proof --workers $(PROVERS) $(if $(MINUTES),--minutes $(MINUTES))
+
+burn: $(TESTABLE)
+	$(VENV)/bin/python -m tests.burn
 
 torture: $(TESTABLE) servers
 	$(VENV)/bin/python -m tests.torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --store $(STORE) \

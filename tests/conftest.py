@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -24,11 +25,15 @@ hypothesis.settings.load_profile("kqueue")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--proof``: also what proves by enumeration, and whole where the other tests sample."""
     parser.addoption("--proof", action="store_true", help="run the tests marked proof too, and samples whole")
+    parser.addoption("--only-proof", action="store_true", help="only what --proof adds, or makes whole")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let all that is written go to one folder, which the processes of ``-n`` inherit."""
     if not os.environ.get("PYTEST_XDIST_WORKER"):
+        # Hundreds of processes would each compile all that they import.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        sys.dont_write_bytecode = False
         folder = folders.use()
         config.add_cleanup(lambda: folders.remove(folder))
 
@@ -39,10 +44,13 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``proof``, unless it was asked for."""
-    if config.getoption("--proof"):
+    """Leave out what is marked ``proof``, unless it was asked for; or all else, if nothing else was."""
+    if config.getoption("--only-proof"):
+        left_out = [item for item in items if not any(map(item.get_closest_marker, ("proof", "sampled")))]
+    elif config.getoption("--proof"):
         return
-    left_out = [item for item in items if item.get_closest_marker("proof")]
+    else:
+        left_out = [item for item in items if item.get_closest_marker("proof")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 

@@ -16,6 +16,7 @@ STEPS = 40
 SAMPLE = 10
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_no_order_of_events_breaks_an_invariant(kind: str, request: pytest.FixtureRequest) -> None:
     def machine() -> Machine:

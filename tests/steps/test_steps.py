@@ -108,6 +108,7 @@ def survey(
     gc.unfreeze()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("place", "operation"), CASES, ids=[f"{place}: {operation.name}" for place, operation in CASES]
 )

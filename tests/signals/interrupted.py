@@ -65,13 +65,22 @@ class Interrupter:
         except (KeyboardInterrupt, Late) as error:
             self.caught[f"{name} {type(error).__name__}"] += 1
         except Exception as error:
-            # CPython's Thread.start() hides what comes at its end behind a KeyError.
-            if not (isinstance(error, KeyError) and isinstance(error.__context__, Late)):
+            # CPython and pymongo catch it here and there, and raise one of their own, or trip over what it left.
+            if not _comes_from(error, (KeyboardInterrupt, Late)):
                 raise
-            self.caught[f"{name} KeyError"] += 1
+            self.caught[f"{name} {type(error).__name__}"] += 1
         finally:
             self._error = None
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _comes_from(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Whether it, or what was handled when it was raised, is one of them."""
+    while error is not None:
+        if isinstance(error, kinds):
+            return True
+        error = error.__context__
+    return False
 
 
 class Program:

@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import quote
 
 from kqueue.model.errors import StoreError, StoreUnavailable
+from kqueue.stores.sqlite.file.place import url
 from kqueue.stores.sqlite.identity import unbind
 from kqueue.stores.sqlite.schema import STEPS, NewerSchemaError, version
 
@@ -187,7 +188,7 @@ def _end_use(path: str, timeout: float) -> None:
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise StoreUnavailable(
-                f"sqlite:///{path}: is in use; stop every process that has it open, then restore"
+                f"{url(path)}: is in use; stop every process that has it open, then restore"
             ) from error
     except sqlite3.DatabaseError:
         pass  # damaged, which may be why it is to be replaced

@@ -122,8 +122,7 @@ class SqliteStore:
     @property
     def shared_url(self) -> str:
         """Its URL for another process, with all options."""
-        path = self._file.path.replace("%", "%25").replace("?", "%3F")
-        return f"sqlite:///{path}?{self._query}"
+        return f"{self.address}?{self._query}"
 
     def exists(self) -> bool:
         """Whether there is a file. Opens and makes nothing."""

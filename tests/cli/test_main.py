@@ -320,7 +320,7 @@ def test_a_command_without_a_store_says_how_to_give_one(shop: Shop, command: lis
 def test_a_mistyped_sqlite_path_is_said_and_makes_no_file(shop: Shop, command: list[str], url: str):
     before = sorted(shop.folder.iterdir())
     line = shop.refused(*command, "--store", url)
-    assert str(shop.folder / "no?such.db") in line or str(shop.folder / "shop.py/j.db") in line
+    assert str(shop.folder / "no%3Fsuch.db") in line or str(shop.folder / "shop.py/j.db") in line
     assert sorted(shop.folder.iterdir()) == before
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -369,6 +369,16 @@ def test_a_handler_that_has_settled_its_job_has_not_lost_it(queue: KQueue) -> No
     assert (job.lease_lost, job.cancelled) == (True, False)  # its run is over
 
 
+def is_renewed(job: JobInHand) -> Callable[[], bool]:
+    """On a slow machine the new lease may be over too when it is looked at."""
+
+    def renew() -> bool:
+        job.renew()
+        return not job.lease_lost
+
+    return renew
+
+
 @pytest.mark.usefixtures("looks_often")
 def test_a_handler_sees_that_another_worker_has_taken_its_job(make_queue: MakeQueue) -> None:
     queue, other = make_queue(retry_delay=0), make_queue(retry_delay=0)
@@ -377,8 +387,8 @@ def test_a_handler_sees_that_another_worker_has_taken_its_job(make_queue: MakeQu
     @queue.handler("long")
     def long(job: JobInHand) -> None:
         await_true(lambda: job.lease_lost)  # its time is over
-        job.renew()
-        seen.append((job.lease_lost, job.cancelled))
+        await_true(is_renewed(job))
+        assert not job.cancelled
         await_true(lambda: other.sweep().recovered == 1)
         other.run_jobs(count_limit=1)
         seen.append((job.lease_lost, job.cancelled))
@@ -389,8 +399,8 @@ def test_a_handler_sees_that_another_worker_has_taken_its_job(make_queue: MakeQu
 
     queue.add_job("long", ttr=1)
     assert queue.run_jobs().lost_lease == 1
-    await_true(lambda: len(seen) == 2)
-    assert seen == [(False, False), (True, False)]
+    await_true(lambda: len(seen) == 1)
+    assert seen == [(True, False)]
 
 
 def test_a_run_that_takes_too_long_is_retried_with_that_reason(make_queue: MakeQueue) -> None:

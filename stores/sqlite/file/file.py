@@ -45,7 +45,7 @@ from kqueue.stores.sqlite.file.connect import Settings, connect
 from kqueue.stores.sqlite.file.errors import Unanswered, explain, interrupted, locked
 from kqueue.stores.sqlite.file.handle import ANCHORS, Handle
 from kqueue.stores.sqlite.file.lock import Taking
-from kqueue.stores.sqlite.file.place import size
+from kqueue.stores.sqlite.file.place import size, url
 from kqueue.stores.sqlite.identity import SqliteIdentity, begin_anew, read
 from kqueue.system.clock import awake
 from kqueue.system.forks import PerProcess
@@ -75,7 +75,7 @@ class SqliteFile:
         """
         self.path = path
         #: For messages.
-        self.address = f"sqlite:///{path}"
+        self.address = url(path)
         self._settings = Settings(path, self.address, synchronous, busy_timeout, create, mode, logger)
         self._busy_timeout = busy_timeout
         self._handles = PerProcess(lambda: Handle(path))

@@ -33,6 +33,11 @@ class FilePlace(NamedTuple):
         return f"its {'-wal' if now.log != self.log else '-shm'} was removed or replaced"
 
 
+def url(path: str) -> str:
+    """The store's URL of ``path``, which is absolute, without options."""
+    return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
+
+
 def look(path: str, real: str) -> FilePlace:
     """``real`` is ``path`` with its links followed: SQLite keeps the log beside the file that a link leads to."""
     return FilePlace(identity(path), identity(f"{real}-wal"), identity(f"{real}-shm"))

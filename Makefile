@@ -74,6 +74,7 @@ bench: $(TESTABLE) servers
 	$(VENV)/bin/python -m bench.growth --rounds 3 --largest 100000
 	$(VENV)/bin/python -m bench.mixed --rounds 2 --bursts 6
 	$(VENV)/bin/python -m bench.levers --rounds 2 --jobs 3000
+	$(VENV)/bin/python -m bench.real_work --rounds 2 --seconds 2
 
 bench-full: $(TESTABLE) servers
 	for question in $(QUESTIONS); do \

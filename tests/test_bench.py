@@ -37,6 +37,7 @@ TINY = {
     "growth": "--largest 1000 --jobs 100 --rounds 2",
     "mixed": "--bursts 1 --workers 2 --rounds 1",
     "levers": "--jobs 20 --rounds 1",
+    "real_work": "--seconds 0.02 --rounds 1",
 }
 
 

@@ -205,7 +205,7 @@ class Runner:
         if budget is None:
             self._pause(self._stopping.seconds_left(0.0 if self._sweep is not None else self._seconds_to_look()))
             return True
-        reservation = subscription.reserve(budget.jobs, self._patience())
+        reservation = subscription.reserve(budget.reserves, self._patience())
         self._foreign += reservation.foreign
         if self._broker.carries_pointers:
             self._outages.is_over(self._broker.address)

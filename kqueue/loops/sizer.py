@@ -1,5 +1,7 @@
 """How long jobs take, learned, and how many to claim next."""
 
+import math
+
 from kqueue.contracts.budget import MAX_JOBS, WORK_S, Budget
 
 #: A type that was never measured starts with one job, and its windows grow at most by this factor.
@@ -15,18 +17,28 @@ class Sizer:
 
     def __init__(self) -> None:
         self._job_s: dict[str, float] = {}
+        #: Of whatever came last, all types together.
+        self._any_s: float | None = None
         self._jobs = 1
 
     def observe(self, type: str, jobs: int, seconds: float) -> None:
         """``jobs`` jobs of ``type`` took ``seconds`` together."""
         mean = seconds / jobs
-        before = self._job_s.get(type)
         weight = 1 - (1 - NEWEST) ** jobs
-        self._job_s[type] = mean if before is None else before + weight * (mean - before)
+        self._job_s[type] = _nearer(self._job_s.get(type), mean, weight)
+        self._any_s = _nearer(self._any_s, mean, weight)
         self._jobs = min(MAX_JOBS, self._jobs * GROWTH)
 
     def budget(self, jobs_left: int | None = None, seconds_left: float | None = None) -> Budget:
         """The next window's, given what ``count_limit`` and the time limit leave."""
         work_s = WORK_S if seconds_left is None else min(WORK_S, seconds_left)
         jobs = self._jobs if jobs_left is None else min(self._jobs, jobs_left)
-        return Budget(jobs=max(1, jobs), work_s=work_s, job_s=self._job_s)
+        return Budget(jobs=max(1, jobs), work_s=work_s, job_s=self._job_s, likely=self._likely(work_s))
+
+    def _likely(self, work_s: float) -> int | None:
+        """How many jobs as they came last are so much work."""
+        return max(1, math.floor(work_s / self._any_s)) if self._any_s else None
+
+
+def _nearer(before: float | None, mean: float, weight: float) -> float:
+    return mean if before is None else before + weight * (mean - before)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from kqueue import KQueue
+from kqueue import JobInHand, KQueue
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.conftest import missing
-from tests.costs.work import PAYLOAD, open_queue, run
+from tests.costs.work import PAYLOAD, at_a_still_clock, open_queue, run
 from tests.mongod import Mongod
 from tests.steps import edges
 from tests.steps.tap import Tap
@@ -141,6 +142,31 @@ def test_an_entry_carries_a_hundred_jobs_through_the_tube(beanstalkd: Beanstalkd
     grown = {name: int(after[f"cmd-{name}"]) - int(before[f"cmd-{name}"]) for name in ("put", "delete", "release")}
     assert grown["put"] == grown["delete"] == ENTRIES
     assert grown["release"] <= WINDOWS * 2
+
+
+def test_jobs_that_take_long_reserve_what_they_run(beanstalkd: Beanstalkd, tmp_path: Path) -> None:
+    """Of 10 ms each, added one by one: five fill a window, so more entries than that are not reserved for one. Else
+    most go back, and meanwhile the other threads and processes find the tube empty.
+    """
+    clock = ManualClock(1_800_000_000.0)
+    with (
+        at_a_still_clock(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url, clock=clock) as queue,
+        beanstalkd.client() as client,
+    ):
+
+        @queue.handler("slow")
+        def work(job: JobInHand) -> None:
+            clock.advance(0.010)
+            job.delete()
+
+        for _ in range(200):
+            queue.add_job("slow")
+        before = client.stats()
+        assert queue.run_jobs().deleted == 200
+        after = client.stats()
+    grown = {name: int(after[f"cmd-{name}"]) - int(before[f"cmd-{name}"]) for name in ("delete", "release")}
+    assert grown["delete"] == 200
+    assert grown["release"] <= 10  # where the expected time of one is a little off
 
 
 #: System calls for 1,000 jobs, at most. Those that wait for a thread are left out: they depend on the machine.

@@ -7,9 +7,11 @@ from kqueue.system.clock import ManualClock
 PAYLOAD = b"x" * 100
 
 
-def at_a_still_clock(*urls: str) -> KQueue:
-    """Handlers take no time there, so windows grow as fast as they may: 1, 8, 64, 512 jobs, and so on."""
-    return KQueue.from_parts(assemble(*urls, clock=ManualClock(1_800_000_000.0)))
+def at_a_still_clock(*urls: str, clock: ManualClock | None = None) -> KQueue:
+    """Handlers take no time there, so windows grow as fast as they may: 1, 8, 64, 512 jobs, and so on. Unless they
+    turn ``clock``.
+    """
+    return KQueue.from_parts(assemble(*urls, clock=clock or ManualClock(1_800_000_000.0)))
 
 
 def open_queue(*urls: str) -> KQueue:

@@ -57,6 +57,18 @@ def test_a_suspect_among_many_does_not_join_a_large_window() -> None:
     assert (taken, cut) == (rows[:40], True)
 
 
+def test_no_more_is_reserved_than_is_likely_to_fit() -> None:
+    sizer = Sizer()
+    assert sizer.budget().reserves == 1
+    for _ in range(20):
+        sizer.observe("fast", 100, 0.001)
+    assert sizer.budget().reserves == MAX_JOBS
+    for _ in range(20):
+        sizer.observe("slow", 1, WORK_S / 5)
+    assert 4 <= sizer.budget().reserves <= 5
+    assert sizer.budget().jobs == MAX_JOBS
+
+
 def test_candidates_are_read_no_further_than_the_first_that_does_not_fit() -> None:
     read: list[int] = []
 

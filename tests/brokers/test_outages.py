@@ -115,8 +115,10 @@ def test_a_server_that_hangs_is_named_and_used_again_when_it_is_back(beanstalkd)
     beanstalkd.resume()
     patient = opened(beanstalkd)
     patient.put([(pointer(), 0)])
-    assert len(reserve_all(patient.subscribe(["mail"]))) >= 2
-    broker.close()
+    other = patient.subscribe(["mail"])
+    assert len(reserve_all(other)) >= 2
+    for closable in (other, patient, subscription, broker):
+        closable.close()
 
 
 def test_what_a_stopped_server_reserves_for_a_call_that_gave_up_is_ready_again(beanstalkd):

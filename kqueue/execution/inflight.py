@@ -233,6 +233,7 @@ class InflightJobs:
         with entry(self.lock, KQueueError, JOB_WRITE):
             running = [one for one in self._without_outcome() if one.row.id == job_id]
             ended = self.completer.find(job_id)
+            settled = [one for one in self.running if one.row.id == job_id and one.settlement is not None]
         is_handler = threading.get_ident() == self.thread
         if running:
             newest = max(running, key=lambda one: one.row.fence)
@@ -242,7 +243,10 @@ class InflightJobs:
                 return False
             newest.is_unwanted = not is_handler
         elif ended is None:
-            return False
+            # Its end may be written before its handler asks again, and what is kept then is not to be deleted.
+            return is_handler and any(
+                isinstance(one.settlement, Delete | Finish) and not one.is_lost for one in settled
+            )
         if is_handler and (running or self._awake is not None):
             return bool(running) or isinstance(ended, Delete | Finish)
         self.settle()

@@ -194,8 +194,8 @@ def test_a_beanstalkd_that_cannot_be_had_stops_only_a_ci(programs: Path, ci: str
     assert "apt-get install beanstalkd" in done.stderr
 
 
-def test_ci_runs_make_test_from_any_folder(tmp_path: Path, programs: Path):
-    stand_in(programs, "make", 'echo "$1 in $(pwd)"')
+def test_ci_runs_the_tests_and_a_part_of_the_proof_from_any_folder(tmp_path: Path, programs: Path):
+    stand_in(programs, "make", 'echo "$* in $(pwd)"')
     path = f"{programs}:{os.environ['PATH']}"
     done = run([ROOT / ".ci" / "run"], cwd=tmp_path, env={"PATH": path})
-    assert done.stdout == f"test in {ROOT}\n"
+    assert done.stdout == f"test in {ROOT}\nproof MINUTES=20 in {ROOT}\n"

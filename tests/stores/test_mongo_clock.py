@@ -225,13 +225,17 @@ def test_the_clock_is_looked_at_again_when_there_is_another_primary(server: Serv
 
 def test_the_clock_is_looked_at_again_once_this_hosts_was_set(server: Server, url: str):
     """As that of a virtual machine is that was paused."""
-    host, before = Host(), server.time()
+    host = Host()
     with closing(MongoStore(url, host=host)) as store:
-        assert abs(store.now() - before) < NEAR_S
-        server.jump()
-        assert abs(store.now() - before) < NEAR_S
+        assert abs(store.now() - server.time()) < NEAR_S
+        for _ in range(9):
+            server.jump()
+            if abs(store.now() - server.time()) > NEAR_S:
+                break
+            # The driver tells of the primary that it has found in a thread of its own, after which it is asked again.
+        assert abs(store.now() + JUMP - server.time()) < NEAR_S
         host.set_by = 3600.0
-        assert abs(store.now() - before - JUMP) < NEAR_S
+        assert abs(store.now() - server.time()) < NEAR_S
 
 
 def test_a_job_is_started_once_whatever_the_clocks_are(server: Server, url: str):

@@ -11,7 +11,7 @@ from kqueue.brokers.beanstalk import wire
 from kqueue.contracts.broker import EntryFate, Subscription
 from kqueue.model.errors import BrokerError, BrokerUnavailable
 from tests.brokers.fake_server import FakeServer, figures
-from tests.tubes import PATIENCE_S, PREFIX, calls_of, error_of, pointer
+from tests.tubes import PATIENCE_S, PREFIX, calls_of, error_of, pointer, run
 
 STATS = b"OK 24\r\n---\nmax-job-size: 65535\n\r\n"
 
@@ -251,3 +251,41 @@ def test_a_posted_verdict_that_is_not_answered_costs_the_connection_and_no_reser
     [again] = subscription.reserve(1, 0).entries
     assert (server.connections, again.pointer) == (2, entry.pointer)
     subscription.close()
+
+
+def test_a_close_waits_for_what_was_posted(fake_server, monkeypatch):
+    """A server that cannot write its answers any more drops what it has not read yet: entries that were deleted
+    would come again.
+    """
+    monkeypatch.setattr(connection_module, "FINISH_S", PATIENCE_S)
+    body = wire.encode(pointer())
+    reserved = b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body)
+    server = fake_server(b"WATCHING 2\r\nWATCHING 1\r\n", reserved, reserved * 2, hang_up=False)
+    subscription = subscribed(server)
+    subscription.reserve(1, 0)
+    entries = subscription.reserve(2, 0).entries
+    subscription.post([EntryFate(entry, None) for entry in entries])
+    [peer], [talk] = server.peers, server.talks
+    talk.join(PATIENCE_S)
+    closing = run(subscription.close)
+    peer.settimeout(0.2)
+    assert peer.recv(999).count(b"delete") == 2
+    with pytest.raises(TimeoutError):
+        peer.recv(999)  # no end yet
+    peer.sendall(b"DELETED\r\n" * 2)
+    peer.settimeout(PATIENCE_S)
+    assert peer.recv(999) == b""
+    closing.join(PATIENCE_S)
+
+
+def test_a_close_waits_no_longer_than_a_second_for_a_server_that_stands_still(fake_server, monkeypatch):
+    monkeypatch.setattr(connection_module, "FINISH_S", 0.01)
+    body = wire.encode(pointer())
+    server = fake_server(
+        b"WATCHING 2\r\nWATCHING 1\r\n", b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body), hang_up=False
+    )
+    subscription = subscribed(server)
+    subscription.post([EntryFate(entry, None) for entry in subscription.reserve(1, 0).entries])
+    subscription.close()
+    [peer] = server.peers
+    assert b"".join(iter(lambda: peer.recv(999), b"")).startswith(b"delete"), "and then its end"

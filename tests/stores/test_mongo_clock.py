@@ -232,7 +232,7 @@ def test_the_clock_is_looked_at_again_once_this_hosts_was_set(server: Server, ur
             server.jump()
             if abs(store.now() - server.time()) > NEAR_S:
                 break
-            # The driver tells of the primary that it has found in a thread of its own, after which it is asked again.
+            # The driver tells of the primary that it has found in a thread of its own; then it is asked again.
         assert abs(store.now() + JUMP - server.time()) < NEAR_S
         host.set_by = 3600.0
         assert abs(store.now() - server.time()) < NEAR_S

@@ -12,7 +12,7 @@ import math
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -40,6 +40,8 @@ MAX_BODY = 64 * 1024
 COMMAND_S = 0.001
 #: ... and for each byte that was read of bodies longer than ``MAX_BODY``: 10 MB in a second.
 BYTE_S = 1e-7
+#: Seconds that the end of a conversation waits for the answers that are owed.
+FINISH_S = 1.0
 #: Seconds by which the server's whole-second timeout may come after ours before we hang up on it.
 LATE_S = 0.05
 
@@ -169,6 +171,16 @@ class Connection:
                 return self._read(command)
         self.close()
         return None
+
+    def finish(self) -> None:
+        """Hang up once the server has done what was posted, or in ``FINISH_S``. One that cannot write its answers
+        any more drops the commands that it has not read yet. Idempotent.
+        """
+        if self._owed and not self._closed and not self._fork.is_inherited():
+            with suppress(BrokerUnavailable), self._conversation(0):
+                self._stream.allow(FINISH_S)
+                self._read_owed()
+        self.close()
 
     def close(self) -> None:
         """Hang up; what it has reserved is ready again. Idempotent. Does nothing in a child of its owner."""

@@ -117,7 +117,7 @@ class BeanstalkSubscription:
         """See :meth:`kqueue.contracts.broker.Subscription.close`. A later reserve connects again."""
         self._held.clear()
         if self._connection is not None:
-            self._connection.close()
+            self._connection.finish()
             self._connection = None
 
     def _connected(self) -> Connection:

@@ -94,6 +94,8 @@ def pair(request: pytest.FixtureRequest, broker: tuple[str, list[str]], tmp_path
     else:
         server: Mongod = request.getfixturevalue("mongod")
         url = server.url(request.getfixturevalue("mongo_database"))
+        # How often the driver looks after the server meanwhile says something of the machine's speed only.
+        url += "&serverMonitoringMode=poll&heartbeatFrequencyMS=3600000"
     return Pair(request.param, broker[0], [url, *broker[1]])
 
 
@@ -173,7 +175,7 @@ def test_jobs_that_take_long_reserve_what_they_run(beanstalkd: Beanstalkd, tmp_p
 SYSTEM_CALLS = {
     # "others": each of the 11 transactions locks and unlocks its fence, and looks twice for the three files.
     "sqlite": {"fsync fdatasync": 11, "pwrite64": 800, "getpid": 2160, "sendto recvfrom poll": 60, "others": 340},
-    # Each of some 30 commands, and of the monitors' looks meanwhile, takes a send, two reads, and a poll before
+    # Each of some 30 commands takes a send, two reads, and a poll before
     # each read that finds nothing yet; "others": an ioctl for each change of the socket's time-out, four a command.
     # They grow with the commands, not with the jobs: 3,000 take 47 commands, and 300 and 260 of these.
     "mongodb": {"fsync fdatasync": 0, "pwrite64": 0, "getpid": 2300, "sendto recvfrom poll": 260, "others": 230},

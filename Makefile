@@ -38,7 +38,7 @@ TESTABLE := $(VENV)/.testable
 PLOTTABLE := $(VENV)/.plottable
 PEERS := .venv-peers
 COMPARABLE := $(PEERS)/.made-by-$(subst /,_,$(PYTHON))
-QUESTIONS := throughput one_by_one pickup processes mongodb growth mixed levers
+QUESTIONS := throughput one_by_one adds pickup processes mongodb growth mixed levers
 
 # Who sets it would compile each file anew in each of hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
@@ -68,6 +68,7 @@ torture: $(TESTABLE) servers
 bench: $(TESTABLE) servers
 	$(VENV)/bin/python -m bench.throughput --rounds 3 --jobs 10000
 	$(VENV)/bin/python -m bench.one_by_one --rounds 3 --jobs 1500
+	$(VENV)/bin/python -m bench.adds --rounds 2 --jobs 640
 	$(VENV)/bin/python -m bench.pickup --rounds 2 --jobs 150 --idle 3
 	$(VENV)/bin/python -m bench.processes --rounds 2 --jobs 20000
 	$(VENV)/bin/python -m bench.mongodb --rounds 3 --jobs 5000

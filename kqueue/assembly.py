@@ -274,6 +274,7 @@ def assemble(
         max_payload=max_payload,
         mint=mint,
         telemetry=telemetry,
+        monotonic=clock.monotonic,
     )
     limiter = Limiter(job_store, doorbell, clock.monotonic, logger)
     cron = Cron(job_store, adding, clock.monotonic, logger)

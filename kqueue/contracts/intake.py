@@ -24,7 +24,8 @@ class Intake(Protocol):
     """How jobs come into a store. See :mod:`kqueue.contracts.store` for what holds for every method."""
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Store new rows; durable when it returns. Costs one write, whatever their number.
+        """Store new rows; durable when it returns. Costs one write, whatever their number. They may be of several
+        types, and of several callers whose rows are written together.
 
         Whatever goes wrong in the store, also that it is not there, raises :class:`~kqueue.model.errors.AddFailed`,
         with the cause chained. It tells taken, not taken and unknown ids apart.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from kqueue.contracts.repair import Due
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
+from kqueue.dispatch.group_commit import GroupCommit
 from kqueue.model import checks, payload
 from kqueue.model.errors import AddFailed
 from kqueue.model.job import Priority, Row, State
@@ -51,13 +52,15 @@ class Adding:
         max_payload: int,
         mint: IdMint,
         telemetry: Telemetry,
+        monotonic: Callable[[], float],
     ) -> None:
         """``open()`` opens what is not open; ``follow()`` sees whose tubes there are now. ``max_payload``: bytes
-        once encoded.
+        once encoded. ``monotonic()``: seconds.
         """
         self._open = open
         self._follow = follow
         self._store = store
+        self._group_commit = GroupCommit(store, monotonic)
         self._doorbell = doorbell
         self._options = options
         self._max_payload = max_payload
@@ -139,7 +142,7 @@ class Adding:
         ids = [row.id for row in rows]
         try:
             if order.unique is None:
-                self._store.add(rows)
+                self._group_commit.add(rows)
             else:
                 ids = [self._store.add_unique(rows[0], now + order.unique_for, now)]
         except AddFailed as error:

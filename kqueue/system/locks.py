@@ -39,6 +39,11 @@ REENTERED = (
 )
 
 
+def is_main_thread() -> bool:
+    """Whether signal handlers run in this thread."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
 def is_ours(lock: OwnLock) -> bool:
     """Whether this thread holds it."""
     # As threading.Condition asks. No public name has it before Python 3.14.

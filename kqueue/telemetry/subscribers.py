@@ -1,11 +1,11 @@
 """Who listens to events, and what becomes of one that raises."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from kqueue.model.events import Event
+from kqueue.system.locks import is_main_thread
 
 Observer: TypeAlias = Callable[[Event], object]
 
@@ -54,7 +54,7 @@ class Subscribers:
                 try:
                     subscription.function(event)
                 except BaseException as error:
-                    if isinstance(error, KeyboardInterrupt | SystemExit) and _is_main_thread():
+                    if isinstance(error, KeyboardInterrupt | SystemExit) and is_main_thread():
                         raise
                     self._complain(subscription, event, error)
 
@@ -88,7 +88,3 @@ def name_of(function: Observer) -> str:
     """How messages call an observer: its name where it has one, or else its class."""
     name = getattr(function, "__qualname__", None)
     return name if isinstance(name, str) else type(function).__name__
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

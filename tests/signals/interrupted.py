@@ -14,11 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 from types import FrameType
 
 from kqueue import KQueue
 from kqueue.model.errors import KQueueError
 from kqueue.model.job import JobInHand
+from kqueue.system.threads import Background
 
 #: Seconds of a lease: what an interrupt leaves claimed is free again after it.
 TTR_S = 1.0
@@ -93,6 +95,23 @@ class Program:
         self.queue.add_handler("renewed", self._handle, auto_renew=True)
         self.added: set[str] = set()
         self.ran: Counter[str] = Counter()
+        #: What befell those that add beside the main thread: no signal is theirs.
+        self.told: Counter[str] = Counter()
+        self._asked: SimpleQueue[bool] = SimpleQueue()
+        self._others = [Background(self._add_when_asked, "beside") for _ in range(3)]
+
+    def _add_when_asked(self) -> None:
+        while self._asked.get():
+            try:
+                self.added.add(self.queue.add_job("t", ttr=TTR_S))
+            except BaseException as error:
+                self.told[f"beside: {type(error).__name__}: {error}"] += 1
+
+    def end_others(self) -> None:
+        for _ in self._others:
+            self._asked.put(False)
+        if not all(other.join(PATIENCE_S) for other in self._others):
+            self.told["beside: one waits for ever"] += 1
 
     def _handle(self, job: JobInHand) -> None:
         self.ran[job.id] += 1
@@ -101,6 +120,11 @@ class Program:
     def add(self) -> None:
         for _ in range(3):
             self.added.add(self.queue.add_job("t", ttr=TTR_S))
+
+    def add_beside_others(self) -> None:
+        for _ in self._others:
+            self._asked.put(True)
+        self.add()
 
     def add_many(self) -> None:
         self.added.update(self.queue.add_jobs("t", range(5), ttr=TTR_S))
@@ -150,6 +174,7 @@ def main(store: str, broker: str, rounds: str, seed: str) -> None:
     program, interrupter = Program(store, broker or None, dice), Interrupter(dice)
     acts = {
         "add": (program.add, 6),
+        "add_beside_others": (program.add_beside_others, 3),
         "add_many": (program.add_many, 2),
         "window": (program.window, 6),
         "renewed": (program.renewed, 1),
@@ -170,6 +195,8 @@ def main(store: str, broker: str, rounds: str, seed: str) -> None:
             errors[f"{name}: {type(error).__name__}: {error}"] += 1
         errors.update(f"after {name}: {one}" for one in program.leftovers())
     print("the end", flush=True)
+    program.end_others()
+    errors.update(program.told)
     deadline = time.monotonic() + PATIENCE_S
     while sum(program.queue.counts().values()) and time.monotonic() < deadline:
         with suppress(KQueueError):

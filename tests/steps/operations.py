@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from kqueue import AddFailed, JobInHand, KQueue, LeaseLost
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.broker import EntryFate, Pointer
@@ -21,10 +23,13 @@ from kqueue.contracts.runs import Claim, Selection
 from kqueue.contracts.settlements import Finish, Unget
 from kqueue.contracts.store import JobStore
 from kqueue.contracts.workers import WorkerRecord
+from kqueue.dispatch import group_commit
 from kqueue.model.job import Row
 from kqueue.stores.mongo.schema import DELAYED
 from kqueue.stores.sqlite.intake import MANY
 from tests.steps.house import STRANGER, TTR, TYPES, House
+from tests.tubes import PATIENCE_S, await_true
+from tests.tubes import run as start
 
 #: Bytes. The MongoDB store keeps such payloads apart.
 LARGE = 20_000
@@ -82,6 +87,27 @@ def add(house: House) -> None:
 def add_many(house: House) -> None:
     """More than go into one statement."""
     house.add(*(f"one of {MANY + 1}: {number}" for number in range(MANY + 1)))
+
+
+def add_with_others(house: House) -> None:
+    """One thread writes for two more, and the fault is its own: each is told what became of its job."""
+    group = house.queue._parts.adding._group_commit._groups.get()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(group_commit, "is_main_thread", lambda: False)
+        patch.setattr(group_commit, "PATIENCE_S", PATIENCE_S)
+        with group._turn:
+            others = [start(partial(_add_or_be_refused, house, label)) for label in ("b", "c")]
+            await_true(lambda: len(group._waiting) == len(others))
+        try:
+            house.add("a")
+        finally:
+            for other in others:
+                other.join(PATIENCE_S)
+
+
+def _add_or_be_refused(house: House, label: str) -> None:
+    with suppress(AddFailed):
+        house.add(label)
 
 
 def add_again(house: House) -> None:
@@ -641,6 +667,7 @@ OPERATIONS = (
     Operation("add by the store's clock", add, only="mongod", opened=False, timed=False),
     Operation("add", add),
     Operation("add many", add_many, only="sqlite"),
+    Operation("add with others", add_with_others),
     Operation("add what is there", add_again, some_jobs),
     Operation("run", run, some_jobs),
     Operation("run what falls due", run, jobs_that_fall_due),

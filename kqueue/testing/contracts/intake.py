@@ -80,6 +80,13 @@ def test_every_row_of_a_list_is_there_in_its_order(store: JobStore, other: JobSt
     assert ids(claim(other).rows) == ids(added)
 
 
+def test_rows_of_several_types_are_added_together(store: JobStore, other: JobStore) -> None:
+    """Threads that add at once share one write."""
+    rows = [row(type="a", payload=b"1"), row(type="b", priority=3, limit_key="k"), row(type="a", delay=5.0)]
+    add(store, *rows)
+    assert other.get([one.id for one in rows]) == rows
+
+
 def test_an_add_to_a_store_that_is_not_there_names_every_job_as_not_taken(absent_store: JobStore) -> None:
     given = [row(), row()]
     with pytest.raises(AddFailed) as failed:

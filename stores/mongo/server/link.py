@@ -35,7 +35,7 @@ from kqueue.stores.mongo.server.clock import Known, Look, Primaries, look
 from kqueue.stores.mongo.server.interrupts import is_within_driver, spoils
 from kqueue.stores.mongo.server.moment import Moment
 from kqueue.system.clock import Clock
-from kqueue.system.locks import REENTERED, OwnLock, entry
+from kqueue.system.locks import REENTERED, OwnLock, entry, is_main_thread
 
 #: Options of the client where the URL does not say otherwise. Times in milliseconds.
 _DEFAULTS: dict[str, Any] = {
@@ -128,7 +128,7 @@ class Link:
         signal handler has interrupted this thread within it.
         """
         while True:
-            is_main = _is_main()
+            is_main = is_main_thread()
             client, token = self._current.get(is_main) or self._open(is_main), _User(threading.get_ident())
             self._refuse_reentry(client)
             try:
@@ -330,8 +330,3 @@ class _Client:
             client, self._client = self._client, None
             if client is not None:
                 client.close()
-
-
-def _is_main() -> bool:
-    """Whether signal handlers run in this thread."""
-    return threading.get_ident() == threading.main_thread().ident

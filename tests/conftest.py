@@ -11,7 +11,7 @@ import pytest
 
 from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription
-from tests import folders
+from tests import folders, sample
 from tests.beanstalkd import Beanstalkd, executable
 from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path
@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("kqueue")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--proof``: also what proves by enumeration, and whole where the other tests sample."""
     parser.addoption("--proof", action="store_true", help="run the tests marked proof too, and samples whole")
-    parser.addoption("--only-proof", action="store_true", help="only what --proof adds, or makes whole")
+    parser.addoption("--only", choices=["proof", "places"], help="only what --proof adds: whole, or at more places")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,25 +34,34 @@ def pytest_configure(config: pytest.Config) -> None:
         # Hundreds of processes would each compile all that they import.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         sys.dont_write_bytecode = False
+        os.environ[sample.SEED] = str(sample.seed())  # also if midnight comes meanwhile
         folder = folders.use()
         config.add_cleanup(lambda: folders.remove(folder))
 
 
-def pytest_report_header() -> str:
-    """Where that is."""
-    return f"the tests write to {tempfile.gettempdir()} ({folders.CHOICE} chooses another place)"
+def pytest_report_header() -> list[str]:
+    """Where that is, and what is drawn."""
+    return [
+        f"the tests write to {tempfile.gettempdir()} ({folders.CHOICE} chooses another place)",
+        f"seed {sample.seed()} draws a third of what runs on a MongoDB and elsewhere too ({sample.SEED} chooses"
+        " another one, --proof runs all)",
+    ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``proof``, unless it was asked for; or all else, if nothing else was."""
-    if config.getoption("--only-proof"):
-        left_out = [item for item in items if not any(map(item.get_closest_marker, ("proof", "sampled")))]
-    elif config.getoption("--proof"):
-        return
+    """Leave out what is for ``--proof``, unless it was asked for; or all else, if nothing else was."""
+    proofs = [item for item in items if any(map(item.get_closest_marker, ("proof", "sampled")))]
+    if config.getoption("--only") == "proof":
+        wanted = set(proofs)
+    elif config.getoption("--only") == "places":
+        wanted = set(sample.on_mongodb(items)) - set(proofs)
+    elif config.getoption("--proof") or any("::" in argument for argument in config.args):
+        return  # who names a test wants it
     else:
-        left_out = [item for item in items if item.get_closest_marker("proof")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+        wanted = {item for item in items if not item.get_closest_marker("proof")}
+        wanted -= set(sample.left_out(items, sample.seed()))
+    config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+    items[:] = [item for item in items if item in wanted]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

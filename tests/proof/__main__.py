@@ -13,7 +13,7 @@ import sys
 from datetime import UTC, datetime
 
 from tests import folders
-from tests.proof.lots import collected, of_tests, of_tortures, ordered
+from tests.proof.lots import MOST_AT_PLACES, collected, of_tests, of_tortures, ordered
 from tests.proof.run import Account, Done, Run
 
 #: Seconds that a lot may go on once the time is up.
@@ -29,7 +29,8 @@ def main() -> int:
     folder = folders.use()
     try:
         day = datetime.now(UTC).date()
-        lots = of_tests(collected()) + of_tortures(seed=day.toordinal())
+        lots = of_tests(collected("proof")) + of_tests(collected("places"), MOST_AT_PLACES, "::")
+        lots += of_tortures(seed=day.toordinal())
         first, lots = ordered(lots, day)
         print(
             f"proof: {len(lots)} lots, on {day} from number {first + 1} on, {wanted.workers} at a time", flush=True

@@ -13,8 +13,10 @@ from typing import NamedTuple
 from tests.torture.servers import STORES
 
 ROOT = Path(__file__).parents[2]
-#: Tests in a lot at most: they share the servers of their file.
+#: Tests in a lot at most: they share the servers of their file. Of what proves by enumeration, ...
 MOST = 8
+#: ... and of what only runs at more places than without ``--proof``.
+MOST_AT_PLACES = 50
 #: Seconds of a torture in which faults strike; the drain comes after.
 TORTURE_S = 60
 #: Steps through the lots from a day to the next, as a share of them: by the golden ratio no part waits long.
@@ -35,15 +37,15 @@ def tests_in(listing: str) -> list[str]:
     return re.findall(r"^tests/\S+?\.py::.+$", listing, re.MULTILINE)
 
 
-def collected() -> list[str]:
-    """The ids of what ``--proof`` adds, or makes whole. Raises ``RuntimeError`` if they cannot be collected."""
-    marked = re.compile(r"\bmark\.(proof|sampled)\b")
-    files = [
-        str(path.relative_to(ROOT))
-        for path in sorted(ROOT.glob("tests/*/test_*.py"))
-        if marked.search(path.read_text())
-    ]
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--only-proof", "--collect-only", *files]
+def collected(only: str) -> list[str]:
+    """The ids of what ``--proof`` adds: with ``only`` "proof" what proves by enumeration, with "places" what runs
+    at more places. Raises ``RuntimeError`` if they cannot be collected.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--only", only, "--collect-only"]
+    if only == "proof":
+        marked = re.compile(r"\bmark\.(proof|sampled)\b")
+        paths = sorted(ROOT.glob("tests/*/test_*.py"))
+        command += [str(path.relative_to(ROOT)) for path in paths if marked.search(path.read_text())]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     tests = tests_in(listing.stdout)
     if listing.returncode or not tests:
@@ -51,10 +53,10 @@ def collected() -> list[str]:
     return tests
 
 
-def of_tests(ids: Sequence[str], most: int = MOST) -> list[Lot]:
-    """Each in one lot, with others of its function."""
+def of_tests(ids: Sequence[str], most: int = MOST, upto: str = "[") -> list[Lot]:
+    """Each in one lot, with others of its function; or of its file, with ``upto`` "::"."""
     lots = []
-    for function, group in groupby(ids, key=lambda id: id.partition("[")[0]):
+    for function, group in groupby(ids, key=lambda id: id.partition(upto)[0]):
         tests = list(group)
         for at in range(0, len(tests), most):
             part = tests[at : at + most]

@@ -56,9 +56,26 @@ def test_days_begin_at_other_places_and_a_third_of_the_lots_a_day_leaves_none_ou
     assert seen == set(lots)
 
 
+def test_tests_at_more_places_are_in_lots_of_their_file() -> None:
+    ids = ["tests/a.py::one[x]", "tests/a.py::two[x]", "tests/a.py::two[y]", "tests/b.py::one[x]"]
+    lots = of_tests(ids, 9, "::")
+    assert [(lot.name, lot.command[7:]) for lot in lots] == [
+        ("tests/a.py, 1 to 3 of 3", tuple(ids[:3])),
+        ("tests/b.py::one[x]", (ids[3],)),
+    ]
+
+
+@pytest.mark.proof
+def test_what_runs_on_a_mongodb_too_is_found() -> None:
+    ids = collected("places")
+    assert sum(id.startswith("tests/flows/") for id in ids) > 100
+    assert all("mongod" in id for id in ids)
+
+
+@pytest.mark.proof
 def test_what_is_to_be_proved_is_found() -> None:
     """What ``--proof`` adds, and what it makes whole."""
-    ids = collected()
+    ids = collected("proof")
     assert any(id.startswith("tests/signals/") for id in ids)
     assert sum(id.startswith("tests/steps/test_steps.py::test_no_step") for id in ids) > 50
     assert sum(id.startswith("tests/machines/test_model.py") for id in ids) == 4

@@ -11,7 +11,7 @@ loops of a process share stands in :class:`kqueue.loops.registry.Registry`.
 import math
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing
 from typing import Protocol
 
 from kqueue.contracts.broker import Broker, Subscription
@@ -142,9 +142,10 @@ class Runner:
     def run(self) -> RunReport:
         """Loop until a limit, or nothing is ready, or :meth:`stop`."""
         self.thread = threading.get_ident()  # not where it was made: that may be another one
-        attended = self._maintenance.attended() if self._waits else nullcontext()
         try:
-            with attended, self._registry.running(self), closing(self._windows):
+            if self._waits:
+                self._maintenance.attend(self)
+            with self._registry.running(self), closing(self._windows):
                 try:
                     self._loop()
                 finally:
@@ -154,8 +155,11 @@ class Runner:
                 self._windows.finish()
         finally:
             # Where a signal handler has raised on the way out, something is still to be done.
+            self._maintenance.loops.discard(self)
             self._registry.forget(self)
             self._windows.close()
+            if self._waits:
+                self._maintenance.leave()
         return self._report()
 
     def _loop(self) -> None:

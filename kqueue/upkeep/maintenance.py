@@ -8,8 +8,7 @@ lost: what fails is logged once, and is due again.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from kqueue.dispatch.limiter import Limiter
 from kqueue.model.errors import KQueueError
@@ -52,8 +51,8 @@ class Maintenance:
         self._lock = threading.Lock()
         #: What the thread waits for. On that lock.
         self._changed = threading.Condition(self._lock)
-        #: One token for each loop that waits for jobs. The thread is there as long as there is one.
-        self._loops: set[object] = set()
+        #: Those that wait for jobs. The thread is there as long as there is one.
+        self.loops: set[object] = set()
         self._thread: Background | None = None
         #: Maintenance that fail now.
         self._failing: set[str] = set()
@@ -105,19 +104,16 @@ class Maintenance:
         else:
             self._failing.discard(what)
 
-    @contextmanager
-    def attended(self) -> Iterator[None]:
-        """While a loop waits for jobs: a thread does what is due, and tells that this process is there."""
-        me = object()
-        try:
-            self._loops.add(me)
-            with self._lock:
-                if self._thread is None:
-                    self._thread = self._start()
-            yield
-        finally:
-            self._loops.discard(me)
-            self._leave()
+    def attend(self, loop: object) -> None:
+        """While ``loop`` waits for jobs a thread does what is due, and tells that this process is there.
+
+        In its end, whatever it was that ended it, it is taken out of :attr:`loops` at first, and then :meth:`leave`
+        is called. No context manager in Python would do: see :mod:`kqueue.system.locks`.
+        """
+        self.loops.add(loop)
+        with self._lock:
+            if self._thread is None:
+                self._thread = self._start()
 
     def _start(self) -> Background | None:
         try:
@@ -126,13 +122,14 @@ class Maintenance:
             self._logger.warning("no thread looks after schedules, limits and pauses: %s", error)
             return None
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """End the thread, if no loop is left that waits."""
         # In a child that a handler forked there is no thread, and the lock may have been held at that moment.
-        if not self._fork.is_inherited() and not self._loops:
+        if not self._fork.is_inherited() and not self.loops:
             thread = self._thread
             self._wake_thread()
             if thread is not None:
-                wait_until(lambda: bool(self._loops) or not thread.is_alive(), PATIENCE_S)
+                wait_until(lambda: bool(self.loops) or not thread.is_alive(), PATIENCE_S)
 
     def _wake_thread(self) -> None:
         with self._lock:
@@ -141,21 +138,21 @@ class Maintenance:
     def _attend(self) -> None:
         while self._is_wanted():
             self._heartbeat.arrive()
-            while self._loops:
+            while self.loops:
                 self._attempt("pauses", self.do_due)
                 if self._heartbeat.seconds_to_tell() <= 0:
                     self._attempt("workers", self._heartbeat.tell)
                 with self._lock:
-                    if self._loops:
+                    if self.loops:
                         self._changed.wait(self._seconds_to_next())
             self._heartbeat.leave()
 
     def _is_wanted(self) -> bool:
         """If not, the next loop starts another thread."""
         with self._lock:
-            if not self._loops:
+            if not self.loops:
                 self._thread = None
-            return bool(self._loops)
+            return bool(self.loops)
 
     def _seconds_to_next(self) -> float:
         """Each chore puts its next look off before it begins this one, so one that fails is not tried at once."""

@@ -28,6 +28,10 @@ TTR_S = 1.0
 PATIENCE_S = 240.0
 
 
+#: What it says.
+STRUCK = "struck by a signal"
+
+
 class Late(Exception):
     """What a user's signal handler raises, say for a time-out."""
 
@@ -60,7 +64,7 @@ class Interrupter:
             return
         at = self._dice.uniform(0, min(0.2, self._spans[name] * 1.2))
         try:
-            self._error = self._dice.choice([KeyboardInterrupt, Late])()
+            self._error = self._dice.choice([KeyboardInterrupt, Late])(STRUCK)
             signal.setitimer(signal.ITIMER_REAL, max(1e-6, at))
             function()
             self._error = None
@@ -77,9 +81,9 @@ class Interrupter:
 
 
 def _comes_from(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
-    """Whether it, or what was handled when it was raised, is one of them."""
+    """Whether it, or what was handled when it was raised, is one of them. The C code of bson keeps only its text."""
     while error is not None:
-        if isinstance(error, kinds):
+        if isinstance(error, kinds) or STRUCK in str(error):
             return True
         error = error.__context__
     return False
@@ -162,7 +166,7 @@ class Program:
             "loops that live": registry.isolation.loops(),
             "windows": registry.isolation._windows,
             "aside": registry.isolation._taken_by,
-            "waiting loops": self.queue._parts.maintenance._loops,
+            "waiting loops": self.queue._parts.maintenance.loops,
             "held by the renewer": self.queue._parts.renewer._holds,
         }
         return [f"{name}: {value}" for name, value in found.items() if value]

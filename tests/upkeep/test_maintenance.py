@@ -2,6 +2,8 @@
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -122,24 +124,34 @@ def test_what_cannot_be_learned_is_raised_and_what_else_fails_is_told_of_once(
     ]
 
 
+@contextmanager
+def attended(home: Home) -> Iterator[None]:
+    """As a loop that waits."""
+    loop = object()
+    home.maintenance.attend(loop)
+    yield
+    home.maintenance.loops.discard(loop)
+    home.maintenance.leave()
+
+
 def test_the_thread_is_there_while_any_loop_waits(home: Home) -> None:
     def there() -> bool:
         return any(thread.name == "kqueue-maintenance" for thread in threading.enumerate())
 
-    with home.maintenance.attended():
-        with home.maintenance.attended():
+    with attended(home):
+        with attended(home):
             await_true(there)
         assert there()
     assert not there()
-    with home.maintenance.attended():
+    with attended(home):
         await_true(there)
     assert not there()
 
 
 def test_a_child_that_comes_out_of_an_attended_loop_does_not_hang(home: Home) -> None:
     """The thread may hold the lock at the moment of the fork, and is not there in the child."""
-    with home.maintenance.attended(), home.maintenance._changed:
-        assert run_in_child(home.maintenance._leave) == 0
+    with attended(home), home.maintenance._changed:
+        assert run_in_child(home.maintenance.leave) == 0
         assert run_in_child(home.maintenance.do_due) == 0
 
 

@@ -81,7 +81,7 @@ class Interrupter:
 
 
 def _comes_from(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
-    """Whether it, or what was handled when it was raised, is one of them. The C code of bson keeps only its text."""
+    """Whether it, or what was handled when it was raised, is one of them. bson's C code keeps only its text."""
     while error is not None:
         if isinstance(error, kinds) or STRUCK in str(error):
             return True

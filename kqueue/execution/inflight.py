@@ -1,9 +1,9 @@
 """The jobs that one loop has in hand: claimed and not started, running, ended and not written yet.
 
 Theory of operation. Whoever runs the handlers (:mod:`kqueue.execution.batch`: the loop's own thread, one after
-another; :mod:`kqueue.execution.coroutines`: an event loop, many at once), what ends is pending and is written in
-one settle (:mod:`kqueue.execution.completer`): when it has waited for ``settle_ms``, at ``flush()``, or at once
-where nothing else is in hand that it could wait for. While a handler keeps the thread that would do it, the
+another; :mod:`kqueue.execution.concurrent_jobs`: threads or an event loop, many at once), what ends is pending and
+is written in one settle (:mod:`kqueue.execution.completer`): when it has waited for ``settle_ms``, at ``flush()``,
+or at once where nothing else is in hand that it could wait for. While a handler keeps the thread that would do it, the
 watchdog's does; and it gives back those that wait behind such a handler for too long. Every write is fenced, so
 whatever a thread does late changes nothing.
 
@@ -48,13 +48,16 @@ class InflightJobs:
         awake: Callable[[], object] | None = None,
         written: Callable[[], object] | None = None,
         keeps: Callable[[InflightJob], bool | None] | None = None,
+        threads: bool = False,
     ) -> None:
         """``now()`` is the store's time, by default the store's own. ``look_s``: seconds between two looks of the
         watchdog, while some have not started: how a running job will end is not known before it ends.
 
         ``awake()`` tells the watchdog that something is to be settled. Without it, who ends the last job settles
         all by itself. ``written()`` is called after each settle. ``keeps(job)``: whether it is this one's handler
-        that keeps ``thread`` now, None if it is not known whose does; by default always that.
+        that keeps ``thread`` now, None if it is not known whose does; by default always that. ``threads``:
+        whether each handler has a thread of its own, that of its job; where ``settle_ms`` is 0 it waits there for
+        the settle.
         """
         self.context = context
         self.now = now or context.store.now
@@ -63,9 +66,10 @@ class InflightJobs:
         self._awake = awake
         self._written = written
         self._keeps = keeps
+        self._threads = threads
         self._fork = ForkGuard()
         #: Where its handlers run, as :func:`threading.get_ident` has it; -1: it is not known yet.
-        self.thread = threading.get_ident()
+        self.thread = threading.get_ident() if awake is None else -1
         self.lock = threading.RLock()
         #: Claimed, in the order in which they are to start.
         self.unstarted: deque[InflightJob] = deque()
@@ -157,6 +161,13 @@ class InflightJobs:
         known = [(one, None if self._keeps is None else self._keeps(one)) for one in self._without_outcome()]
         return min((one.lease_left(now) for one, keeps in known if keeps is not False), default=None)
 
+    def at_work(self, now: float) -> set[int]:
+        """The threads that handlers keep whose leases hold. ``now`` in monotonic seconds."""
+        if self._threads:
+            return {one.thread for one in self._without_outcome() if one.lease_left(now) > 0}
+        left = self.lease_left(now)
+        return {self.thread} if left is not None and left > 0 else set()
+
     def past_lease(self, at: float) -> list[Row]:
         """Those that run, have no outcome, and whose leases were over ``at``, in monotonic seconds."""
         return [one.row for one in self._without_outcome() if one.lease_left(at) <= 0]
@@ -204,11 +215,13 @@ class InflightJobs:
                     self.completer.due_at, is_due = self._monotonic(), True
             else:
                 endings.check_repeated(job.row, job in self.running, job.settlement, settlement)
-        if self._awake is not None:
-            if is_due:
-                self._awake()
-        elif is_last:
+        if self._awake is None:
+            if is_last:
+                self._settle_last(job)
+        elif self._threads and not self.context.settle_s:
             self._settle_last(job)
+        elif is_due:
+            self._awake()
 
     def renew(self, job: InflightJob) -> None:
         """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
@@ -233,8 +246,9 @@ class InflightJobs:
         with entry(self.lock, KQueueError, JOB_WRITE):
             running = [one for one in self._without_outcome() if one.row.id == job_id]
             ended = self.completer.find(job_id)
-            settled = [one for one in self.running if one.row.id == job_id and one.settlement is not None]
-        is_handler = threading.get_ident() == self.thread
+            own = [one for one in self.running if one.row.id == job_id]
+            settled = [one for one in own if one.settlement is not None]
+        is_handler = threading.get_ident() in ({one.thread for one in own} if self._threads else {self.thread})
         if running:
             newest = max(running, key=lambda one: one.row.fence)
             try:

@@ -52,6 +52,10 @@ class InflightJob:
     settlement: Settlement | None = None
     #: When its handler was called, in monotonic seconds.
     started_at = 0.0
+    #: Whether it may start; what is claimed may have to wait for others to end.
+    may_start = False
+    #: Where its handler runs, if that is a thread of a dispatcher's, as :func:`threading.get_ident` has it.
+    thread = -1
     #: Whether its start was told, so that its end is told with its seconds.
     is_told = False
     #: Whether its lease was found lost when its end was written, and whether that may have been done before.

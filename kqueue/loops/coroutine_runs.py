@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kqueue.contracts.settlements import Outcome
+from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.context import LoopContext
-from kqueue.execution.coroutines import Coroutines
 from kqueue.execution.execute import Decision, execute_async
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.overtime import MOST_ABANDONED, TimeLeft, kept_waiting, unended
@@ -42,7 +42,7 @@ class CoroutineRuns:
         context: LoopContext,
         registry: Registry,
         loop: "LoopThread",
-        coroutines: Coroutines,
+        coroutines: ConcurrentJobs,
         end: Callable[[BaseException], None],
     ) -> None:
         """``end(interrupt)`` ends the loop, and has ``interrupt`` raised there."""

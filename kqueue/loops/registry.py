@@ -84,6 +84,8 @@ class Registry:
         self._loops: set[Loop] = set()
         #: Event loops that are under way.
         self.event_loops: set[EventLoop] = set()
+        #: Threads that run a dispatcher's handlers. Each comes round when it takes a job, or looks for one.
+        self.threads: set[Turning] = set()
         #: Those that have not ended yet.
         self.abandoned: set[AbandonedRun] = set()
         self._stop_next = False

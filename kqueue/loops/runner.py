@@ -4,7 +4,7 @@
                      -> handlers, one by one -> settle rows (delete / retry / unget, fenced)
 
 One Runner is one loop of one thread: it sweeps, reserves and waits, and each window is a turn of
-:mod:`kqueue.loops.windows`, or of :mod:`kqueue.loops.async_windows` where coroutines run side by side. What several
+:mod:`kqueue.loops.windows`, or of :mod:`kqueue.loops.dispatcher` where coroutines run side by side. What several
 loops of a process share stands in :class:`kqueue.loops.registry.Registry`.
 """
 

@@ -1,13 +1,17 @@
 """How long jobs take, learned, and how many to claim next."""
 
 import math
+from collections.abc import Iterable
 
 from kqueue.contracts.budget import MAX_JOBS, WORK_S, Budget
+from kqueue.execution.inflight import BOUND_S
 
 #: A type that was never measured starts with one job, and its windows grow at most by this factor.
 GROWTH = 8
 
 
+#: Seconds of work that wait for each thread of a dispatcher: several commits take as long.
+AHEAD_S = 0.020
 #: Weight of the newest measurement in the expected seconds of a type.
 NEWEST = 0.2
 
@@ -34,6 +38,20 @@ class Sizer:
         work_s = WORK_S if seconds_left is None else min(WORK_S, seconds_left)
         jobs = self._jobs if jobs_left is None else min(self._jobs, jobs_left)
         return Budget(jobs=max(1, jobs), work_s=work_s, job_s=self._job_s, likely=self._likely(work_s))
+
+    def ahead(self, threads: int) -> int:
+        """How many jobs are to wait for ``threads`` that share them. None where long ones are expected: beside
+        those a wait for a commit is little, and who waits for longer than :data:`BOUND_S` would be given back.
+        """
+        if self._any_s is None or self._any_s > BOUND_S:
+            return 0
+        return min(MAX_JOBS, max(threads, int(threads * AHEAD_S / self._any_s))) if self._any_s else MAX_JOBS
+
+    def shared(self, jobs: int, threads: int, types: Iterable[str], seconds_left: float) -> Budget:
+        """For ``threads`` that share what is claimed: one job at least for each of them, however long it takes."""
+        work_s = min(WORK_S, seconds_left)
+        job_s = {type: min(self._job_s.get(type, work_s), work_s) for type in types}
+        return Budget(jobs, work_s=work_s * threads, job_s=job_s)
 
     def _likely(self, work_s: float) -> int | None:
         """How many jobs as they came last are so much work."""

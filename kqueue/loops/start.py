@@ -8,11 +8,13 @@ from kqueue.contracts.renewer import Renewer
 from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.context import LoopContext
 from kqueue.loops import lazy_asyncio
-from kqueue.loops.async_windows import AsyncWindows
+from kqueue.loops.dispatcher import Dispatcher
+from kqueue.loops.loop_hands import LoopHands
 from kqueue.loops.pool import LoopPool
 from kqueue.loops.registry import Registry
 from kqueue.loops.runner import AnyWindows, Runner
 from kqueue.loops.stopping import RunLimits
+from kqueue.loops.thread_hands import ThreadHands
 from kqueue.loops.waiting import Waiting
 from kqueue.loops.windows import Windows
 from kqueue.model.handlers import Handler, Part
@@ -58,7 +60,9 @@ class Loops:
         return self._opened("run_jobs", limits, lambda left: self._runner(self._handlers, left, Windows))
 
     def work(self, threads: int, limits: RunLimits) -> RunReport:
-        """Loops in ``threads`` threads for the types of plain functions, and in one for each of the others."""
+        """One loop for the types of plain functions, which run in ``threads`` threads, and one for each of the
+        others.
+        """
         return self._opened("work", limits, lambda left: self._work(threads, left))
 
     def _opened(self, name: str, limits: RunLimits, make: Callable[[RunLimits], Runner | LoopPool]) -> RunReport:
@@ -83,13 +87,14 @@ class Loops:
         runners = []
         if not async_types or len(async_types) < len(self._handlers()):
             plain = Part(self._handlers, lambda type, handler: not handler.is_async)
-            runners += [self._runner(plain, limits, Windows) for _ in range(threads)]
+            runners.append(self._runner(plain, limits, _in_threads(threads) if threads > 1 else Windows))
         if not async_types:
             return LoopPool(self._registry, runners, None, context.clock)
         loop = lazy_asyncio.open_loop_thread(context.clock, context.logger)
         for one in async_types:
             part = Part(self._handlers, partial(_is_async, one))
-            runners.append(self._runner(part, limits, partial(AsyncWindows, loop=loop)))
+            hands = partial(LoopHands, loop=loop)
+            runners.append(self._runner(part, limits, partial(Dispatcher, hands=hands, threads=False)))
         return LoopPool(self._registry, runners, loop, context.clock)
 
     def _runner(
@@ -121,6 +126,10 @@ class Loops:
     def _check_outside_loop(self, name: str) -> None:
         if self._async_types():
             lazy_asyncio.check_outside_loop(name)
+
+
+def _in_threads(threads: int) -> Callable[..., AnyWindows]:
+    return partial(Dispatcher, hands=partial(ThreadHands, threads=threads), threads=True)
 
 
 def _is_async(only: str, type: str, handler: Handler) -> bool:

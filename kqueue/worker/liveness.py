@@ -29,12 +29,12 @@ class Liveness:
         of leases, which a suspend of the host moves on, where that is another one.
         """
         seen = {}
-        for loop in (*self._registry.loops(), *list(self._registry.event_loops)):
+        for loop in (*self._registry.loops(), *list(self._registry.event_loops), *list(self._registry.threads)):
             turns, since = self._seen.get(loop, (-1, now))
             seen[loop] = (turns, since) if loop.turns == turns else (loop.turns, now)
         self._seen = seen
         at = now if leases_at is None else leases_at
-        at_work = {batch.thread for batch in self._registry.batches() if (batch.lease_left(at) or 0.0) > 0.0}
+        at_work = {thread for batch in self._registry.batches() for thread in batch.at_work(at)}
         quiet = [now - since for loop, (_, since) in seen.items() if loop.thread not in at_work]
         return max([*quiet, *(now - since for since in away)], default=0.0)
 

@@ -17,15 +17,15 @@ STEADY_S = 30.0
 class Threads:
     """Threads in which ``run_jobs(wait=True)`` begins again whenever something else than a stop ends it.
 
-    Where a handler is a coroutine function, one thread does with ``work``, which has threads of its own: so many
-    loops for plain functions, and one for each coroutine function.
+    Where there are several, or a handler is a coroutine function, one thread does with ``work``, which has threads
+    of its own.
     """
 
     def __init__(self, queue: KQueue, count: int, ended: Callable[[], None], logger: logging.Logger) -> None:
         """``ended()`` is called in a thread that ends."""
         self._queue = queue
         self._run_jobs: Callable[[], object] = partial(queue.run_jobs, wait=True)
-        if queue.has_coroutines():
+        if count > 1 or queue.has_coroutines():
             self._run_jobs, count = partial(queue.work, threads=count), 1
         self._ended = ended
         self._logger = logger

@@ -1,10 +1,11 @@
-"""The jobs of one loop of coroutines: many run at once in an event loop.
+"""The jobs of one dispatcher: many run at once, in threads or as coroutines of an event loop.
 
-Theory of operation. A job is *claimed* by the loop's thread, *starts* when it is handed to the event loop, *runs*
-while its coroutine does, and has *ended* when that has. Three threads come here. The event loop's runs the
-coroutines and is never made to wait: what ends there is only noted, under a lock that is never held over I/O. The
-watchdog's writes it to the store, ``settle_ms`` after the first that waits, or at once if nothing else
-runs. The loop's own claims more as soon as there are places. See :mod:`kqueue.execution.inflight`.
+Theory of operation. A job is *claimed* by the dispatcher's thread, *starts* when a thread takes it or when it is
+handed to the event loop, *runs* while its handler does, and has *ended* when that has. Who runs handlers is never
+made to wait: what ends there is only noted, under a lock that is never held over I/O. The watchdog's thread writes
+it to the store, ``settle_ms`` after the first that waits, or at once if nothing else runs. The dispatcher's own
+claims more as soon as there are places, for threads some ahead: then none of them waits for a commit, and who takes
+the one that leaves few rings. See :mod:`kqueue.execution.inflight`.
 
 A coroutine that has had its time is cancelled by the event loop. Where one keeps the event loop, so that it cannot
 do this, the watchdog sees it before the end of the lease: see ``late``.
@@ -13,7 +14,8 @@ Suspects (see :mod:`kqueue.contracts.budget`) run in small groups, the smaller t
 """
 
 import math
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 
 from kqueue.contracts.budget import SOLITUDE_S, suspect_jobs
@@ -30,8 +32,8 @@ SHORTEST_LOOK_S = 0.02
 LATE_PART = 1.6
 
 
-class Coroutines:
-    """The jobs of one loop of coroutines, many at once: see the module's text."""
+class ConcurrentJobs:
+    """The jobs of one dispatcher, many at once: see the module's text."""
 
     def __init__(
         self,
@@ -41,12 +43,14 @@ class Coroutines:
         ring: Callable[[], None],
         keeps_loop: Callable[[InflightJob], bool | None] = lambda job: None,
         late: Callable[[list[InflightJob]], None] = lambda late: None,
+        threads: bool = False,
     ) -> None:
-        """``awake()`` tells the watchdog that something is to be settled; ``ring()`` wakes the loop's own thread,
+        """``awake()`` tells the watchdog that something is to be settled; ``ring()`` wakes the dispatcher's thread,
         where it waits for an end.
 
         ``keeps_loop(job)``: whether it is this one's code that runs now; None if it is not known whose.
-        ``late(jobs)``: they should have been cancelled, and the event loop does not come to them.
+        ``late(jobs)``: they should have been cancelled, and the event loop does not come to them. ``threads``:
+        whether their handlers run in threads, which get what they run by :meth:`take`.
         """
         self._context = context
         self._store = context.store
@@ -54,11 +58,23 @@ class Coroutines:
         self._awake = awake
         self._ring = ring
         self._late = late
-        self.jobs = InflightJobs(context, now=self.now, awake=awake, written=self._written, keeps=keeps_loop)
-        self.jobs.thread = -1
+        self.jobs = InflightJobs(
+            context,
+            now=self.now,
+            look_s=max(SHORTEST_LOOK_S, context.settle_s) if threads else math.inf,
+            awake=awake,
+            written=self._written,
+            keeps=keeps_loop,
+            threads=threads,
+        )
+        self._threads = threads
         self._lock = self.jobs.lock
-        #: When to see whether some are late, in monotonic seconds.
-        self._look_at = 0.0
+        #: When to see whether some coroutines are late, in monotonic seconds.
+        self._look_at = math.inf
+        #: The dispatcher's thread is to be rung when no more than so many wait for a thread; -1: not for that.
+        self._few = -1
+        #: (type, seconds) of those that have ended since :meth:`spent`.
+        self._spent: list[tuple[str, float]] = []
         #: Whether the event loop has yet to come to those that boarded.
         self._is_called = False
         #: Whether the loop's thread waits for an end.
@@ -79,23 +95,39 @@ class Coroutines:
         at, read_at = self._time
         return at + self._monotonic() - read_at
 
-    def places(self, concurrency: int) -> int:
-        """How many more jobs may be claimed. If none, the loop's thread is rung when that may have changed."""
+    def places(self, number: int, ahead: int = 0) -> int:
+        """How many more jobs may be claimed, where ``number`` may run and ``ahead`` wait for a thread. If none, the
+        dispatcher's thread is rung when that may have changed: not before half of those that wait are taken.
+        """
         since = self._monotonic() - SOLITUDE_S
         with self._lock:
-            running = self.jobs.running
-            most = min(concurrency, _most(one for one in running if one.leased_at > since))
-            places = 0 if self._is_called else max(0, int(most) - len(running))
-            self._is_awaited = not places
+            running, waiting = self.jobs.running, self.jobs.unstarted
+            most = min(number + ahead, _most(one for one in (*running, *waiting) if one.leased_at > since))
+            places = 0 if self._is_called else max(0, int(most) - len(running) - len(waiting))
+            few = ahead // 2
+            if places and len(waiting) > few:
+                places, self._few, self._is_awaited = 0, few, False
+            else:
+                self._few, self._is_awaited = -1, not places
             return places
+
+    def waiting(self) -> int:
+        """How many are claimed and have not started."""
+        return len(self.jobs.unstarted)
+
+    def spent(self) -> list[tuple[str, float]]:
+        """(type, seconds) of each that has ended since the last call."""
+        with self._lock:
+            spent, self._spent = self._spent, []
+            return spent
 
     def most_beside(self) -> float:
         """How many may run beside those claimed: infinity if there is no suspect among them."""
         with self._lock:
-            return _most(self.jobs.unstarted)
+            return _most(one for one in self.jobs.unstarted if not one.may_start)
 
     def fits(self, most: float) -> bool:
-        """Whether at most ``most`` run with those claimed. If not, the loop's thread is rung at the next
+        """Whether at most ``most`` run with those claimed. If not, the dispatcher's thread is rung at the next
         end.
         """
         with self._lock:
@@ -103,9 +135,13 @@ class Coroutines:
             return not self._is_awaited
 
     def board(self) -> None:
-        """Those claimed are to start. The caller has the event loop call :meth:`take_off`."""
+        """Those claimed are to start. The caller has the event loop call :meth:`take_off`, or wakes threads that
+        :meth:`take` them.
+        """
         with self._lock:
-            self._is_called, self.jobs.bound_at = True, self._monotonic() + BOUND_S
+            for one in self.jobs.unstarted:
+                one.may_start = True
+            self._is_called, self.jobs.bound_at = not self._threads, self._monotonic() + BOUND_S
 
     def give_back(self, delay: float = 0.0) -> None:
         """What has not started is to go back, to run in ``delay`` seconds at the earliest, with the next settle."""
@@ -113,15 +149,15 @@ class Coroutines:
             self._awake()
 
     def running(self) -> int:
-        """How many coroutines run. If any, the loop's thread is rung at the next end."""
+        """How many handlers run. If any, the dispatcher's thread is rung at the next end."""
         with self._lock:
             self._is_awaited = bool(self.jobs.running)
             return len(self.jobs.running)
 
     def are_under_way(self) -> bool:
-        """Whether any runs or is about to. If so, the loop's thread is rung at the next end."""
+        """Whether any runs or is about to. If so, the dispatcher's thread is rung at the next end."""
         with self._lock:
-            self._is_awaited = self._is_called or bool(self.jobs.running)
+            self._is_awaited = self._is_called or self._waits_for_thread() or bool(self.jobs.running)
             return self._is_awaited
 
     def keep(self, window: ExitStack) -> None:
@@ -159,9 +195,43 @@ class Coroutines:
         self._tell()
         return starting
 
+    # -- a thread's, and at its end the event loop's -----------------------------------------------------
+
+    def take(self, served: Collection[str]) -> InflightJob | None:
+        """The next one, which starts now in the calling thread; None if there is none, or this is a forked child.
+        One of a type that is not ``served``, or with under half its lease left, is given back instead.
+        """
+        jobs = self.jobs
+        if not jobs.is_here():
+            return None
+        job, late = None, []
+        now = self._monotonic()
+        with self._lock:
+            while job is None and self._waits_for_thread():
+                one = jobs.unstarted.popleft()
+                if one.row.type not in served or now - one.leased_at > LEAST_PART * one.row.ttr:
+                    late.append(one)
+                else:
+                    job = one
+            if job is not None:
+                job.started_at, job.thread = now, threading.get_ident()
+                jobs.running.add(job)
+            jobs.put_back(late, jobs.back_at())
+            jobs.bound_at = now + BOUND_S if self._waits_for_thread() else math.inf
+            is_low = len(jobs.unstarted) <= self._few
+            if is_low:
+                self._few = -1
+        for one in late:
+            one.let_go()
+        if late:
+            self._awake()
+        if is_low:
+            self._ring()
+        return job
+
     def ended(self, job: InflightJob) -> bool:
-        """The coroutine of ``job`` has ended, or is abandoned: its place is free. It has its outcome, or its
-        handler was never called. False if it was told before.
+        """The handler of ``job`` has ended, or its coroutine is abandoned: its place is free. It has its outcome,
+        or its handler was never called. False if it was told before.
         """
         jobs = self.jobs
         with self._lock:
@@ -173,10 +243,13 @@ class Coroutines:
                 jobs.put_back([job], jobs.back_at(), endings.unbegun)
             if jobs.alone is job:
                 jobs.alone = None
+            seconds = self._monotonic() - job.started_at
+            if was_there:
+                self._spent.append((job.row.type, seconds))
         if not was_there:
             self._tell()
             return False
-        self._context.telemetry.ran({job.row.type: [self._monotonic() - job.started_at]})
+        self._context.telemetry.ran({job.row.type: [seconds]})
         job.let_go()
         if is_cut_off:
             self._awake()
@@ -213,9 +286,13 @@ class Coroutines:
         self._look_at = now + min(LOOK_S, max(soonest, SHORTEST_LOOK_S))
 
     def _is_holding(self) -> bool:
-        """Under the lock. Those claimed do not count: they stand in a window of the loop's thread."""
-        is_starting = self._is_called and bool(self.jobs.unstarted)
+        """Under the lock. Those just claimed do not count: they stand in a window of the dispatcher's thread."""
+        is_starting = self._waits_for_thread() or (self._is_called and bool(self.jobs.unstarted))
         return bool(self.jobs.running) or is_starting or not self.jobs.completer.is_written()
+
+    def _waits_for_thread(self) -> bool:
+        """Whether there is one that a thread may take. Under the lock."""
+        return self._threads and bool(self.jobs.unstarted) and self.jobs.unstarted[0].may_start
 
     def _written(self) -> None:
         self.read_clock()
@@ -229,7 +306,7 @@ class Coroutines:
         window.close()
 
     def _tell(self) -> None:
-        """Tell the loop's thread, if it waits for it, that there may be places."""
+        """Tell the dispatcher's thread, if it waits for it, that there may be places."""
         with self._lock:
             is_awaited, self._is_awaited = self._is_awaited, False
         if is_awaited:

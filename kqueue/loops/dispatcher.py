@@ -1,24 +1,24 @@
-"""The windows of a loop of coroutines: claim rows as places get free, settle the pointers, start the coroutines.
+"""One dispatcher for many handlers at once: it claims as places get free; others run the handlers.
 
-It goes on where :mod:`kqueue.loops.windows` would wait for the window to end: a claim holds up to as many jobs as
-there are free places, and what :mod:`kqueue.execution.coroutines` has in hand ends in its own time. Everything that
-asks a store or a broker is done by the loop's thread or the watchdog's, and nothing by the event loop's.
+It goes on where :mod:`kqueue.loops.windows` would wait for the window to end: a claim holds as many jobs as there
+are free places, and what :mod:`kqueue.execution.concurrent_jobs` has in hand ends in its own time. Everything that
+asks a store or a broker is done by the dispatcher's thread or the watchdog's. Handlers run in threads
+(:mod:`kqueue.loops.thread_hands`) or in an event loop (:mod:`kqueue.loops.loop_hands`).
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import NamedTuple, Protocol
 
 from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
 from kqueue.execution.auto_renew import AutoRenew
+from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.context import LoopContext
-from kqueue.execution.coroutines import Coroutines
 from kqueue.execution.inflight_job import InflightJob
-from kqueue.execution.overtime import MOST_ABANDONED
 from kqueue.loops.claiming import Found, fetch, give_back_claim, release
-from kqueue.loops.coroutine_runs import CoroutineRuns
 from kqueue.loops.isolation import LOOK_S
 from kqueue.loops.registry import Registry
+from kqueue.loops.sizer import Sizer
 from kqueue.loops.stopping import LoopControls
 from kqueue.loops.watchdog import Watchdog
 from kqueue.loops.windows import ASIDE_S
@@ -27,19 +27,59 @@ from kqueue.model.handlers import Handler
 from kqueue.system.mint import IdMint
 from kqueue.system.wakeup import wait_readable
 
-if TYPE_CHECKING:
-    from kqueue.loops.loop_thread import LoopThread
-
 #: Seconds between two looks at the limits while an end is awaited, which wakes its loop by itself.
 IDLE_S = 1.0
-#: Seconds between two looks for more, in a loop that ends when nothing is ready, while coroutines run.
+#: Seconds between two looks for more, in a loop that ends when nothing is ready, while handlers run.
 DRAIN_LOOK_S = 0.1
 #: The part of its lease that a suspect waits for others to end. With half of it gone it would not start any more.
 WAITING_PART = 0.4
 
 
-class AsyncWindows:
-    """Those of one loop. Its jobs are of one type."""
+class Hands(Protocol):
+    """What runs the handlers of one dispatcher."""
+
+    @property
+    def thread(self) -> int:
+        """Where handlers run, as :func:`threading.get_ident` has it; -1 where each has its own."""
+
+    def open(self) -> None:
+        """Be there. Called at each turn. Raises ``LoopFailed`` if they cannot run anything any more, and
+        ``OSError`` where the system has no more threads.
+        """
+
+    def number(self) -> int:
+        """How many handlers may run at once, now."""
+
+    def start(self) -> None:
+        """Start what has boarded."""
+
+    def ring(self) -> None:
+        """Wake the dispatcher's thread. From any thread."""
+
+    def keeps_loop(self, job: InflightJob) -> bool | None:
+        """Whether it is this one's code that keeps :attr:`thread`; None if it is not known whose."""
+
+    def late(self, jobs: list[InflightJob]) -> None:
+        """They should have been cancelled, and the event loop does not come to them."""
+
+    def close(self) -> None:
+        """Nothing runs any more, and nothing will."""
+
+
+class HandsParts(NamedTuple):
+    """What hands work with."""
+
+    context: LoopContext
+    registry: Registry
+    handlers: Callable[[], Mapping[str, Handler]]
+    jobs: ConcurrentJobs
+    controls: LoopControls
+    #: Ends the dispatcher, which then raises it.
+    interrupt: Callable[[BaseException], None]
+
+
+class Dispatcher:
+    """The windows of one loop that has many jobs in hand at once: see the module's text."""
 
     def __init__(
         self,
@@ -50,9 +90,10 @@ class AsyncWindows:
         controls: LoopControls,
         *,
         auto_renew: AutoRenew,
-        loop: "LoopThread",
+        hands: "Callable[[HandsParts], Hands]",
+        threads: bool,
     ) -> None:
-        """``handlers()`` is that of the type, or empty."""
+        """``hands`` makes what runs the handlers; ``threads``: whether these are threads."""
         self._context = context
         self._store = context.store
         self._logger = context.logger
@@ -61,21 +102,25 @@ class AsyncWindows:
         self._handlers = handlers
         self._mint = mint
         self._auto_renew = auto_renew
-        self._loop = loop
         self._stopping = controls.stopping
         self._wakeup = controls.wakeup
         self._stop = controls.stop
         self._turned = controls.turned
         self._watchdog = Watchdog(context.clock, context.logger)
-        self._coroutines = Coroutines(
+        self._sizer = Sizer()
+        self._threads = threads
+        self._concurrent = ConcurrentJobs(
             context,
             awake=self._awake,
             ring=self._ring,
             keeps_loop=self._keeps_loop,
             late=self._late,
+            threads=threads,
         )
-        self._jobs = self._coroutines.jobs
-        self._runs = CoroutineRuns(context, registry, loop, self._coroutines, self._interrupt_with)
+        self._jobs = self._concurrent.jobs
+        self._hands = hands(
+            HandsParts(context, registry, handlers, self._concurrent, controls, self._interrupt_with)
+        )
         #: Those of its jobs when it began to look for more.
         self._writes = 0
         #: What a handler raised to end the loop.
@@ -88,19 +133,25 @@ class AsyncWindows:
     def budget(self) -> Budget | None:
         """What the next claim may hold; None if all places are taken. The loop's wakeup rings when one gets free.
 
-        Raises ``LoopFailed`` if the event loop has.
+        Raises ``LoopFailed`` if the hands have, and ``OSError``.
         """
-        self._loop.check()
+        self._hands.open()
         self._writes = self._jobs.completer.writes
-        self._coroutines.read_clock()
-        concurrency = max((handler.concurrency for handler in self._handlers().values()), default=0)
-        if len(self._registry.abandoned) >= MOST_ABANDONED:
-            concurrency = 0
-        places = self._coroutines.places(concurrency)
-        left = [number for number in (self._stopping.jobs_left(), self._registry.share()) if number is not None]
+        self._concurrent.read_clock()
+        for type, seconds in self._concurrent.spent():
+            self._sizer.observe(type, 1, seconds)
+        number = self._hands.number()
+        ahead = self._sizer.ahead(number) if self._threads else 0
+        places = self._concurrent.places(number, ahead)
+        waiting = self._concurrent.waiting()
+        left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
         jobs = min([places, MAX_JOBS, *left])
+        if jobs <= 0:
+            return None
+        if self._threads:
+            return self._sizer.shared(jobs, number, self._handlers(), self._stopping.seconds_left())
         # What a coroutine does most is to wait, so a claim is bounded by the places and not by expected work.
-        return Budget(jobs, job_s=dict.fromkeys(self._handlers(), 0.0)) if jobs > 0 else None
+        return Budget(jobs, job_s=dict.fromkeys(self._handlers(), 0.0))
 
     def has_leftovers(self) -> bool:
         """Whether something could not be settled. What still runs is none."""
@@ -124,16 +175,16 @@ class AsyncWindows:
             try:
                 self._claim(found)
             except BaseException:
-                self._coroutines.give_back()
+                self._concurrent.give_back()
                 raise
             finally:
-                self._coroutines.keep(window)
+                self._concurrent.keep(window)
 
     def wait_for_more(self) -> bool:
         """Wait for a moment while anything is in hand; False, at once, if nothing is. What it added, or itself, may
         be ready then. Raises ``StoreError``.
         """
-        if self._coroutines.running():
+        if self._concurrent.are_under_way():
             self._pause(self._stopping.seconds_left(DRAIN_LOOK_S))
             return True
         if not self._jobs.completer.is_written():
@@ -146,8 +197,8 @@ class AsyncWindows:
         """Start nothing more, wait until all that runs has ended, and settle it. Raises ``StoreError``, and what a
         handler raised to end the loop.
         """
-        self._coroutines.give_back()
-        while self._coroutines.running():
+        self._concurrent.give_back()
+        while self._concurrent.running():
             self._pause(IDLE_S)
         interrupt, self._interrupt = self._interrupt, None
         try:
@@ -167,33 +218,34 @@ class AsyncWindows:
         except KQueueError as error:
             self._logger.warning("not settled: %s", error)
         finally:
+            self._hands.close()
             self._registry.let_go(self._jobs)
             self._watchdog.close()
 
     # -- the loop's thread -------------------------------------------------------------------------------
 
     def _claim(self, found: Found) -> None:
-        self._jobs.thread = self._loop.thread
+        self._jobs.thread = self._hands.thread
         self._registry.hold(self._jobs)
         owner = self._mint.make(1)[0]
         try:
             self.stale += fetch(found, owner, self._context, alone=False, hold=self._jobs.claim)
         except BaseException:
-            if not self._jobs.unstarted:
+            if not self._holds(owner):
                 give_back_claim(owner, self._context)
             raise
-        ttrs = [job.row.ttr for job in list(self._jobs.unstarted)]
+        ttrs = [job.row.ttr for job in self._unboarded()]
         if ttrs:
-            self._watchdog.watch(self._coroutines, alone=len(ttrs) == 1)
-            self._start(self._coroutines.most_beside(), min(ttrs))
+            self._watchdog.watch(self._concurrent, alone=len(ttrs) == 1)
+            self._start(self._concurrent.most_beside(), min(ttrs))
 
     def _start(self, most: float, ttr: float) -> None:
         """Start what is claimed, once no more than ``most`` run with it."""
         until = self._monotonic() + min(SOLITUDE_S, WAITING_PART * ttr)
-        while not self._coroutines.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
+        while not self._concurrent.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
             self._pause(min(IDLE_S, until - self._monotonic()))
-        if not self._coroutines.fits(most):
-            self._coroutines.give_back(0.0 if self._stopping.is_stopped() else self._registry.isolation.again_in())
+        if not self._concurrent.fits(most):
+            self._concurrent.give_back(0.0 if self._stopping.is_stopped() else self._registry.isolation.again_in())
         elif most == 1:
             self._start_aside()
         else:
@@ -207,58 +259,49 @@ class AsyncWindows:
             self._jobs.settle()
         with isolation.aside(ASIDE_S) as isolated:
             if not isolated:
-                self._coroutines.give_back(isolation.again_in())
+                self._concurrent.give_back(isolation.again_in())
                 return
             self._jobs.mark_alone()
             self._board()
-            while self._coroutines.are_under_way() and not isolation.has_expired():
+            while self._concurrent.are_under_way() and not isolation.has_expired():
                 self._pause(LOOK_S)
             self._jobs.deny_solitude()
             self._jobs.settle()
 
     def _board(self) -> None:
-        for job in list(self._jobs.unstarted):
+        for job in self._unboarded():
             job.renewal = self._auto_renew.hold([job.row], self._handlers(), job.leased_since)
-        self._coroutines.board()
-        self._loop.call(self._take_off)
+        self._concurrent.board()
+        self._hands.start()
 
     def _pause(self, seconds: float) -> None:
         self._turned()
         wait_readable([self._wakeup], seconds)
         self._wakeup.answer()
 
-    # -- the event loop's thread -------------------------------------------------------------------------
+    def _unboarded(self) -> list[InflightJob]:
+        with self._jobs.lock:
+            return [one for one in self._jobs.unstarted if not one.may_start]
 
-    def _take_off(self) -> None:
-        handlers, heard = self._handlers(), self._context.telemetry.is_heard()
-        for job in self._coroutines.take_off(not handlers or self._stopping.is_stopped()):
-            self._stopping.count += 1
-            if heard:
-                job.tell_start(self._coroutines.now())
-            handler = handlers[job.row.type]
-            if job.renewal is not None:
-                job.renewal.start(job.row.id, job.started_at)
-                job.max_runtime = handler.max_runtime
-            self._runs.start(handler, job)
-
-    def _ring(self) -> None:
-        if self._loop.is_here():
-            # Not at once: several may be about to end, and one claim for all costs as much as one for each.
-            self._loop.call_last(self._wakeup.ring)
-        else:
-            self._wakeup.ring()
+    def _holds(self, owner: str) -> bool:
+        """Whether what was claimed for ``owner`` is in hand."""
+        with self._jobs.lock:
+            return any(one.row.lease_owner == owner for one in self._jobs.unstarted)
 
     # -- from any thread ---------------------------------------------------------------------------------
 
+    def _ring(self) -> None:
+        self._hands.ring()
+
     def _keeps_loop(self, job: InflightJob) -> bool | None:
-        return self._runs.keeps_loop(job)
+        return self._hands.keeps_loop(job)
 
     def _late(self, jobs: list[InflightJob]) -> None:
-        self._runs.late(jobs)
+        self._hands.late(jobs)
 
     def _interrupt_with(self, interrupt: BaseException) -> None:
         self._interrupt = interrupt
         self._stop()
 
     def _awake(self) -> None:
-        self._watchdog.watch(self._coroutines, alone=False)
+        self._watchdog.watch(self._concurrent, alone=False)

@@ -11,7 +11,7 @@ from kqueue.assembly import assemble
 from kqueue.contracts.budget import SOLITUDE_S, Budget
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.settlements import Outcome
-from kqueue.execution.coroutines import Coroutines
+from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.inflight import BOUND_S
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.isolation import Isolation
@@ -22,7 +22,7 @@ TTR = 10.0
 
 
 class Field:
-    """Coroutines on a store in memory, whose clock is turned by hand. Nothing is written unless it is asked
+    """ConcurrentJobs on a store in memory, whose clock is turned by hand. Nothing is written unless it is asked
     for.
     """
 
@@ -33,7 +33,7 @@ class Field:
         self.queue = KQueue.from_parts(parts)
         self.context = parts.loop_context()
         self.told: list[str] = []
-        self.coroutines = Coroutines(
+        self.coroutines = ConcurrentJobs(
             self.context,
             awake=lambda: self.told.append("awake"),
             ring=lambda: self.told.append("ring"),

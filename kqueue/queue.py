@@ -379,10 +379,11 @@ class KQueue:
         return self._parts.loops().run(RunLimits.checked(count_limit, time_limit_ms, wait))
 
     def work(self, threads: int = 1, time_limit_ms: float | None = None, wait: bool = True) -> RunReport:
-        """Run jobs of all types that have a handler now: those of plain functions in ``threads`` loops, and beside
-        them those of each ``async def``, up to its ``concurrency`` at once, all in one event loop.
+        """Run jobs of all types that have a handler now: those of plain functions in ``threads`` threads, and
+        beside them those of each ``async def``, up to its ``concurrency`` at once, all in one event loop.
 
-        Each loop is as :meth:`run_jobs` is, with a thread and a connection of its own. Returns, with what all did
+        One loop claims for all the threads and writes what ends there, at most ``settle_ms`` later; each coroutine
+        function has a loop of its own, with a connection. Returns, with what all did
         together, once all have ended: at the time limit, after :meth:`stop`, or, without ``wait``, when nothing is
         ready for any. Coroutines that run then end by themselves. An error in one ends all, and is raised.
         """

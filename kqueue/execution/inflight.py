@@ -3,8 +3,8 @@
 Theory of operation. Whoever runs the handlers (:mod:`kqueue.execution.batch`: the loop's own thread, one after
 another; :mod:`kqueue.execution.concurrent_jobs`: threads or an event loop, many at once), what ends is pending and
 is written in one settle (:mod:`kqueue.execution.completer`): when it has waited for ``settle_ms``, at ``flush()``,
-or at once where nothing else is in hand that it could wait for. While a handler keeps the thread that would do it, the
-watchdog's does; and it gives back those that wait behind such a handler for too long. Every write is fenced, so
+or at once where nothing else is in hand that it could wait for. While a handler keeps the thread that would do it,
+the watchdog's does; and it gives back those that wait behind such a handler for too long. Every write is fenced, so
 whatever a thread does late changes nothing.
 
 ``lock`` guards the fields and is never held over I/O. A handler may fork, and the lock may be held by another

@@ -227,13 +227,14 @@ class Dispatcher:
     def _claim(self, found: Found) -> None:
         self._jobs.thread = self._hands.thread
         self._registry.hold(self._jobs)
-        owner = self._mint.make(1)[0]
+        owner, began = self._mint.make(1)[0], self._monotonic()
         try:
             self.stale += fetch(found, owner, self._context, alone=False, hold=self._jobs.claim)
         except BaseException:
             if not self._holds(owner):
                 give_back_claim(owner, self._context)
             raise
+        self._sizer.claimed(self._monotonic() - began)
         ttrs = [job.row.ttr for job in self._unboarded()]
         if ttrs:
             self._watchdog.watch(self._concurrent, alone=len(ttrs) == 1)

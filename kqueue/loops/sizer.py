@@ -10,8 +10,12 @@ from kqueue.execution.inflight import BOUND_S
 GROWTH = 8
 
 
-#: Seconds of work that wait for each thread of a dispatcher: several commits take as long.
+#: Seconds of work that wait for each thread of a dispatcher, at least: several commits take as long.
 AHEAD_S = 0.020
+#: And at most, so that nothing waits for so long that it is given back.
+MOST_AHEAD_S = BOUND_S / 2
+#: The part that the longest claim still counts after each further one.
+FADING = 0.9
 #: Weight of the newest measurement in the expected seconds of a type.
 NEWEST = 0.2
 
@@ -23,6 +27,8 @@ class Sizer:
         self._job_s: dict[str, float] = {}
         #: Of whatever came last, all types together.
         self._any_s: float | None = None
+        #: Of the longest of the last claims.
+        self._claim_s = 0.0
         self._jobs = 1
 
     def observe(self, type: str, jobs: int, seconds: float) -> None:
@@ -39,13 +45,21 @@ class Sizer:
         jobs = self._jobs if jobs_left is None else min(self._jobs, jobs_left)
         return Budget(jobs=max(1, jobs), work_s=work_s, job_s=self._job_s, likely=self._likely(work_s))
 
+    def claimed(self, seconds: float) -> None:
+        """A claim took so long, and the wait for the store with it."""
+        self._claim_s = max(seconds, FADING * self._claim_s)
+
     def ahead(self, threads: int) -> int:
-        """How many jobs are to wait for ``threads`` that share them. None where long ones are expected: beside
-        those a wait for a commit is little, and who waits for longer than :data:`BOUND_S` would be given back.
+        """How many jobs are to wait for ``threads`` that share them: the next claim begins when half of them are
+        taken, and none of the threads is to wait for its end.
+
+        None where long ones are expected: beside those a wait for a commit is little, and who waits for longer than
+        :data:`BOUND_S` would be given back.
         """
         if self._any_s is None or self._any_s > BOUND_S:
             return 0
-        return min(MAX_JOBS, max(threads, int(threads * AHEAD_S / self._any_s))) if self._any_s else MAX_JOBS
+        seconds = min(max(AHEAD_S, 2 * self._claim_s), MOST_AHEAD_S)
+        return min(MAX_JOBS, max(threads, int(threads * seconds / self._any_s))) if self._any_s else MAX_JOBS
 
     def shared(self, jobs: int, threads: int, types: Iterable[str], seconds_left: float) -> Budget:
         """For ``threads`` that share what is claimed: one job at least for each of them, however long it takes."""

@@ -232,7 +232,8 @@ class JobInHand(Job):
     Exactly one of :meth:`delete`, :meth:`retry` and :meth:`unget` ends it; a handler that returns without
     any has its job retried with the reason "not deleted". In a window of several jobs they become durable
     when the window settles (at most ``settle_ms`` later, or at ``queue.flush()``), and a lost lease is
-    counted in the report; a job that is claimed alone settles at once, and a lost lease raises here.
+    counted in the report; under ``run_jobs`` a job that is claimed alone settles at once, and a lost lease raises
+    here.
 
     A coroutine under :meth:`~kqueue.KQueue.work` is not made to wait: what ends its job becomes durable within
     ``settle_ms``, and only :meth:`renew` asks the store. There say ``await asyncio.to_thread(job.renew)``.

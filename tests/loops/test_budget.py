@@ -1,5 +1,7 @@
 """How much a window takes."""
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +57,30 @@ def test_a_suspect_among_many_does_not_join_a_large_window() -> None:
     rows = [candidate(n) for n in range(40)] + [candidate(40, suspicion=1), candidate(41)]
     taken, cut = Budget(MAX_JOBS, job_s=FAST).fit(rows)
     assert (taken, cut) == (rows[:40], True)
+
+
+def test_as_much_waits_for_threads_as_a_claim_takes_and_no_long_job() -> None:
+    sizer = Sizer()
+    assert sizer.ahead(8) == 0  # not known yet
+    sizer.observe("t", 1, 0.010)
+    assert sizer.ahead(8) == 16
+    sizer.claimed(0.020)  # twice as long for each thread
+    assert sizer.ahead(8) == 32
+    sizer.claimed(5.0)  # but not for so long that it would be given back
+    assert sizer.ahead(8) == 40
+    for _ in range(50):
+        sizer.observe("t", 1, 0.090)
+    assert sizer.ahead(8) == 8
+    for _ in range(50):
+        sizer.observe("t", 1, 0.200)
+    assert sizer.ahead(8) == 0
+
+
+def test_threads_that_share_a_claim_get_a_job_each_however_long_it_takes() -> None:
+    sizer = Sizer()
+    sizer.observe("fast", 1, 60.0)
+    rows = [candidate(n, type="fast" if n % 2 else "new") for n in range(20)]
+    assert len(sizer.shared(20, 8, ["fast", "new"], math.inf).fit(rows)[0]) == 8
 
 
 def test_no_more_is_reserved_than_is_likely_to_fit() -> None:

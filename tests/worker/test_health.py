@@ -26,14 +26,15 @@ class FakeBatch:
     def __init__(self, thread: int, lease_left: float | None) -> None:
         self.thread, self.left = thread, lease_left
 
-    def lease_left(self, now: float) -> float | None:
-        return self.left
+    def at_work(self, now: float) -> set[int]:
+        return {self.thread} if (self.left or 0.0) > 0 else set()
 
 
 class FakeRegistry:
     def __init__(self, *loops: FakeLoop) -> None:
         self._loops, self.in_hand = list(loops), list[FakeBatch]()
         self.event_loops: set[FakeLoop] = set()
+        self.threads: set[FakeLoop] = set()
 
     def loops(self) -> list[Loop]:
         return list(self._loops)  # type: ignore[arg-type]
@@ -82,6 +83,20 @@ def test_an_event_loop_gets_on_as_long_as_it_turns_or_the_coroutine_that_keeps_i
     assert progress.quiet_s(150.0) == 0.0
     registry.in_hand = [FakeBatch(2, -0.1)]
     assert progress.quiet_s(151.0) == 41.0
+
+
+def test_a_dispatchers_thread_gets_on_as_long_as_it_turns_or_its_job_has_its_lease() -> None:
+    dispatcher, one, other = FakeLoop(1), FakeLoop(2), FakeLoop(3)
+    registry = FakeRegistry(dispatcher)
+    registry.threads |= {one, other}
+    progress = Liveness(registry)  # type: ignore[arg-type]
+    assert progress.quiet_s(100.0) == 0.0
+    registry.in_hand = [FakeBatch(2, 0.1)]
+    dispatcher.turns, other.turns = 1, 1
+    assert progress.quiet_s(170.0) == 0.0
+    registry.in_hand = [FakeBatch(2, -0.1)]
+    dispatcher.turns, other.turns = 2, 2
+    assert progress.quiet_s(171.0) == 71.0
 
 
 def test_a_thread_without_its_loop_does_not_get_on() -> None:

@@ -6,8 +6,6 @@ and its place is free. See :mod:`kqueue.execution.overtime`.
 """
 
 import logging
-import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +22,7 @@ from kqueue.model.errors import KQueueError
 from kqueue.model.handlers import Handler
 from kqueue.model.job import JobInHand
 from kqueue.model.reasons import describe
+from kqueue.system.forks import end_child
 
 if TYPE_CHECKING:
     from kqueue.loops.loop_thread import LoopThread
@@ -63,7 +62,7 @@ class CoroutineRuns:
             interrupt = await execute_async(handler, JobInHand(job.row, job), job)
         finally:
             if not self._coroutines.jobs.is_here():
-                _end_child(interrupt)  # it has a copy of every coroutine, and may run none
+                end_child(interrupt)  # it has a copy of every coroutine, and may run none
         if interrupt is not None:
             self._end(interrupt)
 
@@ -148,12 +147,3 @@ def _decision_of(error: BaseException) -> Decision:
     if isinstance(error, KQueueError):
         return Decision(Outcome.UNGOT, str(error), seconds=0.0)
     return Decision(Outcome.RETRIED, describe(error), error=error)
-
-
-def _end_child(interrupt: BaseException | None) -> None:
-    """End a child that a handler forked, with the status that it asked for by ``sys.exit``."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    code = interrupt.code if isinstance(interrupt, SystemExit) else 0
-    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -19,6 +19,7 @@ from kqueue.loops.stopping import LoopFailed
 from kqueue.model.errors import KQueueError
 from kqueue.model.handlers import Handler
 from kqueue.model.job import JobInHand
+from kqueue.system.forks import end_child
 from kqueue.system.threads import Background
 
 #: Seconds that a thread waits for a job before it looks around, which shows that it gets on.
@@ -87,11 +88,11 @@ class ThreadHands:
     # -- the threads' own --------------------------------------------------------------------------------
 
     def work(self, hand: "HandThread") -> None:
-        """Run jobs until :meth:`close`; in a child that a handler forked, until that handler has returned."""
+        """Run jobs until :meth:`close`. A child that a handler forked ends with that handler."""
         registry, awaiter = self._parts.registry, Awaiter()
         registry.threads.add(hand)
         try:
-            while not self._is_closed and self._parts.controls.stopping.is_here():
+            while not self._is_closed:
                 hand.turns += 1
                 handlers = self._parts.handlers()
                 job = self._take(hand, handlers)
@@ -143,7 +144,7 @@ class ThreadHands:
         except BaseException as error:
             interrupt = error
         if not jobs.jobs.is_here():
-            return
+            end_child(interrupt)  # it has a copy of each thread's lock, and may run none
         jobs.ended(job)
         if interrupt is not None:
             self._interrupt(interrupt)

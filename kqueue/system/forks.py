@@ -7,8 +7,10 @@ connection even so, and closes its own before each fork: see :mod:`kqueue.stores
 """
 
 import os
+import sys
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -53,3 +55,15 @@ class PerProcess(Generic[T]):
     def existing(self) -> T | None:
         """The handle of this process if it has one; nothing is made."""
         return self._by_pid.get(os.getpid())
+
+
+def end_child(interrupt: BaseException | None = None) -> NoReturn:
+    """End a child that a handler forked in a thread of its own, with the status that it asked for by ``sys.exit``.
+
+    Not by the end of that thread: others may have begun in the child, such as a database driver's.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    code = interrupt.code if isinstance(interrupt, SystemExit) else 0
+    os._exit(code if isinstance(code, int) else int(code is not None))

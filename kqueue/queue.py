@@ -382,10 +382,9 @@ class KQueue:
         """Run jobs of all types that have a handler now: those of plain functions in ``threads`` threads, and
         beside them those of each ``async def``, up to its ``concurrency`` at once, all in one event loop.
 
-        One loop claims for all the threads and writes what ends there, at most ``settle_ms`` later; each coroutine
-        function has a loop of its own, with a connection. Returns, with what all did
-        together, once all have ended: at the time limit, after :meth:`stop`, or, without ``wait``, when nothing is
-        ready for any. Coroutines that run then end by themselves. An error in one ends all, and is raised.
+        One loop claims for all the threads and writes what ends there, at most ``settle_ms`` later. Returns, with
+        what all did, once all have ended: at the time limit, after :meth:`stop`, or, without ``wait``, when nothing
+        is ready for any. Coroutines that run then end by themselves. An error in one ends all, and is raised.
         """
         limits = RunLimits.checked(None, time_limit_ms, wait)
         return self._parts.loops().work(checks.whole("threads", threads, 1), limits)

@@ -154,7 +154,7 @@ QUEUE: Final = (
 WORKER: Final = (
     _text("app", "Where the KQueue and its handlers are.", "MODULE:QUEUE"),
     _whole("processes", 1, 1, "Processes that run jobs."),
-    _whole("threads", 1, 1, "Loops in each of them."),
+    _whole("threads", 1, 1, "Jobs of plain functions that each runs at once."),
     _number("grace", 30, 0, "What running handlers get at a stop."),
     _whole("max_jobs", None, 1, "Jobs after which a process is replaced. None: never.", optional=True),
     _whole(

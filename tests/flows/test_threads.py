@@ -12,8 +12,7 @@ from kqueue import JobInHand, KQueue, LeaseLost, RunReport
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from tests.flows.conftest import MakeQueue
-from tests.flows.test_work import counted, is_drained, with_suspicion
-from tests.flows.working import PATIENCE_S, Working
+from tests.flows.working import PATIENCE_S, Working, counted, is_drained, with_suspicion
 from tests.tubes import await_true
 
 

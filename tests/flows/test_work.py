@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import KILLED, die, run_in_child
-from tests.flows.working import PATIENCE_S, Working
+from tests.flows.working import PATIENCE_S, Working, counted, is_drained, with_suspicion
 from tests.tubes import await_true
 
 
@@ -46,12 +46,6 @@ class Door:
     def open(self) -> None:
         for loop in self._loops:
             loop.call_soon_threadsafe(self._open.set)
-
-
-def is_drained(queue: KQueue, *types: str) -> bool:
-    """Whether no job and no pointer is left."""
-    depths = queue.broker.depths(types)
-    return not sum(queue.counts().values()) and not any(any(states.values()) for states in depths.values())
 
 
 # -- side by side ------------------------------------------------------------------------------------------
@@ -98,19 +92,6 @@ def test_when_all_places_are_taken_nothing_is_reserved_or_claimed(queue: KQueue)
         door.open()
         await_true(lambda: is_drained(queue, "t"))
     assert sorted(door.inside) == list(range(10))
-
-
-def counted(queue: KQueue, name: str) -> list[tuple[Any, ...]]:
-    """The calls of a method of the store from now on."""
-    calls: list[tuple[Any, ...]] = []
-    method = getattr(queue.store, name)
-
-    def count(*arguments: Any) -> Any:
-        calls.append(arguments)
-        return method(*arguments)
-
-    setattr(queue.store, name, count)
-    return calls
 
 
 def test_a_slow_type_does_not_hold_up_others_nor_a_coroutine_a_plain_function(queue: KQueue) -> None:
@@ -891,18 +872,6 @@ def test_a_poison_job_among_many_in_hand_dies_and_no_innocent_does(ward: Ward) -
     assert job is not None
     assert (job.state, job.crashes) == ("dead", 3)
     assert ward.queue.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 1, "done": 0}
-
-
-def with_suspicion(queue: KQueue, clock: ManualClock, ids: Sequence[str], deaths: int) -> None:
-    """As after so many deaths of processes that held these jobs among others."""
-    for death in range(deaths):
-        limits = Budget(len(ids), job_s={"t": 0.0})
-        for one in ids:
-            claim = queue.store.claim(Selection(("t",), (one,)), limits, f"dead {death} {one}", clock.time(), False)
-            assert len(claim.rows) == 1
-        clock.advance(60)
-        queue.sweep()
-    assert {row.suspicion for row in queue.store.get(ids)} == {deaths}
 
 
 @pytest.mark.parametrize(("deaths", "most"), [(2, 2), (3, 1), (5, 1)])

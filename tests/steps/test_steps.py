@@ -120,6 +120,7 @@ def test_no_step_that_fails_breaks_an_invariant(place: str, operation: Operation
     assert found.points
 
 
+@pytest.mark.timeout(3000)  # it goes through all steps
 @pytest.mark.proof  # many of them are made only after a fault
 def test_every_io_call_of_the_stores_and_brokers_was_failed(
     survey: Survey, capsys: pytest.CaptureFixture[str]

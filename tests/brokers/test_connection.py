@@ -11,7 +11,7 @@ from kqueue.brokers.beanstalk import wire
 from kqueue.contracts.broker import EntryFate, Subscription
 from kqueue.model.errors import BrokerError, BrokerUnavailable
 from tests.brokers.fake_server import FakeServer, figures
-from tests.tubes import PATIENCE_S, PREFIX, calls_of, error_of, pointer, run
+from tests.tubes import PATIENCE_S, PREFIX, await_true, calls_of, error_of, pointer, run
 
 STATS = b"OK 24\r\n---\nmax-job-size: 65535\n\r\n"
 
@@ -265,6 +265,7 @@ def test_a_close_waits_for_what_was_posted(fake_server, monkeypatch):
     subscription.reserve(1, 0)
     entries = subscription.reserve(2, 0).entries
     subscription.post([EntryFate(entry, None) for entry in entries])
+    await_true(lambda: bool(server.talks))  # its thread may have answered before it is told of
     [peer], [talk] = server.peers, server.talks
     talk.join(PATIENCE_S)
     closing = run(subscription.close)

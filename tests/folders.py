@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 #: The folder that a run makes its own in, whatever room there is.
-CHOICE = "KQUEUE_TEST_FOLDER"
+CHOICE = "TEST_FOLDER"
 #: Where Linux has a file system in memory.
 _MEMORY = Path("/dev/shm")
 #: Bytes that a run takes at most there, with a reserve. What it holds at a time is less than a fifth of it.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 #: Draws what was drawn another day.
-SEED = "KQUEUE_SEED"
+SEED = "TEST_SEED"
 #: Of those on a MongoDB.
 PART = 1 / 3
 

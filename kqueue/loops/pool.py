@@ -18,6 +18,35 @@ if TYPE_CHECKING:
     from kqueue.loops.loop_thread import LoopThread
 
 
+#: Seconds between two looks at the ends of loops. A signal that another thread was given, or that comes just before
+#: the wait, does not interrupt it; Python hears of it then.
+LOOK_S = 1.0
+
+
+class LoopEnd:
+    """Of a loop that has a thread of its own."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        #: Held until then.
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def come(self) -> None:
+        """The loop has ended. Called by its thread."""
+        self.is_over = True
+        self._lock.release()
+
+    def wait(self) -> None:
+        """Not by joining threads, nor by events: see :mod:`kqueue.system.locks` and :mod:`kqueue.system.threads`.
+
+        An interrupt may leave the lock held, and nobody needs it then.
+        """
+        while not self.is_over:
+            if self._lock.acquire(timeout=LOOK_S):
+                self._lock.release()
+
+
 class LoopPool:
     """The loops of one ``work``, each in a thread of its own."""
 
@@ -33,8 +62,8 @@ class LoopPool:
         self._errors: list[BaseException] = []
         self._begin = threading.Lock()
         self._is_closed = False
-        #: Of the loops that have begun: each is let go when its loop has ended. None begins once it is closed.
-        self._begun: list[threading.Lock] = []
+        #: Of the loops that have begun. None begins once it is closed.
+        self._begun: list[LoopEnd] = []
 
     def stop(self) -> None:
         """End all loops, also those that have not begun. Safe in a signal handler."""
@@ -47,23 +76,23 @@ class LoopPool:
     def run(self) -> RunReport:
         """Loop in all of them until they end. The first that fails ends the others, and its error is raised."""
         started = self._clock.monotonic()
-        ends: list[threading.Lock] = []
+        ends: list[LoopEnd] = []
         with self._registry.listening(self):
             try:
                 if self._loop is not None:
                     self._loop.start()
                     self._registry.event_loops.add(self._loop)
                 for number, runner in enumerate(self._runners, 1):
-                    end = threading.Lock()
-                    end.acquire()
-                    ends.append(end)
-                    Background(partial(self._loop_in, runner, end), f"kqueue-loop-{number}")
-                _await(ends)
+                    ends.append(LoopEnd())
+                    Background(partial(self._loop_in, runner, ends[-1]), f"kqueue-loop-{number}")
+                for end in ends:
+                    end.wait()
             except BaseException:  # Ctrl-C, or a thread that could not be started
                 with self._begin:
                     self._is_closed = True
                 self.stop()
-                _await(self._begun)
+                for end in self._begun:
+                    end.wait()
                 raise
             finally:
                 if self._loop is not None:
@@ -73,7 +102,7 @@ class LoopPool:
             raise self._errors[0]
         return total(self._reports, self._clock.monotonic() - started)
 
-    def _loop_in(self, runner: Runner, end: threading.Lock) -> None:
+    def _loop_in(self, runner: Runner, end: LoopEnd) -> None:
         with self._begin:
             if self._is_closed:
                 return
@@ -84,11 +113,4 @@ class LoopPool:
             self._errors.append(error)
             self.stop()
         finally:
-            end.release()
-
-
-def _await(ends: Sequence[threading.Lock]) -> None:
-    """Not by joining threads, nor by events: see :mod:`kqueue.system.locks` and :mod:`kqueue.system.threads`."""
-    for end in ends:
-        with end:
-            pass
+            end.come()

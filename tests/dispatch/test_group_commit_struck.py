@@ -51,7 +51,7 @@ class Producer:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # one was struck in its loop
 @pytest.mark.parametrize("strikes", [FEW, pytest.param(MANY, marks=pytest.mark.proof)])
 def test_threads_that_add_and_are_struck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strikes: int) -> None:
-    seed = int(os.environ.get("KQUEUE_SEED") or random.randrange(2**32))
+    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
     print(f"seed {seed}")
     dice = random.Random(seed)
     monkeypatch.setattr(group_commit, "PATIENCE_S", 0.05)

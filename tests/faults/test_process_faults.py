@@ -169,7 +169,7 @@ def test_a_poison_job_among_200_innocent_dies_alone_and_no_innocent_does(
     ``max_crashes`` alone. All innocent are done by then: those that stand behind it last.
     """
     # No window is smaller, or settled sooner, because this machine is slow.
-    monkeypatch.setattr("kqueue.contracts.budget.WORK_S", 60.0)
+    monkeypatch.setattr("kqueue.loops.sizer.WORK_S", 60.0)
     monkeypatch.setattr("kqueue.execution.batch.BOUND_S", 60.0)
     worker = house.another(settle_ms=60_000)
     together: list[Row] = []

@@ -15,6 +15,6 @@ def test_the_proofs_that_it_names_are_there() -> None:
 
 def test_the_tortures_are_those_that_were_run() -> None:
     commands = re.findall(r"^    make torture (.*)$", page("proof"), re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == len(set(commands)) >= 4
     variables = set(re.findall(r"^(\w+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert all({word.partition("=")[0] for word in command.split()} <= variables for command in commands)

@@ -2,7 +2,7 @@
 that its process makes; then another process repairs, and the invariants of the design are checked.
 
 With ``--proof`` every call is met; without it every operation runs, and a tenth of its faults, drawn by a seed that
-a failure tells (``KQUEUE_SEED`` draws them again). :mod:`tests.steps.survey` says how the calls are found.
+a failure tells (``TEST_SEED`` draws them again). :mod:`tests.steps.survey` says how the calls are found.
 """
 
 import gc
@@ -104,7 +104,7 @@ def survey(
             Place("sqlite+unix", None, unix, template, None),
         ]
         share = 1.0 if request.config.getoption("--proof") else SHARE
-        seed = int(os.environ.get("KQUEUE_SEED") or random.randrange(2**32))
+        seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
         yield Survey({place.name: place for place in places}, tap, folder, share, seed)
     gc.unfreeze()
 

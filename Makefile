@@ -38,7 +38,7 @@ TESTABLE := $(VENV)/.testable
 PLOTTABLE := $(VENV)/.plottable
 PEERS := .venv-peers
 COMPARABLE := $(PEERS)/.made-by-$(subst /,_,$(PYTHON))
-QUESTIONS := throughput one_by_one adds pickup processes mongodb growth mixed levers
+QUESTIONS := throughput one_by_one real_work adds pickup processes mongodb growth mixed levers
 
 # Who sets it would compile each file anew in each of hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc  # noqa: F401 (pytest imports it when something is told of: there may be no files then)
 from pathlib import Path
 
 import pytest

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # Hundreds of processes would each compile all that they import.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         sys.dont_write_bytecode = False
+        # A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ[sample.SEED] = str(sample.seed())  # also if midnight comes meanwhile
         folder = folders.use()
         config.add_cleanup(lambda: folders.remove(folder))

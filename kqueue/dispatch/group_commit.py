@@ -33,6 +33,7 @@ from kqueue.model.job import Row
 from kqueue.model.wording import counted
 from kqueue.system.forks import PerProcess
 from kqueue.system.locks import is_main_thread
+from kqueue.system.threads import Sleep
 
 #: Rows of a call at most, and bytes of their payloads, that are written together with others: what is more gains
 #: nothing by it, and keeps others waiting.
@@ -59,10 +60,10 @@ class GroupCommit:
             self._groups.get().add(rows)
 
 
-class _Call:
+class _PendingAdd:
     """What one call adds."""
 
-    __slots__ = ("_wakeup", "error", "is_over", "is_refused", "rows")
+    __slots__ = ("error", "is_over", "is_refused", "rows", "sleep")
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -71,20 +72,11 @@ class _Call:
         #: Whether nothing of it is there, and its thread is to add it alone.
         self.is_refused = False
         self.error: AddFailed | None = None
-        self._wakeup = threading.Lock()
-        self._wakeup.acquire()
+        #: Of its thread.
+        self.sleep = Sleep()
 
     def ids(self) -> list[str]:
         return [row.id for row in self.rows]
-
-    def wait(self, seconds: float) -> bool:
-        """Until it is woken; False after so many seconds."""
-        return self._wakeup.acquire(timeout=seconds)
-
-    def wake(self) -> None:
-        """End its wait, or its next one."""
-        with suppress(RuntimeError):  # it was woken before
-            self._wakeup.release()
 
 
 class _Group:
@@ -93,7 +85,7 @@ class _Group:
     def __init__(self, store: JobStore, monotonic: Callable[[], float]) -> None:
         self._store = store
         self._monotonic = monotonic
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[_PendingAdd] = deque()
         #: The leader has it, from the taking of the calls until it is known what became of each.
         self._turn = threading.Lock()
         self._leader = 0
@@ -105,13 +97,13 @@ class _Group:
         if not self._has_threads or self._leader == threading.get_ident():
             self._store.add(rows)
             return
-        call = _Call(rows)
+        call = _PendingAdd(rows)
         self._waiting.append(call)
         try:
             while not call.is_over:
                 if not self._turn.locked():
                     self._lead(call)
-                elif not call.wait(PATIENCE_S):
+                elif not call.sleep.wait(PATIENCE_S):
                     self._lose_patience(call)
         except BaseException:
             self._withdraw(call)
@@ -122,9 +114,9 @@ class _Group:
         if call.is_refused:
             self._store.add(rows)
 
-    def _lead(self, call: _Call) -> None:
+    def _lead(self, call: _PendingAdd) -> None:
         """Write ``call`` and those that wait, once nobody else writes; unless that was done meanwhile."""
-        batch: list[_Call] = []
+        batch: list[_PendingAdd] = []
         try:
             with self._turn:
                 if self._withdraw(call):
@@ -142,16 +134,16 @@ class _Group:
         finally:
             self._wake_first()
             for one in batch:
-                one.wake()
+                one.sleep.wake()
 
-    def _lose_patience(self, call: _Call) -> None:
+    def _lose_patience(self, call: _PendingAdd) -> None:
         if self._withdraw(call):
             call.is_over = call.is_refused = True
             self._wake_first()
         else:  # it was taken: wait for the end of that
             self._lead(call)
 
-    def _write(self, batch: list[_Call]) -> None:
+    def _write(self, batch: list[_PendingAdd]) -> None:
         if len(batch) == 1:
             batch[0].is_over = True
             self._store.add(batch[0].rows)  # what it raises is its own
@@ -169,7 +161,7 @@ class _Group:
         for call in batch:
             call.is_over = True
 
-    def _look(self, calls: Sequence[_Call], why: str, *, is_rolled_back: bool = False) -> None:
+    def _look(self, calls: Sequence[_PendingAdd], why: str, *, is_rolled_back: bool = False) -> None:
         """See which are there. What is not may have come and gone, so nobody can tell; but of a write that was
         rolled back if it failed, none is there.
         """
@@ -185,7 +177,7 @@ class _Group:
                     f"{counted(len(call.rows), 'job')} may have been added or not: {why}", unknown=call.ids()
                 )
 
-    def _withdraw(self, call: _Call) -> bool:
+    def _withdraw(self, call: _PendingAdd) -> bool:
         """Whether it still waited. Then nobody takes it any more."""
         try:
             self._waiting.remove(call)  # one step
@@ -195,7 +187,7 @@ class _Group:
 
     def _wake_first(self) -> None:
         with suppress(IndexError):
-            self._waiting[0].wake()
+            self._waiting[0].sleep.wake()
 
 
 class _Outcome:
@@ -209,7 +201,7 @@ class _Outcome:
         is_one = sum(map(bool, (error.taken, error.not_taken, error.unknown))) == 1
         self._cause = (error.__cause__ or error) if is_one else None
 
-    def tell(self, call: _Call) -> None:
+    def tell(self, call: _PendingAdd) -> None:
         """Say so to one of the calls, of its own rows."""
         ids = call.ids()
         taken = [id for id in ids if id in self._taken]

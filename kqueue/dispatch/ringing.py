@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from kqueue.contracts.repair import Due
+from kqueue.system.threads import Sleep
 
 #: Seconds that a thread waits for another's put at most. One that goes well takes less than a millisecond.
 PATIENCE_S = 0.1
@@ -57,7 +58,7 @@ class Ringing:
         while not call.is_over:
             if self._take_turn():
                 return self._put_for_all()
-            if self._is_not_waited_for(end) or not call.wait(PATIENCE_S):
+            if self._is_not_waited_for(end) or not call.sleep.wait(PATIENCE_S):
                 call.has_left = True
                 # Who had the turn may have given it back, and seen that there is someone who waits.
                 return self._take_turn() and self._put_for_all()
@@ -86,7 +87,7 @@ class Ringing:
             finally:
                 heir = next((call for call in list(self._queue) if not call.has_left), None)
                 if heir is not None:
-                    heir.wake()
+                    heir.sleep.wake()
             if heir is not None or not self._queue or not spare or not self._take_turn():
                 break
         return went_well
@@ -109,13 +110,13 @@ class Ringing:
                 turn.release()
             for call in batch:
                 call.is_over = True
-                call.wake()
+                call.sleep.wake()
 
 
 class _Call:
     """What one call wants put."""
 
-    __slots__ = ("_wakeup", "dues", "has_left", "is_over", "now")
+    __slots__ = ("dues", "has_left", "is_over", "now", "sleep")
 
     def __init__(self, dues: Sequence[Due], now: float) -> None:
         self.dues = dues
@@ -124,15 +125,5 @@ class _Call:
         self.is_over = False
         #: Whether nobody waits for that any more.
         self.has_left = False
-        # Of an Event the own lock may stay held where a signal interrupts a wait, and then its set hangs.
-        self._wakeup = threading.Lock()
-        self._wakeup.acquire()
-
-    def wait(self, seconds: float) -> bool:
-        """Until it is woken; False after so many seconds."""
-        return self._wakeup.acquire(timeout=seconds)
-
-    def wake(self) -> None:
-        """End its wait, or its next one."""
-        with suppress(RuntimeError):  # it was woken before
-            self._wakeup.release()
+        #: Of its thread.
+        self.sleep = Sleep()

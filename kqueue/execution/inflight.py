@@ -244,10 +244,9 @@ class InflightJobs:
         if not self.is_here():
             return False
         with entry(self.lock, KQueueError, JOB_WRITE):
-            running = [one for one in self._without_outcome() if one.row.id == job_id]
-            ended = self.completer.find(job_id)
             own = [one for one in self.running if one.row.id == job_id]
-            settled = [one for one in own if one.settlement is not None]
+            running = [one for one in own if one.settlement is None]
+            ended = self.completer.find(job_id)
         is_handler = threading.get_ident() in ({one.thread for one in own} if self._threads else {self.thread})
         if running:
             newest = max(running, key=lambda one: one.row.fence)
@@ -259,7 +258,7 @@ class InflightJobs:
         elif ended is None:
             # Its end may be written before its handler asks again, and what is kept then is not to be deleted.
             return is_handler and any(
-                isinstance(one.settlement, Delete | Finish) and not one.is_lost for one in settled
+                isinstance(one.settlement, Delete | Finish) and not one.is_lost for one in own
             )
         if is_handler and (running or self._awake is not None):
             return bool(running) or isinstance(ended, Delete | Finish)

@@ -41,7 +41,7 @@ class CoroutineRuns:
         context: LoopContext,
         registry: Registry,
         loop: "LoopThread",
-        coroutines: ConcurrentJobs,
+        jobs: ConcurrentJobs,
         end: Callable[[BaseException], None],
     ) -> None:
         """``end(interrupt)`` ends the loop, and has ``interrupt`` raised there."""
@@ -49,7 +49,7 @@ class CoroutineRuns:
         self._logger = context.logger
         self._registry = registry
         self._loop = loop
-        self._coroutines = coroutines
+        self._jobs = jobs
         self._end = end
 
     def start(self, handler: Handler, job: InflightJob) -> None:
@@ -61,14 +61,14 @@ class CoroutineRuns:
         try:
             interrupt = await execute_async(handler, JobInHand(job.row, job), job)
         finally:
-            if not self._coroutines.jobs.is_here():
+            if not self._jobs.jobs.is_here():
                 end_child(interrupt)  # it has a copy of every coroutine, and may run none
         if interrupt is not None:
             self._end(interrupt)
 
     def ended(self, job: InflightJob, error: BaseException | None) -> None:
         """Its coroutine is over. ``error``: what came out of it, which nothing of a handler's should."""
-        if not self._coroutines.jobs.is_here():
+        if not self._jobs.jobs.is_here():
             return
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self._end(error)
@@ -76,19 +76,19 @@ class CoroutineRuns:
             with suppress(KQueueError):
                 job.end(job.row, _decision_of(error))
         one = AbandonedRun(job.row.id, job.row.type, job.row.fence)
-        if not self._coroutines.ended(job) and one in self._registry.abandoned:
+        if not self._jobs.ended(job) and one in self._registry.abandoned:
             self._registry.abandoned.discard(one)
             self._telemetry.log(logging.INFO, job.row, "its coroutine, which was abandoned, has ended")
 
     def abandon(self, job: InflightJob, decision: Decision) -> None:
         """Its coroutine has had its time and goes on: end its run as it was decided, and free its place."""
-        if not self._coroutines.jobs.is_here():
+        if not self._jobs.jobs.is_here():
             return
         with suppress(KQueueError):  # it has its outcome, or has just ended
             job.end(job.row, decision)
         one = AbandonedRun(job.row.id, job.row.type, job.row.fence)
         self._registry.abandoned.add(one)  # first: it may end meanwhile
-        if not self._coroutines.ended(job):
+        if not self._jobs.ended(job):
             self._registry.abandoned.discard(one)
             return
         text = "%s: it is abandoned; its place is free, and what it still does with its job changes nothing"

@@ -11,20 +11,19 @@ from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
 from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
-from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.claiming import Found, fetch, give_back_claim, release
 from kqueue.loops.isolation import LOOK_S
 from kqueue.loops.registry import Registry
+from kqueue.loops.runner import WindowsParts
 from kqueue.loops.sizer import Sizer
 from kqueue.loops.stopping import LoopControls
 from kqueue.loops.watchdog import Watchdog
 from kqueue.loops.windows import ASIDE_S
 from kqueue.model.errors import KQueueError
 from kqueue.model.handlers import Handler
-from kqueue.system.mint import IdMint
 from kqueue.system.wakeup import wait_readable
 
 #: Seconds between two looks at the limits while an end is awaited, which wakes its loop by itself.
@@ -82,26 +81,13 @@ class Dispatcher:
     """The windows of one loop that has many jobs in hand at once: see the module's text."""
 
     def __init__(
-        self,
-        context: LoopContext,
-        registry: Registry,
-        handlers: Callable[[], Mapping[str, Handler]],
-        mint: IdMint,
-        controls: LoopControls,
-        *,
-        auto_renew: AutoRenew,
-        hands: "Callable[[HandsParts], Hands]",
-        threads: bool,
+        self, parts: WindowsParts, controls: LoopControls, *, hands: Callable[[HandsParts], Hands], threads: bool
     ) -> None:
         """``hands`` makes what runs the handlers; ``threads``: whether these are threads."""
-        self._context = context
-        self._store = context.store
+        self._context, self._registry, self._handlers, self._mint, self._auto_renew = parts
+        context = self._context
         self._logger = context.logger
         self._monotonic = context.clock.monotonic
-        self._registry = registry
-        self._handlers = handlers
-        self._mint = mint
-        self._auto_renew = auto_renew
         self._stopping = controls.stopping
         self._wakeup = controls.wakeup
         self._stop = controls.stop
@@ -119,7 +105,7 @@ class Dispatcher:
         )
         self._jobs = self._concurrent.jobs
         self._hands = hands(
-            HandsParts(context, registry, handlers, self._concurrent, controls, self._interrupt_with)
+            HandsParts(context, parts.registry, parts.handlers, self._concurrent, controls, self._interrupt_with)
         )
         #: Those of its jobs when it began to look for more.
         self._writes = 0

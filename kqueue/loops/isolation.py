@@ -16,7 +16,7 @@ from kqueue.model.retry import backoff
 from kqueue.system.clock import Clock
 from kqueue.system.locks import wait_until
 
-#: How often a loop of coroutines that waits asks whether it is to end, in seconds.
+#: How often a dispatcher that waits for its suspect asks whether it is to end, in seconds.
 LOOK_S = 0.05
 
 

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
+from kqueue.execution.overtime import MOST_ABANDONED
+from kqueue.loops.stopping import LoopFailed
 from kqueue.system.clock import Clock
 
 if TYPE_CHECKING:
@@ -31,9 +33,13 @@ class Awaiter:
         """
         return self.open().wait(awaitable, timed)
 
-    def abandoned(self) -> int:
-        """How many of them were cancelled, since their time was over, and have not ended."""
-        return 0 if self._loop is None else self._loop.abandoned()
+    def check(self) -> None:
+        """Raises ``LoopFailed`` if too many were cancelled, since their time was over, and have not ended."""
+        if self._loop is not None and self._loop.abandoned() >= MOST_ABANDONED:
+            raise LoopFailed(
+                f"{MOST_ABANDONED} coroutines that were cancelled at the end of their leases have not ended:"
+                " they swallow CancelledError; this process has to be started anew"
+            )
 
     def close(self) -> None:
         """Cancel what handlers have left running in the background, and close the event loop. Idempotent."""

@@ -4,19 +4,20 @@
                      -> handlers, one by one -> settle rows (delete / retry / unget, fenced)
 
 One Runner is one loop of one thread: it sweeps, reserves and waits, and each window is a turn of
-:mod:`kqueue.loops.windows`, or of :mod:`kqueue.loops.dispatcher` where coroutines run side by side. What several
-loops of a process share stands in :class:`kqueue.loops.registry.Registry`.
+:mod:`kqueue.loops.windows`, or of :mod:`kqueue.loops.dispatcher` where handlers run side by side, in threads or as
+coroutines. What several loops of a process share stands in :class:`kqueue.loops.registry.Registry`.
 """
 
 import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kqueue.contracts.broker import Broker, Subscription
 from kqueue.contracts.budget import WORK_S, Budget
 from kqueue.contracts.settlements import Outcome
+from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.context import LoopContext
 from kqueue.loops.claiming import Found
 from kqueue.loops.registry import Registry
@@ -25,6 +26,7 @@ from kqueue.model.errors import BrokerError, KQueueError, StoreError
 from kqueue.model.handlers import Handler
 from kqueue.model.reports import RunReport
 from kqueue.model.retry import backoff
+from kqueue.system.mint import IdMint
 from kqueue.system.resources import are_short, named
 from kqueue.system.wakeup import Wakeup, wait_readable
 from kqueue.upkeep.maintenance import Maintenance
@@ -33,6 +35,17 @@ from kqueue.upkeep.sweep import Sweep, Sweeper
 
 #: Seconds that an idle loop waits at most before it looks around.
 IDLE_S = 15.0
+
+
+class WindowsParts(NamedTuple):
+    """What the windows of a loop work with."""
+
+    context: LoopContext
+    registry: Registry
+    #: Those of the loop, by type.
+    handlers: Callable[[], Mapping[str, Handler]]
+    mint: IdMint
+    auto_renew: AutoRenew
 
 
 class AnyWindows(Protocol):
@@ -156,10 +169,12 @@ class Runner:
         finally:
             # Where a signal handler has raised on the way out, something is still to be done.
             self._maintenance.loops.discard(self)
-            self._registry.forget(self)
-            self._windows.close()
-            if self._waits:
-                self._maintenance.leave()
+            try:
+                self._registry.forget(self)
+                self._windows.close()
+            finally:
+                if self._waits:
+                    self._maintenance.leave()
         return self._report()
 
     def _loop(self) -> None:

@@ -8,16 +8,14 @@ from kqueue.execution.inflight import BOUND_S
 
 #: A type that was never measured starts with one job, and its windows grow at most by this factor.
 GROWTH = 8
-
-
+#: Weight of the newest measurement in the expected seconds of a type.
+NEWEST = 0.2
 #: Seconds of work that wait for each thread of a dispatcher, at least: several commits take as long.
 AHEAD_S = 0.020
 #: And at most, so that nothing waits for so long that it is given back.
 MOST_AHEAD_S = BOUND_S / 2
 #: The part that the longest claim still counts after each further one.
 FADING = 0.9
-#: Weight of the newest measurement in the expected seconds of a type.
-NEWEST = 0.2
 
 
 class Sizer:

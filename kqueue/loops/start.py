@@ -12,7 +12,7 @@ from kqueue.loops.dispatcher import Dispatcher
 from kqueue.loops.loop_hands import LoopHands
 from kqueue.loops.pool import LoopPool
 from kqueue.loops.registry import Registry
-from kqueue.loops.runner import AnyWindows, Runner
+from kqueue.loops.runner import AnyWindows, Runner, WindowsParts
 from kqueue.loops.stopping import RunLimits
 from kqueue.loops.thread_hands import ThreadHands
 from kqueue.loops.waiting import Waiting
@@ -112,11 +112,9 @@ class Loops:
             limits=limits,
             windows=partial(
                 windows,
-                context,
-                self._registry,
-                handlers,
-                self._mint,
-                auto_renew=AutoRenew(self._renewer, context.retry_in),
+                WindowsParts(
+                    context, self._registry, handlers, self._mint, AutoRenew(self._renewer, context.retry_in)
+                ),
             ),
         )
 

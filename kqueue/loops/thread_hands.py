@@ -4,23 +4,21 @@ Theory of operation. A thread takes the next job that is there and runs it; nobo
 none waits at a lock of its own, under which the dispatcher lets go as many as it has jobs for.
 """
 
-import threading
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 
 from kqueue.execution.execute import execute
 from kqueue.execution.inflight_job import InflightJob
-from kqueue.execution.overtime import MOST_ABANDONED
 from kqueue.loops.dispatcher import HandsParts
 from kqueue.loops.lazy_asyncio import Awaiter
 from kqueue.loops.stopping import LoopFailed
 from kqueue.model.errors import KQueueError
 from kqueue.model.handlers import Handler
 from kqueue.model.job import JobInHand
+from kqueue.model.wording import interrupted
 from kqueue.system.forks import end_child
-from kqueue.system.threads import Background
+from kqueue.system.threads import Background, Sleep
 
 #: Seconds that a thread waits for a job before it looks around, which shows that it gets on.
 IDLE_S = 15.0
@@ -148,24 +146,19 @@ class ThreadHands:
         jobs.ended(job)
         if interrupt is not None:
             self._interrupt(interrupt)
-        elif job.cut_short() is not None and awaiter.abandoned() >= MOST_ABANDONED:
-            self._failure = LoopFailed(
-                f"{MOST_ABANDONED} coroutines that were cancelled at the end of their leases have not ended:"
-                " they swallow CancelledError; this process has to be started anew"
-            )
-            self._parts.interrupt(self._failure)
+        elif job.cut_short() is not None:
+            try:
+                awaiter.check()
+            except LoopFailed as failure:
+                self._failure = failure
+                self._parts.interrupt(failure)
 
     def _interrupt(self, interrupt: BaseException) -> None:
         """It ends the dispatcher; but in a worker, which goes on by itself, the handler has failed and no more."""
         if not self._parts.context.blames_interrupts or not isinstance(interrupt, KeyboardInterrupt | SystemExit):
             self._parts.interrupt(interrupt)
-            return
-        what = (
-            f"called sys.exit({interrupt.code!r})"
-            if isinstance(interrupt, SystemExit)
-            else "raised KeyboardInterrupt"
-        )
-        self._parts.context.logger.warning("a handler %s; its job counts a failed try", what)
+        else:
+            self._parts.context.logger.warning("%s", interrupted(interrupt))
 
 
 class HandThread:
@@ -174,9 +167,7 @@ class HandThread:
     def __init__(self, hands: ThreadHands, number: int) -> None:
         """Raises ``OSError`` if the system has no more threads."""
         self._hands = hands
-        #: Held, but from when it is woken until it has seen that.
-        self._bed = threading.Lock()
-        self._bed.acquire()
+        self._sleep = Sleep()
         self.turns = 0
         self._thread = Background(partial(hands.work, self), f"kqueue-thread-{number}")
 
@@ -187,13 +178,12 @@ class HandThread:
 
     def wait(self, seconds: float) -> None:
         """Until :meth:`wake`, or for so long."""
-        if not self._bed.acquire(timeout=seconds) and not self._hands.forget(self):
-            self._bed.acquire()  # it was woken in this very moment
+        if not self._sleep.wait(seconds) and not self._hands.forget(self):
+            self._sleep.wait()  # it was woken in this very moment
 
     def wake(self) -> None:
         """From any thread; also where it does not wait, or was woken before."""
-        with suppress(RuntimeError):
-            self._bed.release()
+        self._sleep.wake()
 
     def join(self) -> None:
         """Wait for its end."""

@@ -5,26 +5,20 @@ whatever line, no row stays claimed by nobody.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
 from functools import partial
 
 from kqueue.contracts.budget import Budget
-from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.batch import Batch
-from kqueue.execution.context import LoopContext
 from kqueue.execution.execute import execute
 from kqueue.execution.inflight import BOUND_S
-from kqueue.execution.overtime import MOST_ABANDONED
 from kqueue.loops.claiming import Found, fetch, give_back_claim, release
 from kqueue.loops.lazy_asyncio import Awaiter
-from kqueue.loops.registry import Registry
+from kqueue.loops.runner import WindowsParts
 from kqueue.loops.sizer import Sizer
-from kqueue.loops.stopping import LoopControls, LoopFailed
+from kqueue.loops.stopping import LoopControls
 from kqueue.loops.watchdog import Watchdog
 from kqueue.model.errors import KQueueError, StoreError
-from kqueue.model.handlers import Handler
 from kqueue.model.job import JobInHand, Row
-from kqueue.system.mint import IdMint
 
 #: Seconds that a suspect waits for other loops to end their windows, and they for it: as long as windows of
 #: fast jobs take. A loop that is busy for longer is not waited for.
@@ -34,25 +28,12 @@ ASIDE_S = 2.5 * BOUND_S
 class Windows:
     """The windows of one loop."""
 
-    def __init__(
-        self,
-        context: LoopContext,
-        registry: Registry,
-        handlers: Callable[[], Mapping[str, Handler]],
-        mint: IdMint,
-        controls: LoopControls,
-        *,
-        auto_renew: AutoRenew,
-    ) -> None:
-        self._context = context
-        self._store = context.store
+    def __init__(self, parts: WindowsParts, controls: LoopControls) -> None:
+        self._context, self._registry, self._handlers, self._mint, self._auto_renew = parts
+        context = self._context
         self._logger = context.logger
         self._monotonic = context.clock.monotonic
-        self._registry = registry
-        self._handlers = handlers
         self._stopping = controls.stopping
-        self._mint = mint
-        self._auto_renew = auto_renew
         self._sizer = Sizer()
         self._watchdog = Watchdog(context.clock, context.logger)
         self._awaiter = Awaiter()
@@ -207,9 +188,6 @@ class Windows:
                 spent[type].append(ended - now - (jobs.seconds_settling - settling))
             if interrupt is not None:
                 raise interrupt
-            if job.cut_short() is not None and self._awaiter.abandoned() >= MOST_ABANDONED:
-                raise LoopFailed(
-                    f"{MOST_ABANDONED} coroutines that were cancelled at the end of their leases have not ended:"
-                    " they swallow CancelledError; this process has to be started anew"
-                )
+            if job.cut_short() is not None:
+                self._awaiter.check()
             now = self._monotonic() if batch.settle_if_due(ended) else ended

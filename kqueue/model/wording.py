@@ -20,6 +20,12 @@ def span(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
+def interrupted(error: BaseException) -> str:
+    """What a handler did that raised ``error``, an interrupt, in a worker, where nobody has pressed Ctrl-C."""
+    what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "raised KeyboardInterrupt"
+    return f"a handler {what}; its job counts a failed try"
+
+
 def counted(number: int, noun: str) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -10,9 +10,32 @@ import _thread
 import errno
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+class Sleep:
+    """Of one thread, until another wakes it, or for a while. No signal spoils it: of an ``Event`` the own lock may
+    stay held where one interrupts a wait, and then its ``set`` hangs.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        #: Held, but from when its thread is woken until that has seen it.
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, seconds: float = -1) -> bool:
+        """Until :meth:`wake`, also one that came before; False after so many seconds. -1: without end."""
+        return self._lock.acquire(timeout=seconds)
+
+    def wake(self) -> None:
+        """From any thread; also where it does not wait, or was woken before."""
+        with suppress(RuntimeError):
+            self._lock.release()
 
 
 class Background:

@@ -7,6 +7,7 @@ from functools import partial
 
 from kqueue import KQueue, KQueueError
 from kqueue.model.retry import backoff
+from kqueue.model.wording import interrupted
 from kqueue.system.clock import awake
 from kqueue.system.forks import ForkGuard
 
@@ -79,11 +80,8 @@ class Threads:
                 self.left_unsettled |= isinstance(error, KQueueError)
                 break
             now = self._away[number] = awake()
-            if isinstance(error, SystemExit):
-                self._logger.warning("a handler called sys.exit(%r); its job counts a failed try", error.code)
-                continue
-            if isinstance(error, KeyboardInterrupt):
-                self._logger.warning("a handler raised KeyboardInterrupt; its job counts a failed try")
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                self._logger.warning("%s", interrupted(error))
                 continue
             failures = 1 if now - began >= STEADY_S else failures + 1
             pause = backoff(failures)

@@ -15,6 +15,7 @@ from kqueue.model.job import Row
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock, SystemClock
+from kqueue.system.threads import Sleep
 from tests.dispatch.sharing import Adder, Crowd, Gate, HeldStore, Stop, row, waiting
 from tests.flows.processes import run_in_child
 from tests.tubes import PATIENCE_S, await_true, run
@@ -215,7 +216,7 @@ def test_a_file_that_is_locked_is_waited_for_once_and_told_to_each(
     store.open()
     crowd = Crowd(GroupCommit(store, SystemClock().monotonic), store, [row()], [row(), row()])
     # So that what was waited for counts as a wait, and nobody comes too late.
-    monkeypatch.setattr(group_commit._Call, "wait", lambda call, _: call._wakeup.acquire())
+    monkeypatch.setattr(Sleep, "wait", lambda sleep, _: sleep._lock.acquire())
     monkeypatch.setattr(group_commit, "PATIENCE_S", 0.05)
     other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -326,13 +327,13 @@ def test_nobody_waits_for_ever_for_one_that_wakes_nobody(
     """Two exceptions from outside may come at once, and the second into what the first has it do."""
     crowd = Crowd(group, store, [row()], [row()], [row()])
     monkeypatch.setattr(group_commit, "PATIENCE_S", 0.01)
-    monkeypatch.setattr(group_commit._Call, "wake", lambda call: None)
+    monkeypatch.setattr(Sleep, "wake", lambda sleep: None)
     waits: list[float] = []
-    wait = group_commit._Call.wait
-    monkeypatch.setattr(group_commit._Call, "wait", lambda call, seconds: waits.append(seconds) or wait(call, 0.01))
+    wait = Sleep.wait
+    monkeypatch.setattr(Sleep, "wait", lambda sleep, seconds: waits.append(seconds) or wait(sleep, 0.01))
     # Those that had begun to wait before are woken so that they see the shorter time.
     for call in list(group._groups.get()._waiting):
-        call._wakeup.release()
+        call.sleep._lock.release()
     assert [adder.error for adder in crowd.end()] == [None] * 3
     assert waits
 

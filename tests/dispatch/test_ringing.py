@@ -12,6 +12,7 @@ from kqueue.contracts.repair import Due
 from kqueue.dispatch import ringing
 from kqueue.dispatch.ringing import Ringing
 from kqueue.system.clock import ManualClock
+from kqueue.system.threads import Sleep
 from tests.tubes import PATIENCE_S, await_true, run
 
 THREADS = 12
@@ -85,7 +86,7 @@ def test_a_put_that_is_known_to_be_slow_is_not_waited_for_at_all(put: Put) -> No
     clock.advance(ringing.PATIENCE_S)
     waits: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ringing._Call, "wait", lambda _, seconds: waits.append(seconds))
+        patch.setattr(Sleep, "wait", lambda _, seconds: waits.append(seconds))
         assert rings.ring([due(1)], 0.0) is False
     assert (waits, put.batches) == ([], [["0"]])
     put.may_end.set()
@@ -198,7 +199,7 @@ def test_only_so_much_is_left(put: Put, rings: Ringing, monkeypatch: pytest.Monk
 
 def test_a_ring_within_a_ring_returns_and_is_put(put: Put, rings: Ringing, monkeypatch: pytest.MonkeyPatch) -> None:
     """As from a signal handler that interrupts a put."""
-    monkeypatch.setattr(ringing._Call, "wait", None)  # nobody waits for himself
+    monkeypatch.setattr(Sleep, "wait", None)  # nobody waits for himself
 
     def again() -> None:
         put.then = lambda: None

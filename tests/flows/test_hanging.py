@@ -171,7 +171,7 @@ def test_one_loop_that_waits_for_jobs_ends_once_too_many_coroutines_have_not_end
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To wait longer brings nothing: the process has to be started anew, and who runs it must hear of it."""
-    monkeypatch.setattr("kqueue.loops.windows.MOST_ABANDONED", 2)
+    monkeypatch.setattr("kqueue.loops.lazy_asyncio.MOST_ABANDONED", 2)
     queue = KQueue("memory:")
     queue.add_handler("t", swallow, retry=RetryPolicy(max_tries=1), auto_renew=True, max_runtime=0.2)
     queue.add_jobs("t", range(3))

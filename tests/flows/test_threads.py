@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from kqueue import JobInHand, KQueue, LeaseLost, RunReport
-from kqueue.stores.sqlite.store import SqliteStore
-from kqueue.system.clock import ManualClock
+from kqueue import JobInHand, KQueue, KQueueError, LeaseLost, RunReport
 from tests.flows.conftest import MakeQueue
-from tests.flows.working import PATIENCE_S, Working, counted, is_drained, with_suspicion
+from tests.flows.working import PATIENCE_S, Suspects, Working, counted, is_drained
 from tests.tubes import await_true
 
 
@@ -219,33 +217,94 @@ def test_suspects_run_in_small_groups_down_to_one(
 ) -> None:
     # On a slow machine what waits would go back, to a time that the store's clock, which stands still, never has.
     monkeypatch.setattr("kqueue.execution.concurrent_jobs.BOUND_S", 60.0)
-    clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
-    air: set[Any] = set()
-    beside: list[int] = []
-    alone: list[bool] = []
-    lock = threading.Lock()
+    suspects = Suspects(tmp_path, deaths)
+
+    @suspects.queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        suspects.begin(job)
+        for _ in range(3):
+            time.sleep(0.001)
+            suspects.look()
+        suspects.end(job)
+
+    report = suspects.queue.work(threads=8, wait=False)
+    assert (report.deleted, report.retried) == (43, 0)
+    assert max(suspects.beside) <= most
+    assert suspects.alone == [most == 1] * 3
+
+
+def test_a_job_that_is_kept_stays_when_its_handler_deletes_it_again_by_its_id(make_queue: MakeQueue) -> None:
+    queue = make_queue(settle_ms=0)  # its end is written by then
+    queue.options("t", keep_done=3600)
+    answers: list[bool] = []
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
-        with lock:
-            air.add(job.payload)
-        for _ in range(3):
-            time.sleep(0.001)
-            with lock:
-                if any(str(one).startswith("suspect") for one in air):
-                    beside.append(len(air))
-        if str(job.payload).startswith("suspect"):
-            alone.append(queue.store.get([job.id])[0].alone)
-        with lock:
-            air.discard(job.payload)
+        job.delete()
+        answers.append(queue.delete_job(job.id))
+
+    queue.add_jobs("t", range(20))
+    assert queue.work(threads=4, wait=False).deleted == 20
+    assert answers == [True] * 20
+    assert queue.counts("t")["done"] == 20
+
+
+def test_leases_follow_the_handlers_of_all_threads(make_queue: MakeQueue) -> None:
+    """Each runs for more than two leases, beside sweeps that would take it."""
+    queue, other = make_queue(), make_queue()
+    starts: list[Any] = []
+
+    @queue.handler("t", auto_renew=True)
+    def handle(job: JobInHand) -> None:
+        starts.append(job.payload)
+        over_at = other.store.now() + 2.5
+        while other.store.now() < over_at:
+            assert other.sweep().recovered == 0
+            time.sleep(0.1)
         job.delete()
 
-    suspects = queue.add_jobs("t", ["suspect 1", "suspect 2", "suspect 3"], ttr=50)
-    with_suspicion(queue, clock, suspects, deaths)
-    queue.add_jobs("t", range(20), priority="high")
-    queue.add_jobs("t", range(100, 120), priority="low")
-    report = queue.work(threads=8, wait=False)
-    assert (report.deleted, report.retried) == (43, 0)
-    assert max(beside) <= most
-    assert alone == [most == 1] * 3
+    queue.add_jobs("t", range(3), ttr=1)
+    report = queue.work(threads=3, wait=False)
+    assert (report.deleted, report.lost_lease, report.retried) == (3, 0, 0)
+    assert sorted(starts) == [0, 1, 2]
+
+
+def test_no_more_threads_run_a_type_than_its_limit_says(queue: KQueue) -> None:
+    running: list[Any] = []
+    most: list[int] = []
+    queue.limit("t", running=2)
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        running.append(job.payload)
+        most.append(len(running))
+        time.sleep(0.001)
+        running.remove(job.payload)
+        job.delete()
+
+    queue.add_jobs("t", range(40))
+    with Working(queue, threads=8):
+        await_true(lambda: is_drained(queue, "t"))
+    assert sorted(most)[-1] == 2
+
+
+def test_a_thread_that_the_system_refuses_ends_work_with_what_it_lacks(
+    queue: KQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may refuse the one that starts a loop's too, of which nobody hears but by its end."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "kqueue-loop-1":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    queue.add_handler("t", lambda job: job.delete())
+    queue.add_job("t")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(threading, "excepthook", lambda arguments: None)
+        patch.setattr("sys.unraisablehook", lambda arguments: None)
+        with pytest.raises(KQueueError, match="lacks what it needs"):
+            queue.work(threads=2, wait=False)
+    assert queue.work(threads=2, wait=False).deleted == 1

@@ -23,7 +23,7 @@ from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import KILLED, die, run_in_child
-from tests.flows.working import PATIENCE_S, Working, counted, is_drained, with_suspicion
+from tests.flows.working import PATIENCE_S, Suspects, Working, counted, is_drained, with_suspicion
 from tests.tubes import await_true
 
 
@@ -880,31 +880,19 @@ def test_suspects_fly_in_small_groups_down_to_one(
 ) -> None:
     # On a slow machine what waits would go back, to a time that the store's clock, which stands still, never has.
     monkeypatch.setattr("kqueue.execution.concurrent_jobs.BOUND_S", 60.0)
-    clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
-    air: set[Any] = set()
-    beside: list[int] = []
-    alone: list[bool] = []
+    suspects = Suspects(tmp_path, deaths)
 
-    @queue.handler("t", concurrency=20)
+    @suspects.queue.handler("t", concurrency=20)
     async def handle(job: JobInHand) -> None:
-        air.add(job.payload)
+        suspects.begin(job)
         for _ in range(5):
             await asyncio.sleep(0)
-            if any(str(one).startswith("suspect") for one in air):
-                beside.append(len(air))
-        if str(job.payload).startswith("suspect"):
-            alone.append(queue.store.get([job.id])[0].alone)
-        air.discard(job.payload)
-        job.delete()
+            suspects.look()
+        suspects.end(job)
 
-    suspects = queue.add_jobs("t", ["suspect 1", "suspect 2", "suspect 3"], ttr=50)
-    with_suspicion(queue, clock, suspects, deaths)
-    queue.add_jobs("t", range(20), priority="high")
-    queue.add_jobs("t", range(100, 120), priority="low")
-    assert queue.work(wait=False).deleted == 43
-    assert max(beside) == most
-    assert alone == [most == 1] * 3
+    assert suspects.queue.work(wait=False).deleted == 43
+    assert max(suspects.beside) == most
+    assert suspects.alone == [most == 1] * 3
 
 
 def test_a_suspect_waits_for_those_in_hand_and_they_are_not_refilled(tmp_path: Path) -> None:

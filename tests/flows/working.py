@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from kqueue import KQueue, RunReport
+from kqueue import JobInHand, KQueue, RunReport
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Selection
+from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 
 PATIENCE_S = 240.0
@@ -80,3 +82,38 @@ def with_suspicion(queue: KQueue, clock: ManualClock, ids: Sequence[str], deaths
         clock.advance(60)
         queue.sweep()
     assert {row.suspicion for row in queue.store.get(ids)} == {deaths}
+
+
+class Suspects:
+    """Three of them and forty others of type "t", in a queue whose clock stands still; and what ran beside them."""
+
+    def __init__(self, folder: Path, deaths: int) -> None:
+        """``deaths``: how many each has seen."""
+        clock = ManualClock()
+        self.queue = KQueue(store=SqliteStore(folder / "jobs.db", clock=clock))
+        #: How many ran, the suspect among them, at each look while one did.
+        self.beside: list[int] = []
+        #: Of each suspect, whether it was stored that it ran alone.
+        self.alone: list[bool] = []
+        self._running: set[str] = set()
+        self._lock = threading.Lock()
+        suspects = self.queue.add_jobs("t", ["suspect 1", "suspect 2", "suspect 3"], ttr=50)
+        with_suspicion(self.queue, clock, suspects, deaths)
+        self.queue.add_jobs("t", map(str, range(20)), priority="high")
+        self.queue.add_jobs("t", map(str, range(100, 120)), priority="low")
+
+    def begin(self, job: JobInHand) -> None:
+        with self._lock:
+            self._running.add(job.payload)
+
+    def look(self) -> None:
+        with self._lock:
+            if any(one.startswith("suspect") for one in self._running):
+                self.beside.append(len(self._running))
+
+    def end(self, job: JobInHand) -> None:
+        if job.payload.startswith("suspect"):
+            self.alone.append(self.queue.store.get([job.id])[0].alone)
+        with self._lock:
+            self._running.discard(job.payload)
+        job.delete()

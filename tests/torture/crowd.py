@@ -77,18 +77,19 @@ class Crowd:
 
     def _producer(self, store_url: str | None = None) -> Child:
         name = self._name("producer")
-        return self._start("tests.torture.producer", name, str(self._seed), store_url)
+        return self._start("tests.torture.producer", name, str(self._seed), store_url=store_url)
 
     def _worker(self) -> Child:
         name = self._name("worker")
-        # Some have two loops, so that suspects are taken aside.
-        return self._start("tests.torture.worker", name, "2" if self._started % 3 == 0 else "1")
+        # Some have two loops, so that suspects are taken aside, and some a dispatcher of three threads.
+        loops, threads = (("2", "1"), ("1", "3"), ("1", "1"))[self._started % 3]
+        return self._start("tests.torture.worker", name, loops, threads)
 
     def _name(self, kind: str) -> str:
         self._started += 1
         return f"{kind}-{self._started}"
 
-    def _start(self, module: str, name: str, last: str, store_url: str | None = None) -> Child:
+    def _start(self, module: str, name: str, *last: str, store_url: str | None = None) -> Child:
         servers = self._servers
         log = Path(servers.folder, f"{name}.log")
         arguments = [
@@ -97,7 +98,7 @@ class Crowd:
             str(self.ledgers),
             name,
             str(servers.clock.path),
-            last,
+            *last,
         ]
         ledger = self.ledgers / (name + SUFFIX)
         return Child(module, arguments, log, ledger)

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from kqueue import KQueue
@@ -89,8 +90,8 @@ def _settle(job: JobInHand, act: str) -> None:
             job.delete()
 
 
-def main(store: str, broker: str, folder: str, name: str, clock: str, loops: str) -> None:
-    """Run jobs in so many loops, a thread each, until SIGTERM comes."""
+def main(store: str, broker: str, folder: str, name: str, clock: str, loops: str, threads: str) -> None:
+    """Run jobs in so many loops, a thread each, until SIGTERM comes. That of the main one has so many ``threads``."""
     follow(Path(clock))
     obey(lambda command: copy_store(command, Path(store.removeprefix("sqlite:///"))))
     interrupts = Interrupts()
@@ -105,23 +106,24 @@ def main(store: str, broker: str, folder: str, name: str, clock: str, loops: str
         stopped.set()
         queue.stop()
 
-    def turn() -> None:
+    def turn(threads: int) -> None:
         try:
-            queue.run_jobs(time_limit_ms=TURN_MS, wait=True)
+            run = queue.run_jobs if threads == 1 else partial(queue.work, threads=threads)
+            run(time_limit_ms=TURN_MS, wait=True)
         except StoreUnavailable as error:
             ledger.write("down", error=str(error))
             stopped.wait(AGAIN_S)
 
     def work() -> None:
         while not stopped.is_set():
-            turn()
+            turn(1)
 
     signal.signal(signal.SIGTERM, stop)
     others = [threading.Thread(target=work) for _ in range(int(loops) - 1)]
     for other in others:
         other.start()
     while not stopped.is_set():
-        interrupts.may_strike(turn)
+        interrupts.may_strike(partial(turn, int(threads)))
     for other in others:
         other.join()
     queue.close()

@@ -10,7 +10,7 @@ APP = """
 import asyncio, os, sys, time
 from pathlib import Path
 
-import kqueue.loops.dispatcher
+import kqueue.loops.loop_hands
 from kqueue import KQueue
 from tests.torture.ledger import Ledger
 
@@ -18,7 +18,7 @@ ledger = Ledger(Path("done.ledger"))
 queue = KQueue("sqlite:///jobs.db?busy_timeout=1", sweep_interval=1, max_tries=2, retry_delay=0)
 if Path("few").exists() and "child" in sys.argv[0]:
     few = int(Path("few").read_text())
-    sys.modules["__main__"].MOST_ABANDONED = kqueue.loops.dispatcher.MOST_ABANDONED = few
+    sys.modules["__main__"].MOST_ABANDONED = kqueue.loops.loop_hands.MOST_ABANDONED = few
 
 
 @queue.handler("t", concurrency=int(os.environ["PLACES"]))

@@ -167,9 +167,8 @@ class DueRenewals:
         if leases is None:
             leases = window.leases = _leases(window.said)
         position = progress.serial - window.said.first
-        if (
-            position > window.said.size
-        ):  # the slot is another window's already, and the message of that is on its way
+        if position > window.said.size:
+            # The slot is another window's already, and the message of that is on its way.
             window.at = now + LOOK_S
             return
         for lease in leases.values():

@@ -34,7 +34,7 @@ from kqueue.model import checks
 from kqueue.model.handlers import Handler, Handlers
 from kqueue.model.options import Options, TypeOptions
 from kqueue.model.reports import Stats
-from kqueue.model.retry import RetryPolicy
+from kqueue.model.retry import RetryPolicy, growing
 from kqueue.renewal import open_renewer
 from kqueue.stores import open_store
 from kqueue.system import streams
@@ -227,7 +227,7 @@ def assemble(
     broker: str | Broker | None = None,
     *,
     retry_delay: float = 30,
-    max_tries: int | None = None,
+    max_tries: int | None = 30,
     max_crashes: int = 3,
     sweep_interval: float = 15,
     settle_ms: float = 20,
@@ -243,7 +243,7 @@ def assemble(
     ``clock``: where all parts ask for the time, but for a store, and a broker that is given as an object; None: the
     host's. Raises ``ValueError`` or ``TypeError`` that names the argument.
     """
-    retry = RetryPolicy(max_tries=max_tries, delay=checks.number("retry_delay", retry_delay, 0))
+    retry = RetryPolicy(max_tries=max_tries, delay=growing(checks.number("retry_delay", retry_delay, 0)))
     max_crashes = checks.whole("max_crashes", max_crashes, 1)
     sweep_interval = checks.number("sweep_interval", sweep_interval, 0.01)
     settle_s = checks.number("settle_ms", settle_ms, 0) / 1000

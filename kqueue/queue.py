@@ -54,7 +54,7 @@ class KQueue:
         broker: str | Broker | None = None,
         *,
         retry_delay: float = 30,
-        max_tries: int | None = None,
+        max_tries: int | None = 30,
         max_crashes: int = 3,
         sweep_interval: float = 15,
         settle_ms: float = 20,
@@ -70,7 +70,8 @@ class KQueue:
         ``mongodb://host:port/db``, or a :class:`~kqueue.contracts.store.JobStore`.
         ``broker``: ``beanstalk://host:port``, ``beanstalk+unix:///path``, a
         :class:`~kqueue.contracts.broker.Broker`, or None: then the store itself dispatches.
-        ``retry_delay``: seconds until a failed job runs again. ``max_tries``: failed runs until it is dead;
+        ``retry_delay``: seconds until a job that has failed once runs again; twice as many after each further
+        time, up to a day; 0 stays 0. ``max_tries``: failed runs until it is dead, by default after some 18 days;
         None: never. Both hold for types without a retry policy of their own: see :meth:`options`.
         ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
         ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long an ended job of a window may

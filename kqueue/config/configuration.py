@@ -13,7 +13,7 @@ from typing import Any, Final
 from kqueue.config import layers
 from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key, nearest
 from kqueue.config.layers import DEFAULT, FILE_VARIABLE, URLS, Layer, Setting
-from kqueue.model.retry import Delay
+from kqueue.model.retry import Delay, growing
 from kqueue.model.urls import showable, without_passwords
 
 #: The file that is read if it is in the current folder, and no other one was named.
@@ -123,7 +123,9 @@ def shown(setting: Setting) -> Any:
     value = setting.value
     if setting.key in URLS and value is not None:
         return showable(value)
-    return dataclasses.asdict(value) if isinstance(value, Delay) else value
+    if not isinstance(value, Delay):
+        return value
+    return value.first if value == growing(value.first) else dataclasses.asdict(value)
 
 
 def _read(name: str, *, must_be_there: bool) -> str | None:

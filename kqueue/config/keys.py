@@ -140,8 +140,8 @@ QUEUE: Final = (
     Key(
         "broker", None, _broker, "The beanstalkd: a URL. None: the store dispatches.", optional=True, metavar="URL"
     ),
-    _number("retry_delay", 30, 0, "Seconds until a failed job runs again."),
-    _whole("max_tries", None, 1, "Failed runs until a job is dead. None: never.", optional=True),
+    _number("retry_delay", 30, 0, "Seconds until a failed job runs again: doubled each time, up to a day."),
+    _whole("max_tries", 30, 1, "Failed runs until a job is dead. None: never.", optional=True),
     _whole("max_crashes", 3, 1, "Deaths of a worker that ran the job alone until it is dead."),
     _number("sweep_interval", 15, 0.01, "Seconds between two repairs."),
     _number("settle_ms", 20, 0, "Milliseconds that an ended job of a window may wait to be written."),

@@ -44,7 +44,13 @@ class Recovered(NamedTuple):
     """Rows whose lease had run out."""
 
     ready: int
-    dead: int
+    #: Those that are dead by it, each told by the one sweep that has written it.
+    died: tuple[Abandoned, ...] = ()
+
+    @property
+    def dead(self) -> int:
+        """How many are dead by it."""
+        return len(self.died)
 
 
 class Repairing(Protocol):

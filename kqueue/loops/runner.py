@@ -120,6 +120,8 @@ class Runner:
         self._subscription: Subscription | None = None
         self._sweep: Sweep | None = None
         self._foreign = 0
+        #: Jobs that its sweeps found dead.
+        self._swept_dead = 0
         #: Turns in a row that failed for a store or broker that is down.
         self._failures = 0
         #: See :class:`kqueue.loops.registry.Loop`.
@@ -245,7 +247,9 @@ class Runner:
                 self._logger.warning("sweep: %s", error)
                 under_way = False
             if not under_way:
-                self._foreign += self._sweep.report().foreign_pointers
+                swept = self._sweep.report()
+                self._foreign += swept.foreign_pointers
+                self._swept_dead += swept.dead
                 self._sweep = None
             if self._monotonic() >= until:
                 return
@@ -298,7 +302,7 @@ class Runner:
             deleted=tally[Outcome.DELETED],
             retried=tally[Outcome.RETRIED],
             ungot=tally[Outcome.UNGOT],
-            dead=tally[Outcome.DEAD],
+            dead=tally[Outcome.DEAD] + self._swept_dead,
             lost_lease=tally[Outcome.LOST_LEASE],
             seconds=self._monotonic() - self._stopping.started,
             stale_pointers=self._windows.stale,

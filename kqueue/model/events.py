@@ -68,7 +68,7 @@ class Retried(Event):
 class Died(Event):
     """The run failed for the last time: the job is dead, and kept.
 
-    Those that a sweep ends have no event of their own: it counts them, in ``Swept.report.dead``.
+    Of one that has killed its worker too often the process tells it whose sweep finds it; ``seconds`` are 0 then.
     """
 
     job_id: str

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from kqueue.model import checks
 from kqueue.model.job import Priority
-from kqueue.model.retry import AnyDelay, RetryPolicy, checked_delay
+from kqueue.model.retry import AnyDelay, RetryPolicy, checked_retry_delay
 
 #: Of a type for which nothing says otherwise.
 DEFAULT_RETRY = RetryPolicy()
@@ -41,7 +41,7 @@ class GivenOptions(TypedDict, total=False):
     delay: float
     ttr: float
     retry: RetryPolicy
-    #: Instead of ``retry``: its delay, in any form that a policy takes.
+    #: Instead of ``retry``: its delay, in any form that a policy takes; but a bare number grows, up to a day.
     retry_delay: AnyDelay
     #: Instead of ``retry``: failed runs until a job is dead; None: no end.
     max_tries: int | None
@@ -61,7 +61,7 @@ CHECKS: Mapping[str, Callable[[Any], object]] = {
     "delay": lambda value: checks.number("delay", value, 0),
     "ttr": lambda value: checks.number("ttr", value, 1),
     "retry": _policy,
-    "retry_delay": lambda value: checked_delay("retry_delay", value),
+    "retry_delay": lambda value: checked_retry_delay("retry_delay", value),
     "max_tries": lambda value: None if value is None else checks.whole("max_tries", value, 1),
     "keep_done": lambda value: checks.number("keep_done", value, 0),
     "unique_for": lambda value: checks.number("unique_for", value, 0),

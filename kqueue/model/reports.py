@@ -9,14 +9,14 @@ from enum import StrEnum
 class RunReport:
     """What one ``run_jobs`` did."""
 
-    #: Handlers run. Each ended as one of the next five, or in ``unknown``.
+    #: Handlers run. Each ended as one of the next five, or in ``unknown``. Dead may be more, see there.
     count: int = 0
     deleted: int = 0
     #: Failed, and to run again.
     retried: int = 0
     #: Given back by their handler.
     ungot: int = 0
-    #: Failed for the last time.
+    #: Failed for the last time; and those that the run's own sweeps found to have killed their worker too often.
     dead: int = 0
     #: Ended after the lease was lost: what they settled changed nothing.
     lost_lease: int = 0

@@ -13,8 +13,15 @@ FIRST_BACKOFF_S = 1.0
 LAST_BACKOFF_S = 30.0
 #: Seconds that an exponential delay grows to, unless it says otherwise.
 LONGEST_DELAY_S = 3600.0
-#: Seconds until a failed job runs again, unless its queue or its type says otherwise.
+#: Seconds until a job that has failed once runs again, unless its queue or its type says otherwise.
 RETRY_DELAY_S = 30.0
+#: Failed runs until a job is dead, unless its queue or its type says otherwise. With the delay above, and as it
+#: grows, they are some 18 days: no outage of a weekend kills a job.
+MAX_TRIES = 30
+#: By how much a growing delay is shorter or longer: jobs that failed together do not come back together.
+GROWING_JITTER = 0.05
+#: Seconds that it grows to: with its jitter never more than a day.
+GROWN_S = 86400.0 / (1 + GROWING_JITTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,16 @@ def exponential(first: float, factor: float = 2.0, *, most: float = LONGEST_DELA
     return Delay(first, checks.number("factor", factor, 1), most, checks.part("jitter", jitter))
 
 
+def growing(first: float) -> Delay:
+    """What a bare number means as a ``retry_delay``: ``first`` seconds after the first failed run, twice as many
+    after each further one, up to a day, with a little jitter. 0 stays 0.
+    """
+    return exponential(first, most=max(first, GROWN_S), jitter=GROWING_JITTER)
+
+
+#: Of a queue for which nothing else is said.
+GROWING = growing(RETRY_DELAY_S)
+
 #: Called with the number of failed runs, this one with them, and what was raised, or None if nothing was.
 DelayFunction: TypeAlias = Callable[[int, BaseException | None], float]
 #: Seconds; what :func:`fixed` or :func:`exponential` made; a list of seconds; or a function.
@@ -82,9 +99,10 @@ class RetryPolicy:
     """What becomes of a job whose run failed.
 
     ``max_tries``: failed runs until it is dead; None: no end.
-    ``delay``: until it runs again. A number of seconds; what :func:`~kqueue.fixed` or :func:`~kqueue.exponential`
-    made; a list of seconds, of which the last repeats; or a function that returns seconds, called with the number
-    of failed runs, this one with them, and what the handler raised (None if it raised nothing).
+    ``delay``: until it runs again; by default 30 seconds, doubled by each failed run up to a day. A number of
+    seconds, which stays; what :func:`~kqueue.fixed` or :func:`~kqueue.exponential` made; a list of seconds, of
+    which the last repeats; or a function that returns seconds, called with the number of failed runs, this one
+    with them, and what the handler raised (None if it raised nothing).
     ``final``: errors after which it is dead at once, a class or several. ``give_back``: those after which it is
     given back for the delay, at no cost of a try. Of two classes the one nearer to the error's own counts, so that
     ``final=OSError, give_back=ConnectionError`` does what it says.
@@ -94,8 +112,8 @@ class RetryPolicy:
     Raises ``ValueError`` or ``TypeError`` for bad arguments.
     """
 
-    max_tries: int | None = None
-    delay: AnyDelay = RETRY_DELAY_S
+    max_tries: int | None = MAX_TRIES
+    delay: AnyDelay = GROWING
     final: ErrorClasses = ()
     give_back: ErrorClasses = ()
 
@@ -156,6 +174,12 @@ def checked_delay(name: str, value: object) -> AnyDelay:
         function: DelayFunction = value
         return function
     return checks.number(name, value, 0)
+
+
+def checked_retry_delay(name: str, value: object) -> AnyDelay:
+    """As :func:`checked_delay`, but that a bare number grows: see :func:`growing`."""
+    delay = checked_delay(name, value)
+    return growing(delay) if isinstance(delay, float | int) else delay
 
 
 def jittered(seconds: float, jitter: float, random: Random) -> float:

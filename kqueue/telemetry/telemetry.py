@@ -125,6 +125,16 @@ class Telemetry:
         if self._observers.are_any():
             self._observers.publish(_events(written, told))
 
+    def died(self, rows: Sequence[Row], now: float) -> None:
+        """The sweep has found them dead, as they are in ``rows``: they have killed their worker once too often."""
+        self._counters.get().settled([], [(row.type, Outcome.DEAD) for row in rows])
+        for row in rows:
+            self.log(logging.ERROR, row, "try %d failed, it is dead: %s", row.tries, _line(row.reason or ""))
+        if self._observers.are_any():
+            self._observers.publish(
+                Died(now, row.id, row.type, row.tries, row.fence, 0.0, row.reason or "") for row in rows
+            )
+
     def log(self, level: int, row: Row, text: str, *values: object, error: BaseException | None = None) -> None:
         """A record about a job: ``text`` with its ``values``, behind the job's id and type."""
         extra: dict[str, Any] = {"job_id": row.id, "job_type": row.type, "job_try": row.tries}

@@ -251,10 +251,14 @@ class Sweep:
         return promoted
 
     def _recover(self) -> int:
-        ready, dead = self._store.recover(self._store.now(), self._max_crashes, BATCH)
-        self._recovered += ready
-        self._dead += dead
-        return ready + dead
+        now = self._store.now()
+        recovered = self._store.recover(now, self._max_crashes, BATCH)
+        self._recovered += recovered.ready
+        self._dead += recovered.dead
+        if recovered.died:
+            # What was deleted since then is told of by nobody.
+            self._telemetry.died(self._store.get([one.id for one in recovered.died]), now)
+        return recovered.ready + recovered.dead
 
     def _repair_times(self, types: Sequence[str] | None = None) -> int:
         redated = self._store.repair_times(types, self._store.now(), BATCH)

@@ -341,11 +341,12 @@ class MemoryStore:
     def recover(self, now: float, max_crashes: int, most: int) -> Recovered:
         """Take up to ``most`` abandoned rows from their holder, the longest abandoned first."""
         with self._locked():
-            after = [recovered(row, max_crashes, now) for row in self._rows.abandoned(now, most)]
+            found = self._rows.abandoned(now, most)
+            after = [recovered(row, max_crashes, now) for row in found]
             for row in after:
                 self._rows.write(row)
-        dead = sum(row.state == State.DEAD for row in after)
-        return Recovered(len(after) - dead, dead)
+        died = [abandoned(was) for was, row in zip(found, after, strict=True) if row.state == State.DEAD]
+        return Recovered(len(after) - len(died), tuple(died))
 
     def expire(self, now: float, most: int) -> int:
         """Delete done rows that need not be kept any more; returns how many."""

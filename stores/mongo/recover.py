@@ -29,16 +29,19 @@ _PRIMARY = "primary"
 
 
 def recover(jobs: Collection[Document], moment: Moment, max_crashes: int, most: int) -> Recovered:
-    """One read and a write for the ready, one for the dead. ``moment`` is the server's clock, asked just now."""
+    """One read, a write for the ready, and one for each that is dead. ``moment`` is the server's clock, asked just
+    now.
+    """
     while found := runs.abandoned(jobs, moment.at, most):
         recovery = endings.recoveries(found, moment, max_crashes)
         ready = write(jobs, recovery.ready).matched
-        dead = write(jobs, recovery.dead).matched
-        if ready or dead:
-            return Recovered(ready, dead)
+        # Each by itself: so it is known which are dead by this sweep, and each is told of once.
+        died = [row for row, death in recovery.dead if write(jobs, [death]).matched]
+        if ready or died:
+            return Recovered(ready, tuple(died))
         if moment.by_server:
             break  # another has taken them; or another clock says that they are not over
-    return Recovered(0, 0)
+    return Recovered(0)
 
 
 def begin(database: Database[Document]) -> None:

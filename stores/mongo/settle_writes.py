@@ -58,7 +58,8 @@ class Recovery(NamedTuple):
     """What becomes of abandoned rows."""
 
     ready: list[Write]
-    dead: list[Write]
+    #: Each with what makes it so.
+    dead: list[tuple[Abandoned, Write]]
 
 
 def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int) -> Recovery:
@@ -66,19 +67,28 @@ def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int) -> 
     that of the server that does it.
     """
     now = moment.at
-    groups: defaultdict[tuple[bool, int], list[str]] = defaultdict(list)
+    groups: defaultdict[tuple[bool, int], list[Abandoned]] = defaultdict(list)
     for row in found:
-        groups[row.alone, row.crashes if row.alone else 0].append(row.id)
+        groups[row.alone, row.crashes if row.alone else 0].append(row)
     recovered = Recovery([], [])
-    for (alone, crashes), ids in groups.items():
+    for (alone, crashes), rows in groups.items():
         state, reason = recovery(alone, crashes, max_crashes)
-        still = among(ids, {"state": none_of(RUNNING)}, {"lease_until": {"$gt": now}}, moment.running_on())
         as_read: Document = {"alone": True, "crashes": crashes or _NONE} if alone else {"alone": False}
         fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
         changes = _run_ended(fields, now, reason, one_more="crashes" if alone else "suspicion")
         changes[0]["$set"]["run_at"] = {"$min": ["$run_at", now]}
-        (recovered.dead if state == State.DEAD else recovered.ready).append(UpdateMany(still | as_read, changes))
+        if state == State.DEAD:
+            died = ((row, UpdateMany(_abandoned([row], moment) | as_read, changes)) for row in rows)
+            recovered.dead.extend(died)
+        else:
+            recovered.ready.append(UpdateMany(_abandoned(rows, moment) | as_read, changes))
     return recovered
+
+
+def _abandoned(rows: Sequence[Abandoned], moment: Moment) -> Document:
+    """Those of ``rows`` whose leases are over, by both clocks."""
+    over = ({"state": none_of(RUNNING)}, {"lease_until": {"$gt": moment.at}}, moment.running_on())
+    return among([row.id for row in rows], *over)
 
 
 def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now: float) -> Write:

@@ -361,14 +361,14 @@ class SqliteStore:
     def recover(self, now: float, max_crashes: int, most: int) -> Recovered:
         """Take up to ``most`` abandoned rows from their holder, the longest abandoned first."""
         if not self.find_abandoned(now, 1):
-            return Recovered(0, 0)
+            return Recovered(0)
         with self._file.write() as connection:
             found = _find_abandoned(connection, now, most)
             verdicts = [(*recovery(row.alone, row.crashes, max_crashes), row.id) for row in found]
             values = [(state, reason, run_of(now, reason), now, now, id) for state, reason, id in verdicts]
             connection.executemany(sql.RECOVER, values)
-        dead = sum(state == State.DEAD for state, _, _ in verdicts)
-        return Recovered(len(verdicts) - dead, dead)
+        died = [row for row, (state, _, _) in zip(found, verdicts, strict=True) if state == State.DEAD]
+        return Recovered(len(found) - len(died), tuple(died))
 
     def expire(self, now: float, most: int) -> int:
         """One transaction, if there is anything to forget."""

@@ -53,7 +53,7 @@ def test_config_for_programs(shop: Shop):
     said = json.loads(done.stdout)
     assert said["file"] == "kqueue.toml"
     assert said["settings"]["store"] == {"value": "memory:", "source": "--store"}
-    assert said["settings"]["max_tries"] == {"value": None, "source": "default"}
+    assert said["settings"]["max_tries"] == {"value": 30, "source": "default"}
 
 
 def test_config_shows_lists_and_tables(shop: Shop):

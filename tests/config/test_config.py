@@ -19,7 +19,7 @@ from kqueue.config.configuration import Configuration, load
 from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, WORKER, Key, nearest
 from kqueue.model import tubes
 from kqueue.model.options import CHECKS
-from kqueue.model.retry import exponential
+from kqueue.model.retry import exponential, growing
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.worker.options import WorkerOptions
 
@@ -151,7 +151,7 @@ def test_a_file_says_what_its_tables_hold():
 @pytest.mark.parametrize(
     ("text", "delay"),
     [
-        ("5", 5.0),
+        ("5", growing(5)),
         ("[1, 10.5, 60]", (1.0, 10.5, 60.0)),
         ("{first = 1}", exponential(1)),
         ("{first = 1, factor = 3, most = 600, jitter = 0.1}", exponential(1, 3, most=600, jitter=0.1)),

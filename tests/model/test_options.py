@@ -9,6 +9,7 @@ import pytest
 
 from kqueue import KQueue, Priority, RetryPolicy, TypeOptions
 from kqueue.model.options import CHECKS, POLICY_PARTS, GivenOptions, Options
+from kqueue.model.retry import growing
 
 POLICY = RetryPolicy(max_tries=2)
 DEFAULT = TypeOptions(retry=RetryPolicy(max_tries=7, delay=9))
@@ -37,7 +38,7 @@ def test_each_type_has_its_own(options: Options) -> None:
 def test_parts_of_a_policy_leave_the_queues_defaults_for_the_others(options: Options) -> None:
     assert options.set("t", {"retry_delay": [1, 2]}).retry == RetryPolicy(max_tries=7, delay=[1, 2])
     assert options.set("t", {"max_tries": None}).retry == RetryPolicy(max_tries=None, delay=[1, 2])
-    assert options.set("u", {"retry": POLICY}).retry.delay == 30
+    assert options.set("u", {"retry": POLICY}).retry.delay == growing(30)
 
 
 def test_an_option_is_set_once_and_a_call_sets_all_or_nothing(options: Options) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kqueue import RetryPolicy, exponential, fixed
-from kqueue.model.retry import Rule, backoff, jittered
+from kqueue.model.retry import Rule, backoff, growing, jittered
 
 SECONDS = st.floats(0, 1e6)
 MANY_FAILURES = st.integers(1, 10**6)
@@ -20,10 +20,22 @@ def delays(delay: Any, failures: range = range(1, 6)) -> list[float]:
     return [policy.bare_delay(number, None) for number in failures]
 
 
-def test_without_anything_a_job_runs_again_for_ever_after_30_seconds() -> None:
-    assert RetryPolicy() == RetryPolicy(max_tries=None, delay=30, final=(), give_back=())
-    assert RetryPolicy().bare_delay(1000) == 30
-    assert not RetryPolicy().is_used_up(10**9)
+def test_without_anything_a_job_is_tried_for_18_days_and_then_dead() -> None:
+    policy = RetryPolicy()
+    assert policy == RetryPolicy(max_tries=30, delay=growing(30), final=(), give_back=())
+    assert [policy.is_used_up(failures) for failures in (29, 30)] == [False, True]
+    days = sum(policy.bare_delay(failures) for failures in range(1, 30)) / 86400
+    assert 17 < days < 19
+    assert not RetryPolicy(max_tries=None).is_used_up(10**9)
+
+
+def test_a_bare_number_grows_to_a_day_with_its_jitter() -> None:
+    policy = RetryPolicy(delay=growing(30))
+    assert [policy.bare_delay(failures) for failures in (1, 2, 3)] == [30, 60, 120]
+    assert policy.jitter > 0
+    assert policy.bare_delay(10**9) * (1 + policy.jitter) == pytest.approx(86400)
+    assert RetryPolicy(delay=growing(10**6)).bare_delay(5) == 10**6
+    assert [RetryPolicy(delay=growing(0)).bare_delay(failures) for failures in (1, 1000)] == [0, 0]
 
 
 def test_a_job_is_dead_after_max_tries_failed_runs() -> None:

@@ -4,6 +4,7 @@ import re
 
 from kqueue import Priority, RetryPolicy, TypeOptions, Verdict
 from kqueue.model.options import CHECKS
+from kqueue.model.retry import growing
 from kqueue.upkeep.sweep import BATCH
 from tests.pages.blocks import page
 
@@ -16,9 +17,9 @@ def table(name: str, heading: str) -> dict[str, str]:
 
 def test_the_defaults_of_a_policy_are_those_of_the_code() -> None:
     policy = RetryPolicy()
-    assert table("retries", "of a policy ") == {
-        name: f"``{getattr(policy, name)}``" for name in ("max_tries", "delay", "final", "give_back")
-    }
+    assert policy.delay == growing(30)
+    said = {name: f"``{getattr(policy, name)}``" for name in ("max_tries", "final", "give_back")}
+    assert table("retries", "of a policy ") == {**said, "delay": "30, growing"}
 
 
 def test_the_options_and_their_defaults_are_those_of_the_code() -> None:

@@ -161,7 +161,7 @@ def test_no_crashes_are_none_whether_a_document_says_so_or_not(
     assert store.claim(Selection(("t",)), window(), "me", NOW, True).rows[0].alone
     (found,) = store.find_abandoned(NOW + TTR, 10)
     assert found.crashes == 0
-    assert store.recover(NOW + TTR, 3, 10) == Recovered(ready=1, dead=0)
+    assert store.recover(NOW + TTR, 3, 10) == Recovered(1)
     assert store.get(ids_of(rows))[0].crashes == 1
 
 
@@ -355,7 +355,7 @@ def test_what_is_dropped_while_in_use_is_made_again(
         rows = new_rows(2)
         store.add(rows)
         assert ids_of(store.claim(Selection(("t",)), window(), "me", NOW, False).rows) == ids_of(rows)
-        assert store.recover(NOW + TTR, 3, 10) == Recovered(ready=2, dead=0)
+        assert store.recover(NOW + TTR, 3, 10) == Recovered(2)
         assert jobs.index_information() == indexes
 
 

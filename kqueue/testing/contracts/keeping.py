@@ -48,7 +48,7 @@ def test_a_done_row_is_never_claimed_nor_put(store: JobStore, other: JobStore) -
     late = NOW + 999
     assert claim(other, held.id, now=late) == claim(other, now=late) == NOTHING
     assert store.promote(late, 10) == 0
-    assert store.recover(late, 3, 10) == Recovered(0, 0)
+    assert store.recover(late, 3, 10) == Recovered(0)
     assert store.find_unput(late, 10) == store.find_due(late, 10) == store.find_lost({"t": None}, late, 5, 10) == []
     assert store.find_abandoned(late, 10) == []
     assert store.ready_types("", 9) == store.held_types(["t"]) == []
@@ -85,7 +85,8 @@ def test_done_rows_are_found_and_counted_and_deleted_as_others(store: JobStore, 
 
 def test_a_late_holder_may_finish_what_is_ready_again_or_dead(store: JobStore) -> None:
     ready, dead = claimed_row(store), claimed_row(store, alone=True)
-    assert store.recover(NOW + 31, 1, 10) == Recovered(1, 1)
+    recovered = store.recover(NOW + 31, 1, 10)
+    assert (recovered.ready, ids(recovered.died)) == (1, [dead.id])
     assert store.settle([Finish(ready.id, 1, UNTIL), Finish(dead.id, 1, UNTIL)], NOW + 32) == Settled()
     assert [job.state for job in store.get([ready.id, dead.id])] == ["done"] * 2
     assert claim(store, ready.id) == claim(store) == NOTHING

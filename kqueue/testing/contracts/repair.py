@@ -100,21 +100,21 @@ def test_find_abandoned_finds_what_recover_would_take_and_changes_nothing(store:
     assert [type(one.alone) for one in found] == [bool, bool]
     assert other.find_abandoned(NOW + 30, 1) == found[:1]
     assert store.get(ids(held)) == held
-    assert store.recover(NOW + 30, 3, 10) == Recovered(2, 0)
+    assert store.recover(NOW + 30, 3, 10) == Recovered(2)
     assert store.find_abandoned(NOW + 30, 10) == []
 
 
 def test_recover_leaves_a_lease_that_still_holds(store: JobStore) -> None:
     held = claimed_row(store)
-    assert store.recover(NOW + 29.999, 3, 10) == Recovered(0, 0)
+    assert store.recover(NOW + 29.999, 3, 10) == Recovered(0)
     assert read(store, held.id) == held
-    assert store.recover(NOW + 30, 3, 10) == Recovered(1, 0)
+    assert store.recover(NOW + 30, 3, 10) == Recovered(1)
 
 
 def test_a_death_in_a_crowd_makes_suspects(store: JobStore, other: JobStore) -> None:
     rows = [row(), row()]
     add(store, *rows)
-    assert abandon(store, *rows) == Recovered(ready=2, dead=0)
+    assert abandon(store, *rows) == Recovered(2)
     for after in other.get(ids(rows)):
         assert (after.state, after.crashes, after.suspicion) == (State.READY, 0, 1)
         assert (after.fence, after.tries, after.failures) == (1, 1, 0)
@@ -130,13 +130,23 @@ def test_a_death_alone_is_blamed_until_the_row_is_dead(store: JobStore) -> None:
     for death in range(3):
         recovered = abandon(store, job, alone=True, now=NOW + 100 * death)
         after = read(store, job.id)
-        seen.append((recovered, after.state, after.crashes, after.suspicion))
+        seen.append((recovered.ready, ids(recovered.died), after.state, after.crashes, after.suspicion))
     assert seen == [
-        (Recovered(1, 0), State.READY, 1, 0),
-        (Recovered(1, 0), State.READY, 2, 0),
-        (Recovered(0, 1), State.DEAD, 3, 0),
+        (1, [], State.READY, 1, 0),
+        (1, [], State.READY, 2, 0),
+        (0, [job.id], State.DEAD, 3, 0),
     ]
     assert read(store, job.id).reason
+
+
+def test_each_of_two_sweeps_at_once_names_the_dead_that_it_has_written(store: JobStore, other: JobStore) -> None:
+    jobs = [row() for _ in range(20)]
+    add(store, *jobs)
+    for job in jobs:
+        assert store.claim(Selection(("t",), (job.id,)), WIDE, f"alone-{job.id}", NOW, True).rows
+    with ThreadPoolExecutor(2) as pool:
+        swept = list(pool.map(lambda handle: handle.recover(NOW + 31, 1, 100), [store, other]))
+    assert sorted(id for one in swept for id in ids(one.died)) == sorted(ids(jobs))
 
 
 def test_a_crowd_never_kills_however_often(store: JobStore) -> None:
@@ -147,13 +157,13 @@ def test_a_crowd_never_kills_however_often(store: JobStore) -> None:
             assert store.claim(
                 Selection(("t",), (job.id,)), WIDE, f"window-{next(NUMBERS)}", NOW + 100 * death, False
             ).rows
-        assert store.recover(NOW + 100 * death + 31, 1, 10) == Recovered(2, 0)
+        assert store.recover(NOW + 100 * death + 31, 1, 10) == Recovered(2)
 
 
 def test_recover_takes_no_more_than_it_may(store: JobStore) -> None:
     for _ in range(3):
         claimed_row(store)
-    assert [store.recover(NOW + 31, 3, 2) for _ in range(3)] == [Recovered(2, 0), Recovered(1, 0), Recovered(0, 0)]
+    assert [store.recover(NOW + 31, 3, 2) for _ in range(3)] == [Recovered(2), Recovered(1), Recovered(0)]
 
 
 def test_of_two_that_recover_at_once_each_row_is_taken_by_one(make_atomic_store: MakeStore) -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from kqueue.contracts.admission import Admission, Limit
 from kqueue.contracts.budget import Budget
-from kqueue.contracts.repair import Due, Recovered
+from kqueue.contracts.repair import Abandoned, Due, Recovered
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Unget
 from kqueue.contracts.store import JobStore
@@ -86,7 +86,7 @@ def abandon(store: JobStore, *rows: Row, alone: bool = False, now: float = NOW, 
     return store.recover(now + 31, max_crashes, 100)
 
 
-def ids(rows: Sequence[Row] | Sequence[Due]) -> list[str]:
+def ids(rows: Sequence[Row] | Sequence[Due] | Sequence[Abandoned]) -> list[str]:
     """In their order."""
     return [row.id for row in rows]
 

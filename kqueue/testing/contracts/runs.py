@@ -251,7 +251,7 @@ def test_renew_holds_a_running_row_for_another_ttr(store: JobStore, other: JobSt
     held = claimed_row(store)
     assert store.renew([LeaseKey(held.id, 1, 30.0)], NOW + 20) == frozenset()
     assert read(other, held.id).lease_until == NOW + 50
-    assert other.recover(NOW + 49, 3, 10) == Recovered(0, 0)
+    assert other.recover(NOW + 49, 3, 10) == Recovered(0)
 
 
 def test_renew_takes_a_row_back_that_is_ready_again_after_its_lease_ran_out(

@@ -49,7 +49,7 @@ def test_an_empty_store_answers_every_question(store: JobStore) -> None:
     assert store.next_run_at() is None
     assert not store.has_ready(["t"])
     assert claim(store) == claim(store, "0" * 28) == NOTHING
-    assert store.recover(NOW, 3, 10) == Recovered(0, 0)
+    assert store.recover(NOW, 3, 10) == Recovered(0)
     assert store.promote(NOW, 10) == store.purge("t", 10) == store.delete(["0" * 28]) == 0
     assert store.find_abandoned(NOW, 10) == []
     assert store.find_due(NOW, 10) == store.find_unput(NOW, 10) == store.find_lost({"t": None}, NOW, 5, 10) == []

@@ -2,7 +2,6 @@
 
 import pytest
 
-from kqueue.contracts.repair import Recovered
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Settlement, Unget
 from kqueue.contracts.store import JobStore
@@ -167,7 +166,8 @@ def test_the_holder_of_a_row_that_died_meanwhile_may_settle_it(
     store: JobStore, other: JobStore, settlement: Settle
 ) -> None:
     held = claimed_row(store, alone=True)
-    assert other.recover(NOW + 31, 1, 10) == Recovered(ready=0, dead=1)
+    recovered = other.recover(NOW + 31, 1, 10)
+    assert (recovered.ready, ids(recovered.died)) == (0, [held.id])
     assert store.settle([settlement(held.id, 1)], NOW + 32) == Settled()
     verb = settlement(held.id, 1)
     after = [job.state for job in other.get([held.id])]

@@ -3,7 +3,9 @@
 import socket
 import threading
 
-from tests.tubes import run
+from kqueue.brokers import open_broker
+from kqueue.contracts.broker import Broker
+from tests.tubes import PATIENCE_S, PREFIX, run
 
 
 class FakeServer:
@@ -17,6 +19,7 @@ class FakeServer:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.peers: list[socket.socket] = []
         self.talks: list[threading.Thread] = []
+        self._brokers: list[Broker] = []
         self.url = f"beanstalk://127.0.0.1:{self.listener.getsockname()[1]}"
         self.thread = run(self._accept)
 
@@ -40,11 +43,20 @@ class FakeServer:
         except OSError:
             pass
 
+    def broker(self, query: str = "") -> Broker:
+        """On this server, and open until it stops."""
+        self._brokers.append(open_broker(self.url + query))
+        self._brokers[-1].open(PREFIX)
+        return self._brokers[-1]
+
     def stop(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+        self.thread.join(PATIENCE_S)
         for peer in self.peers:
             peer.close()
+        for broker in self._brokers:
+            broker.close()
 
 
 def figures(text: bytes) -> bytes:

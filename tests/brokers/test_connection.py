@@ -5,7 +5,6 @@ from contextlib import suppress
 
 import pytest
 
-from kqueue.brokers import open_broker
 from kqueue.brokers.beanstalk import connection as connection_module
 from kqueue.brokers.beanstalk import wire
 from kqueue.contracts.broker import EntryFate, Subscription
@@ -30,9 +29,7 @@ def fake_server() -> Iterator[Callable[..., FakeServer]]:
 
 
 def subscribed(server: FakeServer) -> Subscription:
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
-    return broker.subscribe(["mail"])
+    return server.broker().subscribe(["mail"])
 
 
 CUT = [
@@ -95,28 +92,24 @@ def test_a_number_that_cannot_be_right_is_not_waited_for(fake_server, reply):
 
 def test_statistics_longer_than_any_are_not_read(fake_server):
     server = fake_server(b"OK 1000000\r\n", hang_up=False)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     assert "a body of 1000000 bytes" in str(error_of(lambda: broker.peek(["mail"])))
 
 
 def expect_given_up(server: FakeServer) -> None:
     """That a peek fails, and does not leave its connection to the next."""
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     for expected in (1, 2):
         with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*the connection was given up") as caught:
             broker.peek(["mail"])
         assert caught.value.__cause__ is not None
         assert server.connections == expected
-    broker.close()
 
 
 def test_a_connection_that_timed_out_is_not_used_again(fake_server):
     """The late reply to the first command would answer the second."""
     server = fake_server(STATS, b"", hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.1")
-    broker.open(PREFIX)
+    broker = server.broker("?timeout=0.1")
     for expected in (1, 2):
         assert "no answer" in str(error_of(lambda: broker.peek(["mail"])))
         assert server.connections == expected
@@ -124,8 +117,7 @@ def test_a_connection_that_timed_out_is_not_used_again(fake_server):
 
 def test_a_server_that_accepts_and_never_answers_is_given_up(fake_server):
     server = fake_server(hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.05")
-    broker.open(PREFIX)
+    broker = server.broker("?timeout=0.05")
     subscription = broker.subscribe(["mail"])
     for call in calls_of(broker, subscription):
         error = error_of(call)
@@ -149,8 +141,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(fake_server):
 )
 def test_a_server_without_figures_that_can_be_right_is_no_beanstalkd(fake_server, text):
     server = fake_server(figures(text))
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     with pytest.raises(BrokerError, match=f"{server.url}: .*is it a beanstalkd"):
         broker.peek(["mail"])
 
@@ -159,8 +150,7 @@ def test_a_server_without_figures_that_can_be_right_is_no_beanstalkd(fake_server
 def test_figures_of_a_tube_that_are_no_numbers_are_an_error_that_names_the_server(fake_server, number):
     odd = figures(b"current-jobs-ready: %b\ncurrent-jobs-buried: %b\n" % (number, number))
     server = fake_server(STATS, odd, odd, hang_up=False)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     for call in (broker.depths, broker.warnings):
         with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*where a number belongs"):
             call(["mail"])
@@ -170,15 +160,13 @@ def test_figures_of_a_tube_that_are_no_numbers_are_an_error_that_names_the_serve
 def test_all_replies_of_a_batch_are_read_before_a_refusal_is_told(fake_server):
     outcomes = b"BURIED 1\r\nINSERTED 2\r\nOUT_OF_MEMORY\r\nJOB_TOO_BIG\r\nINSERTED 3\r\n"
     server = fake_server(STATS, b"USING p1.mail\r\n" + outcomes, b"USING p1.mail\r\nNOT_FOUND\r\n", hang_up=False)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     with pytest.raises(
         BrokerUnavailable, match="2 were put, 3 not: 1 BURIED.*1 OUT_OF_MEMORY.*1 JOB_TOO_BIG.*sweep"
     ):
         broker.put([(pointer(), 0) for _ in range(5)])
     assert broker.peek(["mail"])["mail"].head is None
     assert server.connections == 1
-    broker.close()
 
 
 def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server):
@@ -200,8 +188,7 @@ def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server)
 
 def test_an_old_server_is_told_from_a_broken_one(fake_server):
     server = fake_server(STATS, b"USING p1.mail\r\nFOUND 1 5\r\nhello\r\n", b"UNKNOWN_COMMAND\r\n" * 2)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     with pytest.raises(BrokerUnavailable, match=r"beanstalkd 1\.12 or newer"):
         broker.peek(["mail"])
 
@@ -209,8 +196,7 @@ def test_an_old_server_is_told_from_a_broken_one(fake_server):
 def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypatch):
     """Nobody would read the reply that is still to come, and the next command would get it."""
     server = fake_server(STATS, b"", b"", hang_up=False)
-    broker = open_broker(server.url + "?timeout=1")
-    broker.open(PREFIX)
+    broker = server.broker("?timeout=1")
     read = connection_module.Connection._read
 
     def interrupted(self: connection_module.Connection, command: wire.Command) -> wire.Reply:
@@ -228,8 +214,7 @@ def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypat
 
 def test_no_more_than_a_bounded_part_of_a_batch_is_sent_ahead_of_its_replies(fake_server):
     server = fake_server(STATS, *[b""] * 2000, hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.1")
-    broker.open(PREFIX)
+    broker = server.broker("?timeout=0.1")
     assert isinstance(error_of(lambda: broker.put([(pointer(), 0) for _ in range(1000)])), BrokerUnavailable)
     for talk in server.talks:
         talk.join(PATIENCE_S)

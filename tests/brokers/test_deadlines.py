@@ -19,6 +19,7 @@ from kqueue.contracts.broker import Broker
 from kqueue.model.errors import BrokerUnavailable
 from kqueue.system.clock import ManualClock, SystemClock
 from tests.beanstalkd import Beanstalkd, free_port
+from tests.closing import Closes
 from tests.tubes import PATIENCE_S, PREFIX, await_true, calls_of, error_of, pointer, run
 
 #: Seconds between two bytes of a server that drips.
@@ -137,7 +138,7 @@ def test_a_server_that_reads_nothing_is_given_up() -> None:
     theirs.close()
 
 
-def test_a_server_that_never_accepts_is_given_up() -> None:
+def test_a_server_that_never_accepts_is_given_up(closes: Closes) -> None:
     """Its backlog is full, and the system drops what asks for a connection."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
@@ -145,7 +146,7 @@ def test_a_server_that_never_accepts_is_given_up() -> None:
         for other in others:
             other.setblocking(False)
             other.connect_ex(("127.0.0.1", port))
-        broker = open_broker(f"beanstalk://127.0.0.1:{port}?connect_timeout=0.05")
+        broker = closes(open_broker(f"beanstalk://127.0.0.1:{port}?connect_timeout=0.05"))
         broker.open(PREFIX)
         for call in calls_of(broker, broker.subscribe(["mail"])):
             assert f"127.0.0.1:{port}: cannot connect (timed out)" in str(error_of(call))

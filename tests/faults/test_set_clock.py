@@ -96,7 +96,7 @@ def running(folder: Path, store: str) -> Iterator[Worker]:
         assert worker.process.wait(120) == 0
     finally:
         worker.process.kill()
-        worker.process.wait()
+        worker.process.communicate()
 
 
 def await_a_tick(worker: Worker, wanted: Callable[[float], bool]) -> None:

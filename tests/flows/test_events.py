@@ -365,7 +365,7 @@ def test_a_store_that_a_worker_hears_again(tmp_path: Path, caplog: Any, closes: 
     queue.add_handler("t", JobInHand.delete)
     queue.add_job("t")
     queue.sweep()  # so that none is due
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
     lock.take()
     loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True, "count_limit": 1})
     loop.start()
@@ -382,7 +382,7 @@ def test_a_store_that_goes_away_while_a_job_runs_is_told_before_the_jobs_end(
 ) -> None:
     queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1)))
     listener = Listener(queue)
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
@@ -407,7 +407,7 @@ def test_a_store_that_an_idle_worker_hears_again_is_told_by_its_sweep(
     listener = Listener(queue)
     queue.add_handler("t", JobInHand.delete)
     queue.open()
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
     lock.take()
     loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
     loop.start()

@@ -29,10 +29,12 @@ def queue(tmp_path: Path, closes: Closes) -> KQueue:
     return closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.25)))
 
 
-def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(queue: KQueue, tmp_path: Path) -> None:
+def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(
+    queue: KQueue, tmp_path: Path, closes: Closes
+) -> None:
     queue.add_handler("t", JobInHand.delete)
     kept = queue.add_job("t", "kept")
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
     lock.take()
     with pytest.raises(AddFailed, match=r"jobs.db: locked by another process") as caught:
         queue.add_jobs("t", [1, 2])
@@ -45,10 +47,12 @@ def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(queue: KQu
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_a_store_that_goes_away_before_the_settle(queue: KQueue, tmp_path: Path, wait: bool) -> None:
+def test_a_store_that_goes_away_before_the_settle(
+    queue: KQueue, tmp_path: Path, wait: bool, closes: Closes
+) -> None:
     """Without ``wait`` it is raised, and the leases run out. With it, what has ended is settled later."""
     runs: list[int] = []
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
@@ -77,9 +81,9 @@ def test_a_store_that_goes_away_before_the_settle(queue: KQueue, tmp_path: Path,
 
 
 def test_an_immediate_settle_that_cannot_be_stored_is_raised_in_the_handler_and_kept(
-    queue: KQueue, tmp_path: Path
+    queue: KQueue, tmp_path: Path, closes: Closes
 ) -> None:
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
     raised: list[str] = []
 
     @queue.handler("t")
@@ -177,9 +181,9 @@ def test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing(tmp_path: P
 @pytest.mark.parametrize("wait", [False, True])
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 def test_a_store_that_is_down_hides_no_interrupt(
-    queue: KQueue, tmp_path: Path, error: type[BaseException], wait: bool
+    queue: KQueue, tmp_path: Path, error: type[BaseException], wait: bool, closes: Closes
 ) -> None:
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
@@ -336,8 +340,8 @@ def test_an_operators_delete_that_fails_strands_no_job(queue: KQueue) -> None:
     assert queue.run_jobs().deleted == 110
 
 
-def test_a_second_loop_may_begin_while_the_store_is_down(queue: KQueue, tmp_path: Path) -> None:
-    lock = Lock(tmp_path / "jobs.db")
+def test_a_second_loop_may_begin_while_the_store_is_down(queue: KQueue, tmp_path: Path, closes: Closes) -> None:
+    lock = closes(Lock(tmp_path / "jobs.db"))
     holds, may_end = threading.Event(), threading.Event()
 
     @queue.handler("t")

@@ -7,7 +7,7 @@ import pytest
 
 from kqueue.brokers.beanstalk import connection as connection_module
 from kqueue.brokers.beanstalk import wire
-from kqueue.contracts.broker import EntryFate, Subscription
+from kqueue.contracts.broker import EntryFate
 from kqueue.model.errors import BrokerError, BrokerUnavailable
 from tests.brokers.fake_server import FakeServer, figures
 from tests.tubes import PATIENCE_S, PREFIX, await_true, calls_of, error_of, pointer, run
@@ -26,10 +26,6 @@ def fake_server() -> Iterator[Callable[..., FakeServer]]:
     yield start
     for server in servers:
         server.stop()
-
-
-def subscribed(server: FakeServer) -> Subscription:
-    return server.broker().subscribe(["mail"])
 
 
 CUT = [
@@ -179,7 +175,7 @@ def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server)
         b"NOT_FOUND\r\nRELEASED\r\n",
         hang_up=False,
     )
-    subscription = subscribed(server)
+    subscription = server.subscription()
     [first], [second] = (subscription.reserve(1, 0).entries for _ in range(2))
     assert subscription.settle([EntryFate(first, None), EntryFate(second, 0)]) == 1
     assert server.heard.endswith(b"delete 7\r\nrelease 8 65536 0\r\n")
@@ -230,7 +226,7 @@ def test_a_posted_verdict_that_is_not_answered_costs_the_connection_and_no_reser
     body = wire.encode(pointer())
     reserved = b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body)
     server = fake_server(b"WATCHING 2\r\nWATCHING 1\r\n", reserved, answer)
-    subscription = subscribed(server)
+    subscription = server.subscription()
     [entry] = subscription.reserve(1, 0).entries
     subscription.post([EntryFate(entry, None)])
     [again] = subscription.reserve(1, 0).entries
@@ -246,7 +242,7 @@ def test_a_close_waits_for_what_was_posted(fake_server, monkeypatch):
     body = wire.encode(pointer())
     reserved = b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body)
     server = fake_server(b"WATCHING 2\r\nWATCHING 1\r\n", reserved, reserved * 2, hang_up=False)
-    subscription = subscribed(server)
+    subscription = server.subscription()
     subscription.reserve(1, 0)
     entries = subscription.reserve(2, 0).entries
     subscription.post([EntryFate(entry, None) for entry in entries])
@@ -270,7 +266,7 @@ def test_a_close_waits_no_longer_than_a_second_for_a_server_that_stands_still(fa
     server = fake_server(
         b"WATCHING 2\r\nWATCHING 1\r\n", b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body), hang_up=False
     )
-    subscription = subscribed(server)
+    subscription = server.subscription()
     subscription.post([EntryFate(entry, None) for entry in subscription.reserve(1, 0).entries])
     subscription.close()
     [peer] = server.peers

@@ -10,7 +10,7 @@ from kqueue.brokers.beanstalk import wire
 from kqueue.contracts.broker import EntryFate
 from kqueue.model.errors import BrokerError, BrokerUnavailable
 from tests.brokers.fake_server import FakeServer, figures
-from tests.tubes import PATIENCE_S, PREFIX, await_true, calls_of, error_of, pointer, run
+from tests.tubes import PATIENCE_S, await_true, calls_of, error_of, pointer, run
 
 STATS = b"OK 24\r\n---\nmax-job-size: 65535\n\r\n"
 

@@ -40,6 +40,7 @@ class Drips(ManualClock):
         self._replies = replies
         self._drip = drip
         self._peer: socket.socket | None = None
+        self._lock = threading.Lock()  # who has the first byte finds the peer
         self.dripped = 0
         run(self._serve)
 
@@ -49,14 +50,16 @@ class Drips(ManualClock):
             peer.recv(65536)
             peer.sendall(reply)
         peer.recv(65536)
-        peer.sendall(self._drip[:1])
-        self._peer = peer
+        with self._lock:
+            peer.sendall(self._drip[:1])
+            self._peer = peer
 
     def monotonic(self) -> float:
-        if self._peer is not None:
-            self.dripped += 1
-            self._peer.sendall(self._drip[self.dripped % len(self._drip) :][:1])
-            self.advance(DRIP_S)
+        with self._lock:
+            if self._peer is not None:
+                self.dripped += 1
+                self._peer.sendall(self._drip[self.dripped % len(self._drip) :][:1])
+                self.advance(DRIP_S)
         return super().monotonic()
 
 

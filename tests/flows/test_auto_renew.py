@@ -106,6 +106,10 @@ class Worker:
         self._process.kill()
         self._process.wait()
         self.tell()
+
+    def close(self) -> None:
+        """Also what is left of what it said, which goes on as long as a process that it has forked."""
+        self.kill()
         self._listener.join(PATIENCE_S)
 
 
@@ -143,7 +147,7 @@ class House:
 
     def close(self) -> None:
         for worker in self.workers:
-            worker.kill()
+            worker.close()
         self.queue.close()
 
 

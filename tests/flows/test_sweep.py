@@ -412,7 +412,8 @@ def test_foreign_entries_are_buried_and_never_end_the_loop(house: House, caplog:
     report = house.queue.run_jobs()
     assert (report.count, report.foreign_pointers) == (3, 5)
     assert house.queue.broker.depths(["t"])["t"] == {"ready": 0, "delayed": 0, "reserved": 0, "buried": 5}
-    assert len([record for record in caplog.records if "not ours" in record.message]) == 1
+    told = [record for record in caplog.records if "not ours" in record.message]
+    assert len(told) in {1, 2}  # once by the loop; and once by its sweep, if that comes to one first
 
 
 def test_a_well_formed_pointer_to_rows_of_another_type_runs_nothing(house: House) -> None:

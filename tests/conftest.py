@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import hypothesis
 import pytest
@@ -14,6 +15,7 @@ from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription
 from tests import folders, sample
 from tests.beanstalkd import Beanstalkd, executable
+from tests.closing import Closes, T
 from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path
 from tests.tubes import opened
@@ -82,6 +84,18 @@ def missing(server: str, what_to_do: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def closes() -> Iterator[Closes]:
+    """``closes(thing)`` is the thing, which is closed after the test: the last first."""
+    with ExitStack() as stack:
+
+        def close_after(thing: T, /) -> T:
+            stack.callback(thing.close)
+            return thing
+
+        yield close_after
 
 
 @pytest.fixture

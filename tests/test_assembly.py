@@ -1,6 +1,9 @@
 """The parts of a queue: that the front and the assembly take the same, and that one clock reaches all of them."""
 
 import inspect
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from kqueue.assembly import assemble
 from kqueue.model.handlers import HandlerOptions
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.system.clock import ManualClock
+from tests.closing import Closes
 
 #: UTC, of some day.
 NOON = 1_699_963_200.0
@@ -22,10 +26,10 @@ def test_a_queue_takes_what_the_assembly_takes_but_for_the_clock() -> None:
     assert list(of_queue.values()) == list(of_assembly.values())
 
 
-def test_a_queue_lives_by_the_clock_of_its_parts() -> None:
+def test_a_queue_lives_by_the_clock_of_its_parts(closes: Closes) -> None:
     """Its leases, its delays, its schedules and its loops' limits: none needs a second of the machine's."""
     clock = ManualClock(NOON)
-    queue = KQueue.from_parts(assemble(MemoryStore(clock), clock=clock))
+    queue = closes(KQueue.from_parts(assemble(MemoryStore(clock), clock=clock)))
     ran: list[object] = []
 
     @queue.handler("t", delete_on_success=True)
@@ -54,6 +58,24 @@ def test_isolation_ends_by_the_clock_of_the_parts() -> None:
         assert isolation.has_expired()
 
 
+def test_a_queue_closes_a_store_that_was_used_before_the_queue_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    queue = KQueue(f"sqlite:///{path}")
+    assert queue.store.get(["a job's id"]) == []
+    assert str(path) in open_files()
+    queue.close()
+    assert str(path) not in open_files()
+
+
+def open_files() -> set[str]:
+    """What this process has open."""
+    paths = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing's own
+            paths.add(os.readlink(f"/proc/self/fd/{name}"))
+    return paths
+
+
 @pytest.mark.parametrize("call", ["add_handler", "handler", "cron"])
 def test_an_option_that_no_handler_has_is_refused_by_name(call: str) -> None:
     queue = KQueue("memory:")
@@ -63,9 +85,9 @@ def test_an_option_that_no_handler_has_is_refused_by_name(call: str) -> None:
     assert queue.types() == []
 
 
-def test_the_options_of_a_handler_are_all_read() -> None:
+def test_the_options_of_a_handler_are_all_read(closes: Closes) -> None:
     parts = assemble("memory:")
-    queue = KQueue.from_parts(parts)
+    queue = closes(KQueue.from_parts(parts))
 
     async def handle(job: JobInHand) -> None:
         """Never called."""

@@ -31,8 +31,7 @@ class Opening:
         return self._naming.follow()
 
     def close(self) -> None:
-        """Idempotent; it may be opened again."""
-        if self._is_open:
-            self._is_open = False
-            self._broker.close()
-            self._store.close()
+        """Idempotent; it may be opened again. Both may be in use although no opening came to its end."""
+        self._is_open = False
+        self._broker.close()
+        self._store.close()

@@ -18,6 +18,7 @@ from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import ALIVE_S, WorkerRecord
 from kqueue.stores.memory.store import MemoryStore
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 
 NOW = 1_700_000_000.0
 
@@ -155,11 +156,11 @@ def test_without_a_server_there_is_nothing_to_warn_of() -> None:
     assert EmbeddedBroker(MemoryStore()).warnings(["mail"]) == []
 
 
-def test_a_beanstalkd_says_what_is_wrong_with_it(start_beanstalkd: Any) -> None:
+def test_a_beanstalkd_says_what_is_wrong_with_it(start_beanstalkd: Any, closes: Closes) -> None:
     plain, with_binlog = start_beanstalkd(), start_beanstalkd(binlog=True)
 
     def said(server: Beanstalkd) -> str:
-        queue = KQueue(store="memory:", broker=server.url)
+        queue = closes(KQueue(store="memory:", broker=server.url))
         queue.add_job("mail")
         return " ".join(symptom.text for symptom in queue.checkup())
 
@@ -169,8 +170,8 @@ def test_a_beanstalkd_says_what_is_wrong_with_it(start_beanstalkd: Any) -> None:
     assert "drain mode" in said(with_binlog)
 
 
-def test_what_strangers_did_to_a_tube(beanstalkd: Beanstalkd) -> None:
-    queue = KQueue(store="memory:", broker=beanstalkd.url)
+def test_what_strangers_did_to_a_tube(beanstalkd: Beanstalkd, closes: Closes) -> None:
+    queue = closes(KQueue(store="memory:", broker=beanstalkd.url))
     queue.add_job("mail")
     with greenstalk.Client(("127.0.0.1", beanstalkd.port), use=f"{queue.prefix}mail") as stranger:
         stranger.put("not ours", priority=0)
@@ -182,9 +183,9 @@ def test_what_strangers_did_to_a_tube(beanstalkd: Beanstalkd) -> None:
 
 
 def test_a_beanstalkd_that_is_down_is_a_problem_and_the_rest_is_told(
-    beanstalkd: Beanstalkd, tmp_path: Path
+    beanstalkd: Beanstalkd, tmp_path: Path, closes: Closes
 ) -> None:
-    queue = KQueue(store="memory:", broker=beanstalkd.url)
+    queue = closes(KQueue(store="memory:", broker=beanstalkd.url))
     queue.add_job("mail")
     beanstalkd.kill()
     found = queue.checkup()
@@ -213,8 +214,10 @@ def test_a_note_of_another_version_says_nothing(note: str) -> None:
     assert hanging_of(worker("mail", note=note)) == Hanging()
 
 
-def test_of_many_tubes_the_worst_are_named_and_none_is_looked_at_without_need(beanstalkd: Beanstalkd) -> None:
-    queue = KQueue(store="memory:", broker=beanstalkd.url)
+def test_of_many_tubes_the_worst_are_named_and_none_is_looked_at_without_need(
+    beanstalkd: Beanstalkd, closes: Closes
+) -> None:
+    queue = closes(KQueue(store="memory:", broker=beanstalkd.url))
     queue.open()
     types = [f"t{number:04}" for number in range(MOST_TUBES + 5)]
 

@@ -1,17 +1,17 @@
 """Servers that misbehave: cut replies, silence, senseless answers."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
-from kqueue.brokers import open_broker
 from kqueue.brokers.beanstalk import connection as connection_module
 from kqueue.brokers.beanstalk import wire
-from kqueue.contracts.broker import EntryFate, Subscription
+from kqueue.contracts.broker import Broker, EntryFate, Pointer
 from kqueue.model.errors import BrokerError, BrokerUnavailable
 from tests.brokers.fake_server import FakeServer, figures
-from tests.tubes import PATIENCE_S, PREFIX, await_true, calls_of, error_of, pointer, run
+from tests.tubes import PATIENCE_S, await_true, calls_of, error_of, pointer, run
 
 STATS = b"OK 24\r\n---\nmax-job-size: 65535\n\r\n"
 
@@ -27,12 +27,6 @@ def fake_server() -> Iterator[Callable[..., FakeServer]]:
     yield start
     for server in servers:
         server.stop()
-
-
-def subscribed(server: FakeServer) -> Subscription:
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
-    return broker.subscribe(["mail"])
 
 
 CUT = [
@@ -95,28 +89,24 @@ def test_a_number_that_cannot_be_right_is_not_waited_for(fake_server, reply):
 
 def test_statistics_longer_than_any_are_not_read(fake_server):
     server = fake_server(b"OK 1000000\r\n", hang_up=False)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     assert "a body of 1000000 bytes" in str(error_of(lambda: broker.peek(["mail"])))
 
 
 def expect_given_up(server: FakeServer) -> None:
     """That a peek fails, and does not leave its connection to the next."""
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     for expected in (1, 2):
         with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*the connection was given up") as caught:
             broker.peek(["mail"])
         assert caught.value.__cause__ is not None
         assert server.connections == expected
-    broker.close()
 
 
 def test_a_connection_that_timed_out_is_not_used_again(fake_server):
     """The late reply to the first command would answer the second."""
     server = fake_server(STATS, b"", hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.1")
-    broker.open(PREFIX)
+    broker = server.broker("?timeout=0.1")
     for expected in (1, 2):
         assert "no answer" in str(error_of(lambda: broker.peek(["mail"])))
         assert server.connections == expected
@@ -124,8 +114,7 @@ def test_a_connection_that_timed_out_is_not_used_again(fake_server):
 
 def test_a_server_that_accepts_and_never_answers_is_given_up(fake_server):
     server = fake_server(hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.05")
-    broker.open(PREFIX)
+    broker = server.broker("?timeout=0.05")
     subscription = broker.subscribe(["mail"])
     for call in calls_of(broker, subscription):
         error = error_of(call)
@@ -149,8 +138,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(fake_server):
 )
 def test_a_server_without_figures_that_can_be_right_is_no_beanstalkd(fake_server, text):
     server = fake_server(figures(text))
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     with pytest.raises(BrokerError, match=f"{server.url}: .*is it a beanstalkd"):
         broker.peek(["mail"])
 
@@ -159,8 +147,7 @@ def test_a_server_without_figures_that_can_be_right_is_no_beanstalkd(fake_server
 def test_figures_of_a_tube_that_are_no_numbers_are_an_error_that_names_the_server(fake_server, number):
     odd = figures(b"current-jobs-ready: %b\ncurrent-jobs-buried: %b\n" % (number, number))
     server = fake_server(STATS, odd, odd, hang_up=False)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     for call in (broker.depths, broker.warnings):
         with pytest.raises(BrokerUnavailable, match=f"{server.url}: .*where a number belongs"):
             call(["mail"])
@@ -170,15 +157,13 @@ def test_figures_of_a_tube_that_are_no_numbers_are_an_error_that_names_the_serve
 def test_all_replies_of_a_batch_are_read_before_a_refusal_is_told(fake_server):
     outcomes = b"BURIED 1\r\nINSERTED 2\r\nOUT_OF_MEMORY\r\nJOB_TOO_BIG\r\nINSERTED 3\r\n"
     server = fake_server(STATS, b"USING p1.mail\r\n" + outcomes, b"USING p1.mail\r\nNOT_FOUND\r\n", hang_up=False)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     with pytest.raises(
         BrokerUnavailable, match="2 were put, 3 not: 1 BURIED.*1 OUT_OF_MEMORY.*1 JOB_TOO_BIG.*sweep"
     ):
         broker.put([(pointer(), 0) for _ in range(5)])
     assert broker.peek(["mail"])["mail"].head is None
     assert server.connections == 1
-    broker.close()
 
 
 def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server):
@@ -191,7 +176,7 @@ def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server)
         b"NOT_FOUND\r\nRELEASED\r\n",
         hang_up=False,
     )
-    subscription = subscribed(server)
+    subscription = server.subscription()
     [first], [second] = (subscription.reserve(1, 0).entries for _ in range(2))
     assert subscription.settle([EntryFate(first, None), EntryFate(second, 0)]) == 1
     assert server.heard.endswith(b"delete 7\r\nrelease 8 65536 0\r\n")
@@ -200,8 +185,7 @@ def test_an_entry_that_the_server_does_not_know_any_more_is_counted(fake_server)
 
 def test_an_old_server_is_told_from_a_broken_one(fake_server):
     server = fake_server(STATS, b"USING p1.mail\r\nFOUND 1 5\r\nhello\r\n", b"UNKNOWN_COMMAND\r\n" * 2)
-    broker = open_broker(server.url)
-    broker.open(PREFIX)
+    broker = server.broker()
     with pytest.raises(BrokerUnavailable, match=r"beanstalkd 1\.12 or newer"):
         broker.peek(["mail"])
 
@@ -209,8 +193,7 @@ def test_an_old_server_is_told_from_a_broken_one(fake_server):
 def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypatch):
     """Nobody would read the reply that is still to come, and the next command would get it."""
     server = fake_server(STATS, b"", b"", hang_up=False)
-    broker = open_broker(server.url + "?timeout=1")
-    broker.open(PREFIX)
+    broker = server.broker("?timeout=1")
     read = connection_module.Connection._read
 
     def interrupted(self: connection_module.Connection, command: wire.Command) -> wire.Reply:
@@ -228,16 +211,24 @@ def test_an_interrupt_before_a_reply_costs_the_connection(fake_server, monkeypat
 
 def test_no_more_than_a_bounded_part_of_a_batch_is_sent_ahead_of_its_replies(fake_server):
     server = fake_server(STATS, *[b""] * 2000, hang_up=False)
-    broker = open_broker(server.url + "?timeout=0.1")
-    broker.open(PREFIX)
-    assert isinstance(error_of(lambda: broker.put([(pointer(), 0) for _ in range(1000)])), BrokerUnavailable)
-    for talk in server.talks:
-        talk.join(PATIENCE_S)
-    assert 100 <= server.heard.count(b"put ") <= 200
-    assert isinstance(error_of(lambda: broker.put([(pointer(100), 0) for _ in range(100)])), BrokerUnavailable)
-    for talk in server.talks:
-        talk.join(PATIENCE_S)
+    broker = server.broker(f"?timeout={PATIENCE_S}")
+    expect_unanswered(server, broker, [pointer() for _ in range(1000)], at_least=100)
+    assert server.heard.count(b"put ") <= 200
+    server.heard = b""
+    expect_unanswered(server, broker, [pointer(100) for _ in range(100)], at_least=1)
     assert len(server.heard) < 100 * 3000 / 2
+
+
+def expect_unanswered(server: FakeServer, broker: Broker, pointers: list[Pointer], at_least: int) -> None:
+    """That a put sends so many, waits for answers, and fails once the server says that none will come."""
+    errors: list[BaseException] = []
+    putting = run(lambda: errors.append(error_of(lambda: broker.put([(one, 0) for one in pointers]))))
+    await_true(lambda: server.heard.count(b"put ") >= at_least)
+    server.peers[-1].shutdown(socket.SHUT_WR)
+    putting.join(PATIENCE_S)
+    server.talks[-1].join(PATIENCE_S)
+    [error] = errors
+    assert isinstance(error, BrokerUnavailable)
 
 
 @pytest.mark.parametrize("answer", [b"", b"DELE", b"FOUND 1 4\r\nbody\r\n"], ids=["none", "cut", "senseless"])
@@ -245,7 +236,7 @@ def test_a_posted_verdict_that_is_not_answered_costs_the_connection_and_no_reser
     body = wire.encode(pointer())
     reserved = b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body)
     server = fake_server(b"WATCHING 2\r\nWATCHING 1\r\n", reserved, answer)
-    subscription = subscribed(server)
+    subscription = server.subscription()
     [entry] = subscription.reserve(1, 0).entries
     subscription.post([EntryFate(entry, None)])
     [again] = subscription.reserve(1, 0).entries
@@ -261,7 +252,7 @@ def test_a_close_waits_for_what_was_posted(fake_server, monkeypatch):
     body = wire.encode(pointer())
     reserved = b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body)
     server = fake_server(b"WATCHING 2\r\nWATCHING 1\r\n", reserved, reserved * 2, hang_up=False)
-    subscription = subscribed(server)
+    subscription = server.subscription()
     subscription.reserve(1, 0)
     entries = subscription.reserve(2, 0).entries
     subscription.post([EntryFate(entry, None) for entry in entries])
@@ -285,7 +276,7 @@ def test_a_close_waits_no_longer_than_a_second_for_a_server_that_stands_still(fa
     server = fake_server(
         b"WATCHING 2\r\nWATCHING 1\r\n", b"RESERVED 7 %d\r\n%b\r\n" % (len(body), body), hang_up=False
     )
-    subscription = subscribed(server)
+    subscription = server.subscription()
     subscription.post([EntryFate(entry, None) for entry in subscription.reserve(1, 0).entries])
     subscription.close()
     [peer] = server.peers

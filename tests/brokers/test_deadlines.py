@@ -19,6 +19,7 @@ from kqueue.contracts.broker import Broker
 from kqueue.model.errors import BrokerUnavailable
 from kqueue.system.clock import ManualClock, SystemClock
 from tests.beanstalkd import Beanstalkd, free_port
+from tests.closing import Closes
 from tests.tubes import PATIENCE_S, PREFIX, await_true, calls_of, error_of, pointer, run
 
 #: Seconds between two bytes of a server that drips.
@@ -39,6 +40,7 @@ class Drips(ManualClock):
         self._replies = replies
         self._drip = drip
         self._peer: socket.socket | None = None
+        self._lock = threading.Lock()  # who has the first byte finds the peer
         self.dripped = 0
         run(self._serve)
 
@@ -48,14 +50,16 @@ class Drips(ManualClock):
             peer.recv(65536)
             peer.sendall(reply)
         peer.recv(65536)
-        peer.sendall(self._drip[:1])
-        self._peer = peer
+        with self._lock:
+            peer.sendall(self._drip[:1])
+            self._peer = peer
 
     def monotonic(self) -> float:
-        if self._peer is not None:
-            self.dripped += 1
-            self._peer.sendall(self._drip[self.dripped % len(self._drip) :][:1])
-            self.advance(DRIP_S)
+        with self._lock:
+            if self._peer is not None:
+                self.dripped += 1
+                self._peer.sendall(self._drip[self.dripped % len(self._drip) :][:1])
+                self.advance(DRIP_S)
         return super().monotonic()
 
 
@@ -137,7 +141,7 @@ def test_a_server_that_reads_nothing_is_given_up() -> None:
     theirs.close()
 
 
-def test_a_server_that_never_accepts_is_given_up() -> None:
+def test_a_server_that_never_accepts_is_given_up(closes: Closes) -> None:
     """Its backlog is full, and the system drops what asks for a connection."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
@@ -145,7 +149,7 @@ def test_a_server_that_never_accepts_is_given_up() -> None:
         for other in others:
             other.setblocking(False)
             other.connect_ex(("127.0.0.1", port))
-        broker = open_broker(f"beanstalk://127.0.0.1:{port}?connect_timeout=0.05")
+        broker = closes(open_broker(f"beanstalk://127.0.0.1:{port}?connect_timeout=0.05"))
         broker.open(PREFIX)
         for call in calls_of(broker, broker.subscribe(["mail"])):
             assert f"127.0.0.1:{port}: cannot connect (timed out)" in str(error_of(call))

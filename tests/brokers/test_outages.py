@@ -82,9 +82,9 @@ def test_an_entry_is_settled_once(broker, subscription):
     assert subscription.settle([EntryFate(entry, None), EntryFate(entry, None)]) == 1
 
 
-def test_a_server_that_is_not_there_is_named(caplog):
+def test_a_server_that_is_not_there_is_named(caplog, closes):
     port = free_port()
-    broker = open_broker(f"beanstalk://127.0.0.1:{port}")
+    broker = closes(open_broker(f"beanstalk://127.0.0.1:{port}"))
     broker.open(PREFIX)
     subscription = broker.subscribe(["mail"])
     for call in calls_of(broker, subscription):
@@ -95,15 +95,15 @@ def test_a_server_that_is_not_there_is_named(caplog):
 
 
 @pytest.mark.parametrize("address", [("a..b", 11300), ("x" * 64, 11300)])
-def test_an_address_that_cannot_be_one_is_a_server_that_is_not_there(address):
-    broker = BeanstalkBroker(address)
+def test_an_address_that_cannot_be_one_is_a_server_that_is_not_there(address, closes):
+    broker = closes(BeanstalkBroker(address))
     broker.open(PREFIX)
     with pytest.raises(BrokerUnavailable, match="cannot connect"):
         broker.put([(pointer(), 0)])
 
 
-def test_a_server_that_hangs_is_named_and_used_again_when_it_is_back(beanstalkd):
-    broker = opened(beanstalkd, timeout=0.05)
+def test_a_server_that_hangs_is_named_and_used_again_when_it_is_back(beanstalkd, closes):
+    broker = closes(opened(beanstalkd, timeout=0.05))
     subscription = broker.subscribe(["mail"])
     broker.put([(pointer(), 0)])
     beanstalkd.pause()
@@ -113,7 +113,7 @@ def test_a_server_that_hangs_is_named_and_used_again_when_it_is_back(beanstalkd)
         assert f"{beanstalkd.url}: no answer within 0.05 s" in str(error)
         assert isinstance(error.__cause__, TimeoutError)
     beanstalkd.resume()
-    patient = opened(beanstalkd)
+    patient = closes(opened(beanstalkd))
     patient.put([(pointer(), 0)])
     other = patient.subscribe(["mail"])
     assert len(reserve_all(other)) >= 2

@@ -243,7 +243,8 @@ def test_sweep_puts_what_was_not_put(shop: Shop, queue: KQueue, beanstalkd: Bean
 
 def test_sweep_without_its_broker_exits_2(shop: Shop):
     address = f"beanstalk://127.0.0.1:{free_port()}"
-    KQueue(store=shop.store).add_job("greet")
+    with KQueue(store=shop.store) as queue:
+        queue.add_job("greet")
     assert address in shop.refused("sweep", "--broker", address)
 
 

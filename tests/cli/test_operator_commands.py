@@ -6,6 +6,7 @@ import pty
 import signal
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_why_with_a_beanstalkd_that_lost_its_pointer_or_is_down(shop: Shop, bean
         long_ago = queue.store.now() - 60
         queue.store.mark([due], long_ago)
         queue.broker.drain("greet")
-    with sqlite3.connect(shop.folder / "jobs.db") as file:
+    with closing(sqlite3.connect(shop.folder / "jobs.db")) as file, file:
         file.execute("UPDATE kqueue_jobs SET run_at = ?", (long_ago,))
     assert "its pointer is lost" in shop.kqueue("why", job_id, "--broker", beanstalkd.url).stdout
     beanstalkd.kill()

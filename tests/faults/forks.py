@@ -5,6 +5,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 #: Seconds after which a process that says nothing counts as hung. Nothing waits that long otherwise.
@@ -16,6 +17,7 @@ class Wire:
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(PATIENCE_S)
+        self._end = end
         self._file = end.makefile("rw", encoding="utf-8", newline="\n")
 
     def say(self, word: str) -> None:
@@ -25,6 +27,11 @@ class Wire:
     def hear(self) -> str:
         """The next word; empty if the other process has ended."""
         return self._file.readline().removesuffix("\n")
+
+    def close(self) -> None:
+        with suppress(OSError):  # what was written, and the other process has ended
+            self._file.close()
+        self._end.close()
 
 
 class Forked:
@@ -54,6 +61,7 @@ class Forked:
         if self._status is None:
             os.kill(self._pid, signal.SIGKILL)
             self.status()
+        self.wire.close()
 
     def freeze(self) -> None:
         """SIGSTOP; when it returns no thread of it runs."""

@@ -89,14 +89,14 @@ class Worker:
 @contextmanager
 def running(folder: Path, store: str) -> Iterator[Worker]:
     worker = Worker(folder, store)
-    try:
-        yield worker
-        assert worker.process.stdin is not None
-        worker.process.stdin.close()
-        assert worker.process.wait(120) == 0
-    finally:
-        worker.process.kill()
-        worker.process.wait()
+    with worker.process:
+        try:
+            yield worker
+            assert worker.process.stdin is not None
+            worker.process.stdin.close()
+            assert worker.process.wait(120) == 0
+        finally:
+            worker.process.kill()
 
 
 def await_a_tick(worker: Worker, wanted: Callable[[float], bool]) -> None:

@@ -15,3 +15,6 @@ class Lock:
 
     def free(self) -> None:
         self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()

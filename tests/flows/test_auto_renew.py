@@ -61,13 +61,14 @@ class Worker:
         )
         self._said: queues.Queue[list[str]] = queues.Queue()
         self.lines: list[list[str]] = []
-        run(self._listen)
+        self._listener = run(self._listen)
         self.await_word("ready")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._said.put(line.split())
+        with self._process.stdout as lines:
+            for line in lines:
+                self._said.put(line.split())
 
     def await_word(self, word: str) -> list[str]:
         """The rest of the next line that begins with it."""
@@ -106,6 +107,11 @@ class Worker:
         self._process.wait()
         self.tell()
 
+    def close(self) -> None:
+        """Also what is left of what it said, which goes on as long as a process that it has forked."""
+        self.kill()
+        self._listener.join(PATIENCE_S)
+
 
 def renewers(pid: int) -> list[Path]:
     """Of a process, whichever of its threads has started them."""
@@ -141,7 +147,7 @@ class House:
 
     def close(self) -> None:
         for worker in self.workers:
-            worker.kill()
+            worker.close()
         self.queue.close()
 
 
@@ -562,6 +568,7 @@ def test_a_window_costs_one_word_when_it_begins_and_one_when_it_ends(tmp_path: P
         ours.sendall(encode(ServerReady()))
         assert queue.run_jobs().deleted == 1000
     heard = b"".join(iter(lambda: ours.recv(65536), b""))
+    ours.close()
     words = [request(line) for line in heard.splitlines()]
     sizes = [word.size for word in words if isinstance(word, RenewalWindow)]
     assert sizes == [1, 8, 64, 512, 415]

@@ -20,6 +20,7 @@ from kqueue.contracts.store import JobStore
 from kqueue.model.job import Row, State
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
+from tests.closing import Closes
 from tests.flows.copies import (
     Databases,
     Files,
@@ -239,8 +240,8 @@ def test_fences_begin_anew_where_a_store_is_marked_as_restored(
     store.close()
 
 
-def test_what_is_no_store_is_not_restored(tmp_path: Path) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db")
+def test_what_is_no_store_is_not_restored(tmp_path: Path, closes: Closes) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db"))
     with pytest.raises(ValueError, match="backup: there is no file"):
         queue.restore(tmp_path / "missing")
     (tmp_path / "text").write_text("no database at all" * 100)

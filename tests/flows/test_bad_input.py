@@ -8,6 +8,7 @@ import pytest
 
 from kqueue import KQueue
 from kqueue.model import tubes
+from tests.closing import Closes
 
 
 @pytest.fixture
@@ -151,9 +152,9 @@ def test_bad_arguments_in_a_handler_leave_the_job_in_hand() -> None:
     assert queue.run_jobs().deleted == 1
 
 
-def test_a_prefix_other_than_the_stores_is_refused(tmp_path: Path) -> None:
+def test_a_prefix_other_than_the_stores_is_refused(tmp_path: Path, closes: Closes) -> None:
     url = f"sqlite:///{tmp_path}/jobs.db"
     with KQueue(store=url, prefix="shop.") as first, KQueue(store=url) as second:
         assert first.prefix == second.prefix == tubes.beginning("shop.", first.store.identity())
     with pytest.raises(ValueError, match=r"prefix: .*begin with 'shop.', not 'other.'"):
-        KQueue(store=url, prefix="other.").open()
+        closes(KQueue(store=url, prefix="other.")).open()

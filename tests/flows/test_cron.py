@@ -19,6 +19,7 @@ from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from kqueue.upkeep.cron import LONGEST_LOOK_S
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.mongod import Mongod
 from tests.tubes import PATIENCE_S, await_true
@@ -32,13 +33,15 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def timed(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path):  # type: ignore[no-untyped-def]
+def timed(  # type: ignore[no-untyped-def]
+    request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path, closes: Closes
+):
     """Makes queues on one store, whose clock is turned by hand."""
     memory = MemoryStore(clock)
 
     def make() -> KQueue:
         store = memory if request.param == "memory" else SqliteStore(tmp_path / "jobs.db", clock=clock)
-        return KQueue.from_parts(assemble(store, clock=clock))
+        return closes(KQueue.from_parts(assemble(store, clock=clock)))
 
     return make
 
@@ -281,9 +284,9 @@ def test_a_job_that_was_only_delayed_is_for_the_time_that_was_asked_for(timed, c
     assert (again.scheduled_for, again.run_at) == (NOON, NOON + 1000)
 
 
-def test_a_decorated_handler_that_is_refused_leaves_no_schedule() -> None:
+def test_a_decorated_handler_that_is_refused_leaves_no_schedule(closes: Closes) -> None:
     parts = assemble("memory:")
-    queue = KQueue.from_parts(parts)
+    queue = closes(KQueue.from_parts(parts))
     queue.add_handler("tidy", lambda job: None)
     with pytest.raises(ValueError, match="type: tidy has a handler already"):
 

@@ -5,6 +5,7 @@ import pytest
 from kqueue import AlreadySettled, BrokerUnavailable, JobInHand, KQueue
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.upkeep.sweep import BATCH
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.tubes import await_true
 
@@ -107,9 +108,9 @@ def test_the_sweep_deletes_all_whose_time_is_over_and_nothing_that_is_not_finish
     assert all(queue.get_job(job_id) for job_id in left)
 
 
-def test_a_broker_that_is_down_does_not_hold_up_the_cleaning() -> None:
+def test_a_broker_that_is_down_does_not_hold_up_the_cleaning(closes: Closes) -> None:
     store = MemoryStore()
-    queue = KQueue(store=store)
+    queue = closes(KQueue(store=store))
     queue.options("t", keep_done=0.001)
     queue.add_handler("t", delete)
     queue.add_job("t")
@@ -118,5 +119,5 @@ def test_a_broker_that_is_down_does_not_hold_up_the_cleaning() -> None:
     await_true(lambda: store.now() > over_at)
     queue.add_job("t")
     with pytest.raises(BrokerUnavailable):
-        KQueue(store=store, broker="beanstalk://127.0.0.1:1").sweep()
+        closes(KQueue(store=store, broker="beanstalk://127.0.0.1:1")).sweep()
     assert queue.counts("t") == {**NONE, "ready": 1}

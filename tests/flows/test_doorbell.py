@@ -11,6 +11,7 @@ from kqueue import BrokerUnavailable, JobInHand, KQueue
 from kqueue.dispatch import ringing
 from tests.beanstalkd import Beanstalkd
 from tests.brokers.fake_server import FakeServer, figures
+from tests.closing import Closes
 from tests.tubes import PATIENCE_S, await_true, run
 
 
@@ -23,9 +24,9 @@ class Strange(BaseException):
 
 
 @pytest.fixture(params=["beanstalkd", "embedded"])
-def queue(request: pytest.FixtureRequest, tmp_path: Path) -> KQueue:
+def queue(request: pytest.FixtureRequest, tmp_path: Path, closes: Closes) -> KQueue:
     url = request.getfixturevalue("beanstalkd").url if request.param == "beanstalkd" else None
-    return KQueue(f"sqlite:///{tmp_path}/jobs.db", url, retry_delay=0)
+    return closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", url, retry_delay=0))
 
 
 def broken(queue: KQueue, error: BaseException, patch: pytest.MonkeyPatch) -> list[int]:
@@ -85,14 +86,14 @@ def test_no_error_of_the_doorbell_leaves_a_settle(
     assert job.state == "ready"
 
 
-def test_a_log_that_fails_fails_no_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_fails_fails_no_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: Closes) -> None:
     class Full(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             raise OSError(28, "No space left on device")
 
     logger = logging.Logger("full")
     logger.addHandler(Full())
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", "beanstalk://127.0.0.1:1", logger=logger)
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", "beanstalk://127.0.0.1:1", logger=logger))
     broken(queue, Odd(), monkeypatch)
     queue.add_job("t")
     assert queue.counts("t")["ready"] == 1

@@ -36,6 +36,7 @@ from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from kqueue.system.mint import IdMint
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.flows.locked import Lock
 from tests.flows.processes import run_in_child
@@ -300,8 +301,8 @@ def test_of_many_the_one_that_lost_its_lease_is_told_by_name(queue: KQueue) -> N
 # -- servers that come back ---------------------------------------------------------------------------------
 
 
-def test_a_beanstalkd_that_a_producer_hears_again(tmp_path: Path, beanstalkd: Beanstalkd) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url)
+def test_a_beanstalkd_that_a_producer_hears_again(tmp_path: Path, beanstalkd: Beanstalkd, closes: Closes) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url))
     listener = Listener(queue)
     queue.add_job("t")
     beanstalkd.kill()
@@ -319,10 +320,10 @@ def test_a_beanstalkd_that_a_producer_hears_again(tmp_path: Path, beanstalkd: Be
 
 
 def test_a_beanstalkd_that_a_worker_hears_again_is_told_once(
-    tmp_path: Path, beanstalkd: Beanstalkd, caplog: Any
+    tmp_path: Path, beanstalkd: Beanstalkd, caplog: Any, closes: Closes
 ) -> None:
     caplog.set_level("INFO")
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url)
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url))
     listener = Listener(queue)
     queue.add_handler("t", JobInHand.delete)
     loops = [threading.Thread(target=queue.run_jobs, kwargs={"wait": True}) for _ in range(2)]
@@ -343,9 +344,11 @@ def test_a_beanstalkd_that_a_worker_hears_again_is_told_once(
     assert f"{beanstalkd.url} is back after" in caplog.text
 
 
-def test_an_observer_of_a_broker_that_is_back_may_add_a_job(tmp_path: Path, beanstalkd: Beanstalkd) -> None:
+def test_an_observer_of_a_broker_that_is_back_may_add_a_job(
+    tmp_path: Path, beanstalkd: Beanstalkd, closes: Closes
+) -> None:
     """It is called with no lock held: to add a job rings the same wakeup."""
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url)
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url))
     queue.add_job("t")
     beanstalkd.kill()
     queue.add_job("t")
@@ -356,13 +359,13 @@ def test_an_observer_of_a_broker_that_is_back_may_add_a_job(tmp_path: Path, bean
     assert queue.counts("alert")["ready"] == 1
 
 
-def test_a_store_that_a_worker_hears_again(tmp_path: Path, caplog: Any) -> None:
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1))
+def test_a_store_that_a_worker_hears_again(tmp_path: Path, caplog: Any, closes: Closes) -> None:
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1)))
     listener = Listener(queue)
     queue.add_handler("t", JobInHand.delete)
     queue.add_job("t")
     queue.sweep()  # so that none is due
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
     lock.take()
     loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True, "count_limit": 1})
     loop.start()
@@ -374,10 +377,12 @@ def test_a_store_that_a_worker_hears_again(tmp_path: Path, caplog: Any) -> None:
     assert listener.of(Reconnected)[0].server == queue.store.address
 
 
-def test_a_store_that_goes_away_while_a_job_runs_is_told_before_the_jobs_end(tmp_path: Path, caplog: Any) -> None:
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1))
+def test_a_store_that_goes_away_while_a_job_runs_is_told_before_the_jobs_end(
+    tmp_path: Path, caplog: Any, closes: Closes
+) -> None:
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1)))
     listener = Listener(queue)
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
@@ -395,12 +400,14 @@ def test_a_store_that_goes_away_while_a_job_runs_is_told_before_the_jobs_end(tmp
     assert listener.kinds() == ["Added", "Started", "Reconnected", "Finished"]
 
 
-def test_a_store_that_an_idle_worker_hears_again_is_told_by_its_sweep(tmp_path: Path, caplog: Any) -> None:
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1), sweep_interval=0.5)
+def test_a_store_that_an_idle_worker_hears_again_is_told_by_its_sweep(
+    tmp_path: Path, caplog: Any, closes: Closes
+) -> None:
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.1), sweep_interval=0.5))
     listener = Listener(queue)
     queue.add_handler("t", JobInHand.delete)
     queue.open()
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
     lock.take()
     loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
     loop.start()
@@ -467,9 +474,9 @@ def test_what_is_no_plain_function_is_refused(queue: KQueue) -> None:
     assert queue.unsubscribe(print)
 
 
-def test_a_slow_observer_is_not_the_handlers_time() -> None:
+def test_a_slow_observer_is_not_the_handlers_time(closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue.from_parts(assemble(MemoryStore(clock), clock=clock))
+    queue = closes(KQueue.from_parts(assemble(MemoryStore(clock), clock=clock)))
     listener = Listener(queue)
     queue.subscribe(lambda event: clock.advance(100) if isinstance(event, Started) else None)
     queue.add_handler("t", lambda job: (clock.advance(7), job.delete()))
@@ -618,8 +625,8 @@ def test_in_another_thread_it_is_an_error_like_any_other(queue: KQueue, caplog: 
 # -- after a fork -------------------------------------------------------------------------------------------
 
 
-def test_a_child_tells_its_own_copy_of_the_observers(tmp_path: Path) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db")
+def test_a_child_tells_its_own_copy_of_the_observers(tmp_path: Path, closes: Closes) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db"))
     listener = Listener(queue)
     queue.add_handler("t", JobInHand.delete)
     queue.add_job("t")
@@ -632,8 +639,10 @@ def test_a_child_tells_its_own_copy_of_the_observers(tmp_path: Path) -> None:
     assert listener.kinds() == ["Added"]
 
 
-def test_a_child_that_comes_back_into_the_loop_tells_nothing_of_its_parents_job(tmp_path: Path) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db")
+def test_a_child_that_comes_back_into_the_loop_tells_nothing_of_its_parents_job(
+    tmp_path: Path, closes: Closes
+) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db"))
     listener = Listener(queue)
     parent = os.getpid()
     children: list[int] = []

@@ -14,6 +14,7 @@ import pytest
 from kqueue import JobInHand, KQueue, KQueueError, RetryPolicy
 from kqueue.admin.hanging import hanging_in
 from kqueue.model.job import State
+from tests.closing import Closes
 from tests.flows.working import Working
 from tests.tubes import await_true
 
@@ -75,9 +76,11 @@ def states(queue: KQueue) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])
-def test_a_task_that_is_cancelled_before_its_first_step_is_given_back(store: str, tmp_path: Any) -> None:
+def test_a_task_that_is_cancelled_before_its_first_step_is_given_back(
+    store: str, tmp_path: Any, closes: Closes
+) -> None:
     """Ten places; the first that begins cancels all others, which have boarded with it and not begun."""
-    queue = KQueue(store if store == "memory:" else f"sqlite:///{tmp_path}/jobs.db")
+    queue = closes(KQueue(store if store == "memory:" else f"sqlite:///{tmp_path}/jobs.db"))
     begun: Counter[int] = Counter()
     cancelled: list[int] = []
 

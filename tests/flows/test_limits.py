@@ -14,6 +14,7 @@ import pytest
 from kqueue import JobInHand, KQueue
 from kqueue.contracts.admission import Limit
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.mongod import Mongod
 from tests.tubes import await_true
@@ -69,10 +70,10 @@ def test_one_at_a_time_over_several_workers_and_all_run(make_queue: MakeQueue) -
 
 
 def test_a_held_job_has_no_pointer_and_the_settle_that_frees_a_place_puts_it(
-    beanstalkd: Beanstalkd, tmp_path: Path
+    beanstalkd: Beanstalkd, tmp_path: Path, closes: Closes
 ) -> None:
     def make() -> KQueue:
-        queue = KQueue(store=f"sqlite:///{tmp_path}/jobs.db", broker=beanstalkd.url)
+        queue = closes(KQueue(store=f"sqlite:///{tmp_path}/jobs.db", broker=beanstalkd.url))
         queue.limit("t", running=1)
         return queue
 
@@ -259,7 +260,7 @@ queue.run_jobs(wait=True)
 
 @pytest.mark.parametrize("place", ["sqlite", "beanstalkd", "mongod"])
 def test_a_worker_that_dies_gives_its_place_back_with_its_lease(
-    place: str, request: pytest.FixtureRequest, tmp_path: Path
+    place: str, request: pytest.FixtureRequest, tmp_path: Path, closes: Closes
 ) -> None:
     store, broker = f"sqlite:///{tmp_path}/jobs.db", ""
     if place == "beanstalkd":
@@ -268,7 +269,7 @@ def test_a_worker_that_dies_gives_its_place_back_with_its_lease(
     elif place == "mongod":
         mongod: Mongod = request.getfixturevalue("mongod")
         store = mongod.url(request.getfixturevalue("mongo_database"))
-    queue = KQueue(store=store, broker=broker or None, sweep_interval=0.5)
+    queue = closes(KQueue(store=store, broker=broker or None, sweep_interval=0.5))
     queue.limit("t", running=1)
     queue.add_job("t", "dies", ttr=1)
     with subprocess.Popen([sys.executable, "-c", WORKER, store, broker], stdout=subprocess.PIPE) as worker:

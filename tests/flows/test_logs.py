@@ -11,6 +11,7 @@ import pytest
 
 from kqueue import Event, JobInHand, KQueue
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 
 SECRET = "swordfish"
@@ -212,9 +213,9 @@ def test_no_record_has_a_payload_in_it(
 
 
 def test_no_record_of_an_outage_has_a_payload_in_it(
-    tmp_path: Path, beanstalkd: Beanstalkd, records: list[logging.LogRecord]
+    tmp_path: Path, beanstalkd: Beanstalkd, records: list[logging.LogRecord], closes: Closes
 ) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url)
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url))
     queue.add_job("t", SECRET)
     beanstalkd.kill()
     queue.add_jobs("t", [SECRET] * 3)

@@ -20,18 +20,21 @@ from kqueue import (
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd, free_port
+from tests.closing import Closes
 from tests.flows.locked import Lock
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> KQueue:
-    return KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.25))
+def queue(tmp_path: Path, closes: Closes) -> KQueue:
+    return closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.25)))
 
 
-def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(queue: KQueue, tmp_path: Path) -> None:
+def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(
+    queue: KQueue, tmp_path: Path, closes: Closes
+) -> None:
     queue.add_handler("t", JobInHand.delete)
     kept = queue.add_job("t", "kept")
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
     lock.take()
     with pytest.raises(AddFailed, match=r"jobs.db: locked by another process") as caught:
         queue.add_jobs("t", [1, 2])
@@ -44,10 +47,12 @@ def test_a_locked_store_is_an_error_that_names_it_and_nothing_is_lost(queue: KQu
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_a_store_that_goes_away_before_the_settle(queue: KQueue, tmp_path: Path, wait: bool) -> None:
+def test_a_store_that_goes_away_before_the_settle(
+    queue: KQueue, tmp_path: Path, wait: bool, closes: Closes
+) -> None:
     """Without ``wait`` it is raised, and the leases run out. With it, what has ended is settled later."""
     runs: list[int] = []
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
@@ -76,9 +81,9 @@ def test_a_store_that_goes_away_before_the_settle(queue: KQueue, tmp_path: Path,
 
 
 def test_an_immediate_settle_that_cannot_be_stored_is_raised_in_the_handler_and_kept(
-    queue: KQueue, tmp_path: Path
+    queue: KQueue, tmp_path: Path, closes: Closes
 ) -> None:
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
     raised: list[str] = []
 
     @queue.handler("t")
@@ -96,8 +101,10 @@ def test_an_immediate_settle_that_cannot_be_stored_is_raised_in_the_handler_and_
     assert sum(queue.counts().values()) == 0
 
 
-def test_a_waiting_loop_waits_for_a_beanstalkd_that_is_not_there_yet(tmp_path: Path, caplog: Any) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", f"beanstalk://127.0.0.1:{free_port()}")
+def test_a_waiting_loop_waits_for_a_beanstalkd_that_is_not_there_yet(
+    tmp_path: Path, caplog: Any, closes: Closes
+) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", f"beanstalk://127.0.0.1:{free_port()}"))
     queue.add_handler("t", JobInHand.delete)
     with pytest.raises(BrokerUnavailable):
         queue.run_jobs()
@@ -113,11 +120,11 @@ def test_a_waiting_loop_waits_for_a_beanstalkd_that_is_not_there_yet(tmp_path: P
 
 
 def test_a_beanstalkd_that_dies_between_reserve_and_settle_of_the_pointers(
-    tmp_path: Path, start_beanstalkd: Callable[..., Beanstalkd], caplog: Any
+    tmp_path: Path, start_beanstalkd: Callable[..., Beanstalkd], caplog: Any, closes: Closes
 ) -> None:
     """The claim stands: the jobs run, and the entries that came back are deleted as stale."""
     server = start_beanstalkd(binlog=True, flags=["-f0"])
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", server.url)
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", server.url))
     queue.add_handler("t", JobInHand.delete)
     queue.add_job("t")
     claim = queue.store.claim
@@ -148,10 +155,10 @@ def test_a_loop_without_handlers_waits_for_one(queue: KQueue) -> None:
     assert not loop.is_alive()
 
 
-def test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing(tmp_path: Path) -> None:
+def test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing(tmp_path: Path, closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
-    other = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
+    other = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
     other.add_handler("t", lambda job: job.retry("the other's", 1000))
 
     @queue.handler("t")
@@ -174,9 +181,9 @@ def test_a_retry_and_an_unget_after_the_lease_is_lost_change_nothing(tmp_path: P
 @pytest.mark.parametrize("wait", [False, True])
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 def test_a_store_that_is_down_hides_no_interrupt(
-    queue: KQueue, tmp_path: Path, error: type[BaseException], wait: bool
+    queue: KQueue, tmp_path: Path, error: type[BaseException], wait: bool, closes: Closes
 ) -> None:
-    lock = Lock(tmp_path / "jobs.db")
+    lock = closes(Lock(tmp_path / "jobs.db"))
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
@@ -191,10 +198,10 @@ def test_a_store_that_is_down_hides_no_interrupt(
 
 @pytest.mark.parametrize("broker", [False, True])
 def test_an_interrupted_claim_is_given_back_at_once(
-    tmp_path: Path, request: pytest.FixtureRequest, broker: bool
+    tmp_path: Path, request: pytest.FixtureRequest, broker: bool, closes: Closes
 ) -> None:
     url = request.getfixturevalue("beanstalkd").url if broker else None
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", url)
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", url))
     queue.add_handler("t", JobInHand.delete)
     ids = queue.add_jobs("t", range(3))
     claim = queue.store.claim
@@ -278,8 +285,10 @@ def test_an_interrupt_anywhere_in_the_loop_is_not_hidden_by_a_store_that_is_down
     queue.store.settle = settle  # type: ignore[method-assign]
 
 
-def test_a_handler_that_came_meanwhile_does_not_end_the_back_off(tmp_path: Path, caplog: Any) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", f"beanstalk://127.0.0.1:{free_port()}")
+def test_a_handler_that_came_meanwhile_does_not_end_the_back_off(
+    tmp_path: Path, caplog: Any, closes: Closes
+) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", f"beanstalk://127.0.0.1:{free_port()}"))
     queue.add_handler("t", JobInHand.delete)
     loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True, "time_limit_ms": 700})
     loop.start()
@@ -331,8 +340,8 @@ def test_an_operators_delete_that_fails_strands_no_job(queue: KQueue) -> None:
     assert queue.run_jobs().deleted == 110
 
 
-def test_a_second_loop_may_begin_while_the_store_is_down(queue: KQueue, tmp_path: Path) -> None:
-    lock = Lock(tmp_path / "jobs.db")
+def test_a_second_loop_may_begin_while_the_store_is_down(queue: KQueue, tmp_path: Path, closes: Closes) -> None:
+    lock = closes(Lock(tmp_path / "jobs.db"))
     holds, may_end = threading.Event(), threading.Event()
 
     @queue.handler("t")
@@ -361,9 +370,11 @@ def test_a_second_loop_may_begin_while_the_store_is_down(queue: KQueue, tmp_path
     assert not second.is_alive()
 
 
-def test_a_waiting_loop_waits_for_a_store_that_is_not_there_yet(tmp_path: Path, caplog: Any) -> None:
+def test_a_waiting_loop_waits_for_a_store_that_is_not_there_yet(
+    tmp_path: Path, caplog: Any, closes: Closes
+) -> None:
     folder = tmp_path / "later"
-    queue = KQueue(f"sqlite:///{folder}/jobs.db")
+    queue = closes(KQueue(f"sqlite:///{folder}/jobs.db"))
     queue.add_handler("t", JobInHand.delete)
     with pytest.raises(StoreUnavailable):
         queue.run_jobs()

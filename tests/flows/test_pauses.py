@@ -13,6 +13,7 @@ import pytest
 from kqueue import JobInHand, KQueue
 from kqueue.upkeep.pauses import LOOK_S
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.tubes import await_true
 
@@ -99,8 +100,8 @@ def test_a_look_is_taken_twice_a_second() -> None:
     assert LOOK_S <= 0.5
 
 
-def test_a_paused_tube_is_not_watched(beanstalkd: Beanstalkd, tmp_path: Path) -> None:
-    queue = KQueue(store=f"sqlite:///{tmp_path}/jobs.db", broker=beanstalkd.url)
+def test_a_paused_tube_is_not_watched(beanstalkd: Beanstalkd, tmp_path: Path, closes: Closes) -> None:
+    queue = closes(KQueue(store=f"sqlite:///{tmp_path}/jobs.db", broker=beanstalkd.url))
     for type in ("a", "b"):
         queue.add_handler(type, lambda job: job.delete())
     queue.pause("a")

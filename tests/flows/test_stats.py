@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kqueue import JobInHand, KQueue, Stats, TypeStats
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import run_in_child
 
@@ -116,8 +117,8 @@ def test_threads_are_counted_together(queue: KQueue) -> None:
     assert counted(queue.stats().types["t"]) == (300, 300, 300, 0, 0, 0, 0)
 
 
-def test_a_child_counts_its_own(tmp_path: Path) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db")
+def test_a_child_counts_its_own(tmp_path: Path, closes: Closes) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db"))
     queue.add_handler("t", JobInHand.delete)
     queue.add_jobs("t", range(3))
     queue.run_jobs(count_limit=1)
@@ -130,8 +131,10 @@ def test_a_child_counts_its_own(tmp_path: Path) -> None:
     assert counted(queue.stats().types["t"]) == (3, 1, 1, 0, 0, 0, 0)
 
 
-def test_a_child_that_comes_back_into_the_loop_counts_nothing_of_its_parents_window(tmp_path: Path) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db")
+def test_a_child_that_comes_back_into_the_loop_counts_nothing_of_its_parents_window(
+    tmp_path: Path, closes: Closes
+) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db"))
     parent = os.getpid()
     children: list[int] = []
 

@@ -20,25 +20,26 @@ from kqueue.system.clock import ManualClock
 from kqueue.system.mint import IdMint
 from kqueue.upkeep.sweep import BATCH, PAGE_TYPES
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 from tests.flows.processes import KILLED, die, run_in_child
 
 
 class House:
     """A queue on a store whose clock is turned by hand, and on a beanstalkd."""
 
-    def __init__(self, path: Path, server: Beanstalkd) -> None:
+    def __init__(self, path: Path, server: Beanstalkd, closes: Closes) -> None:
         self.clock = ManualClock()
         self.server = server
         self._path = path
+        self._closes = closes
         self.queue = self.another()
         self.runs: list[tuple[Any, int]] = []
         self.queue.add_handler("t", self.run)
 
     def another(self) -> KQueue:
         """Another queue on the same store and broker, as another process has it."""
-        return KQueue(
-            store=SqliteStore(str(self._path), clock=self.clock), broker=self.server.url, sweep_interval=15
-        )
+        store = SqliteStore(str(self._path), clock=self.clock)
+        return self._closes(KQueue(store=store, broker=self.server.url, sweep_interval=15))
 
     def run(self, job: JobInHand) -> None:
         self.runs.append((job.payload, job.fence))
@@ -56,13 +57,13 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path, beanstalkd: Beanstalkd) -> House:
-    return House(tmp_path / "jobs.db", beanstalkd)
+def house(tmp_path: Path, beanstalkd: Beanstalkd, closes: Closes) -> House:
+    return House(tmp_path / "jobs.db", beanstalkd, closes)
 
 
 @pytest.fixture
-def durable_house(tmp_path: Path, start_beanstalkd: Callable[..., Beanstalkd]) -> House:
-    return House(tmp_path / "jobs.db", start_beanstalkd(binlog=True, flags=["-f0"]))
+def durable_house(tmp_path: Path, start_beanstalkd: Callable[..., Beanstalkd], closes: Closes) -> House:
+    return House(tmp_path / "jobs.db", start_beanstalkd(binlog=True, flags=["-f0"]), closes)
 
 
 def test_a_producer_killed_between_commit_and_put(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,8 +392,8 @@ def test_short_runs_sweep_too_when_it_is_due(house: House) -> None:
     assert house.runs == [("lost", 1)]
 
 
-def test_two_stores_on_one_beanstalkd_never_meet(house: House, tmp_path: Path) -> None:
-    other = House(tmp_path / "other.db", house.server)
+def test_two_stores_on_one_beanstalkd_never_meet(house: House, tmp_path: Path, closes: Closes) -> None:
+    other = House(tmp_path / "other.db", house.server, closes)
     house.queue.add_jobs("t", range(10))
     other.queue.add_jobs("t", range(10, 20))
     assert house.queue.prefix != other.queue.prefix
@@ -411,7 +412,8 @@ def test_foreign_entries_are_buried_and_never_end_the_loop(house: House, caplog:
     report = house.queue.run_jobs()
     assert (report.count, report.foreign_pointers) == (3, 5)
     assert house.queue.broker.depths(["t"])["t"] == {"ready": 0, "delayed": 0, "reserved": 0, "buried": 5}
-    assert len([record for record in caplog.records if "not ours" in record.message]) == 1
+    told = [record for record in caplog.records if "not ours" in record.message]
+    assert len(told) in {1, 2}  # once by the loop; and once by its sweep, if that comes to one first
 
 
 def test_a_well_formed_pointer_to_rows_of_another_type_runs_nothing(house: House) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue, KQueueError
+from tests.closing import Closes
 from tests.flows.processes import run_in_child
 
 
@@ -73,10 +74,10 @@ def test_several_threads_run_while_others_add_and_each_job_runs_once(queue: KQue
 
 
 @pytest.fixture(params=["sqlite", "beanstalkd"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> KQueue:
+def shared(request: pytest.FixtureRequest, tmp_path: Path, closes: Closes) -> KQueue:
     """A queue that several processes may share."""
     broker = request.getfixturevalue("beanstalkd").url if request.param == "beanstalkd" else None
-    return KQueue(store=f"sqlite:///{tmp_path}/jobs.db", broker=broker)
+    return closes(KQueue(store=f"sqlite:///{tmp_path}/jobs.db", broker=broker))
 
 
 def test_children_use_their_parents_queue_and_the_parent_goes_on(shared: KQueue) -> None:

@@ -16,6 +16,7 @@ from kqueue.stores.mongo.store import MongoStore
 from kqueue.stores.sqlite.file.file import SqliteFile
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
+from tests.closing import Closes
 from tests.mongod import Mongod
 from tests.stores.mongo_helpers import LossyProxy
 
@@ -175,10 +176,10 @@ def test_what_was_written_by_the_first_attempt_is_not_told_as_lost(house: Any, a
 
 @pytest.mark.parametrize("is_committed", [True, False])
 def test_an_sqlite_file_that_fails_at_the_commit_may_have_done_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_committed: bool, closes: Closes
 ) -> None:
     store = SqliteStore(tmp_path / "jobs.db")
-    queue = KQueue(store=store)
+    queue = closes(KQueue(store=store))
     write = SqliteFile.write
 
     @contextmanager

@@ -17,6 +17,7 @@ from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import KILLED, die, run_in_child
 
@@ -78,10 +79,12 @@ def test_a_handler_that_overruns_has_what_is_finished_settled_and_the_rest_given
     assert queue.run_jobs().deleted == 19
 
 
-def test_a_job_with_under_half_its_lease_left_is_renewed_or_given_back_and_never_started(tmp_path: Path) -> None:
+def test_a_job_with_under_half_its_lease_left_is_renewed_or_given_back_and_never_started(
+    tmp_path: Path, closes: Closes
+) -> None:
     """The worker is frozen between its claim and its first handler, and then in a handler."""
     clock = ManualClock()
-    queue = KQueue.from_parts(assemble(SqliteStore(tmp_path / "jobs.db", clock=clock), clock=clock))
+    queue = closes(KQueue.from_parts(assemble(SqliteStore(tmp_path / "jobs.db", clock=clock), clock=clock)))
     seen: list[tuple[Any, int, float]] = []
 
     def handle(job: JobInHand) -> None:
@@ -111,9 +114,9 @@ def test_a_job_with_under_half_its_lease_left_is_renewed_or_given_back_and_never
     assert seen == [("claimed slowly", 1, 10), ("freezes", 1, 10), ("beside it", 2, 10)]
 
 
-def test_renew_holds_the_job_for_another_ttr(tmp_path: Path) -> None:
+def test_renew_holds_the_job_for_another_ttr(tmp_path: Path, closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock))
+    queue = closes(KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock)))
 
     @queue.handler("t")
     def handle(job: JobInHand) -> None:
@@ -174,11 +177,11 @@ class SlowStore:
 
 
 @pytest.mark.parametrize(("claim_s", "settle_s"), [(0.02, 0.02), (0.2, 0.06), (1.0, 1.0)])
-def test_a_slow_store_gets_larger_windows_not_smaller_ones(claim_s: float, settle_s: float) -> None:
+def test_a_slow_store_gets_larger_windows_not_smaller_ones(claim_s: float, settle_s: float, closes: Closes) -> None:
     """What the store takes is not the handler's, and does not count toward the window's bound."""
     clock = ManualClock()
     store = SlowStore(clock, claim_s, settle_s)
-    queue = KQueue.from_parts(assemble(store, clock=clock))  # type: ignore[arg-type]
+    queue = closes(KQueue.from_parts(assemble(store, clock=clock)))  # type: ignore[arg-type]
     order: list[int] = []
     queue.add_handler("t", lambda job: (order.append(job.payload), job.delete()))
     queue.add_jobs("t", range(1000))
@@ -205,11 +208,13 @@ def test_a_large_settle_ms_does_not_strand_the_window_of_a_slow_job(make_queue: 
     assert seen == [20]
 
 
-def test_delete_by_id_of_a_running_job_whose_lease_was_lost_deletes_it_all_the_same(tmp_path: Path) -> None:
+def test_delete_by_id_of_a_running_job_whose_lease_was_lost_deletes_it_all_the_same(
+    tmp_path: Path, closes: Closes
+) -> None:
     """It runs in a window of several here and under a newer fence elsewhere; the operator wants it gone."""
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
-    other = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
+    other = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
     answers: list[bool] = []
 
     def handle(job: JobInHand) -> None:
@@ -257,9 +262,11 @@ class Ward:
 
 
 @pytest.fixture(params=["embedded", "beanstalkd"])
-def ward(request: pytest.FixtureRequest, tmp_path: Path) -> Ward:
+def ward(request: pytest.FixtureRequest, tmp_path: Path, closes: Closes) -> Ward:
     broker = request.getfixturevalue("beanstalkd").url if request.param == "beanstalkd" else None
-    return Ward(tmp_path / "jobs.db", broker)
+    ward = Ward(tmp_path / "jobs.db", broker)
+    closes(ward.queue)
+    return ward
 
 
 def test_a_poison_job_alone_is_dead_after_max_crashes_deaths(ward: Ward) -> None:
@@ -289,9 +296,9 @@ def test_a_poison_job_among_many_dies_and_no_innocent_does(ward: Ward) -> None:
     assert ward.queue.counts("t") == {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 1, "done": 0}
 
 
-def test_a_settle_clears_crashes_and_suspicion(tmp_path: Path) -> None:
+def test_a_settle_clears_crashes_and_suspicion(tmp_path: Path, closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock), retry_delay=0)
+    queue = closes(KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock), retry_delay=0))
     mood = {"die": True}
     queue.add_handler("t", lambda job: die() if mood["die"] else job.retry("survived", 1000))
     job_id = queue.add_job("t", ttr=5)
@@ -307,9 +314,10 @@ def test_a_settle_clears_crashes_and_suspicion(tmp_path: Path) -> None:
 
 def test_with_two_loops_in_a_process_a_death_is_blamed_on_nobody_at_first_and_a_suspect_is_taken_aside(
     tmp_path: Path,
+    closes: Closes,
 ) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock), max_crashes=2)
+    queue = closes(KQueue(store=SqliteStore(str(tmp_path / "jobs.db"), clock=clock), max_crashes=2))
     both_in = threading.Barrier(2)
 
     def handle(job: JobInHand) -> None:
@@ -346,9 +354,9 @@ def test_with_two_loops_in_a_process_a_death_is_blamed_on_nobody_at_first_and_a_
 
 
 def test_a_suspect_beside_a_long_job_stops_no_other_loop_and_holds_no_pointer(
-    tmp_path: Path, beanstalkd: Beanstalkd
+    tmp_path: Path, beanstalkd: Beanstalkd, closes: Closes
 ) -> None:
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url)
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", beanstalkd.url))
     long_runs, long_may_end, suspect_ran = threading.Event(), threading.Event(), threading.Event()
     reserved: list[int] = []
 
@@ -385,10 +393,10 @@ def test_a_suspect_beside_a_long_job_stops_no_other_loop_and_holds_no_pointer(
     assert reserved == [0]
 
 
-def test_a_suspect_that_takes_long_is_not_waited_for_without_end(tmp_path: Path) -> None:
+def test_a_suspect_that_takes_long_is_not_waited_for_without_end(tmp_path: Path, closes: Closes) -> None:
     """Its handler may itself wait for a job that another loop is to run."""
     clock = ManualClock()
-    queue = KQueue.from_parts(assemble(f"sqlite:///{tmp_path}/jobs.db", clock=clock))
+    queue = closes(KQueue.from_parts(assemble(f"sqlite:///{tmp_path}/jobs.db", clock=clock)))
     child_ran = threading.Event()
     alone: list[bool] = []
 

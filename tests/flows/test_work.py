@@ -21,6 +21,7 @@ from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import KILLED, die, run_in_child
 from tests.flows.working import PATIENCE_S, Suspects, Working, counted, is_drained, with_suspicion
@@ -188,10 +189,10 @@ def test_a_retry_at_once_runs_again_before_work_ends(queue: KQueue) -> None:
 
 
 def test_a_retry_whose_pointer_is_put_slowly_runs_again_before_work_ends(
-    beanstalkd: Beanstalkd, monkeypatch: pytest.MonkeyPatch
+    beanstalkd: Beanstalkd, monkeypatch: pytest.MonkeyPatch, closes: Closes
 ) -> None:
     """The watchdog has written it, and is about to put it, when the loop's thread finds the tube empty."""
-    queue = KQueue("memory:", broker=beanstalkd.url)
+    queue = closes(KQueue("memory:", broker=beanstalkd.url))
     tries: list[int] = []
 
     @queue.handler("t")
@@ -285,9 +286,9 @@ def test_a_job_that_is_alone_in_hand_is_settled_at_once(make_queue: MakeQueue) -
         door.open()
 
 
-def test_a_slow_store_does_not_make_the_event_loop_stand_still(tmp_path: Path) -> None:
+def test_a_slow_store_does_not_make_the_event_loop_stand_still(tmp_path: Path, closes: Closes) -> None:
     """The settle of one job goes on only once another coroutine has gone round a few times meanwhile."""
-    queue = KQueue(store=f"sqlite:///{tmp_path}/jobs.db")
+    queue = closes(KQueue(store=f"sqlite:///{tmp_path}/jobs.db"))
     rounds = threading.Semaphore(0)
     settled = threading.Event()
     settle = queue.store.settle
@@ -336,9 +337,9 @@ class Overheard:
         return call
 
 
-def test_the_event_loop_asks_the_store_for_nothing() -> None:
+def test_the_event_loop_asks_the_store_for_nothing(closes: Closes) -> None:
     store = Overheard(MemoryStore())
-    queue = KQueue(store=store)  # type: ignore[arg-type]
+    queue = closes(KQueue(store=store))  # type: ignore[arg-type]
 
     @queue.handler("t", concurrency=3)
     async def handle(job: JobInHand) -> None:
@@ -362,9 +363,9 @@ def test_the_event_loop_asks_the_store_for_nothing() -> None:
     assert store.callers <= {"kqueue-loop-1", "kqueue-watchdog"}
 
 
-def test_renew_is_durable_when_it_returns_and_can_be_awaited(tmp_path: Path) -> None:
+def test_renew_is_durable_when_it_returns_and_can_be_awaited(tmp_path: Path, closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
     leases: list[float] = []
 
     @queue.handler("t", concurrency=2)
@@ -383,11 +384,11 @@ def test_renew_is_durable_when_it_returns_and_can_be_awaited(tmp_path: Path) -> 
     assert leases == [10]
 
 
-def test_a_late_coroutine_is_fenced(tmp_path: Path) -> None:
+def test_a_late_coroutine_is_fenced(tmp_path: Path, closes: Closes) -> None:
     """Its lease runs out while it waits, and another process takes the job."""
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
-    other = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
+    other = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
     seen: list[str] = []
 
     @queue.handler("t", concurrency=3)
@@ -426,9 +427,9 @@ def test_a_coroutine_whose_run_is_over_changes_nothing(queue: KQueue) -> None:
 
 
 def test_a_store_that_is_down_when_jobs_have_ended_gets_them_once_it_is_back(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, closes: Closes
 ) -> None:
-    queue = KQueue(store=f"sqlite:///{tmp_path}/jobs.db")
+    queue = closes(KQueue(store=f"sqlite:///{tmp_path}/jobs.db"))
     settle, failures, more = queue.store.settle, [0], threading.Event()
 
     def fail_at_first(*arguments: Any) -> Any:
@@ -456,8 +457,10 @@ def test_a_store_that_is_down_when_jobs_have_ended_gets_them_once_it_is_back(
     assert any("not settled yet: down" in record.message for record in caplog.records)
 
 
-def test_without_wait_a_store_that_is_down_is_raised_once_all_in_hand_have_ended(tmp_path: Path) -> None:
-    queue = KQueue(store=f"sqlite:///{tmp_path}/jobs.db")
+def test_without_wait_a_store_that_is_down_is_raised_once_all_in_hand_have_ended(
+    tmp_path: Path, closes: Closes
+) -> None:
+    queue = closes(KQueue(store=f"sqlite:///{tmp_path}/jobs.db"))
     door, raised = Door(), threading.Event()
     claim = queue.store.claim
 
@@ -497,10 +500,10 @@ def test_without_wait_a_store_that_is_down_is_raised_once_all_in_hand_have_ended
 
 
 def test_a_beanstalkd_that_is_killed_while_coroutines_run_costs_a_wait_and_no_job(
-    tmp_path: Path, start_beanstalkd: Callable[..., Beanstalkd]
+    tmp_path: Path, start_beanstalkd: Callable[..., Beanstalkd], closes: Closes
 ) -> None:
     server = start_beanstalkd()
-    queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", server.url, sweep_interval=0.5)
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", server.url, sweep_interval=0.5))
     door, ran = Door(), Counter[int]()
 
     @queue.handler("t", concurrency=3)
@@ -522,8 +525,10 @@ def test_a_beanstalkd_that_is_killed_while_coroutines_run_costs_a_wait_and_no_jo
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-def test_a_store_that_is_down_hides_no_interrupt(tmp_path: Path, error: type[BaseException]) -> None:
-    queue = KQueue(store=f"sqlite:///{tmp_path}/jobs.db")
+def test_a_store_that_is_down_hides_no_interrupt(
+    tmp_path: Path, error: type[BaseException], closes: Closes
+) -> None:
+    queue = closes(KQueue(store=f"sqlite:///{tmp_path}/jobs.db"))
 
     def down(*_: Any) -> Any:
         raise StoreUnavailable("down")
@@ -754,9 +759,9 @@ def test_a_plain_function_has_no_concurrency() -> None:
 # -- the operator ------------------------------------------------------------------------------------------
 
 
-def test_a_job_claimed_slowly_has_its_lease_renewed_before_it_starts(tmp_path: Path) -> None:
+def test_a_job_claimed_slowly_has_its_lease_renewed_before_it_starts(tmp_path: Path, closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue.from_parts(assemble(SqliteStore(tmp_path / "jobs.db", clock=clock), clock=clock))
+    queue = closes(KQueue.from_parts(assemble(SqliteStore(tmp_path / "jobs.db", clock=clock), clock=clock)))
     claim, left = queue.store.claim, list[tuple[int, float]]()
 
     def claim_and_freeze(*arguments: Any) -> Any:
@@ -803,10 +808,10 @@ def test_delete_by_id_of_a_job_in_hand_is_its_own_delete(queue: KQueue, who: str
     assert is_drained(queue, "t")
 
 
-def test_delete_by_id_of_a_job_whose_lease_was_lost_deletes_it_all_the_same(tmp_path: Path) -> None:
+def test_delete_by_id_of_a_job_whose_lease_was_lost_deletes_it_all_the_same(tmp_path: Path, closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
-    other = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
+    other = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
     door = Door()
 
     @queue.handler("t", concurrency=3)
@@ -876,11 +881,12 @@ def test_a_poison_job_among_many_in_hand_dies_and_no_innocent_does(ward: Ward) -
 
 @pytest.mark.parametrize(("deaths", "most"), [(2, 2), (3, 1), (5, 1)])
 def test_suspects_fly_in_small_groups_down_to_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, most: int, closes: Closes
 ) -> None:
     # On a slow machine what waits would go back, to a time that the store's clock, which stands still, never has.
     monkeypatch.setattr("kqueue.execution.concurrent_jobs.BOUND_S", 60.0)
     suspects = Suspects(tmp_path, deaths)
+    closes(suspects.queue)
 
     @suspects.queue.handler("t", concurrency=20)
     async def handle(job: JobInHand) -> None:
@@ -895,9 +901,9 @@ def test_suspects_fly_in_small_groups_down_to_one(
     assert suspects.alone == [most == 1] * 3
 
 
-def test_a_suspect_waits_for_those_in_hand_and_they_are_not_refilled(tmp_path: Path) -> None:
+def test_a_suspect_waits_for_those_in_hand_and_they_are_not_refilled(tmp_path: Path, closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
     door, order = Door(), []
 
     @queue.handler("t", concurrency=4)
@@ -919,9 +925,11 @@ def test_a_suspect_waits_for_those_in_hand_and_they_are_not_refilled(tmp_path: P
     assert order == ["first", "suspect", "last"]
 
 
-def test_a_suspect_that_another_type_keeps_from_being_alone_goes_back_for_a_while(tmp_path: Path) -> None:
+def test_a_suspect_that_another_type_keeps_from_being_alone_goes_back_for_a_while(
+    tmp_path: Path, closes: Closes
+) -> None:
     clock = ManualClock()
-    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock)))
     door, ran = Door(), []
 
     @queue.handler("u", concurrency=4)
@@ -1031,16 +1039,18 @@ class Failing:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", CALLS)
-def test_no_call_of_the_store_that_fails_loses_a_job_or_runs_one_twice(name: str, after: bool) -> None:
+def test_no_call_of_the_store_that_fails_loses_a_job_or_runs_one_twice(
+    name: str, after: bool, closes: Closes
+) -> None:
     """Each of the first calls in turn. What was claimed is settled, or given back at no try."""
     for nth in range(8):
         clock = ManualClock()
         store = MemoryStore(clock=clock)
-        setup = KQueue(store=store)
+        setup = closes(KQueue(store=store))
         ids = setup.add_jobs("t", [*range(10), "retry"], ttr=50)
         with_suspicion(setup, clock, ids[:1], 3)
         failing = Failing(store, name, nth, after)
-        queue = KQueue(store=failing)  # type: ignore[arg-type]
+        queue = closes(KQueue(store=failing))  # type: ignore[arg-type]
         ran: Counter[Any] = Counter()
 
         @queue.handler("t", concurrency=3)

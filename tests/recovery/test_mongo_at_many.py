@@ -1,6 +1,7 @@
 """What an idle sweep and a job's way cost on a genuine MongoDB beside a hundred thousand rows."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
@@ -72,18 +73,17 @@ def row(number: int) -> Row:
 def places(mongod: Mongod, request: pytest.FixtureRequest) -> Iterator[dict[int, Place]]:
     """A database of few rows and one of many."""
     made: dict[int, Place] = {}
-    for rows in (FEW, request.param):
-        database, commands = f"recovery_{rows}", Commands()
-        client = mongod.client(event_listeners=[commands])
-        store = MongoStore(mongod.url(database), clock=ManualClock(NOW), client=client)
-        store.open()
-        documents = (to_document(row(number), number) for number in range(rows))
-        client[database][COLLECTION].insert_many(documents, ordered=False)
-        made[rows] = Place(store, commands, database)
-    yield made
-    for place in made.values():
-        with mongod.client() as client:
-            client.drop_database(place.database)
+    with ExitStack() as clients:
+        for rows in (FEW, request.param):
+            database, commands = f"recovery_{rows}", Commands()
+            client = clients.enter_context(mongod.client(event_listeners=[commands]))
+            clients.callback(client.drop_database, database)
+            store = MongoStore(mongod.url(database), clock=ManualClock(NOW), client=client)
+            store.open()
+            documents = (to_document(row(number), number) for number in range(rows))
+            client[database][COLLECTION].insert_many(documents, ordered=False)
+            made[rows] = Place(store, commands, database)
+        yield made
 
 
 def cost(mongod: Mongod, place: Place, call: Callable[[], object], name: str = "") -> tuple[int, int, int]:

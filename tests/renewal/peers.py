@@ -40,6 +40,9 @@ class Peer:
         self._heard: list[bytes] = []
         server.add(other)
 
+    def close(self) -> None:
+        self.socket.close()
+
     def say_hello(self, pid: int | None = None, url: str = "memory:") -> None:
         hello = encode(Hello(VERSION, pid or os.getpid(), url))
         socket.send_fds(self.socket, [hello], [self.board.fileno()])

@@ -29,6 +29,7 @@ from kqueue.renewal.messages import (
 )
 from kqueue.renewal.server import Server
 from kqueue.stores.memory.store import MemoryStore
+from tests.closing import Closes
 from tests.renewal.peers import DOWN, LOGGER, TTR, Peer, SlowStore, claimed, hold_of, serving, the_row
 from tests.tubes import PATIENCE_S, await_true, run
 
@@ -45,8 +46,8 @@ def server(store: SlowStore) -> Iterator[Server]:
 
 
 @pytest.fixture
-def peer(server: Server) -> Peer:
-    peer = Peer(server)
+def peer(server: Server, closes: Closes) -> Peer:
+    peer = closes(Peer(server))
     peer.say_hello()
     assert peer.hear() == ServerReady()
     return peer
@@ -90,10 +91,10 @@ def test_what_a_client_forgets_or_leaves_is_not_renewed(store: SlowStore, peer: 
 
 
 def test_a_client_whose_process_has_ended_is_left_although_its_socket_lives(
-    store: SlowStore, server: Server
+    store: SlowStore, server: Server, closes: Closes
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        peer = Peer(server)
+        peer = closes(Peer(server))
         peer.say_hello(process.pid)
         assert peer.hear() == ServerReady()
         (row,) = claimed(store)
@@ -104,10 +105,10 @@ def test_a_client_whose_process_has_ended_is_left_although_its_socket_lives(
     await_true(lambda: (the_row(store, row.id).lease_until or 0.0) < store.now())
 
 
-def test_a_client_whose_process_had_ended_before_is_sent_away(server: Server) -> None:
+def test_a_client_whose_process_had_ended_before_is_sent_away(server: Server, closes: Closes) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    peer = Peer(server)
+    peer = closes(Peer(server))
     peer.say_hello(process.pid)
     assert peer.is_sent_away()
 
@@ -177,19 +178,19 @@ def test_a_store_that_is_down_for_longer_loses_the_lease_and_is_told_of_once(sto
     outlives(store, other.id, 2 * TTR)
 
 
-def test_a_store_that_does_not_answer_keeps_nobody_else_waiting() -> None:
+def test_a_store_that_does_not_answer_keeps_nobody_else_waiting(closes: Closes) -> None:
     stuck, other = SlowStore(), SlowStore()
     stuck.opens.clear()
     with serving({"stuck": stuck, "other": other}.__getitem__) as server:
         peers = {}
         for url, store in (("stuck", stuck), ("other", other)):
-            peers[url] = Peer(server)
+            peers[url] = closes(Peer(server))
             peers[url].say_hello(url=url)
             assert peers[url].hear() == ServerReady()
             (row,) = claimed(store)
             peers[url].hold(hold_of(row))
         outlives(other, row.id, 3 * TTR)
-        peers["late"] = Peer(server)
+        peers["late"] = closes(Peer(server))
         peers["late"].say_hello(url="stuck")
         assert peers["late"].hear() == ServerReady()
         stuck.opens.set()
@@ -211,12 +212,12 @@ NONSENSE = {
 
 @pytest.mark.parametrize("greets", [False, True])
 def test_a_client_that_says_what_none_says_is_sent_away_and_the_others_are_served(
-    store: SlowStore, server: Server, peer: Peer, greets: bool
+    store: SlowStore, server: Server, peer: Peer, greets: bool, closes: Closes
 ) -> None:
     (row,) = claimed(store)
     peer.hold(hold_of(row))
     for name, said in NONSENSE.items():
-        bad = Peer(server)
+        bad = closes(Peer(server))
         if greets:
             bad.say_hello()
         with suppress(OSError):  # it is sent away before it has said it all
@@ -225,8 +226,8 @@ def test_a_client_that_says_what_none_says_is_sent_away_and_the_others_are_serve
     outlives(store, row.id, 2 * TTR)
 
 
-def test_words_out_of_turn_are_refused(server: Server) -> None:
-    early, twice, blind = Peer(server), Peer(server), Peer(server)
+def test_words_out_of_turn_are_refused(server: Server, closes: Closes) -> None:
+    early, twice, blind = closes(Peer(server)), closes(Peer(server)), closes(Peer(server))
     early.say(LetGo(0))
     twice.say_hello()
     twice.say_hello()
@@ -244,9 +245,11 @@ def test_a_client_with_a_short_board_runs_nothing(store: SlowStore, peer: Peer) 
     assert store.renewals == 0
 
 
-def test_a_client_that_floods_does_not_starve_the_others(store: SlowStore, server: Server, peer: Peer) -> None:
+def test_a_client_that_floods_does_not_starve_the_others(
+    store: SlowStore, server: Server, peer: Peer, closes: Closes
+) -> None:
     (row,) = claimed(store)
-    flood = Peer(server)
+    flood = closes(Peer(server))
     flood.say_hello()
     flooding = True
 
@@ -266,10 +269,10 @@ def test_a_client_that_floods_does_not_starve_the_others(store: SlowStore, serve
 
 
 def test_a_client_that_does_not_read_is_sent_away(
-    store: SlowStore, server: Server, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    store: SlowStore, server: Server, peer: Peer, monkeypatch: pytest.MonkeyPatch, closes: Closes
 ) -> None:
     monkeypatch.setattr("kqueue.renewal.server.MAX_UNREAD", 1000)
-    deaf = Peer(server, holds_bytes=1)
+    deaf = closes(Peer(server, holds_bytes=1))
     deaf.say_hello()
     rows = claimed(store, 500)
     deaf.hold(*map(hold_of, rows))
@@ -284,9 +287,9 @@ def test_a_client_that_does_not_read_is_sent_away(
 # -- its end -------------------------------------------------------------------------------------------------
 
 
-def test_it_ends_with_its_last_client_if_it_is_told_to(store: SlowStore) -> None:
+def test_it_ends_with_its_last_client_if_it_is_told_to(store: SlowStore, closes: Closes) -> None:
     server = Server(lambda url: store, LOGGER)
-    one, two = Peer(server), Peer(server)
+    one, two = closes(Peer(server)), closes(Peer(server))
     thread = run(lambda: server.serve(until_alone=True))
     one.say_hello()
     assert one.hear() == ServerReady()

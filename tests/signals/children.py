@@ -34,6 +34,8 @@ def seen_by(module: str, *arguments: str, patience_s: float = PATIENCE_S) -> dic
             if process.poll() is None:
                 process.kill()
             status = process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
         errors.seek(0)
         said = errors.read().decode(errors="replace")
     *_, last = text.splitlines() or [""]

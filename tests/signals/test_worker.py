@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -137,5 +138,5 @@ sys.stdin = sys.stdout = sys.stderr = None
         works.await_empty()
         assert worker.stop() == 0
     assert (works.folder / "printed").read_text() == os.devnull
-    with sqlite3.connect(works.folder / "jobs.db") as file:
+    with closing(sqlite3.connect(works.folder / "jobs.db")) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -14,6 +14,7 @@ import tracemalloc
 import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def claim(store, *ids):
 
 
 def text(path, query):
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
 
 
@@ -615,7 +616,7 @@ def test_now_is_the_clock_it_was_given(path):
 
 
 def test_it_shares_a_file_with_a_users_own_tables(path):
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE orders (id)")
         connection.execute("PRAGMA user_version = 42")
     store = SqliteStore(path)
@@ -681,7 +682,8 @@ def test_an_add_to_a_file_that_was_replaced_is_refused_and_the_next_one_is_kept(
     assert failed.value.not_taken == (row(2).id,)
     store.add([row(3)])
     store.close()
-    assert [number for number in range(9) if SqliteStore(path).get([row(number).id])] == [3, 7]
+    with closing(SqliteStore(path)) as other:
+        assert [number for number in range(9) if other.get([row(number).id])] == [3, 7]
 
 
 def test_a_file_that_was_removed_is_never_made_again_by_who_had_it(store, path):

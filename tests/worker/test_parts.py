@@ -29,6 +29,7 @@ from kqueue.worker.messages import (
     Report,
 )
 from kqueue.worker.restarts import STEADY_S, Restarts
+from tests.closing import Closes
 
 # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -153,9 +154,9 @@ def test_a_loop_tells_its_turns_and_its_jobs_while_it_runs(queue: KQueue) -> Non
     assert queue.registry.jobs_started() == 2
 
 
-def test_a_batch_tells_how_long_the_lease_of_its_running_job_holds(tmp_path: Path) -> None:
+def test_a_batch_tells_how_long_the_lease_of_its_running_job_holds(tmp_path: Path, closes: Closes) -> None:
     clock = ManualClock()
-    queue = KQueue.from_parts(assemble(f"sqlite:///{tmp_path}/jobs.db", clock=clock))
+    queue = closes(KQueue.from_parts(assemble(f"sqlite:///{tmp_path}/jobs.db", clock=clock)))
     left: list[float | None] = []
 
     def handle(job: JobInHand) -> None:

@@ -18,9 +18,11 @@ from kqueue.loops.stopping import RunLimits
 from kqueue.model import checks, handlers, schedule
 from kqueue.model.events import Event
 from kqueue.model.handlers import HandlerFunction, HandlerOptions
+from kqueue.model.ids import is_job_id
 from kqueue.model.job import Job, JobInHand, Priority, State
 from kqueue.model.options import GivenOptions, TypeOptions
 from kqueue.model.reports import Finding, RunReport, Stats, SweepReport
+from kqueue.model.times import Duration, Instant
 from kqueue.upkeep.cron import CronJob
 from kqueue.upkeep.heartbeat import Worker, workers_of
 
@@ -42,9 +44,8 @@ class KQueue:
     >>> queue = KQueue(store="sqlite:///jobs.db")                                      # nothing to start
     >>> queue = KQueue(store="sqlite:///jobs.db", broker="beanstalk://127.0.0.1:11300")
 
-    One KQueue may be shared by threads, and used after a fork. It opens itself at its first use.
-
-    Every call raises ``ValueError`` or ``TypeError`` for bad arguments before anything is written, and
+    One KQueue may be shared by threads, and used after a fork. It opens itself at its first use. Every call raises
+    ``ValueError`` or ``TypeError`` for bad arguments before anything is written, and
     :class:`~kqueue.StoreUnavailable`, naming the address, when the store is not there.
     """
 
@@ -190,10 +191,11 @@ class KQueue:
         payload: object = None,
         *,
         priority: Priority | str | int | None = None,
-        delay: float | None = None,
-        ttr: float | None = None,
+        delay: Duration | None = None,
+        run_at: Instant | None = None,
+        ttr: Duration | None = None,
         unique: str | None = None,
-        unique_for: float | None = None,
+        unique_for: Duration | None = None,
         limit_key: str | None = None,
     ) -> str:
         """Add one job; when this returns its id, the job is durable: it is never lost, and runs until its handler
@@ -201,7 +203,8 @@ class KQueue:
 
         ``payload``: any JSON value, or bytes. What is not given is as :meth:`options` says for the type, or else:
         ``priority``: "normal"; a :class:`~kqueue.Priority`, its name, or an integer 0..2**32-1, lower first.
-        ``delay``: 0; seconds until it may run. ``ttr``: 60; seconds, at least 1, until others may take it.
+        ``delay``: 0; seconds, or a ``timedelta``, until it may run; or ``run_at``: when, an aware ``datetime`` or
+        seconds since 1970. ``ttr``: 60; seconds, at least 1, or a ``timedelta``, until others may take it.
 
         ``unique``: a key of 1 to 200 characters. While a job of this type with this key waits or runs, and for its
         ``unique_for`` seconds (0) from its add whatever becomes of it, nothing is added, and its id is returned.
@@ -217,6 +220,7 @@ class KQueue:
             [payload],
             priority=priority,
             delay=delay,
+            run_at=run_at,
             ttr=ttr,
             limit_key=limit_key,
             unique=unique,
@@ -230,8 +234,9 @@ class KQueue:
         payloads: Iterable[object],
         *,
         priority: Priority | str | int | None = None,
-        delay: float | None = None,
-        ttr: float | None = None,
+        delay: Duration | None = None,
+        run_at: Instant | None = None,
+        ttr: Duration | None = None,
         limit_key: str | None = None,
     ) -> list[str]:
         """Add one job for each payload, in one write; returns their ids in the same order.
@@ -240,7 +245,7 @@ class KQueue:
         says which were taken, which not, and which may have been. What interrupts it has their ids in ``job_ids``.
         """
         order = self._parts.adding.check(
-            type, payloads, priority=priority, delay=delay, ttr=ttr, limit_key=limit_key
+            type, payloads, priority=priority, delay=delay, run_at=run_at, ttr=ttr, limit_key=limit_key
         )
         return self._parts.adding.add(order)
 
@@ -414,13 +419,13 @@ class KQueue:
 
         With the job in hand, or the id of a job that runs in this queue, it is that job's own delete: settled
         with its window, so at most ``settle_ms`` later, and a crash before has it start once more. For any other it
-        is the operator's: it needs no lease, and it is durable at once.
+        is the operator's: it needs no lease, and it is durable at once. False, too, for a text that is no id.
         """
         if isinstance(job, JobInHand):
             job.delete()
             return True
-        job_id = checks.job_id(job.id if isinstance(job, Job) else job)
-        return self._parts.opened().delete(job_id)
+        job_id = checks.text("id", job.id if isinstance(job, Job) else job)
+        return is_job_id(job_id) and self._parts.opened().delete(job_id)
 
     def renew_job(self, job: JobInHand) -> None:
         """Hold the job in hand for another TTR from now. Raises :class:`~kqueue.LeaseLost`."""
@@ -450,12 +455,10 @@ class KQueue:
     def subscribe(self, function: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``function`` with every :class:`~kqueue.Event` of this queue in this process; returns what ends it.
 
-        It is called in the thread in which it happened, once the fact is durable; of the jobs of a loop, from the
-        next window on. It has to be quick: the loop waits for it, and leases run meanwhile. It may use the queue.
-
-        What it raises is logged, once for each kind of error, and harms no job. But a ``KeyboardInterrupt`` or
-        ``SystemExit`` in the main thread goes on to whoever called this queue there, as if it had come in the
-        queue's own code: a loop gives back what has not ended, and ends. Raises ``ValueError`` for one subscribed.
+        It is called in the thread in which it happened, once the fact is durable; of a loop's jobs, from the next
+        window on. It has to be quick, and may use the queue. What it raises is logged, once for each kind of error,
+        but for a ``KeyboardInterrupt`` or ``SystemExit`` in the main thread: that ends the loop there. Raises
+        ``ValueError`` for one subscribed.
         """
         checks.plain_function("function", function)
         return self._parts.subscribers.subscribe(function)
@@ -467,17 +470,18 @@ class KQueue:
     # -- looking, cleaning and pausing -------------------------------------------------------------------
 
     def get_job(self, job_id: str) -> Job | None:
-        """The job as it stands now, with its ``state`` and last ``reason``; None if it is not there."""
-        job_id = checks.job_id(job_id)
-        rows = self._parts.opened().store.get([job_id])
+        """The job as it stands now, with its ``state`` and last ``reason``; None if it is not there, also for a
+        text that is no id. Raises ``TypeError`` for what is no str.
+        """
+        is_id = is_job_id(checks.text("id", job_id))
+        rows = self._parts.opened().store.get([job_id]) if is_id else []
         return Job(rows[0]) if rows else None
 
     def jobs(
         self, type: str | None = None, state: str = State.DEAD, limit: int = 100, after: str | None = None
     ) -> list[Job]:
-        """Up to ``limit`` jobs in one state, of one type or of all, in the order of their ids.
-
-        To page, give the last id as ``after``. ``state`` is a :class:`~kqueue.State` or its name.
+        """Up to ``limit`` jobs in one state (a :class:`~kqueue.State` or its name), of one type or of all, in the
+        order of their ids. To page, give the last id as ``after``.
         """
         job_type = None if type is None else checks.job_type(type)
         job_state = checks.state(state)
@@ -491,10 +495,9 @@ class KQueue:
         return self._parts.opened().store.counts(job_type)
 
     def stats(self) -> Stats:
-        """How each type does, in one snapshot: what this process counted, and what waits in the store.
-
-        Counts are those of this process since its queue was made; after a fork the child's begin at 0. It may read
-        every row of the store, so ask it each quarter of a minute rather than each second.
+        """How each type does, in one snapshot: what this process has counted since its queue was made (after a fork
+        from 0), and what waits in the store. It may read every row, so ask it each quarter of a minute, not each
+        second.
         """
         return self._parts.opened().stats()
 
@@ -516,8 +519,8 @@ class KQueue:
         return self._parts.opened().dead_jobs.delete(wanted, limit)
 
     def pause(self, type: str | None = None) -> bool:
-        """Let no worker start jobs of ``type``, or of any type if None, until :meth:`resume`. Every worker sees it
-        within a second; what runs goes on, and so does adding. False if it was paused already.
+        """Let no worker start jobs of ``type``, or of any type if None, until :meth:`resume`: seen by each within a
+        second; what runs goes on, and so does adding. False if it was paused already.
         """
         return self._parts.opened().pausing.pause(type)
 
@@ -539,15 +542,14 @@ class KQueue:
 
     def purge_jobs(self, type: str) -> int:
         """Delete all jobs of ``type`` that do not run, and drain its tube; returns how many jobs."""
-        job_type = checks.job_type(type)
-        return self._parts.followed().purge(job_type)
+        checks.job_type(type)
+        return self._parts.followed().purge(type)
 
     def why(self, job_id: str) -> list[Answer]:
-        """What keeps a job from running, what decides first: at least one answer; none if there is no such job.
-
-        A broker that does not answer is one of the answers.
+        """What keeps a job from running, what decides first: at least one answer; none if there is no such job. A
+        broker that does not answer is one of the answers.
         """
-        job_id = checks.job_id(job_id)
+        checks.job_id(job_id)
         return self._parts.followed().inspection().why(job_id)
 
     def checkup(self) -> list[Symptom]:
@@ -557,10 +559,9 @@ class KQueue:
     def empty_tubes(self, beginning: str) -> int:
         """Delete all entries of tubes that no store serves: those whose names begin so, that have a pointer at the
         front, and that nobody watches; returns how many. No job is lost: a store in use puts its jobs again.
-
         Raises ``ValueError`` for this store's own, and :class:`~kqueue.BrokerUnavailable`.
         """
-        beginning = checks.text("beginning", beginning)
+        checks.text("beginning", beginning)
         return self._parts.followed().broker.empty(beginning)
 
     def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
@@ -582,9 +583,8 @@ class KQueue:
         return self._parts.store.restore(path, replace=checks.flag("replace", replace))
 
     def sweep(self) -> SweepReport:
-        """Repair now what lost its pointer or its worker. ``run_jobs`` does it by itself when it is due.
-
-        Raises :class:`~kqueue.BrokerUnavailable` after the store's own part is done, if the broker is down.
+        """Repair now what lost its pointer or its worker; ``run_jobs`` does it when it is due. With the broker down
+        :class:`~kqueue.BrokerUnavailable` is raised once the store's own part is done.
         """
         return self._parts.followed().sweeper.sweep()
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
-from kqueue.model import checks
+from kqueue.model import checks, history, times
 from kqueue.model.job import Row, State
 from kqueue.model.reasons import reason_text
+from kqueue.model.times import Instant
 
 #: Jobs that are read, and brought back or deleted, together.
 LOT = 100
@@ -25,9 +26,12 @@ class Filter:
     type: str | None = None
     #: A part of the reason, in any case of letters; None: any reason.
     containing: str | None = None
-    #: Added not before, and before: seconds since 1970.
-    added_since: float | None = None
-    added_before: float | None = None
+    #: Added not before, and before: an aware ``datetime``, or seconds since 1970.
+    added_since: Instant | None = None
+    added_before: Instant | None = None
+    #: Ended (its last run, if it was not given back) not before, and before.
+    ended_since: Instant | None = None
+    ended_before: Instant | None = None
 
     def __post_init__(self) -> None:
         """Raises ``TypeError`` or ``ValueError`` for what could match nothing by mistake."""
@@ -35,18 +39,29 @@ class Filter:
             checks.job_type(self.type)
         if self.containing is not None:
             checks.text("containing", self.containing)
-        for name, moment in (("added_since", self.added_since), ("added_before", self.added_before)):
-            if moment is not None:
-                checks.number(name, moment, 0.0)
+        for name in ("added_since", "added_before", "ended_since", "ended_before"):
+            at = getattr(self, name)
+            if at is not None:
+                object.__setattr__(self, name, times.instant(name, at))
 
     def matches(self, row: Row) -> bool:
         """Whether this dead row is meant."""
         return (
             (self.type is None or row.type == self.type)
             and (self.containing is None or self.containing.casefold() in (row.reason or "").casefold())
-            and (self.added_since is None or row.created_at >= self.added_since)
-            and (self.added_before is None or row.created_at < self.added_before)
+            and _is_between(row.created_at, self.added_since, self.added_before)
+            and (self.ended_since is self.ended_before is None or self._has_ended(row))
         )
+
+    def _has_ended(self, row: Row) -> bool:
+        runs = history.read(row.history)
+        return bool(runs) and _is_between(runs[-1].ended_at, self.ended_since, self.ended_before)
+
+
+def _is_between(at: float, since: Instant | None, before: Instant | None) -> bool:
+    """Both as a filter keeps them: in seconds since 1970."""
+    later = since is None or (isinstance(since, float) and at >= since)
+    return later and (before is None or (isinstance(before, float) and at < before))
 
 
 #: All of them.

@@ -9,6 +9,7 @@ from kqueue import Job, State
 from kqueue.admin import views
 from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.terminal import find_queue, json_option, one_line, print_columns, print_json, queue_options
+from kqueue.model import checks
 from kqueue.model.wording import moment
 
 
@@ -55,7 +56,7 @@ def list_command(
 def show(store: str | None, broker: str | None, job_id: str, with_payload: bool, as_json: bool) -> int:
     """Show one job. Exit status 1 if it is not there."""
     with find_queue(store, broker) as queue:
-        job = queue.get_job(job_id)
+        job = queue.get_job(checks.job_id(job_id))
     if job is None:
         complain(f"there is no job {job_id}; it may have been deleted")
         return SOME_FAILED

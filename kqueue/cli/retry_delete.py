@@ -12,6 +12,7 @@ from kqueue import Filter, Job, KQueue
 from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.jobs import print_jobs
 from kqueue.cli.terminal import Command, find_queue, json_option, print_json, queue_options
+from kqueue.model import checks
 
 #: Dead jobs that are shown before it is asked whether all that match are meant.
 SHOWN = 5
@@ -163,7 +164,7 @@ def _agreed(act: _Act, jobs: Sequence[Job], what: str) -> bool:
 
 def _known(queue: KQueue, ids: Sequence[str]) -> list[Job]:
     """Those that are there. Raises ``ValueError`` for a malformed id."""
-    found = [queue.get_job(job_id) for job_id in ids]
+    found = [queue.get_job(checks.job_id(job_id)) for job_id in ids]
     return [job for job in found if job is not None]
 
 

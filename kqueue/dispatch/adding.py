@@ -12,10 +12,11 @@ from kqueue.contracts.repair import Due
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
 from kqueue.dispatch.group_commit import GroupCommit
-from kqueue.model import checks, payload
+from kqueue.model import checks, payload, times
 from kqueue.model.errors import AddFailed
 from kqueue.model.job import Priority, Row, State
-from kqueue.model.options import Options
+from kqueue.model.options import Options, TypeOptions
+from kqueue.model.times import Duration, Instant
 from kqueue.system.mint import IdMint
 from kqueue.telemetry.telemetry import Telemetry
 
@@ -29,6 +30,8 @@ class NewJobs(NamedTuple):
     priority: int
     #: Seconds.
     delay: float
+    #: When it may run at first, in seconds since 1970; None: after its delay.
+    run_at: float | None
     #: Seconds.
     ttr: float
     limit_key: str | None
@@ -73,11 +76,12 @@ class Adding:
         payloads: Iterable[object],
         *,
         priority: Priority | str | int | None,
-        delay: float | None,
-        ttr: float | None,
+        delay: Duration | None,
+        ttr: Duration | None,
+        run_at: Instant | None = None,
         limit_key: str | None = None,
         unique: str | None = None,
-        unique_for: float | None = None,
+        unique_for: Duration | None = None,
     ) -> NewJobs:
         """What is None is as the type's options say. Raises ``ValueError`` or ``TypeError``."""
         job_type = checks.job_type(type)
@@ -88,18 +92,20 @@ class Adding:
             job_type,
             [payload.encode(one, self._max_payload) for one in checks.payloads(payloads)],
             options.priority if priority is None else checks.priority(priority),
-            options.delay if delay is None else checks.number("delay", delay, 0),
-            options.ttr if ttr is None else checks.number("ttr", ttr, 1),
+            _delay(options, delay, run_at),
+            None if run_at is None else times.instant("run_at", run_at),
+            options.ttr if ttr is None else times.seconds("ttr", ttr, 1),
             None if limit_key is None else checks.key("limit_key", limit_key),
             None if unique is None else checks.key("unique", unique),
-            options.unique_for if unique_for is None else checks.number("unique_for", unique_for, 0),
+            options.unique_for if unique_for is None else times.seconds("unique_for", unique_for, 0),
         )
 
     def rows(self, order: NewJobs, now: float) -> list[Row]:
         """New rows, one for each payload. ``now`` by the store's clock."""
-        run_at = now + order.delay
+        delay = order.delay if order.run_at is None else max(0.0, order.run_at - now)
+        run_at = now + delay
         put_at = self._doorbell.put_at(run_at, now)
-        state = State.DELAYED if order.delay > 0 else State.READY
+        state = State.DELAYED if run_at > now else State.READY
         return [
             Row(
                 id,
@@ -108,13 +114,14 @@ class Adding:
                 encoding,
                 order.priority,
                 state,
-                order.delay,
+                delay,
                 run_at,
                 order.ttr,
                 created_at=now,
                 put_at=put_at,
                 unique_key=order.unique,
                 limit_key=order.limit_key,
+                scheduled_for=order.run_at,
             )
             for id, (data, encoding) in zip(self._mint.make(len(order.payloads)), order.payloads, strict=True)
         ]
@@ -165,6 +172,15 @@ class Adding:
         with suppress(Exception):  # they are added; a pointer in the tube of another store does no harm
             self._follow()
         self._doorbell.ring([Due.of(row) for row in rows], now)
+
+
+def _delay(options: TypeOptions, delay: Duration | None, run_at: Instant | None) -> float:
+    """Seconds; what a ``run_at`` says wins over the type's own."""
+    if delay is None:
+        return options.delay if run_at is None else 0.0
+    if run_at is not None:
+        raise ValueError("run_at: either it or delay, not both")
+    return times.seconds("delay", delay, 0)
 
 
 def _name_jobs(interrupt: BaseException, rows: Sequence[Row]) -> None:

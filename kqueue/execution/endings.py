@@ -3,21 +3,21 @@
 from kqueue.contracts.settlements import Outcome, Settlement, Unget, outcome
 from kqueue.execution.execute import Decision
 from kqueue.execution.overtime import UNBEGUN
-from kqueue.model import checks
+from kqueue.model import checks, times
 from kqueue.model.errors import AlreadySettled, KQueueError
 from kqueue.model.job import Priority, Row
 
 
 def again(reason: object, delay: object) -> Decision:
     """Again in ``delay`` seconds; None: by the retry policy. Raises ``ValueError`` or ``TypeError``."""
-    seconds = None if delay is None else checks.number("delay", delay, 0)
+    seconds = None if delay is None else times.seconds("delay", delay, 0)
     return Decision(Outcome.RETRIED, checks.text("reason", reason), seconds)
 
 
 def back(priority: Priority | str | int | None, delay: object) -> Decision:
     """Back by its handler, at no try. Raises ``ValueError`` or ``TypeError``."""
     level = None if priority is None else checks.priority(priority)
-    return Decision(Outcome.UNGOT, "given back by its handler", checks.number("delay", delay, 0), priority=level)
+    return Decision(Outcome.UNGOT, "given back by its handler", times.seconds("delay", delay, 0), priority=level)
 
 
 def unbegun(row: Row, run_at: float, put_at: float | None, asked_at: float | None = None) -> Unget:

@@ -4,7 +4,8 @@ it.
 
 from enum import Enum
 
-from kqueue.model import checks
+from kqueue.model import times
+from kqueue.model.times import Duration
 
 
 class Verdict(Enum):
@@ -23,7 +24,7 @@ class Verdict(Enum):
 class Snooze(Exception):
     """Not now: give the job back for ``seconds``, at no cost of a try. A handler raises it or returns it."""
 
-    def __init__(self, seconds: float) -> None:
-        """Raises ``ValueError`` or ``TypeError`` unless ``seconds`` is a finite number, at least 0."""
-        self.seconds = checks.number("seconds", seconds, 0)
+    def __init__(self, seconds: Duration) -> None:
+        """Raises ``ValueError`` or ``TypeError`` unless ``seconds`` is a ``timedelta`` or a number, at least 0."""
+        self.seconds = times.seconds("seconds", seconds, 0)
         super().__init__(seconds)

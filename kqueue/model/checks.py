@@ -69,14 +69,6 @@ def part(name: str, value: object) -> float:
     return result
 
 
-def seconds(name: str, value: object) -> float:
-    """A finite number of seconds, above 0."""
-    result = number(name, value, 0)
-    if result == 0:
-        raise ValueError(f"{name}: seconds, more than 0, got {_shown(value)}")
-    return result
-
-
 def whole(name: str, value: object, at_least: int) -> int:
     """An integer, not below ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from kqueue.model import checks
+from kqueue.model import checks, times
 from kqueue.model.job import JobInHand
 from kqueue.model.retry import RetryPolicy
+from kqueue.model.times import Duration
 
 #: What a decorator takes and returns as it is.
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[[JobInHand], Any])
@@ -40,7 +41,7 @@ class HandlerOptions(TypedDict, total=False):
     #: Another process renews the lease while the handler runs. By default False.
     auto_renew: bool
     #: With ``auto_renew``: seconds that the handler may run. By default None: without end.
-    max_runtime: float | None
+    max_runtime: Duration | None
     #: Of an ``async def``: how many jobs it runs at once in a process under ``work``. By default 1.
     concurrency: int
 
@@ -63,7 +64,7 @@ def make(type: str, function: Callable[[JobInHand], Any], **given: Unpack[Handle
         function,
         delete_on_success=checks.flag("delete_on_success", given.get("delete_on_success", False)),
         auto_renew=checks.flag("auto_renew", given.get("auto_renew", False)),
-        max_runtime=None if max_runtime is None else checks.seconds("max_runtime", max_runtime),
+        max_runtime=None if max_runtime is None else times.seconds_above_0("max_runtime", max_runtime),
         is_async=is_async,
         concurrency=checks.concurrency(given.get("concurrency", 1), is_async),
     )

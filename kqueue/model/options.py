@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from kqueue.model import checks
+from kqueue.model import checks, times
 from kqueue.model.job import Priority
 from kqueue.model.retry import AnyDelay, RetryPolicy, checked_retry_delay
+from kqueue.model.times import Duration
 
 #: Of a type for which nothing says otherwise.
 DEFAULT_RETRY = RetryPolicy()
@@ -38,15 +39,15 @@ class GivenOptions(TypedDict, total=False):
     """What ``queue.options`` takes: the fields of :class:`TypeOptions`, and two parts of a policy by themselves."""
 
     priority: Priority | str | int
-    delay: float
-    ttr: float
+    delay: Duration
+    ttr: Duration
     retry: RetryPolicy
     #: Instead of ``retry``: its delay, in any form that a policy takes; but a bare number grows, up to a day.
     retry_delay: AnyDelay
     #: Instead of ``retry``: failed runs until a job is dead; None: no end.
     max_tries: int | None
-    keep_done: float
-    unique_for: float
+    keep_done: Duration
+    unique_for: Duration
 
 
 def _policy(value: object) -> RetryPolicy:
@@ -58,13 +59,13 @@ def _policy(value: object) -> RetryPolicy:
 #: Each option's check.
 CHECKS: Mapping[str, Callable[[Any], object]] = {
     "priority": checks.priority,
-    "delay": lambda value: checks.number("delay", value, 0),
-    "ttr": lambda value: checks.number("ttr", value, 1),
+    "delay": lambda value: times.seconds("delay", value, 0),
+    "ttr": lambda value: times.seconds("ttr", value, 1),
     "retry": _policy,
     "retry_delay": lambda value: checked_retry_delay("retry_delay", value),
     "max_tries": lambda value: None if value is None else checks.whole("max_tries", value, 1),
-    "keep_done": lambda value: checks.number("keep_done", value, 0),
-    "unique_for": lambda value: checks.number("unique_for", value, 0),
+    "keep_done": lambda value: times.seconds("keep_done", value, 0),
+    "unique_for": lambda value: times.seconds("unique_for", value, 0),
 }
 #: The options that are parts of a retry policy, and what the policy calls them.
 POLICY_PARTS = {"retry_delay": "delay", "max_tries": "max_tries"}

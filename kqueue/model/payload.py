@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from kqueue.model.unencodable import reason
+
 JSON = "json"
 BYTES = "bytes"
 #: Lists and objects within each other at most.
@@ -36,10 +38,8 @@ def decode(data: bytes, encoding: str) -> Any:
 def _to_json(value: object) -> bytes:
     try:
         text = _encoder.encode(value)
-    except TypeError as error:
-        raise TypeError(f"payload: expected bytes or a JSON value; {error}") from None
-    except ValueError as error:
-        raise ValueError(f"payload: expected bytes or a JSON value; {error}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"payload{reason(value, MAX_DEPTH) or f': {error}'}") from None
     except RecursionError:
         raise ValueError("payload: nested too deeply for JSON") from None
     _refuse_odd_ones(value)
@@ -61,7 +61,7 @@ def _refuse_odd_ones(value: object) -> None:
         if isinstance(item, dict):
             for key, inner in item.items():
                 if not isinstance(key, str):
-                    raise TypeError(f"payload: a JSON object's keys are str, got {key!r:.80}")
+                    raise TypeError(f"payload{reason(value, MAX_DEPTH)}")
                 if not isinstance(inner, _SCALARS):
                     pending.append((inner, depth + 1))
         elif isinstance(item, list | tuple):

@@ -6,7 +6,8 @@ from enum import StrEnum
 from random import Random
 from typing import TypeAlias
 
-from kqueue.model import checks
+from kqueue.model import checks, times
+from kqueue.model.times import Duration
 
 #: Seconds before a server that failed is asked again: doubling from the first to the last.
 FIRST_BACKOFF_S = 1.0
@@ -76,9 +77,9 @@ def growing(first: float) -> Delay:
 GROWING = growing(RETRY_DELAY_S)
 
 #: Called with the number of failed runs, this one with them, and what was raised, or None if nothing was.
-DelayFunction: TypeAlias = Callable[[int, BaseException | None], float]
+DelayFunction: TypeAlias = Callable[[int, BaseException | None], Duration]
 #: Seconds; what :func:`fixed` or :func:`exponential` made; a list of seconds; or a function.
-AnyDelay: TypeAlias = float | Delay | Sequence[float] | DelayFunction
+AnyDelay: TypeAlias = Duration | Delay | Sequence[Duration] | DelayFunction
 #: Classes as ``except`` takes them.
 ErrorClasses: TypeAlias = type[BaseException] | Sequence[type[BaseException]]
 
@@ -140,8 +141,8 @@ class RetryPolicy:
         if isinstance(delay, Delay):
             return delay.bare(failures)
         if isinstance(delay, Sequence):
-            return delay[min(failures, len(delay)) - 1]
-        return checks.number("delay", delay(failures, error) if callable(delay) else delay, 0)
+            return times.seconds("delay", delay[min(failures, len(delay)) - 1], 0)
+        return times.seconds("delay", delay(failures, error) if callable(delay) else delay, 0)
 
     @property
     def jitter(self) -> float:
@@ -168,12 +169,12 @@ def checked_delay(name: str, value: object) -> AnyDelay:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         if not value:
             raise ValueError(f"{name}: a list of seconds has at least one, got {value!r}")
-        return tuple(checks.number(name, one, 0) for one in value)
+        return tuple(times.seconds(name, one, 0) for one in value)
     if callable(value):
         checks.takes(name, value, "the number of failed runs and the error", (1, None))
         function: DelayFunction = value
         return function
-    return checks.number(name, value, 0)
+    return times.seconds(name, value, 0)
 
 
 def checked_retry_delay(name: str, value: object) -> AnyDelay:

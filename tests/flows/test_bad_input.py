@@ -1,14 +1,17 @@
 """Bad input is refused before a byte is sent or written."""
 
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kqueue import KQueue
+from kqueue import Filter, KQueue
 from kqueue.model import tubes
 from tests.closing import Closes
+
+NAIVE = datetime(2026, 5, 1)
 
 
 @pytest.fixture
@@ -78,10 +81,24 @@ def test_add(untouched: KQueue, tmp_path: Path, argument: str, arguments: Any, o
         ),
         (lambda queue: queue.add_handler("t", print, max_runtime=9), "max_runtime: only with auto_renew=True"),
         (lambda queue: queue.handler("t", max_runtime=9)(print), "max_runtime: only with auto_renew=True"),
-        (lambda queue: queue.delete_job("' OR 1=1 --"), "id: "),
         (lambda queue: queue.delete_job({"$ne": 1}), "id: "),
-        (lambda queue: queue.get_job('{"$ne": 1}'), "id: "),
         (lambda queue: queue.get_job(None), "id: "),
+        (lambda queue: queue.why("short"), "id: "),
+        (
+            lambda queue: queue.add_job("t", delay=timedelta(days=-1)),
+            "delay: a finite number, at least 0, got -86400",
+        ),
+        (
+            lambda queue: queue.add_job("t", delay=5, run_at=datetime.now(UTC)),
+            "run_at: either it or delay, not both",
+        ),
+        (lambda queue: queue.add_job("t", run_at=NAIVE), "run_at: a datetime with a time zone, got"),
+        (
+            lambda queue: queue.add_job("t", run_at=datetime(1, 1, 1, tzinfo=UTC)),
+            "run_at: a finite number, at least 0",
+        ),
+        (lambda queue: queue.add_job("t", run_at="soon"), "run_at: expected a number"),
+        (lambda queue: queue.delete_dead(Filter(ended_since=NAIVE)), "ended_since: a datetime with a time zone"),
         (lambda queue: queue.retry_job("short", "why"), "id: "),
         (lambda queue: queue.retry_job("0" * 28, 7), "reason: "),
         (lambda queue: queue.retry_job("0" * 28, "why", delay=5), "delay: only for a job in hand"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from kqueue import Priority
-from kqueue.model import checks
+from kqueue.model import checks, times
 
 
 @pytest.mark.parametrize("value", ["a", "resize", "A.b_c-d/9", "_", "x" * 190])
@@ -53,11 +53,11 @@ def test_a_ttr_below_a_second_is_refused(value: object) -> None:
 @pytest.mark.parametrize("value", [0, 0.0, -1, math.nan, math.inf, "5", None, True])
 def test_bad_seconds(value: object) -> None:
     with pytest.raises((ValueError, TypeError), match=r"^max_runtime: .*got "):
-        checks.seconds("max_runtime", value)
+        times.seconds_above_0("max_runtime", value)
 
 
 def test_good_seconds() -> None:
-    assert [checks.seconds("max_runtime", value) for value in (0.001, 600)] == [0.001, 600.0]
+    assert [times.seconds_above_0("max_runtime", value) for value in (0.001, 600)] == [0.001, 600.0]
 
 
 @pytest.mark.parametrize("value", [-1, 1.0, "1", True, None])

@@ -3,6 +3,8 @@
 import json
 import math
 from collections import OrderedDict
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -80,13 +82,33 @@ def test_a_tuple_comes_back_as_a_list() -> None:
     ],
 )
 def test_what_json_has_no_form_for_is_a_type_error(value: object) -> None:
-    with pytest.raises(TypeError, match="^payload: "):
+    with pytest.raises(TypeError, match="^payload"):
         encode(value, MANY)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            {"items": [1, 2, 3, datetime(2026, 5, 1, tzinfo=UTC)]},
+            'payload["items"][3]: datetime has no form in JSON; give its text, as by .isoformat()',
+        ),
+        ([{"a": Decimal(1)}], 'payload[0]["a"]: Decimal has no form in JSON; give its text, as by str()'),
+        ({"a": {"b": {1: 2}}}, 'payload["a"]["b"]: a JSON object\'s keys are str, got 1'),
+        ({"a": [1.0, math.inf]}, 'payload["a"][1]: inf is no JSON; give None or a text'),
+        ({1, 2}, "payload: set has no form in JSON; give a list, as by sorted()"),
+        (object(), "payload: object has no form in JSON; give what it is made of"),
+    ],
+)
+def test_what_is_no_json_is_named_by_its_place_with_what_to_do(value: object, said: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        encode(value, MANY)
+    assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": -math.inf}])
 def test_what_json_cannot_hold_is_a_value_error(value: object) -> None:
-    with pytest.raises(ValueError, match="^payload: "):
+    with pytest.raises(ValueError, match="^payload"):
         encode(value, MANY)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import Any
 
-from kqueue.loops.deadlines import Deadlines, Timed
+from kqueue.execution.deadlines import Deadlines, Timed
 from kqueue.model.errors import KQueueError
 from kqueue.system.forks import ForkGuard
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol
 
-from kqueue.loops.deadlines import Deadlines, Timed
+from kqueue.execution.deadlines import Deadlines, Timed
 from kqueue.loops.event_loop import PATIENCE_S, SHORT_PATIENCE_S, new_loop
 from kqueue.loops.stopping import LoopFailed
 from kqueue.system.clock import Clock

@@ -1,11 +1,11 @@
 """The jobs of one dispatcher: many run at once, in threads or as coroutines of an event loop.
 
-Theory of operation. A job is *claimed* by the dispatcher's thread, *starts* when a thread takes it or when it is
-handed to the event loop, *runs* while its handler does, and has *ended* when that has. Who runs handlers is never
-made to wait: what ends there is only noted, under a lock that is never held over I/O. The watchdog's thread writes
-it to the store, ``settle_ms`` after the first that waits, or at once if nothing else runs. The dispatcher's own
-claims more as soon as there are places, for threads some ahead: then none of them waits for a commit, and who takes
-the one that leaves few rings. See :mod:`kqueue.execution.inflight`.
+Theory of operation. A job is *claimed* by the dispatcher's thread, *starts* when a thread or the event loop takes
+it, *runs* while its handler does, and has *ended* when that has. Who runs handlers is never made to wait: what ends
+there is only noted, under a lock that is never held over I/O. The watchdog's thread writes it to the store,
+``settle_ms`` after the first that waits, or at once if nothing else runs. The dispatcher's own claims more as soon
+as there are places, and some ahead: then no place waits for a commit, and who takes the one that leaves few rings.
+See :mod:`kqueue.execution.inflight`.
 
 A coroutine that has had its time is cancelled by the event loop. Where one keeps the event loop, so that it cannot
 do this, the watchdog sees it before the end of the lease: see ``late``.
@@ -27,6 +27,8 @@ from kqueue.execution.inflight_job import InflightJob
 #: Seconds between two looks whether coroutines are late, at most and at least.
 LOOK_S = 1.0
 SHORTEST_LOOK_S = 0.02
+#: The part of its TTR that a coroutine has from its start, at least, before it may be late.
+LATE_AFTER = 0.4
 #: The part of the time that a cancelled coroutine has to end, after which one that is still there counts as late.
 #: After twice that time its lease is over.
 LATE_PART = 1.6
@@ -50,7 +52,7 @@ class ConcurrentJobs:
 
         ``keeps_loop(job)``: whether it is this one's code that runs now; None if it is not known whose.
         ``late(jobs)``: they should have been cancelled, and the event loop does not come to them. ``threads``:
-        whether their handlers run in threads, which get what they run by :meth:`take`.
+        whether their handlers run in threads, one in each.
         """
         self._context = context
         self._store = context.store
@@ -61,7 +63,7 @@ class ConcurrentJobs:
         self.jobs = InflightJobs(
             context,
             now=self.now,
-            look_s=max(SHORTEST_LOOK_S, context.settle_s) if threads else math.inf,
+            look_s=max(SHORTEST_LOOK_S, context.settle_s),
             awake=awake,
             written=self._written,
             keeps=keeps_loop,
@@ -71,12 +73,14 @@ class ConcurrentJobs:
         self._lock = self.jobs.lock
         #: When to see whether some coroutines are late, in monotonic seconds.
         self._look_at = math.inf
-        #: The dispatcher's thread is to be rung when no more than so many wait for a thread; -1: not for that.
+        #: The dispatcher's thread is to be rung when no more than so many wait for a place; -1: not for that.
         self._few = -1
         #: (type, seconds) of those that have ended since :meth:`spent`.
         self._spent: list[tuple[str, float]] = []
-        #: Whether the event loop has yet to come to those that boarded.
-        self._is_called = False
+        #: Seconds of those that have ended, by type, since they were told last.
+        self._untold: dict[str, list[float]] = {}
+        #: Whether what waited for a place was given back, and none has got free since.
+        self._is_held_up = False
         #: Whether the loop's thread waits for an end.
         self._is_awaited = False
         #: The process's window that is left once nothing is in hand.
@@ -96,14 +100,15 @@ class ConcurrentJobs:
         return at + self._monotonic() - read_at
 
     def places(self, number: int, ahead: int = 0) -> int:
-        """How many more jobs may be claimed, where ``number`` may run and ``ahead`` wait for a thread. If none, the
+        """How many more jobs may be claimed, where ``number`` may run and ``ahead`` wait for a place. If none, the
         dispatcher's thread is rung when that may have changed: not before half of those that wait are taken.
         """
         since = self._monotonic() - SOLITUDE_S
         with self._lock:
             running, waiting = self.jobs.running, self.jobs.unstarted
+            ahead = 0 if self._is_held_up else ahead
             most = min(number + ahead, _most(one for one in (*running, *waiting) if one.leased_at > since))
-            places = 0 if self._is_called else max(0, int(most) - len(running) - len(waiting))
+            places = max(0, int(most) - len(running) - len(waiting))
             few = ahead // 2
             if places and len(waiting) > few:
                 places, self._few, self._is_awaited = 0, few, False
@@ -135,13 +140,11 @@ class ConcurrentJobs:
             return not self._is_awaited
 
     def board(self) -> None:
-        """Those claimed are to start. The caller has the event loop call :meth:`take_off`, or wakes threads that
-        :meth:`take` them.
-        """
+        """Those claimed are to start. The caller sees to it that who runs them comes to :meth:`take` them."""
         with self._lock:
             for one in self.jobs.unstarted:
                 one.may_start = True
-            self._is_called, self.jobs.bound_at = not self._threads, self._monotonic() + BOUND_S
+            self.jobs.bound_at = self._monotonic() + BOUND_S
 
     def give_back(self, delay: float = 0.0) -> None:
         """What has not started is to go back, to run in ``delay`` seconds at the earliest, with the next settle."""
@@ -157,7 +160,7 @@ class ConcurrentJobs:
     def are_under_way(self) -> bool:
         """Whether any runs or is about to. If so, the dispatcher's thread is rung at the next end."""
         with self._lock:
-            self._is_awaited = self._is_called or self._waits_for_thread() or bool(self.jobs.running)
+            self._is_awaited = self._has_next() or bool(self.jobs.running)
             return self._is_awaited
 
     def keep(self, window: ExitStack) -> None:
@@ -166,96 +169,70 @@ class ConcurrentJobs:
             if self._window is None and self._is_holding():
                 self._window = window.pop_all()
 
-    # -- the event loop's --------------------------------------------------------------------------------
+    # -- of who runs the handlers ------------------------------------------------------------------------
 
-    def take_off(self, is_over: bool) -> list[InflightJob]:
-        """Those whose coroutines are to start now. If ``is_over``, or with under half its lease left, a job is
-        given back instead.
+    def take(self, served: Collection[str], most: int = 1) -> list[InflightJob]:
+        """The next ones, ``most`` of them, which start now, in the calling thread or its event loop. None if this
+        is a forked child. One of a type that is not ``served``, or with under half its lease left, is given back.
         """
-        now, jobs = self._monotonic(), self.jobs
+        jobs, me = self.jobs, threading.get_ident()
+        if not jobs.is_here():
+            return []
         starting: list[InflightJob] = []
         late: list[InflightJob] = []
-        with self._lock:
-            for one in jobs.unstarted:
-                is_late = is_over or now - one.leased_at > LEAST_PART * one.row.ttr
-                (late if is_late else starting).append(one)
-            jobs.unstarted.clear()
-            jobs.bound_at, self._is_called = math.inf, False
-            if not jobs.running:
-                self._look_at = now + LOOK_S
-            for one in starting:
-                one.started_at, one.is_told = now, True
-                self._look_at = min(self._look_at, now + _late_in(one))
-            jobs.running.update(starting)
-            jobs.put_back(late, jobs.back_at())
-        for one in late:
-            one.let_go()
-        if late:
-            self._awake()
-        self._tell()
-        return starting
-
-    # -- a thread's, and at its end the event loop's -----------------------------------------------------
-
-    def take(self, served: Collection[str]) -> InflightJob | None:
-        """The next one, which starts now in the calling thread; None if there is none, or this is a forked child.
-        One of a type that is not ``served``, or with under half its lease left, is given back instead.
-        """
-        jobs = self.jobs
-        if not jobs.is_here():
-            return None
-        job, late = None, []
         now = self._monotonic()
         with self._lock:
-            while job is None and self._waits_for_thread():
+            while len(starting) < most and self._has_next():
                 one = jobs.unstarted.popleft()
-                if one.row.type not in served or now - one.leased_at > LEAST_PART * one.row.ttr:
-                    late.append(one)
-                else:
-                    job = one
-            if job is not None:
-                job.started_at, job.thread = now, threading.get_ident()
-                jobs.running.add(job)
+                is_late = one.row.type not in served or now - one.leased_at > LEAST_PART * one.row.ttr
+                (late if is_late else starting).append(one)
+            if starting:
+                self._note_start(starting, now, me)
             jobs.put_back(late, jobs.back_at())
-            jobs.bound_at = now + BOUND_S if self._waits_for_thread() else math.inf
-            is_low = len(jobs.unstarted) <= self._few
-            if is_low:
-                self._few = -1
+            jobs.bound_at = now + BOUND_S if self._has_next() else math.inf
+            is_low = self._has_become_low()
         for one in late:
             one.let_go()
         if late:
             self._awake()
         if is_low:
             self._ring()
-        return job
+        return starting
 
     def ended(self, job: InflightJob) -> bool:
         """The handler of ``job`` has ended, or its coroutine is abandoned: its place is free. It has its outcome,
         or its handler was never called. False if it was told before.
         """
         jobs = self.jobs
+        is_cut_off, window = False, None
         with self._lock:
             was_there = jobs.is_running(job)
-            jobs.running.discard(job)
-            is_cut_off = was_there and job.settlement is None
-            if is_cut_off:
-                jobs.tell_seconds(job)
-                jobs.put_back([job], jobs.back_at(), endings.unbegun)
-            if jobs.alone is job:
-                jobs.alone = None
-            seconds = self._monotonic() - job.started_at
             if was_there:
-                self._spent.append((job.row.type, seconds))
-        if not was_there:
-            self._tell()
-            return False
-        self._context.telemetry.ran({job.row.type: [seconds]})
-        job.let_go()
+                jobs.running.discard(job)
+                is_cut_off = job.settlement is None
+                self._note_end(job)
+                window = self._window_to_leave()
+            ran = self._ran_untold() if jobs.completer.is_written() else None
+            is_awaited = self._is_awaited or self._has_become_low()
+            self._is_awaited = False
+        if was_there:
+            job.let_go()
         if is_cut_off:
             self._awake()
-        self._leave_if_empty()
-        self._tell()
-        return True
+        if ran:
+            self._context.telemetry.ran(ran)
+        if window is not None:
+            window.close()
+        if is_awaited:
+            self._ring()
+        return was_there
+
+    def tell(self) -> None:
+        """Tell the dispatcher's thread, if it waits for it, that there may be places."""
+        with self._lock:
+            is_awaited, self._is_awaited = self._is_awaited, False
+        if is_awaited:
+            self._ring()
 
     # -- the watchdog's ----------------------------------------------------------------------------------
 
@@ -265,15 +242,54 @@ class ConcurrentJobs:
         return min(self.jobs.wants_attention_at(now), look_at)
 
     def attend(self, now: float) -> None:
-        """Look for those that are late, give back what waits for a busy event loop, and write what has ended.
+        """Look for those that are late, give back what waits for those that keep all places, and write what has
+        ended.
 
         Raises ``StoreError``; a settle that failed is due again after a back-off.
         """
         if now >= self._look_at:
             self._look_for_late(now)
+        with self._lock:
+            self._is_held_up = self._is_held_up or (now >= self.jobs.bound_at and self._has_next())
         self.jobs.attend(now)
 
     # -- within ------------------------------------------------------------------------------------------
+
+    def _has_become_low(self) -> bool:
+        """Whether so few wait for a place now that the dispatcher's thread is to be rung, once. Under the lock."""
+        is_low = len(self.jobs.unstarted) <= self._few
+        if is_low:
+            self._few = -1
+        return is_low
+
+    def _note_start(self, starting: list[InflightJob], now: float, thread: int) -> None:
+        """Under the lock."""
+        running = self.jobs.running
+        if not self._threads:
+            first = LATE_AFTER * min(one.row.ttr for one in starting)
+            self._look_at = min(self._look_at if running else math.inf, now + min(LOOK_S, first))
+        for one in starting:
+            one.started_at, one.thread = now, thread
+        running.update(starting)
+        self._is_held_up = False
+
+    def _note_end(self, job: InflightJob) -> None:
+        """Under the lock."""
+        jobs = self.jobs
+        self._is_held_up = False
+        if job.settlement is None:
+            jobs.tell_seconds(job)
+            jobs.put_back([job], jobs.back_at(), endings.unbegun)
+        if jobs.alone is job:
+            jobs.alone = None
+        seconds = self._monotonic() - job.started_at
+        self._spent.append((job.row.type, seconds))
+        self._untold.setdefault(job.row.type, []).append(seconds)
+
+    def _ran_untold(self) -> dict[str, list[float]]:
+        """Under the lock."""
+        ran, self._untold = self._untold, {}
+        return ran
 
     def _look_for_late(self, now: float) -> None:
         with self._lock:
@@ -287,30 +303,27 @@ class ConcurrentJobs:
 
     def _is_holding(self) -> bool:
         """Under the lock. Those just claimed do not count: they stand in a window of the dispatcher's thread."""
-        is_starting = self._waits_for_thread() or (self._is_called and bool(self.jobs.unstarted))
-        return bool(self.jobs.running) or is_starting or not self.jobs.completer.is_written()
+        return bool(self.jobs.running) or self._has_next() or not self.jobs.completer.is_written()
 
-    def _waits_for_thread(self) -> bool:
-        """Whether there is one that a thread may take. Under the lock."""
-        return self._threads and bool(self.jobs.unstarted) and self.jobs.unstarted[0].may_start
+    def _has_next(self) -> bool:
+        """Whether there is one that may start. Under the lock."""
+        return bool(self.jobs.unstarted) and self.jobs.unstarted[0].may_start
 
     def _written(self) -> None:
         self.read_clock()
-        self._leave_if_empty()
-
-    def _leave_if_empty(self) -> None:
         with self._lock:
-            if self._is_holding() or self._window is None:
-                return
-            window, self._window = self._window, None
-        window.close()
+            window, ran = self._window_to_leave(), self._ran_untold()
+        if window is not None:
+            window.close()
+        if ran:
+            self._context.telemetry.ran(ran)
 
-    def _tell(self) -> None:
-        """Tell the dispatcher's thread, if it waits for it, that there may be places."""
-        with self._lock:
-            is_awaited, self._is_awaited = self._is_awaited, False
-        if is_awaited:
-            self._ring()
+    def _window_to_leave(self) -> ExitStack | None:
+        """Under the lock."""
+        if self._window is None or self._is_holding():
+            return None
+        window, self._window = self._window, None
+        return window
 
 
 def _late_in(job: InflightJob) -> float:

@@ -110,7 +110,7 @@ async def execute_async(handler: Handler, job: JobInHand, hand: Hand) -> BaseExc
         returned = await handler.function(job)
     except BaseException as error:
         return conclude(handler, job, hand, error=error)
-    return conclude(handler, job, hand, returned)
+    return None if hand.is_settled() else conclude(handler, job, hand, returned)
 
 
 def conclude(

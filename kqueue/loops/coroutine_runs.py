@@ -12,12 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kqueue.contracts.settlements import Outcome
-from kqueue.execution.concurrent_jobs import ConcurrentJobs
-from kqueue.execution.context import LoopContext
 from kqueue.execution.execute import Decision, execute_async
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.overtime import MOST_ABANDONED, TimeLeft, kept_waiting, unended
-from kqueue.loops.registry import AbandonedRun, Registry
+from kqueue.loops.registry import AbandonedRun
 from kqueue.model.errors import KQueueError
 from kqueue.model.handlers import Handler
 from kqueue.model.job import JobInHand
@@ -25,6 +23,7 @@ from kqueue.model.reasons import describe
 from kqueue.system.forks import end_child
 
 if TYPE_CHECKING:
+    from kqueue.loops.dispatcher import HandsParts
     from kqueue.loops.loop_thread import LoopThread
 
 #: Seconds after which a coroutine whose code still runs counts as one that keeps its event loop.
@@ -36,21 +35,15 @@ LATE_S = 2.0
 class CoroutineRuns:
     """Those of one loop."""
 
-    def __init__(
-        self,
-        context: LoopContext,
-        registry: Registry,
-        loop: "LoopThread",
-        jobs: ConcurrentJobs,
-        end: Callable[[BaseException], None],
-    ) -> None:
-        """``end(interrupt)`` ends the loop, and has ``interrupt`` raised there."""
-        self._telemetry = context.telemetry
-        self._logger = context.logger
-        self._registry = registry
+    def __init__(self, parts: "HandsParts", loop: "LoopThread", next: Callable[[], None]) -> None:
+        """``next()`` is told that a place has got free."""
+        self._telemetry = parts.context.telemetry
+        self._logger = parts.context.logger
+        self._registry = parts.registry
         self._loop = loop
-        self._jobs = jobs
-        self._end = end
+        self._jobs = parts.jobs
+        self._end = parts.interrupt
+        self._next = next
 
     def start(self, handler: Handler, job: InflightJob) -> None:
         """In the event loop's thread."""
@@ -79,6 +72,7 @@ class CoroutineRuns:
         if not self._jobs.ended(job) and one in self._registry.abandoned:
             self._registry.abandoned.discard(one)
             self._telemetry.log(logging.INFO, job.row, "its coroutine, which was abandoned, has ended")
+        self._next()
 
     def abandon(self, job: InflightJob, decision: Decision) -> None:
         """Its coroutine has had its time and goes on: end its run as it was decided, and free its place."""
@@ -91,6 +85,7 @@ class CoroutineRuns:
         if not self._jobs.ended(job):
             self._registry.abandoned.discard(one)
             return
+        self._next()
         text = "%s: it is abandoned; its place is free, and what it still does with its job changes nothing"
         self._telemetry.log(logging.WARNING, job.row, text, decision.reason)
         if len(self._registry.abandoned) == MOST_ABANDONED:

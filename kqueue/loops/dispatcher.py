@@ -94,7 +94,6 @@ class Dispatcher:
         self._turned = controls.turned
         self._watchdog = Watchdog(context.clock, context.logger)
         self._sizer = Sizer()
-        self._threads = threads
         self._concurrent = ConcurrentJobs(
             context,
             awake=self._awake,
@@ -127,17 +126,13 @@ class Dispatcher:
         for type, seconds in self._concurrent.spent():
             self._sizer.observe(type, 1, seconds)
         number = self._hands.number()
-        ahead = self._sizer.ahead(number) if self._threads else 0
-        places = self._concurrent.places(number, ahead)
+        places = self._concurrent.places(number, self._sizer.ahead(number))
         waiting = self._concurrent.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
         jobs = min([places, MAX_JOBS, *left])
         if jobs <= 0:
             return None
-        if self._threads:
-            return self._sizer.shared(jobs, number, self._handlers(), self._stopping.seconds_left())
-        # What a coroutine does most is to wait, so a claim is bounded by the places and not by expected work.
-        return Budget(jobs, job_s=dict.fromkeys(self._handlers(), 0.0))
+        return self._sizer.shared(jobs, number, self._handlers(), self._stopping.seconds_left())
 
     def has_leftovers(self) -> bool:
         """Whether something could not be settled. What still runs is none."""

@@ -10,20 +10,17 @@ the parent's name.
 import asyncio
 import inspect
 import selectors
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from kqueue.execution.execute import Decision
-from kqueue.execution.overtime import TimeLeft
+from kqueue.execution.deadlines import Deadlines, Timed
 from kqueue.model.errors import KQueueError
 from kqueue.system.forks import ForkGuard
 
 #: Seconds that the end of background tasks is waited for; and where some are known not to end.
 PATIENCE_S = 10.0
 SHORT_PATIENCE_S = 0.5
-#: Seconds between two looks at what a coroutine has left, at least.
-SHORTEST_LOOK_S = 0.001
 
 
 def check_outside_loop(name: str) -> None:
@@ -38,53 +35,6 @@ def check_outside_loop(name: str) -> None:
     )
 
 
-class Timed(Protocol):
-    """A run whose coroutine has its time. See :mod:`kqueue.execution.overtime`."""
-
-    def time_left(self) -> TimeLeft:
-        """What it still has, now."""
-
-    def cut(self, decision: Decision) -> None:
-        """It is cancelled, since its time is over. ``decision``: how its run ends, unless it settles itself."""
-
-    def abandon(self) -> None:
-        """It has not ended, although it was cancelled. It is not waited for any more."""
-
-
-class Deadline:
-    """Cancels a task once its time is over. Of the task's event loop's thread."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        task: "asyncio.Task[Any]",
-        timed: Timed,
-        abandon: Callable[[], object],
-    ) -> None:
-        """``abandon()`` is called if it has not ended when the time that it has for that is over too."""
-        self._loop = loop
-        self._task = task
-        self._timed = timed
-        self._abandon = abandon
-        self._timer = self._await(timed.time_left())
-
-    def end(self) -> None:
-        """The task has ended."""
-        self._timer.cancel()
-
-    def _await(self, left: TimeLeft) -> asyncio.TimerHandle:
-        return self._loop.call_later(max(left.seconds, SHORTEST_LOOK_S), self._look)
-
-    def _look(self) -> None:
-        left = self._timed.time_left()
-        if left.seconds > 0:
-            self._timer = self._await(left)
-        else:
-            self._timed.cut(left.decision)
-            self._task.cancel()
-            self._timer = self._loop.call_later(left.ending_s, self._abandon)
-
-
 class RunLoop:
     """Runs one awaitable after another, in the thread that calls."""
 
@@ -93,6 +43,7 @@ class RunLoop:
         self._runner = asyncio.Runner(loop_factory=new_loop)
         #: None before the first that is awaited.
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._deadlines: Deadlines | None = None
         self._task: asyncio.Task[Any] | None = None
         #: Those that did not end when they were cancelled.
         self._abandoned: set[asyncio.Task[Any]] = set()
@@ -152,17 +103,18 @@ class RunLoop:
     async def _guarded(self, awaitable: Awaitable[Any], timed: Timed | None) -> tuple[object, BaseException | None]:
         """What it returns, or the interrupt that it raises: such a one would go through the loop like a knife."""
         task = self._task = asyncio.current_task()
-        deadline = None
+        deadlines = None
         if timed is not None and task is not None:
             loop = task.get_loop()
-            deadline = Deadline(loop, task, timed, partial(self._abandon, loop, task, timed))
+            deadlines = self._deadlines = self._deadlines or Deadlines(loop)
+            deadlines.add(task, timed, partial(self._abandon, loop, task, timed))
         try:
             return await awaitable, None
         except (KeyboardInterrupt, SystemExit) as error:
             return None, error
         finally:
-            if deadline is not None:
-                deadline.end()
+            if deadlines is not None and task is not None:
+                deadlines.discard(task)
 
     def _abandon(self, loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]", timed: Timed) -> None:
         timed.abandon()

@@ -9,7 +9,8 @@ from kqueue.loops.stopping import LoopFailed
 from kqueue.system.clock import Clock
 
 if TYPE_CHECKING:
-    from kqueue.loops.event_loop import RunLoop, Timed
+    from kqueue.execution.deadlines import Timed
+    from kqueue.loops.event_loop import RunLoop
     from kqueue.loops.loop_thread import LoopThread
 
 

@@ -6,6 +6,7 @@ from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.overtime import MOST_ABANDONED
 from kqueue.loops.coroutine_runs import CoroutineRuns
 from kqueue.loops.dispatcher import HandsParts
+from kqueue.model.handlers import Handler
 
 if TYPE_CHECKING:
     from kqueue.loops.loop_thread import LoopThread
@@ -16,9 +17,13 @@ class LoopHands:
 
     def __init__(self, parts: HandsParts, *, loop: "LoopThread") -> None:
         """``parts.handlers()`` is that of the type, or empty."""
-        self._context, self._registry, self._handlers, self._jobs, self._controls, end = parts
+        self._context, self._registry, self._handlers, self._jobs, self._controls, _ = parts
         self._loop = loop
-        self._runs = CoroutineRuns(self._context, self._registry, loop, self._jobs, end)
+        self._runs = CoroutineRuns(parts, loop, self._next)
+        #: Whether the event loop was called by another thread, and has not come yet.
+        self._is_called = False
+        #: Whether it comes to fill its places after what it does now.
+        self._is_filling = False
 
     @property
     def thread(self) -> int:
@@ -30,14 +35,15 @@ class LoopHands:
         self._loop.check()
 
     def number(self) -> int:
-        """As the handler says. None more while too many go on that were abandoned."""
-        if len(self._registry.abandoned) >= MOST_ABANDONED:
-            return 0
-        return max((handler.concurrency for handler in self._handlers().values()), default=0)
+        """As the handler says. None while the event loop does not come, so that nothing is claimed again and again
+        for one that is kept.
+        """
+        return 0 if self._is_called else self._places()
 
     def start(self) -> None:
-        """In the event loop's thread."""
-        self._loop.call(self._take_off)
+        """In the event loop's thread: now, if it has a place, else when one gets free."""
+        if not self._is_called and len(self._jobs.jobs.running) < self._places():
+            self._call()
 
     def ring(self) -> None:
         """From the event loop not at once: several may be about to end, and one claim for all costs as much as one
@@ -60,15 +66,50 @@ class LoopHands:
     def close(self) -> None:
         """Nothing: the event loop may have other hands."""
 
-    def _take_off(self) -> None:
-        stopping = self._controls.stopping
-        handlers, heard = self._handlers(), self._context.telemetry.is_heard()
-        for job in self._jobs.take_off(not handlers or stopping.is_stopped()):
-            stopping.count += 1
-            if heard:
-                job.tell_start(self._jobs.now())
-            handler = handlers[job.row.type]
-            if job.renewal is not None:
-                job.renewal.start(job.row.id, job.started_at)
-                job.max_runtime = handler.max_runtime
-            self._runs.start(handler, job)
+    def _places(self) -> int:
+        """None more while too many go on that were abandoned."""
+        if len(self._registry.abandoned) >= MOST_ABANDONED:
+            return 0
+        return max((handler.concurrency for handler in self._handlers().values()), default=0)
+
+    def _call(self) -> None:
+        self._is_called = True
+        self._loop.call(self._come)
+
+    def _next(self) -> None:
+        """A place has got free. Several may have, so they are filled together."""
+        if not self._jobs.waiting() or self._is_filling or self._loop.has_failed():
+            return
+        if self._loop.is_here():
+            self._is_filling = True
+            self._loop.call_last(self._fill)
+        elif not self._is_called:  # its coroutine was abandoned, and the event loop is kept
+            self._call()
+
+    # -- the event loop's thread -------------------------------------------------------------------------
+
+    def _come(self) -> None:
+        self._is_called = False
+        self._fill()
+        self._jobs.tell()
+
+    def _fill(self) -> None:
+        self._is_filling = False
+        stopping, handlers = self._controls.stopping, self._handlers()
+        if stopping.is_over():
+            self.ring()
+            return
+        free = self._places() - len(self._jobs.jobs.running) if handlers else 1
+        if free > 0:
+            heard = self._context.telemetry.is_heard()
+            for job in self._jobs.take(handlers, free):
+                self._start(handlers[job.row.type], job, heard)
+
+    def _start(self, handler: Handler, job: InflightJob, heard: bool) -> None:
+        self._controls.stopping.count += 1
+        if heard:
+            job.tell_start(self._jobs.now())
+        if job.renewal is not None:
+            job.renewal.start(job.row.id, job.started_at)
+            job.max_runtime = handler.max_runtime
+        self._runs.start(handler, job)

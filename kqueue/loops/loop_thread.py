@@ -13,9 +13,10 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from kqueue.loops.event_loop import PATIENCE_S, SHORT_PATIENCE_S, Deadline, Timed, new_loop
+from kqueue.execution.deadlines import Deadlines, Timed
+from kqueue.loops.event_loop import PATIENCE_S, SHORT_PATIENCE_S, new_loop
 from kqueue.loops.stopping import LoopFailed
 from kqueue.system.clock import Clock
 from kqueue.system.threads import Background
@@ -33,13 +34,6 @@ class Spawned(Timed, Protocol):
         """
 
 
-class SpawnedTask(NamedTuple):
-    """A task whose end was not told yet."""
-
-    spawned: Spawned
-    deadline: Deadline
-
-
 class LoopThread:
     """A thread with an event loop in which coroutines run: see the module's text."""
 
@@ -49,7 +43,8 @@ class LoopThread:
         self._runner = asyncio.Runner(loop_factory=new_loop)
         self._loop = self._runner.get_loop()
         #: The loop itself refers to its tasks weakly.
-        self._tasks: dict[asyncio.Task[Any], SpawnedTask] = {}
+        self._tasks: dict[asyncio.Task[Any], Spawned] = {}
+        self._deadlines = Deadlines(self._loop)
         self._closing = False
         self._error: BaseException | None = None
         #: Grows once a second while the loop gets on.
@@ -72,6 +67,10 @@ class LoopThread:
     def is_here(self) -> bool:
         """Whether the caller is in its thread."""
         return threading.get_ident() == self.thread
+
+    def has_failed(self) -> bool:
+        """Whether nothing in it will ever be called again."""
+        return self._error is not None
 
     def check(self) -> None:
         """Raises ``LoopFailed`` if it has."""
@@ -101,14 +100,14 @@ class LoopThread:
             coroutine.close()
             spawned.ended(error)
             return
-        self._tasks[task] = SpawnedTask(spawned, Deadline(self._loop, task, spawned, spawned.abandon))
+        self._tasks[task] = spawned
+        self._deadlines.add(task, spawned, spawned.abandon)
         task.add_done_callback(self._end)
 
     def renewer(self) -> Spawned | None:
         """Whose own code keeps the loop now, as far as that is known. From any thread."""
         task = asyncio.current_task(self._loop)
-        found = None if task is None else self._tasks.get(task)
-        return None if found is None else found.spawned
+        return None if task is None else self._tasks.get(task)
 
     def close(self, *, is_kept: bool = False) -> None:
         """Cancel what handlers have left running in the background, and end the thread.
@@ -133,10 +132,10 @@ class LoopThread:
         self._loop.call_later(TURN_S, self._turn)
 
     def _end(self, task: "asyncio.Task[Any]") -> None:
-        found = self._tasks.pop(task, None)
-        if found is not None:
-            found.deadline.end()
-            found.spawned.ended(None if task.cancelled() else task.exception())
+        self._deadlines.discard(task)
+        spawned = self._tasks.pop(task, None)
+        if spawned is not None:
+            spawned.ended(None if task.cancelled() else task.exception())
 
     def _run(self) -> None:
         try:
@@ -164,4 +163,4 @@ class LoopThread:
             self.check()
         except LoopFailed as error:
             while self._tasks:
-                self._tasks.popitem()[1].spawned.ended(error)
+                self._tasks.popitem()[1].ended(error)

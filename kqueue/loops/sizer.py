@@ -10,7 +10,7 @@ from kqueue.execution.inflight import BOUND_S
 GROWTH = 8
 #: Weight of the newest measurement in the expected seconds of a type.
 NEWEST = 0.2
-#: Seconds of work that wait for each thread of a dispatcher, at least: several commits take as long.
+#: Seconds of work that wait for each place of a dispatcher, at least: several commits take as long.
 AHEAD_S = 0.020
 #: And at most, so that nothing waits for so long that it is given back.
 MOST_AHEAD_S = BOUND_S / 2
@@ -47,23 +47,23 @@ class Sizer:
         """A claim took so long, and the wait for the store with it."""
         self._claim_s = max(seconds, FADING * self._claim_s)
 
-    def ahead(self, threads: int) -> int:
-        """How many jobs are to wait for ``threads`` that share them: the next claim begins when half of them are
-        taken, and none of the threads is to wait for its end.
+    def ahead(self, places: int) -> int:
+        """How many jobs are to wait for one of ``places``, threads or coroutines: the next claim begins when half
+        of them are taken, and no place is to wait for its end.
 
         None where long ones are expected: beside those a wait for a commit is little, and who waits for longer than
         :data:`BOUND_S` would be given back.
         """
-        if self._any_s is None or self._any_s > BOUND_S:
+        if not places or self._any_s is None or self._any_s > BOUND_S:
             return 0
         seconds = min(max(AHEAD_S, 2 * self._claim_s), MOST_AHEAD_S)
-        return min(MAX_JOBS, max(threads, int(threads * seconds / self._any_s))) if self._any_s else MAX_JOBS
+        return min(MAX_JOBS, max(places, int(places * seconds / self._any_s))) if self._any_s else MAX_JOBS
 
-    def shared(self, jobs: int, threads: int, types: Iterable[str], seconds_left: float) -> Budget:
-        """For ``threads`` that share what is claimed: one job at least for each of them, however long it takes."""
+    def shared(self, jobs: int, places: int, types: Iterable[str], seconds_left: float) -> Budget:
+        """For ``places`` that share what is claimed: one job at least for each of them, however long it takes."""
         work_s = min(WORK_S, seconds_left)
         job_s = {type: min(self._job_s.get(type, work_s), work_s) for type in types}
-        return Budget(jobs, work_s=work_s * threads, job_s=job_s)
+        return Budget(jobs, work_s=work_s * places, job_s=job_s)
 
     def _likely(self, work_s: float) -> int | None:
         """How many jobs as they came last are so much work."""

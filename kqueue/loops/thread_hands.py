@@ -117,14 +117,14 @@ class ThreadHands:
         stopping = self._parts.controls.stopping
         with self._lock:
             is_over = stopping.is_over()
-            job = None if is_over else self._parts.jobs.take(handlers)
-            if job is not None:
+            taken = [] if is_over else self._parts.jobs.take(handlers)
+            if taken:
                 stopping.count += 1
             elif not self._is_closed:
                 self._idle.append(hand)
         if is_over:
             self.ring()
-        return job
+        return taken[0] if taken else None
 
     def _run(self, job: InflightJob, handler: Handler, awaiter: Awaiter) -> None:
         jobs = self._parts.jobs

@@ -5,6 +5,7 @@ The numbers below are all that is allowed. Who lowers one writes the new one dow
 commit.
 """
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -176,11 +177,12 @@ def test_jobs_that_take_long_reserve_what_they_run(beanstalkd: Beanstalkd, tmp_p
 #: Commits of 1,000 jobs of some milliseconds in 8 threads: a claim for each 8 of them and a settle for each 20 ms
 #: come to 180. Each thread for itself needed 980.
 SLOW_COMMITS = 300
+#: Of 1,000 in 50 coroutines: a claim for some dozen, and a settle for each 20 ms.
+COROUTINES_COMMITS = 100
 
 
-def test_slow_jobs_of_many_threads_share_commits(tmp_path: Path) -> None:
-    """A job takes the milliseconds by which others turn the clock meanwhile."""
-    clock = ManualClock(1_800_000_000.0)
+def commits_of(queue: KQueue, threads: int) -> int:
+    """To run :data:`JOBS` of the type "slow"."""
     commits = 0
 
     def counted(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -191,6 +193,16 @@ def test_slow_jobs_of_many_threads_share_commits(tmp_path: Path) -> None:
 
         return count
 
+    queue.add_jobs("slow", [None] * JOBS)
+    for name in ("claim", "settle"):
+        setattr(queue.store, name, counted(getattr(queue.store, name)))
+    assert queue.work(threads=threads, wait=False).deleted == JOBS
+    return commits
+
+
+def test_slow_jobs_of_many_threads_share_commits(tmp_path: Path) -> None:
+    """A job takes the milliseconds by which others turn the clock meanwhile."""
+    clock = ManualClock(1_800_000_000.0)
     with at_a_still_clock(f"sqlite:///{tmp_path}/jobs.db", clock=clock) as queue:
 
         @queue.handler("slow")
@@ -199,11 +211,21 @@ def test_slow_jobs_of_many_threads_share_commits(tmp_path: Path) -> None:
             clock.advance(0.001)
             job.delete()
 
-        queue.add_jobs("slow", [None] * JOBS)
-        for name in ("claim", "settle"):
-            setattr(queue.store, name, counted(getattr(queue.store, name)))
-        assert queue.work(threads=8, wait=False).deleted == JOBS
-    assert commits <= SLOW_COMMITS
+        assert commits_of(queue, 8) <= SLOW_COMMITS
+
+
+def test_slow_coroutines_share_commits(tmp_path: Path) -> None:
+    """As above."""
+    clock = ManualClock(1_800_000_000.0)
+    with at_a_still_clock(f"sqlite:///{tmp_path}/jobs.db", clock=clock) as queue:
+
+        @queue.handler("slow", concurrency=50)
+        async def work(job: JobInHand) -> None:
+            await asyncio.sleep(0.001)
+            clock.advance(0.0002)
+            job.delete()
+
+        assert commits_of(queue, 1) <= COROUTINES_COMMITS
 
 
 #: System calls for 1,000 jobs, at most. Those that wait for a thread are left out: they depend on the machine.

@@ -51,7 +51,7 @@ class Field:
     def start(self, count: int) -> list[InflightJob]:
         self.claim(count)
         self.coroutines.board()
-        return self.coroutines.take_off(False)
+        return self.coroutines.take(["t"], count)
 
     def states(self) -> dict[str, int]:
         return {state: count for state, count in self.queue.counts().items() if count}
@@ -94,38 +94,55 @@ def test_the_last_in_hand_is_due_at_once(field: Field) -> None:
     assert field.coroutines.wants_attention_at(0) == field.clock.monotonic()
 
 
-def test_nothing_is_claimed_while_the_event_loop_has_not_come_to_what_boards(field: Field) -> None:
+def test_what_waits_for_a_place_too_long_is_given_back_and_none_is_claimed_ahead_before_one_gets_free(
+    field: Field,
+) -> None:
+    [job] = field.start(1)
     field.claim(2)
     field.coroutines.board()
-    assert field.coroutines.places(100) == 0
+    assert field.coroutines.places(1, 2) == 0
     field.clock.advance(BOUND_S)
     field.coroutines.attend(field.clock.monotonic())
-    assert field.states() == {"ready": 2}
-    assert field.coroutines.places(100) == 0
+    assert field.states() == {"ready": 2, "running": 1}
+    assert field.coroutines.places(1, 2) == 0
     field.told.clear()
-    assert field.coroutines.take_off(False) == []
-    assert field.told == ["ring"]
-    assert field.coroutines.places(100) == 100
+    field.coroutines.ended(job)
+    assert "ring" in field.told
+    assert field.coroutines.places(1, 2) == 3
 
 
-def test_what_boards_in_time_is_not_given_back(field: Field) -> None:
+def test_what_is_taken_in_time_is_not_given_back(field: Field) -> None:
     field.claim(2)
     field.coroutines.board()
     field.clock.advance(BOUND_S / 2)
-    assert len(field.coroutines.take_off(False)) == 2
-    field.clock.advance(BOUND_S)
+    assert len(field.coroutines.take(["t"])) == 1
+    field.clock.advance(BOUND_S / 2)
     field.coroutines.attend(field.clock.monotonic())
     assert field.states() == {"running": 2}
+    assert len(field.coroutines.take(["t"])) == 1
 
 
-@pytest.mark.parametrize(("seconds", "is_over", "starts"), [(4.9, False, 2), (5.1, False, 0), (0, True, 0)])
-def test_with_under_half_its_lease_or_once_the_loop_is_over_no_job_starts(
-    field: Field, seconds: float, is_over: bool, starts: int
+def test_who_takes_what_leaves_half_of_those_ahead_rings_for_more(field: Field) -> None:
+    field.claim(5)
+    field.coroutines.board()
+    assert field.coroutines.places(3, 4) == 0
+    field.told.clear()
+    field.coroutines.take(["t"], 2)
+    assert field.told == []
+    assert field.coroutines.places(3, 4) == 0
+    field.coroutines.take(["t"], 1)
+    assert field.told == ["ring"]
+    assert field.coroutines.places(3, 4) == 2
+
+
+@pytest.mark.parametrize(("seconds", "served", "starts"), [(4.9, "t", 2), (5.1, "t", 0), (0, "other", 0)])
+def test_with_under_half_its_lease_or_where_its_type_is_not_served_no_job_starts(
+    field: Field, seconds: float, served: str, starts: int
 ) -> None:
     ids = field.claim(2)
     field.coroutines.board()
     field.clock.advance(seconds)
-    assert len(field.coroutines.take_off(is_over)) == starts
+    assert len(field.coroutines.take([served], 2)) == starts
     field.jobs.settle()
     assert [row.tries for row in field.store.get(ids)] == [1 if starts else 0] * 2
 
@@ -136,7 +153,7 @@ def test_late_leases_are_renewed_before_the_start_and_lost_ones_dropped(field: F
     field.store.delete(ids[:1])
     field.jobs.renew_unstarted()
     field.coroutines.board()
-    [job] = field.coroutines.take_off(False)
+    [job] = field.coroutines.take(["t"], 9)
     assert job.row.id == ids[1]
     assert field.store.get(ids)[0].lease_until == field.clock.time() + TTR
     assert job.leased_at == field.clock.monotonic()
@@ -197,7 +214,7 @@ def test_what_is_deleted_before_it_starts_is_not_started(field: Field) -> None:
     field.jobs.drop(first)
     field.coroutines.board()
     field.jobs.drop(second)
-    assert [job.row.id for job in field.coroutines.take_off(False)] == [third]
+    assert [job.row.id for job in field.coroutines.take(["t"], 9)] == [third]
 
 
 def test_a_settle_that_fails_is_due_again_and_known_to_have_failed(
@@ -246,7 +263,7 @@ def test_beside_a_suspect_fly_few_until_it_has_flown_for_long(field: Field) -> N
     assert field.coroutines.most_beside() == 2
     assert field.coroutines.fits(2)
     field.coroutines.board()
-    field.coroutines.take_off(False)
+    field.coroutines.take(["t"], 9)
     assert field.coroutines.places(50) == 1
     field.clock.advance(SOLITUDE_S + 1)
     assert field.coroutines.places(50) == 49
@@ -256,7 +273,7 @@ def test_a_job_marked_alone_is_stored_so_until_that_is_denied(field: Field) -> N
     [job_id] = field.claim(1)
     field.jobs.mark_alone()
     field.coroutines.board()
-    [job] = field.coroutines.take_off(False)
+    [job] = field.coroutines.take(["t"], 9)
     assert field.store.get([job_id])[0].alone is True
     field.jobs.deny_solitude()
     field.jobs.deny_solitude()
@@ -271,4 +288,4 @@ def test_a_job_whose_lease_is_lost_is_not_marked_and_not_started(field: Field) -
     field.store.delete(ids)
     field.jobs.mark_alone()
     field.coroutines.board()
-    assert field.coroutines.take_off(False) == []
+    assert field.coroutines.take(["t"], 9) == []

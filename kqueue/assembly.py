@@ -46,6 +46,7 @@ from kqueue.telemetry.subscribers import Subscribers
 from kqueue.telemetry.telemetry import Telemetry
 from kqueue.upkeep.cron import Cron
 from kqueue.upkeep.heartbeat import Heartbeat
+from kqueue.upkeep.hooks import Hooks
 from kqueue.upkeep.maintenance import Maintenance
 from kqueue.upkeep.pauses import Pauses, Pausing
 from kqueue.upkeep.sweep import PAGE_TYPES, Sweeper
@@ -70,6 +71,7 @@ class Parts:
     opening: Opening
     options: Options
     handlers: Handlers
+    hooks: Hooks
     mint: IdMint
     doorbell: Doorbell
     adding: Adding
@@ -191,6 +193,7 @@ class Parts:
             handlers=self.handlers.all,
             mint=self.mint,
             renewer=self.renewers.get,
+            hooks=self.hooks,
         )
 
     def inspection(self) -> Inspection:
@@ -324,6 +327,7 @@ def assemble(
         opening=opening,
         options=options,
         handlers=handlers,
+        hooks=Hooks(logger),
         mint=mint,
         doorbell=doorbell,
         adding=adding,

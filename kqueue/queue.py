@@ -15,7 +15,8 @@ from kqueue.contracts.store import JobStore
 from kqueue.dispatch.limiter import GivenLimits, checked_limit
 from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import RunLimits
-from kqueue.model import checks, handlers, schedule
+from kqueue.model import around, checks, handlers
+from kqueue.model.around import Around
 from kqueue.model.events import Event
 from kqueue.model.handlers import HandlerFunction, HandlerOptions
 from kqueue.model.ids import is_job_id
@@ -23,8 +24,9 @@ from kqueue.model.job import Job, JobInHand, Priority, State
 from kqueue.model.options import GivenOptions, TypeOptions
 from kqueue.model.reports import Finding, RunReport, Stats, SweepReport
 from kqueue.model.times import Duration, Instant
-from kqueue.upkeep.cron import CronJob
+from kqueue.upkeep.cron import CronHandlerOptions, CronOptions, split
 from kqueue.upkeep.heartbeat import Worker, workers_of
+from kqueue.upkeep.hooks import Hook
 
 if TYPE_CHECKING:
     from kqueue.admin.doctor import Symptom
@@ -276,16 +278,38 @@ class KQueue:
         handler = handlers.make(job_type, function, **options)
         self._parts.add_handler(job_type, handler, options.get("retry"))
 
-    def handler(self, type: str, **options: Unpack[HandlerOptions]) -> Callable[[HandlerFunction], HandlerFunction]:
-        """:meth:`add_handler` as a decorator."""
-        checks.job_type(type)
+    def handler(
+        self, *types: str, **options: Unpack[HandlerOptions]
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
+        """:meth:`add_handler` as a decorator, of one type or of several."""
+        checks.job_types(types)
         handlers.check_names("handler", options)
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add_handler(type, function, **options)
+            for type in types:
+                self.add_handler(type, function, **options)
             return function
 
         return register
+
+    def around(self, function: Around) -> Around:
+        """Have a generator function of the job go around each run: it yields once, while the handler runs, and what
+        that raises is raised there. An async one goes around ``async def`` handlers. The first is the outermost.
+        """
+        self._parts.handlers.surround(around.checked(function))
+        return function
+
+    def on_start(self, function: Hook) -> Hook:
+        """Have ``function()`` called in each process before it runs the first job, as to open a pool."""
+        checks.takes("on_start", function, "nothing", ())
+        self._parts.hooks.at_start.append(function)
+        return function
+
+    def on_stop(self, function: Hook) -> Hook:
+        """Have ``function()`` called in a process whose last loop has ended, the last one given first."""
+        checks.takes("on_stop", function, "nothing", ())
+        self._parts.hooks.at_stop.append(function)
+        return function
 
     def remove_handler(self, type: str) -> bool:
         """Stop running jobs of ``type`` here; they stay for others. False if it had no handler."""
@@ -305,29 +329,18 @@ class KQueue:
         """
         self._parts.limiter.limit(checked_limit(type, **bounds))
 
-    def add_cron(
-        self,
-        expression: str,
-        type: str,
-        payload: object = None,
-        *,
-        tz: str = "UTC",
-        missed: str = schedule.Missed.LAST,
-        name: str | None = None,
-        priority: Priority | str | int | None = None,
-        ttr: float | None = None,
-    ) -> None:
+    def add_cron(self, expression: str, type: str, payload: object = None, **options: Unpack[CronOptions]) -> None:
         """Add a job at each tick of a cron expression, once over all workers: whoever runs jobs of this queue adds
         it when it is due. The tick is the job's ``run_at``.
 
-        ``expression``: ``minute hour day month weekday``, or with seconds before them. ``tz``: a time zone's name.
-        ``missed``: what becomes of ticks that nobody noticed within a minute: ``none`` leaves them out, ``last``
-        adds the last of them unless a later one is due, ``all`` adds each. ``name``: under which the store keeps
-        the last tick; the type by default. Raises ``ValueError`` for what cannot be read, and for a taken name.
+        ``expression``: ``minute hour day month weekday``, or with seconds before them. ``tz="UTC"``: a time zone's
+        name. ``missed="last"``: what becomes of ticks that nobody noticed within a minute: ``none``: left out,
+        ``last`` adds the last of them unless a later one is due, ``all`` adds each. ``name``: under which the store
+        keeps the last tick; the type by default. ``priority`` and ``ttr``: of its jobs. Raises ``ValueError`` for
+        what cannot be read, and for a taken name.
         """
-        plan = schedule.make(expression, tz, missed)
-        order = self._parts.adding.check(type, [payload], priority=priority, delay=0, ttr=ttr)
-        self._parts.cron.add(CronJob(order.type if name is None else checks.key("name", name), plan, order))
+        handlers.check_names("add_cron", options, "a schedule", CronOptions)
+        self._parts.cron.plan(expression, type, payload, options)
 
     def cron(
         self,
@@ -335,23 +348,17 @@ class KQueue:
         *,
         type: str | None = None,
         payload: object = None,
-        tz: str = "UTC",
-        missed: str = schedule.Missed.LAST,
-        name: str | None = None,
-        priority: Priority | str | int | None = None,
-        ttr: float | None = None,
-        **options: Unpack[HandlerOptions],
+        **options: Unpack[CronHandlerOptions],
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """:meth:`add_cron` and :meth:`add_handler` as one decorator. The type is the function's name by default."""
-        handlers.check_names("cron", options)
+        of_cron, of_handler = split(options)
+        handlers.check_names("cron", of_handler)
 
         def register(function: HandlerFunction) -> HandlerFunction:
             job_type = function.__name__ if type is None else type
             self._parts.handlers.refuse_second(checks.job_type(job_type))
-            self.add_cron(
-                expression, job_type, payload, tz=tz, missed=missed, name=name, priority=priority, ttr=ttr
-            )
-            self.add_handler(job_type, function, **options)
+            self.add_cron(expression, job_type, payload, **of_cron)
+            self.add_handler(job_type, function, **of_handler)
             return function
 
         return register
@@ -367,16 +374,13 @@ class KQueue:
     ) -> RunReport:
         """Run ready jobs that have a handler here, in the order (priority, added).
 
-        A job's lease is durable before its handler starts, so no other worker has it meanwhile. If this process
-        dies, the jobs that had started and were not settled start once more, with a higher fence.
+        Returns after ``count_limit`` jobs; once ``time_limit_ms`` have passed (the running job ends first); when
+        nothing is ready, unless ``wait``; or after :meth:`stop`. Without any limit it drains what is ready. If this
+        process dies, the jobs that had started and were not settled start once more, with a higher fence.
 
-        Returns after ``count_limit`` jobs; once ``time_limit_ms`` have passed (the running job ends first);
-        when nothing is ready, unless ``wait``; or after :meth:`stop`. Without any limit it drains what is ready.
-
-        A handler that raises, or returns without having settled its job, has it retried. Only
-        ``KeyboardInterrupt`` and ``SystemExit`` end the loop; they are raised again once the unstarted jobs
-        are given back. Raises ``StoreError`` or ``BrokerError`` when the one or the other is down; with
-        ``wait`` it tries again, with a back-off, until a limit.
+        A handler that raises, or returns without having settled its job, has it retried. Only ``KeyboardInterrupt``
+        and ``SystemExit`` end the loop; they are raised again once the unstarted jobs are given back. Raises
+        ``StoreError`` or ``BrokerError`` when the one or the other is down; with ``wait`` it tries again.
 
         An ``async def`` handler runs to its end before the next job starts, in an event loop that this call makes
         and closes; :meth:`work` runs several at once. Inside a running event loop such handlers are refused with a
@@ -502,9 +506,7 @@ class KQueue:
         return self._parts.opened().stats()
 
     def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
-        """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared; how many.
-        In lots of 100: what was done before an error stays done.
-        """
+        """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared; how many."""
         checks.text("reason", reason)
         limit = None if limit is None else checks.whole("limit", limit, 1)
         return self._parts.opened().dead_jobs.retry(wanted, reason, limit)
@@ -535,9 +537,7 @@ class KQueue:
         return self._parts.opened().pausing.paused()
 
     def workers(self) -> list[Worker]:
-        """The processes that wait for jobs of this store, in the order started. One that died is among them for a
-        day, and not ``alive``: a worker is heard of every 5 seconds, also while its handlers are busy.
-        """
+        """The processes that wait for jobs, in the order started. One that died is among them for a day."""
         return workers_of(self._parts.opened().store)
 
     def purge_jobs(self, type: str) -> int:
@@ -566,16 +566,14 @@ class KQueue:
 
     def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         """Save the store as the file ``path``, while jobs are added and run: all that is in it at one moment.
-
-        Raises ``ValueError`` for a path that is there, unless ``replace``, and :class:`~kqueue.StoreError` where
-        the file cannot be written, the copy does not pass its check, or the store has other tools for it.
+        Raises ``ValueError`` for a path that is there, unless ``replace``, and :class:`~kqueue.StoreError` where it
+        cannot be written, the copy does not pass its check, or the store has other tools for it.
         """
         self._parts.opened().store.backup(checks.path("path", path), replace=checks.flag("replace", replace))
 
     def restore(self, path: str | os.PathLike[str], *, replace: bool = False) -> list[str]:
-        """Make the store anew from the backup ``path``. Nobody may use it meanwhile. The queue is closed by this.
-
-        A store that is there is moved aside if ``replace``, and the names that it has then are returned; else
+        """Make the store anew from the backup ``path``. Nobody may use it meanwhile; the queue is closed by this. A
+        store that is there is moved aside if ``replace``, and the names that it has then are returned; else
         ``ValueError`` is raised. Fences go on above any that were given since the backup was made.
         """
         path = checks.path("path", path)

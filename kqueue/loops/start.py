@@ -21,6 +21,7 @@ from kqueue.model.handlers import Handler, Part
 from kqueue.model.reports import RunReport
 from kqueue.system.mint import IdMint
 from kqueue.system.resources import are_short, named
+from kqueue.upkeep.hooks import Hooks
 from kqueue.upkeep.maintenance import Maintenance
 from kqueue.upkeep.sweep import Sweeper
 
@@ -40,6 +41,7 @@ class Loops:
         handlers: Callable[[], Mapping[str, Handler]],
         mint: IdMint,
         renewer: Callable[[], Renewer],
+        hooks: Hooks,
     ) -> None:
         """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``context()``
         makes a new one; ``handlers()`` returns a mapping that is replaced, never changed; ``renewer()`` returns
@@ -54,6 +56,7 @@ class Loops:
         self._handlers = handlers
         self._mint = mint
         self._renewer = renewer
+        self._hooks = hooks
 
     def run(self, limits: RunLimits) -> RunReport:
         """One loop in this thread, for all types. Coroutines run one by one."""
@@ -69,18 +72,22 @@ class Loops:
         """Make it, which opens files, and run it. Where the process has no more of them, one that waits for jobs
         waits for files too, until a limit or a stop.
         """
-        waiting = Waiting(limits, self._registry, self._context())
-        while (left := waiting.limits()) is not None:
-            try:
-                self._check_outside_loop(name)  # which may have to import what it asks
-                return make(left).run()
-            except OSError as error:
-                if not are_short(error):
-                    raise
-                if not limits.wait:
-                    raise named(error) from error
-                waiting.stand_back(named(error))
-        return waiting.report()
+        waiting, run = Waiting(limits, self._registry, self._context()), object()
+        try:
+            self._hooks.enter(run)
+            while (left := waiting.limits()) is not None:
+                try:
+                    self._check_outside_loop(name)  # which may have to import what it asks
+                    return make(left).run()
+                except OSError as error:
+                    if not are_short(error):
+                        raise
+                    if not limits.wait:
+                        raise named(error) from error
+                    waiting.stand_back(named(error))
+            return waiting.report()
+        finally:
+            self._hooks.leave(run)
 
     def _work(self, threads: int, limits: RunLimits) -> LoopPool:
         async_types, context = self._async_types(), self._context()

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from kqueue.model.ids import is_job_id
@@ -28,6 +28,16 @@ T = TypeVar("T")
 def job_type(value: object) -> str:
     """1 to 190 characters of A-Z a-z 0-9 _ . - /, not starting with -."""
     return _formed("type", value, TYPE_FORM, "1 to 190")
+
+
+def job_types(values: Sequence[object]) -> None:
+    """One type at least, none of them twice."""
+    if not values:
+        raise TypeError("type: expected at least one type")
+    for value in values:
+        job_type(value)
+    if len(set(values)) < len(values):
+        raise ValueError(f"type: each once, got {_shown(values)}")
 
 
 def prefix(value: object) -> str:

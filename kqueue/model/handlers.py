@@ -1,11 +1,12 @@
 """What runs the jobs of a type, and which types have something here."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from kqueue.model import checks, times
+from kqueue.model.around import AroundFunction, surrounded
 from kqueue.model.job import JobInHand
 from kqueue.model.retry import RetryPolicy
 from kqueue.model.times import Duration
@@ -46,13 +47,15 @@ class HandlerOptions(TypedDict, total=False):
     concurrency: int
 
 
-def check_names(call: str, given: Mapping[str, object]) -> None:
+def check_names(
+    call: str, given: Mapping[str, object], taker: str = "a handler", options: type = HandlerOptions
+) -> None:
     """Raises ``TypeError``, as Python does for an argument that is not there, naming ``call`` and what it takes."""
-    known = sorted(HandlerOptions.__annotations__)
+    known = sorted(options.__annotations__)
     for name in given:
         if name not in known:
             raise TypeError(
-                f"{call}() got an unexpected keyword argument {name!r}; a handler takes {', '.join(known)}"
+                f"{call}() got an unexpected keyword argument {name!r}; {taker} takes {', '.join(known)}"
             )
 
 
@@ -81,6 +84,9 @@ class Handlers:
 
     def __init__(self) -> None:
         self._by_type: Mapping[str, Handler] = MappingProxyType({})
+        #: As they were given, with nothing around them.
+        self._bare: dict[str, Handler] = {}
+        self._around: list[AroundFunction] = []
 
     def all(self) -> Mapping[str, Handler]:
         """All handlers by type, as they are now."""
@@ -98,14 +104,28 @@ class Handlers:
     def add(self, type: str, handler: Handler) -> None:
         """Raises ``ValueError`` if the type has one."""
         self.refuse_second(type)
-        self._by_type = MappingProxyType({**self._by_type, type: handler})
+        self._bare = {**self._bare, type: handler}
+        self._replace()
 
     def remove(self, type: str) -> bool:
         """Forget the handler of ``type``; False if it had none."""
-        rest = {name: handler for name, handler in self._by_type.items() if name != type}
-        had = len(rest) < len(self._by_type)
-        self._by_type = MappingProxyType(rest)
+        had = type in self._bare
+        self._bare = {name: handler for name, handler in self._bare.items() if name != type}
+        self._replace()
         return had
+
+    def surround(self, function: AroundFunction) -> None:
+        """Have it around each run of all of them, within those given before: see :mod:`kqueue.model.around`."""
+        self._around = [*self._around, function]
+        self._replace()
+
+    def _replace(self) -> None:
+        around = self._around
+        by_type = {
+            type: replace(handler, function=surrounded(handler.function, handler.is_async, around))
+            for type, handler in self._bare.items()
+        }
+        self._by_type = MappingProxyType(by_type)
 
 
 class Part:

@@ -12,19 +12,48 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.store import JobStore
 from kqueue.contracts.stored_times import latest
 from kqueue.dispatch.adding import Adding, NewJobs
+from kqueue.model import checks
 from kqueue.model.errors import StoreError
-from kqueue.model.job import Row
+from kqueue.model.handlers import HandlerOptions
+from kqueue.model.job import Priority, Row
 from kqueue.model.retry import backoff
-from kqueue.model.schedule import Schedule, is_in
+from kqueue.model.schedule import Missed, Schedule, is_in, make
+from kqueue.model.times import Duration
 
 #: Seconds between two looks at most: the store's clock may be set meanwhile.
 LONGEST_LOOK_S = 60.0
+
+
+class CronOptions(TypedDict, total=False):
+    """What ``queue.add_cron`` takes beside the expression, the type and the payload."""
+
+    #: A time zone's name. By default "UTC".
+    tz: str
+    #: What becomes of ticks that nobody noticed within a minute: see :class:`kqueue.model.schedule.Missed`.
+    missed: str
+    #: Under which the store keeps the last tick. By default None: the type.
+    name: str | None
+    #: Of its jobs. By default None: as the type's options say.
+    priority: Priority | str | int | None
+    ttr: Duration | None
+
+
+class CronHandlerOptions(CronOptions, HandlerOptions, total=False):
+    """What ``queue.cron`` takes: those of a schedule, and those of its handler."""
+
+
+def split(given: CronHandlerOptions) -> tuple[CronOptions, HandlerOptions]:
+    """Those of the schedule, and those of the handler."""
+    named: Mapping[str, Any] = given
+    of_cron: Any = {name: value for name, value in named.items() if name in CronOptions.__annotations__}
+    of_handler: Any = {name: value for name, value in named.items() if name not in of_cron}
+    return of_cron, of_handler
 
 
 class CronJob(NamedTuple):
@@ -52,6 +81,13 @@ class Cron:
         self._look_at = -math.inf
         #: Looks in a row that failed.
         self._failures = 0
+
+    def plan(self, expression: str, type: str, payload: object, given: CronOptions) -> None:
+        """See :meth:`kqueue.KQueue.add_cron`."""
+        plan = make(expression, given.get("tz", "UTC"), given.get("missed", Missed.LAST))
+        order = self._adding.check(type, [payload], priority=given.get("priority"), delay=0, ttr=given.get("ttr"))
+        name = given.get("name")
+        self.add(CronJob(order.type if name is None else checks.key("name", name), plan, order))
 
     def add(self, job: CronJob) -> None:
         """Raises ``ValueError`` if its name is taken."""

@@ -57,10 +57,10 @@ class Rows:
         self._connection.execute(f"CREATE TABLE IF NOT EXISTS jobs (key INTEGER PRIMARY KEY, {_COLUMNS})")
         self._connection.execute("CREATE INDEX IF NOT EXISTS ready ON jobs (type, priority) WHERE state = 'ready'")
 
-    def add(self, ids: Sequence[str]) -> None:
+    def add(self, ids: Sequence[str], payload: bytes = PAYLOAD) -> None:
         """One commit."""
         now = time.time()
-        rows = [(id, "noop", "bytes", 65536, "ready", 0.0, now, 60.0, 0, 0, now, now, None, PAYLOAD) for id in ids]
+        rows = [(id, "noop", "bytes", 65536, "ready", 0.0, now, 60.0, 0, 0, now, now, None, payload) for id in ids]
         places = ", ".join("?" for _ in rows[0])
         self._commit(f"INSERT INTO jobs VALUES (NULL, {places})", rows)
 

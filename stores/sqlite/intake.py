@@ -21,6 +21,7 @@ from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.file.errors import Unanswered
 from kqueue.stores.sqlite.file.file import SqliteFile
+from kqueue.stores.sqlite.payloads import COLUMN, as_kept, put_apart
 
 #: Fields of a row that never ran and has no keys: those that are the same in all of them, and the others. The state
 #: stands apart.
@@ -28,7 +29,6 @@ _ALIKE: Final = [
     name for name in Row._fields if name in Row._field_defaults and name not in {"created_at", "put_at"}
 ]
 _OWN: Final = [name for name in Row._fields if name not in {*_ALIKE, "state"}]
-_payload = itemgetter(Row._fields.index("payload"))
 _alike = itemgetter(*map(Row._fields.index, _ALIKE))
 _own = itemgetter(*map(Row._fields.index, _OWN))
 _ALIKE_VALUES: Final = tuple(Row._field_defaults[name] for name in _ALIKE)
@@ -36,16 +36,15 @@ _STATE: Final = Row._fields.index("state")
 _ALONE: Final = Row._fields.index("alone")
 
 
-#: Rows that one statement adds at most. Twice as many would save a thirtieth more.
+#: Rows that one statement adds at most. Twice as many would save a thirtieth more. The module copies what is bound
+#: to it, and keeps that with the statement: no payload is among it that is not small.
 MANY: Final = 50
-#: Bytes of a payload at most in such a statement: the module copies them, and keeps them with the statement. With
-#: larger ones the writing costs so much that there is nothing to gain.
-SMALL_BYTES: Final = 4096
 
 
 def _statement(values: Mapping[str, str], rows: int = 1) -> str:
+    names = ", ".join(COLUMN if name == "payload" else name for name in values)
     row = f"({', '.join(values.values())})"
-    return f"INSERT INTO kqueue_jobs ({', '.join(values)}) VALUES {', '.join([row] * rows)}"  # noqa: S608
+    return f"INSERT INTO kqueue_jobs ({names}) VALUES {', '.join([row] * rows)}"  # noqa: S608
 
 
 #: What a row says that never ran and has no keys.
@@ -128,17 +127,18 @@ def _check_commit(file: SqliteFile, ids: list[str], is_there: Callable[[], bool]
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    new = [(*_own(row), str(row.state)) for row in rows if _alike(row) == _ALIKE_VALUES]
+    kept = [*map(as_kept, rows)]
+    new = [(*_own(row), str(row.state)) for row in kept if _alike(row) == _ALIKE_VALUES]
     if len(new) < len(rows):
-        connection.executemany(INSERT, map(_of_any, rows))
-        return
-    is_small = max(map(len, map(_payload, rows)), default=0) <= SMALL_BYTES
-    whole = len(new) - len(new) % MANY if is_small else 0
-    if whole:
-        lots = (new[first : first + MANY] for first in range(0, whole, MANY))
-        connection.executemany(INSERT_MANY_NEW, (tuple(chain.from_iterable(lot)) for lot in lots))
-    if whole < len(new):
-        connection.executemany(INSERT_NEW, new[whole:])
+        connection.executemany(INSERT, map(_of_any, kept))
+    else:
+        whole = len(new) - len(new) % MANY
+        if whole:
+            lots = (new[first : first + MANY] for first in range(0, whole, MANY))
+            connection.executemany(INSERT_MANY_NEW, (tuple(chain.from_iterable(lot)) for lot in lots))
+        if whole < len(new):
+            connection.executemany(INSERT_NEW, new[whole:])
+    put_apart(connection, rows)
 
 
 def _of_any(row: Row) -> list[Any]:

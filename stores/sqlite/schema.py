@@ -26,8 +26,14 @@ kqueue_jobs_kept      expire
 kqueue_jobs_asked     find_misdated: when it was asked for, of what waits for its time, is kept, or is dead
 ====================  =================================================================================
 
+A process of a former version may have the file open while it is migrated, and must not claim what it would misread.
+So a step that changes what a column means gives it another name too. SQLite prepares each statement anew once the
+tables have changed: the claims and adds of a former version then fail, since they name what has gone, and its
+process looks at the version (:func:`kqueue.stores.sqlite.file.errors.explain`). What it runs it can still settle.
+
 Those of gates and of what is kept hold no row of a job that uses neither limits nor a retention. Other tables:
-``kqueue_unique`` (who has which key; of two that add the same at once its primary key lets one in),
+``kqueue_payloads`` (see :mod:`kqueue.stores.sqlite.payloads`), ``kqueue_unique`` (who has which key; of two that
+add the same at once its primary key lets one in),
 ``kqueue_starts`` (how many a limited claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``,
 ``kqueue_workers``.
 """
@@ -161,6 +167,20 @@ STEPS: Final[Steps] = (
         "CREATE INDEX kqueue_unique_taken ON kqueue_unique (taken_at) WHERE taken_at IS NOT NULL",
         "ALTER TABLE kqueue_ticks ADD COLUMN added TEXT",
     ),
+    (
+        # Writes no row: those that are there keep their payload (see kqueue.stores.sqlite.payloads). A view of the
+        # user's that no longer works must not stand in the way: errors in the schema are only passed over so.
+        "PRAGMA writable_schema = ON",
+        "ALTER TABLE kqueue_jobs RENAME COLUMN payload TO payload_or_size",
+        "PRAGMA writable_schema = OFF",
+        "CREATE TABLE kqueue_payloads (key INTEGER PRIMARY KEY, payload BLOB NOT NULL)",
+        """
+        CREATE TRIGGER kqueue_jobs_payload AFTER DELETE ON kqueue_jobs WHEN typeof(old.payload_or_size) = 'integer'
+        BEGIN
+            DELETE FROM kqueue_payloads WHERE key = old.key;
+        END
+        """,
+    ),
 )
 
 #: Of any type: the time of the last sweep is a number, settings are text.
@@ -184,11 +204,11 @@ def migrate(connection: sqlite3.Connection, steps: Steps = STEPS) -> None:
 
     Raises :class:`NewerSchemaError` if the file is ahead of ``steps``. On any other error the caller rolls back.
     """
-    if _checked_version(connection, steps) == len(steps):
+    if check_version(connection, steps) == len(steps):
         return
     connection.execute("BEGIN IMMEDIATE")
     # Read again under the write lock: another process may have migrated in between.
-    for statements in steps[_checked_version(connection, steps) :]:
+    for statements in steps[check_version(connection, steps) :]:
         for statement in statements:
             connection.execute(statement)
     connection.execute(_CREATE_META)
@@ -204,7 +224,8 @@ def version(connection: sqlite3.Connection) -> int:
     return 0 if found is None else int(found[0])
 
 
-def _checked_version(connection: sqlite3.Connection, steps: Steps) -> int:
+def check_version(connection: sqlite3.Connection, steps: Steps = STEPS) -> int:
+    """The version. Raises :class:`NewerSchemaError` if it is ahead of ``steps``."""
     found = version(connection)
     if found > len(steps):
         raise NewerSchemaError(found, len(steps))

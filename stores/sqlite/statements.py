@@ -11,8 +11,9 @@ from typing import Final
 
 from kqueue.model.history import MOST
 from kqueue.model.job import Row, State
+from kqueue.stores.sqlite.payloads import columns
 
-_COLUMNS: Final = ", ".join(f"job.{name}" for name in Row._fields)
+_COLUMNS: Final = columns(Row._fields)
 _BY_ID: Final = "FROM json_each(:ids) AS wanted CROSS JOIN kqueue_jobs AS job ON job.id = wanted.value"
 _OF_TYPES: Final = "job.type IN (SELECT value FROM json_each(:types))"
 _DUE: Final = "id, type, priority, run_at, put_at"
@@ -21,7 +22,7 @@ _DUE: Final = "id, type, priority, run_at, put_at"
 
 #: What a claim sets, does not hand out, or finds in no row that it may take. So it is not read, which costs.
 _KNOWN_TO_CLAIMS: Final = {"state", "alone", "lease_owner", "lease_until", "keep_until", "history"}
-_CLAIM_COLUMNS: Final = ", ".join(f"job.{name}" for name in Row._fields if name not in _KNOWN_TO_CLAIMS)
+_CLAIM_COLUMNS: Final = columns([name for name in Row._fields if name not in _KNOWN_TO_CLAIMS])
 
 #: A claim that names ids looks at these alone.
 WANTED: Final = f"""

@@ -5,7 +5,8 @@ and no thread runs: the watchdog's part is played by the handlers that let time 
 give the same run. Other processes act between any two calls of one (``Fate.MEANWHILE``) and in its handlers.
 
 =====  ==========================================================================================================
-I1     :meth:`Ledger.check`, after each step: what was committed and not rightly removed is in the store
+I1     :meth:`Ledger.check`, after each step: what was committed and not rightly removed is in the store. And
+       :meth:`Machine.no_payload_strays`: with its payload
 I2     :meth:`Machine.teardown`: once faults stop, lease + grace + one sweep later every job has run. And
        :meth:`Machine.pointers_are_there`: without a fault, each row that was put has an entry in its tube
 I3     :class:`Witness` at each claim, :meth:`Ledger.began` at each run, :meth:`Ledger.check` for the rows
@@ -20,10 +21,11 @@ I9     :meth:`Machine.teardown`: no row and no entry is left
 """
 
 import logging
+import sqlite3
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import Enum, auto
 from pathlib import Path
 from unittest.mock import patch
@@ -41,6 +43,7 @@ from kqueue.loops.watchdog import Watched
 from kqueue.model import tubes
 from kqueue.model.job import Row, State
 from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.sqlite.payloads import MOST_IN_ROW
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import Clock, ManualClock
 from tests.machines.acts import ASKED_RETRY_S, FAULTY, Act, Exited, Interrupted, Stage
@@ -48,6 +51,7 @@ from tests.machines.broker import pointer_of
 from tests.machines.ledger import Key, Ledger, Witness
 from tests.machines.process import PREFIX, Fate, Killed, Plan, Process
 from tests.machines.server import BURIED, DELAYED, READY, RESERVED, Connection, FakeServer
+from tests.stores.stray_payloads import stray_payloads
 
 TYPES = ("mail", "resize")
 INTERVAL_S = 15.0
@@ -121,6 +125,7 @@ class Machine(RuleBasedStateMachine):
         self.ledger = Ledger(MAX_TRIES, MAX_CRASHES)
         self.server = FakeServer(self.clock, max_job_size=220) if kind.endswith("+fake") else None
         self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "jobs.db"
         self.memory = MemoryStore(self.clock) if kind.startswith("memory") else None
         self.stores: list[JobStore] = []
         self.store = self.open_store()
@@ -138,9 +143,7 @@ class Machine(RuleBasedStateMachine):
         self.processes += [self.start_process(number) for number in range(3)]
 
     def open_store(self) -> JobStore:
-        store = self.memory or SqliteStore(
-            Path(self.folder.name) / "jobs.db", synchronous="OFF", busy_timeout=0, clock=self.clock
-        )
+        store = self.memory or SqliteStore(self.path, synchronous="OFF", busy_timeout=0, clock=self.clock)
         store.open()
         self.stores.append(store)
         return store
@@ -182,7 +185,11 @@ class Machine(RuleBasedStateMachine):
     def add(
         self, by: int, type: str, jobs: int, priority: int, delay: float, ttr: float, plans: list[Plan]
     ) -> None:
-        payloads = [b"\x00\r\n%d" % number if number % 2 else {"n": number} for number in range(jobs)]
+        # Every fourth stands apart from its row.
+        payloads = [
+            b"\x00\r\n%d" % number if number % 2 else {"n": number, "filling": "x" * (number % 4 * MOST_IN_ROW)}
+            for number in range(jobs)
+        ]
         with self.attempt(by, plans) as process:
             try:
                 ids = process.queue.add_jobs(type, payloads, priority=priority, delay=delay, ttr=ttr)
@@ -427,10 +434,12 @@ class Machine(RuleBasedStateMachine):
 
     def nothing_is_left(self) -> None:
         """I9: no row, and no entry but garbage that was buried, and what the server itself has lost track of."""
+        self.no_payload_strays()
         self.ledger.unwanted |= self.ledger.dead
         for job_id in sorted(self.ledger.dead):
             assert self.processes[0].queue.delete_job(job_id)
         assert sum(self.store.counts().values()) == 0, f"I9: {self.store.counts()}"
+        self.no_payload_strays()
         if self.server is None:
             return
         waits = [item.until - self.clock.time() for item in self.server.items() if item.state == DELAYED]
@@ -440,6 +449,12 @@ class Machine(RuleBasedStateMachine):
             garbage = item.state == BURIED and pointer_of(item.body, TYPES) is None
             stranded = item.state == RESERVED and item.holder is None
             assert garbage or stranded, f"I9: {item} stays behind"
+
+    def no_payload_strays(self) -> None:
+        """I1: each that stands apart has its job, and the other way round."""
+        if self.memory is None:
+            with closing(sqlite3.connect(self.path)) as connection:
+                assert stray_payloads(connection) == []
 
     def all_run(self) -> None:
         for process in self.processes:

@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from kqueue.model.job import Row
+from kqueue.stores.sqlite.payloads import COLUMN
 from kqueue.stores.sqlite.store import SqliteStore
 
 NOW = 1_700_000_000.0
@@ -64,6 +65,7 @@ def fill(path: Path, rows: int) -> None:
     store.close()
     assert set(_COLUMNS) == set(Row._fields)
     states = " ".join(f"WHEN n % 100 < {below} THEN '{state}'" for state, below in _STATES.items())
+    columns = [COLUMN if name == "payload" else name for name in _COLUMNS]
     # The n-th of the delayed rows, so that they fall due one after another.
     nth = f"(n / 100 * {_STATES['delayed']} + n % 100) / {DUE_PER_SECOND}.0"
     values = ", ".join(_COLUMNS.values()).format(nth=nth)
@@ -75,7 +77,7 @@ def fill(path: Path, rows: int) -> None:
         ).fetchall()
         for name, _ in indexes:
             connection.execute(f"DROP INDEX {name}")
-        connection.execute(_INSERT.format(states=states, names=", ".join(_COLUMNS), values=values), {"rows": rows})
+        connection.execute(_INSERT.format(states=states, names=", ".join(columns), values=values), {"rows": rows})
         for _, statement in indexes:
             connection.execute(statement)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

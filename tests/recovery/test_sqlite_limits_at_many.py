@@ -37,7 +37,7 @@ SPARE = 1.1
 _FILL = """
     WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :rows)
     INSERT INTO kqueue_jobs (
-        id, type, payload, encoding, priority, state, delay, run_at, ttr,
+        id, type, payload_or_size, encoding, priority, state, delay, run_at, ttr,
         fence, tries, failures, crashes, suspicion, alone, gate, keep_until, created_at, put_at, limit_key
     )
     SELECT

@@ -15,6 +15,8 @@ class Left:
     rows: dict[str, str] = field(default_factory=dict)
     #: Entries of the tubes.
     entries: int = 0
+    #: Payloads that have no job, and jobs that have none of theirs.
+    stray_payloads: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -98,6 +100,7 @@ class Account:
         return [
             *([f"I2: left behind: {waiting}"] if waiting else []),
             *([f"I9: {self.left.entries} entries are left in the tubes"] if self.left.entries else []),
+            *(f"I1: {stray}" for stray in self.left.stray_payloads),
             *(f"the operation ended with {record['error']}" for record in raised),
         ]
 

@@ -47,6 +47,7 @@ from kqueue.system.mint import IdMint
 from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
 from tests.steps.tap import Tap
+from tests.stores.stray_payloads import stray_payloads
 from tests.torture.ledger import SUFFIX, Ledger, Record, read
 
 T = TypeVar("T")
@@ -238,6 +239,13 @@ class House:
         with closing(sqlite3.connect(self._path, timeout=0)) as connection, suppress(sqlite3.OperationalError):
             return dict(connection.execute("SELECT id, state FROM kqueue_jobs"))
         return {}  # there is no table yet, or it is being made
+
+    def stray_payloads(self) -> list[str]:
+        """Payloads without their job, and the other way round."""
+        if self.place.mongod is not None or not self._path.exists():
+            return []  # MongoDB keeps a job in one document
+        with closing(sqlite3.connect(self._path, timeout=0)) as connection:
+            return stray_payloads(connection)
 
     def documents(self) -> Collection[dict[str, Any]]:
         """The rows of a MongoDB, for a look and a hand behind the store's back."""

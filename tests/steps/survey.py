@@ -166,7 +166,7 @@ def _recover(house: House, operation: Operation, broken: list[str]) -> Left:
             queue.sweep()
             operation.repair(queue)
             queue.run_jobs()
-            left = Left(house.rows(), house.entries(queue))
+            left = Left(house.rows(), house.entries(queue), house.stray_payloads())
             if not left.entries and set(left.rows.values()) <= {"dead"}:
                 break
     except (Exception, SystemExit) as error:

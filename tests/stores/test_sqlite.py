@@ -34,7 +34,8 @@ from kqueue.model.job import Row, State
 from kqueue.stores import open_store
 from kqueue.stores.sqlite import admission, claim_limited, expire, gate_counts, schema, side_tables, times
 from kqueue.stores.sqlite import statements as sql
-from kqueue.stores.sqlite.intake import MANY, SMALL_BYTES
+from kqueue.stores.sqlite.intake import MANY
+from kqueue.stores.sqlite.payloads import MOST_IN_ROW
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 
@@ -240,7 +241,8 @@ def test_a_claim_reads_no_more_candidates_than_it_takes_and_one(store):
 
 def test_a_search_for_what_runs_reads_only_what_runs(outsider):
     steps = [step for *_, step in outsider.execute(f"EXPLAIN QUERY PLAN {sql.FINDS['running']}", PAGE)]
-    assert steps == ["SCAN job USING INDEX kqueue_jobs_lease", "USE TEMP B-TREE FOR ORDER BY"]
+    payload = ["CORRELATED SCALAR SUBQUERY 1", "SEARCH apart USING INTEGER PRIMARY KEY (rowid=?)"]
+    assert steps == ["SCAN job USING INDEX kqueue_jobs_lease", *payload, "USE TEMP B-TREE FOR ORDER BY"]
 
 
 def steps_of(store, work):
@@ -461,8 +463,8 @@ def statements(store, call):
     return Counter(statement.split()[0] for statement in ran if not statement.startswith("--"))
 
 
-@pytest.mark.parametrize(("size", "inserts"), [(1, 3), (SMALL_BYTES, 3), (SMALL_BYTES + 1, 2 * MANY + 1)])
-def test_small_rows_go_in_by_many_and_large_ones_alone(store, size, inserts):
+@pytest.mark.parametrize(("size", "inserts"), [(1, 3), (MOST_IN_ROW, 3), (MOST_IN_ROW + 1, 3 + 2 * MANY + 1)])
+def test_rows_go_in_by_many_and_large_payloads_alone(store, size, inserts):
     """A statement keeps what was bound to it, so many large payloads would stay in memory."""
     rows = [row(number, payload=b"x" * size) for number in range(2 * MANY + 1)]
     assert statements(store, lambda: store.add(rows))["INSERT"] == inserts
@@ -596,7 +598,9 @@ def test_what_a_failed_commit_of_a_tick_has_left_is_read_back(store, when, reada
 
 def test_rows_can_be_read_with_the_sqlite3_program(store, path):
     store.add([row(1)])
-    assert text(path, "SELECT id, type, state, payload FROM kqueue_jobs") == [(row(1).id, "t", "ready", b"{}")]
+    assert text(path, "SELECT id, type, state, payload_or_size FROM kqueue_jobs") == [
+        (row(1).id, "t", "ready", b"{}")
+    ]
     assert text(path, "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -924,7 +928,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(store, outsider, path):
     schema.migrate(outsider, NEXT)
     newer = SqliteStore(path)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 4.*up to 3; upgrade kqueue"):
+        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 5.*up to 4; upgrade kqueue"):
             newer.open()
     assert schema.version(outsider) == len(NEXT)
 

@@ -317,7 +317,7 @@ class Referee:
             fallen=crowd.fallen,
             spare=self._spare(),
             seconds_to_drain=round(seconds_to_drain, 1),
-            left=self._left(),
+            left={**self._left(), "payloads": self._servers.stray_payloads()},
             rows=frozenset(row.id for state in State for row in self._queue.store.find(None, state, None, MANY)),
         )
         return reckon(read(crowd.ledgers), seen)

@@ -1,12 +1,15 @@
 """The servers of a torture, and the folder that everything lies in. All of it is gone after ``stop``."""
 
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from tests.beanstalkd import Beanstalkd
 from tests.mongod import Mongod
 from tests.replica_set import ReplicaSet
+from tests.stores.stray_payloads import stray_payloads
 from tests.torture.clocks import StepClock
 
 #: What a torture may have as its store.
@@ -49,6 +52,13 @@ class Servers:
     def broker_url(self) -> str:
         assert self.beanstalkd is not None
         return self.beanstalkd.url
+
+    def stray_payloads(self) -> int:
+        """Payloads without their job, and jobs without their payload, in a file."""
+        if not self.is_a_file:
+            return 0
+        with closing(sqlite3.connect(self.store_file)) as connection:
+            return len(stray_payloads(connection))
 
     def stop(self) -> None:
         """Idempotent."""

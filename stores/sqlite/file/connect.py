@@ -168,6 +168,8 @@ def _see_that_its_log_is_the_only_one(settings: Settings, handle: Handle, anchor
 def _prepare(settings: Settings, real: str, anchor: Anchor, connection: sqlite3.Connection) -> int:
     _switch_to_wal(settings, connection)
     connection.execute(f"PRAGMA synchronous = {settings.synchronous}")
+    # Some builds write zeros over all that is freed: of a large payload as much again as its add has written.
+    connection.execute("PRAGMA secure_delete = FAST")
     is_current = version(connection) == len(STEPS) and is_adopted(connection, real)
     if not is_current and not anchor.lock_byte(FENCE, settings.busy_timeout):
         raise locked(settings.address, settings.busy_timeout)

@@ -5,6 +5,7 @@ import sqlite3
 from typing import Final
 
 from kqueue.model.errors import StoreError, StoreUnavailable
+from kqueue.stores.sqlite.schema import NewerSchemaError, check_version
 from kqueue.system.locks import REENTERED
 
 #: By SQLite's primary result code (https://www.sqlite.org/rescode.html).
@@ -32,9 +33,19 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def explain(address: str, busy_timeout: float, error: sqlite3.Error) -> StoreError:
-    """The error to raise from SQLite's."""
+def explain(
+    address: str, busy_timeout: float, error: sqlite3.Error, connection: sqlite3.Connection | None
+) -> StoreError:
+    """The error to raise from SQLite's, which ``connection`` gave."""
     code = primary_code(error)
+    if code == sqlite3.SQLITE_ERROR and connection is not None:
+        # What a statement names has gone, perhaps: a newer version has migrated the file meanwhile.
+        try:
+            check_version(connection)
+        except NewerSchemaError as newer:
+            return StoreError(f"{address}: was migrated while this process had it open: {newer}")
+        except sqlite3.Error:
+            pass  # it was closed
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return locked(address, busy_timeout)
     kind, meaning = _MEANINGS.get(code, (StoreError, "failed"))

@@ -196,7 +196,7 @@ class SqliteFile:
                 )
             yield handle, turn
         except sqlite3.Error as error:
-            raise explain(self.address, self._busy_timeout, error) from error
+            raise explain(self.address, self._busy_timeout, error, handle.connection) from error
         finally:
             if turn.has_it():
                 handle.let_go()  # if a signal strikes here, it is done by Handle.whole, and so is the other

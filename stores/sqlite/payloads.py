@@ -1,0 +1,46 @@
+"""Where the payloads of the SQLite store are: small ones in their job's row, all others in a table of their own.
+
+A claim, and an end that keeps the job, write its row again, with all that is in it. So what is large stands apart,
+under the row's key: it is written once, when it is added. In its place the row says how many bytes it has, a number
+where else there are bytes. It goes with its row by a trigger, in the same transaction and whoever deletes that, so
+that none is ever left behind.
+
+Rows that an older version added keep their payload in the row, whatever its length, until they end.
+"""
+# ruff: noqa: S608 (only constants are joined into the text)
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from kqueue.model.job import Row
+
+#: Bytes of the largest payload that stays in its row. To write so few again costs less than a row of their own.
+MOST_IN_ROW: Final = 512
+
+#: The column that has the payload, or how many bytes of it stand apart.
+COLUMN: Final = "payload_or_size"
+
+#: The payload of ``job``.
+PAYLOAD: Final = f"""iif(typeof(job.{COLUMN}) = 'integer',
+    (SELECT apart.payload FROM kqueue_payloads AS apart WHERE apart.key = job.key), job.{COLUMN})"""
+
+PUT_APART: Final = "INSERT INTO kqueue_payloads (key, payload) SELECT key, ? FROM kqueue_jobs WHERE id = ?"
+
+
+def columns(names: Sequence[str]) -> str:
+    """What a statement reads of ``job`` for these fields of a :class:`~kqueue.model.job.Row`."""
+    return ", ".join(PAYLOAD if name == "payload" else f"job.{name}" for name in names)
+
+
+def as_kept(row: Row) -> Row:
+    """With what the column has as its ``payload``."""
+    size = len(row.payload)
+    return row if size <= MOST_IN_ROW else row._replace(payload=size)  # type: ignore[arg-type]
+
+
+def put_apart(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """The payloads of these rows, which were just added, that are too large for them."""
+    apart = [(row.payload, row.id) for row in rows if len(row.payload) > MOST_IN_ROW]
+    if apart:
+        connection.executemany(PUT_APART, apart)

@@ -1,0 +1,19 @@
+"""Payloads of a SQLite store that have no job, and jobs that have no payload: there are never any."""
+
+import sqlite3
+
+#: (row key, what is wrong with it)
+_STRAYS = """
+    SELECT apart.key, 'has no job' FROM kqueue_payloads AS apart
+    LEFT JOIN kqueue_jobs AS job ON job.key = apart.key AND typeof(job.payload_or_size) = 'integer'
+    WHERE job.key IS NULL
+    UNION ALL
+    SELECT job.key, 'is not as long as its job says' FROM kqueue_jobs AS job
+    LEFT JOIN kqueue_payloads AS apart ON apart.key = job.key
+    WHERE typeof(job.payload_or_size) = 'integer' AND length(apart.payload) IS NOT job.payload_or_size
+"""
+
+
+def stray_payloads(connection: sqlite3.Connection) -> list[str]:
+    """What is wrong, for a message."""
+    return [f"the payload of row {key} {what}" for key, what in connection.execute(_STRAYS)]

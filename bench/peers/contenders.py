@@ -40,6 +40,11 @@ class Contender:
     def is_ours(self) -> bool:
         return self.module == "kqueue"
 
+    @property
+    def is_emptied(self) -> bool:
+        """Whether the next round begins with nothing, whatever this one leaves."""
+        return self.redis is not None or self.url.startswith("sqlite")
+
     def empty(self) -> None:
         """Forget what an earlier round, of any peer, has left."""
         if self.redis is not None:

@@ -35,7 +35,7 @@ def rates(contender: Contender, jobs: int, singles: int) -> tuple[float, float]:
         assert left == 0, f"{contender.name}: {left} jobs are left"
         single = Trial(contender, singles, folder / "singles.json")
         adding_singly = single.add("add_one_by_one")
-        if not contender.url.startswith("sqlite"):  # its file goes with the folder
+        if not contender.is_emptied:
             single.work()
     return jobs / (adding + running), singles / adding_singly
 

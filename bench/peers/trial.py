@@ -15,6 +15,8 @@ from bench.peers.contenders import Contender
 ROOT = Path(__file__).parents[2]
 #: Seconds for one step of one peer. RQ needs a while for many jobs.
 PATIENCE_S = 600.0
+#: Seconds for a worker that is told to end.
+ENDING_S = 10.0
 #: Seconds between two looks at whether a worker is done. Its own clock says when it was.
 LOOK_S = 0.02
 
@@ -41,8 +43,8 @@ class Trial:
         """How many jobs are still there."""
         return int(self._call("left"))
 
-    def work(self) -> float:
-        """Seconds that a worker ran jobs."""
+    def work(self, *, gently: bool = True) -> float:
+        """Seconds that a worker ran jobs. Then it is told to end, or killed at once if not ``gently``."""
         # In a session of its own: some workers have children, which are to end with it.
         worker = subprocess.Popen(
             self._command("work"),
@@ -63,7 +65,7 @@ class Trial:
                 time.sleep(LOOK_S)
             times = json.loads(self._report.read_text())
         finally:
-            end_session(worker)
+            end_session(worker, patience_s=ENDING_S if gently else 0.0)
         return float(times["ended"] - times["started"])
 
     def _call(self, step: str, url: str | None = None) -> float:
@@ -90,11 +92,11 @@ class Trial:
         return self._environment | {work.URL: (url or self._contender.url).format(folder=self._report.parent)}
 
 
-def end_session(worker: "subprocess.Popen[bytes]") -> None:
-    """Ask it to end, and see that it and its children do."""
+def end_session(worker: "subprocess.Popen[bytes]", patience_s: float) -> None:
+    """Ask it to end, and see that it and its children do, after so many seconds at the latest."""
     try:
         worker.send_signal(signal.SIGTERM)
-        worker.wait(10)
+        worker.wait(patience_s)
     except subprocess.TimeoutExpired:
         pass
     finally:

@@ -46,7 +46,7 @@ def compare(running: Sequence[Contender], rounds: int, seconds: float) -> Findin
     }
     findings = found(interleaved(measure, rounds, tell), contenders)
     findings.notes.append(
-        f"In each round as many jobs as take {seconds:g} s at best, but of RQ, Celery, SAQ and Procrastinate no more than "
+        f"In each round as many jobs as take {seconds:g} s at best; of RQ, Celery, SAQ and Procrastinate at most "
         f"{', '.join(f'{round(seconds * jobs):,}' for jobs in A_SECOND_OF.values())}."
     )
     return findings

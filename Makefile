@@ -4,7 +4,7 @@
 # make burn     keep all cores and the disk busy, until Ctrl-C: to run make test beside it
 # make torture  kill and freeze real processes for a minute, and say what became of every job
 # make bench    measure with small numbers, next to what bounds each figure: a few minutes
-# make bench-full, bench-peers, bench-report, bench-plots   the figures of bench/README.rst; see there
+# make bench-full, bench-peers, bench-peers-wait, bench-report, bench-plots   the figures of bench/README.rst; see there
 # make lint     ruff and mypy alone
 # make clean    remove what make has made
 #
@@ -43,7 +43,7 @@ QUESTIONS := throughput one_by_one real_work adds payloads pickup processes mong
 # Who sets it would compile each file anew in each of hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test proof burn torture bench bench-full bench-peers bench-report bench-plots lint clean servers
+.PHONY: demo test proof burn torture bench bench-full bench-peers bench-peers-wait bench-report bench-plots lint clean servers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -83,9 +83,12 @@ bench-full: $(TESTABLE) servers
 		$(VENV)/bin/python -m bench.$$question --json bench/results/$$question.json || exit 1; \
 	done
 
-bench-peers: $(TESTABLE) $(COMPARABLE) servers
-	$(VENV)/bin/python -m bench.peers --python $(PEERS)/bin/python --json bench/results/peers.json
-	$(VENV)/bin/python -m bench.peers --python $(PEERS)/bin/python --jobs 10000 --only KQueue --only "Huey, SQLite" \
+bench-peers-wait: $(TESTABLE) $(COMPARABLE) servers
+	$(VENV)/bin/python -m bench.peers --work wait --json bench/results/peers_wait.json
+
+bench-peers: bench-peers-wait
+	$(VENV)/bin/python -m bench.peers --work noop --json bench/results/peers.json
+	$(VENV)/bin/python -m bench.peers --work noop --jobs 10000 --only KQueue --only "Huey, SQLite" \
 		--only "SAQ, Redis always" --only "Huey, Redis always" --json bench/results/peers_more.json
 
 bench-report: $(TESTABLE)

@@ -27,6 +27,20 @@ def peers(findings: Findings) -> Figure:
     return _bars(findings.tables[0], "Add, run and delete: jobs a second, one worker process")
 
 
+def peers_wait(findings: Findings) -> Figure:
+    """The part of the ideal beside other queues, one chart for each number of hands."""
+    figure = Figure(
+        figsize=(INCHES[0], 0.28 * sum(len(one.rows) + 3 for one in findings.tables)), layout="constrained"
+    )
+    charts = figure.subplots(len(findings.tables), 1)
+    for axes, table in zip(charts, findings.tables, strict=True):
+        names = [f"{row.name} ({row.note})" for row in table.rows]
+        _draw_bars(axes, names, [row.median for row in table.rows], [_colour_of(name) for name in names], "{:.2f}")
+        axes.set_xlim(0, 1)
+        axes.set_title(f"{table.title}: part {table.unit}", fontsize="medium", loc="left")
+    return figure
+
+
 def throughput(findings: Findings) -> Figure:
     """Throughput beside the bare loop."""
     return _bars(findings.tables[0], "Add, then run and delete: jobs a second")
@@ -78,6 +92,7 @@ def levers(findings: Findings) -> Figure:
 
 DRAW: dict[str, Callable[[Findings], Figure]] = {
     "peers": peers,
+    "peers_wait": peers_wait,
     "throughput": throughput,
     "growth": growth,
     "pickup": pickup,

@@ -4,10 +4,12 @@ No figure is judged here. The other queues are not run: they have an environment
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from bench import queues, readme, show
 from bench.children import Start, together
 from bench.figures import Findings, Goal, Row, Table, from_json, interleaved, percentile, ratio
 from bench.mixed import FreeTime, Run
-from bench.peers.__main__ import rates
-from bench.peers.contenders import Contender
+from bench.peers import noops, waiting, work
+from bench.peers.contenders import DURABLE, Contender
+from bench.peers.goals import to_fastest
 from bench.processes import check_account
 from tests.beanstalkd import executable as beanstalkd_path
 from tests.conftest import missing
@@ -210,12 +213,61 @@ def test_a_missing_server_is_named(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_the_environment_of_the_peers_it_says_what_makes_it():
-    done = run("bench.peers", "--python", "no/such/python")
+    done = run("bench.peers", "--work", "wait", "--python", "no/such/python")
     assert done.returncode == 1
     assert "make bench-peers" in done.stderr
     assert "Traceback" not in done.stderr
 
 
+OURS = Contender("KQueue, SQLite", "kqueue", Path(sys.executable), "sqlite:///{folder}/jobs.db", DURABLE)
+
+
 def test_kqueue_does_the_work_of_the_peers():
-    ours = Contender("KQueue", "kqueue", Path(sys.executable), "sqlite:///{folder}/jobs.db", "durable")
-    assert min(rates(ours, jobs=20, singles=3)) > 0
+    assert min(noops.rates(OURS, jobs=20, singles=3)) > 0
+
+
+def test_kqueue_waits_as_the_peers_do():
+    # Each sleeps for as long as it is told: more than the ideal is not to be had.
+    assert 0 < waiting.part_of_ideal(replace(OURS, kind="threads"), hands=2, seconds=0.05) <= 1
+
+
+def test_each_kind_of_hands_of_a_peer_is_a_row_and_each_kqueue_has_a_goal():
+    peer = Contender("Celery, Redis", "celery", Path("python"), "redis:", "durable")
+    contenders = list(waiting.of_each_kind([OURS, peer]))
+    names = ["KQueue threads, SQLite", "Celery threads, Redis", "Celery greenlets, Redis"]
+    assert [one.name for one in contenders] == names
+    figures = {
+        f"{name}, {hands} at once": [1 / (place + 1)] for place, name in enumerate(names) for hands in (8, 32)
+    }
+    findings = waiting.found(figures, contenders)
+    assert [(table.unit, len(table.rows)) for table in findings.tables] == [
+        ("of 800 jobs/s", 3),
+        ("of 3,200 jobs/s", 3),
+    ]
+    assert [(goal.figure, goal.is_met) for goal in findings.goals] == [(2.0, True)] * 2
+
+
+def test_kqueue_is_compared_with_the_fastest_peer():
+    rows = [Row("ours", [6.0, 8.0]), Row("slow", [1.0, 7.0]), Row("fast", [6.0, 4.0])]
+    (goal,) = to_fastest("speed", rows, "ours", ["slow", "fast"], 2)
+    assert (goal.what, goal.figure, goal.is_met) == ("speed: to the fastest peer (fast)", 1.5, False)
+    assert to_fastest("speed", rows, "ours", [], 2) == to_fastest("speed", rows, "absent", ["fast"], 2) == []
+
+
+def clock_in_a_process(environment: dict[str, str]) -> None:
+    script = "from bench.peers import work; work.run(work.SharedClock())"
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, cwd=ROOT, env=os.environ | environment, timeout=PATIENCE_S
+    )
+
+
+def test_several_processes_of_a_worker_share_a_clock(tmp_path: Path):
+    report = tmp_path / "report.json"
+    environment = {work.JOBS: "2", work.REPORT: str(report)}
+    before = time.monotonic()
+    clock_in_a_process(environment)
+    assert not report.exists()
+    between = time.monotonic()
+    clock_in_a_process(environment)
+    times = json.loads(report.read_text())
+    assert before < times["started"] < between < times["ended"] < time.monotonic()

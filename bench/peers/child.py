@@ -2,7 +2,7 @@
 
     python -m bench.peers.child PEER add_in_bulk|add_one_by_one|work|left [JOBS]
 
-Prints a number: the seconds that adding took, or the jobs that are left.
+Prints a number: the seconds that adding took, or the jobs that are left. Jobs are added to an empty queue only.
 """
 
 import importlib
@@ -18,7 +18,8 @@ def main(peer: str, step: str, jobs: str = "0") -> None:
     elif step == "left":
         print(module.left())
     else:
-        module.left()  # connects, so that the clock does not run for that
+        # This connects too, so that the clock does not run for that.
+        assert module.left() == 0, "an earlier round left jobs"
         started = time.perf_counter()
         getattr(module, step)(int(jobs))
         print(time.perf_counter() - started)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +31,30 @@ class Contender:
     url: str
     durability: str
     redis: Redis | None = None
+    #: An address by which adding waits for no disk, if its own one does not serve for that.
+    unsynced_url: str | None = None
+    #: What its jobs run in, where that is chosen: ``threads``, say.
+    kind: str = ""
 
     @property
     def is_ours(self) -> bool:
         return self.module == "kqueue"
 
+    @property
+    def is_emptied(self) -> bool:
+        """Whether the next round begins with nothing, whatever this one leaves."""
+        return self.redis is not None or self.url.startswith("sqlite")
+
     def empty(self) -> None:
         """Forget what an earlier round, of any peer, has left."""
         if self.redis is not None:
             self.redis.empty()
+
+    @contextmanager
+    def unsynced(self) -> Iterator[str]:
+        """Meanwhile jobs are added at this address without waiting for a disk, where that can be."""
+        with self.redis.unsynced() if self.redis is not None else nullcontext():
+            yield self.unsynced_url or self.url
 
 
 @contextmanager
@@ -51,6 +66,8 @@ def contenders(peers: Path, mongodb: str | None) -> Iterator[tuple[list[Contende
     missing: list[str] = []
     with ExitStack() as stack:
         found = [*_ours(stack, mongodb)]
+        if mongodb is None:
+            missing.append("mongod is not installed, so there are no figures of KQueue on MongoDB.")
         if redis_path() is None:
             missing.append(
                 "redis-server is not installed, so there are no figures of RQ, Celery, Dramatiq and SAQ."
@@ -58,8 +75,9 @@ def contenders(peers: Path, mongodb: str | None) -> Iterator[tuple[list[Contende
         else:
             found += _on_redis(stack, peers)
         for fsync, durability in ((1, DURABLE), (0, ANY)):
-            url = f"sqlite:{{folder}}/huey.db?fsync={fsync}"
-            found.append(Contender(f"Huey, SQLite fsync={bool(fsync)}", "huey", peers, url, durability))
+            url, unsynced = (f"sqlite:{{folder}}/huey.db?fsync={one}" for one in (fsync, 0))
+            name = f"Huey, SQLite fsync={bool(fsync)}"
+            found.append(Contender(name, "huey", peers, url, durability, unsynced_url=unsynced))
         if postgres_folder() is None:
             missing.append("PostgreSQL is not installed, so there are no figures of Procrastinate.")
         else:
@@ -73,8 +91,9 @@ def _ours(stack: ExitStack, mongodb: str | None) -> Iterator[Contender]:
     python = Path(sys.executable)
     broker = stack.enter_context(queues.beanstalkd()).url
     store = "sqlite:///{folder}/jobs.db"
-    yield Contender("KQueue, SQLite FULL + beanstalkd -b", "kqueue", python, f"{store}|{broker}", DURABLE)
-    yield Contender("KQueue, SQLite FULL", "kqueue", python, store, DURABLE)
+    for name, tube in (("SQLite FULL + beanstalkd -b", f"|{broker}"), ("SQLite FULL", "")):
+        unsynced = f"{store}?synchronous=OFF{tube}"
+        yield Contender(f"KQueue, {name}", "kqueue", python, store + tube, DURABLE, unsynced_url=unsynced)
     if mongodb is not None:
         yield Contender("KQueue, MongoDB j + beanstalkd -b", "kqueue", python, f"{mongodb}|{broker}", DURABLE)
 

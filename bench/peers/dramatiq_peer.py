@@ -1,4 +1,5 @@
-"""Dramatiq: https://dramatiq.io/. Its own worker program, one process with its usual 8 threads.
+"""Dramatiq: https://dramatiq.io/. Its own worker program, one process with its usual 8 threads, or as many as are
+told.
 
 Bulk: a ``group``.
 """
@@ -13,26 +14,27 @@ from bench.peers import work as bench
 
 BROKER = RedisBroker(url=bench.url())
 dramatiq.set_broker(BROKER)
-CLOCK = bench.Clock()
+CLOCK = bench.ProcessClock()
 
 
 @dramatiq.actor(queue_name="bench")
-def noop(payload: str) -> None:
-    CLOCK.tick()
+def task(payload: str) -> None:
+    bench.run(CLOCK)
 
 
 def add_in_bulk(jobs: int) -> None:
     for length in bench.lists(jobs):
-        dramatiq.group(noop.message(bench.PAYLOAD) for _ in range(length)).run()
+        dramatiq.group(task.message(bench.PAYLOAD) for _ in range(length)).run()
 
 
 def add_one_by_one(jobs: int) -> None:
     for _ in range(jobs):
-        noop.send(bench.PAYLOAD)
+        task.send(bench.PAYLOAD)
 
 
 def work() -> None:
-    program = [sys.executable, "-m", "dramatiq", "--processes", "1", "--threads", "8", "--skip-logging"]
+    threads = ["--processes", "1", "--threads", str(bench.hands(8))]
+    program = [sys.executable, "-m", "dramatiq", *threads, "--skip-logging"]
     os.execv(sys.executable, [*program, "bench.peers.dramatiq_peer"])
 
 

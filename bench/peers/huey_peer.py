@@ -1,4 +1,5 @@
-"""Huey: https://huey.readthedocs.io/. No results, no periodic tasks, one worker thread, as by default.
+"""Huey: https://huey.readthedocs.io/. No results, no periodic tasks, and its default kind of
+worker, a thread: one, as by default, or as many as are told.
 
 On Redis, or on an SQLite file with ``fsync`` as the URL says: ``sqlite:FILE?fsync=1``. It has no bulk add.
 A task is taken off the queue before it runs, so it is lost when its worker dies.
@@ -17,12 +18,12 @@ def _huey(url: str) -> RedisHuey | SqliteHuey:
 
 
 HUEY = _huey(bench.url())
-CLOCK = bench.Clock()
+CLOCK = bench.ProcessClock()
 
 
 @HUEY.task()
-def noop(payload: str) -> None:
-    CLOCK.tick()
+def task(payload: str) -> None:
+    bench.run(CLOCK)
 
 
 def add_in_bulk(jobs: int) -> None:
@@ -31,11 +32,11 @@ def add_in_bulk(jobs: int) -> None:
 
 def add_one_by_one(jobs: int) -> None:
     for _ in range(jobs):
-        noop(bench.PAYLOAD)
+        task(bench.PAYLOAD)
 
 
 def work() -> None:
-    HUEY.create_consumer(workers=1, worker_type="thread", periodic=False).run()
+    HUEY.create_consumer(workers=bench.hands(1), worker_type="thread", periodic=False).run()
 
 
 def left() -> int:

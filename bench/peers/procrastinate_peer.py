@@ -1,5 +1,5 @@
-"""Procrastinate: https://procrastinate.readthedocs.io/. Bulk: ``batch_defer``. One worker process, 10 jobs at once;
-jobs are deleted when they are done.
+"""Procrastinate: https://procrastinate.readthedocs.io/. Bulk: ``batch_defer``. One worker process, 10
+coroutines at once, or as many as are told; jobs are deleted when they are done.
 """
 
 from procrastinate import App, PsycopgConnector
@@ -7,28 +7,28 @@ from procrastinate import App, PsycopgConnector
 from bench.peers import work as bench
 
 APP = App(connector=PsycopgConnector(conninfo=bench.url()))
-CLOCK = bench.Clock()
+CLOCK = bench.ProcessClock()
 
 
-@APP.task(queue="bench", name="noop")
-async def noop(payload: str) -> None:
-    CLOCK.tick()
+@APP.task(queue="bench", name="task")
+async def task(payload: str) -> None:
+    await bench.run_async(CLOCK)
 
 
 def add_in_bulk(jobs: int) -> None:
     with APP.open():
         for length in bench.lists(jobs):
-            noop.batch_defer(*[{"payload": bench.PAYLOAD}] * length)
+            task.batch_defer(*[{"payload": bench.PAYLOAD}] * length)
 
 
 def add_one_by_one(jobs: int) -> None:
     with APP.open():
         for _ in range(jobs):
-            noop.defer(payload=bench.PAYLOAD)
+            task.defer(payload=bench.PAYLOAD)
 
 
 def work() -> None:
-    APP.run_worker(concurrency=10, delete_jobs="always")
+    APP.run_worker(concurrency=bench.hands(10), delete_jobs="always")
 
 
 def left() -> int:

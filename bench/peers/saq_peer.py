@@ -1,4 +1,5 @@
-"""SAQ: https://saq-py.readthedocs.io/. One process with its usual 10 coroutines; what is done is not kept.
+"""SAQ: https://saq-py.readthedocs.io/. One process with its usual 10 coroutines, or as many as are told;
+what is done is not kept.
 
 It has no bulk add: jobs are enqueued at once with ``gather``, as asyncio does it.
 """
@@ -14,11 +15,11 @@ from bench.peers import work as bench
 AT_ONCE = 100
 #: Keep nothing of a job that is done.
 NO_TTL = -1
-CLOCK = bench.Clock()
+CLOCK = bench.ProcessClock()
 
 
-async def noop(context: dict[str, Any], *, payload: str) -> None:
-    CLOCK.tick()
+async def task(context: dict[str, Any], *, payload: str) -> None:
+    await bench.run_async(CLOCK)
 
 
 async def _add(jobs: int, at_once: int) -> None:
@@ -26,14 +27,14 @@ async def _add(jobs: int, at_once: int) -> None:
     await queue.connect()
     for at in range(0, jobs, at_once):
         few = range(min(at_once, jobs - at))
-        await asyncio.gather(*(queue.enqueue("noop", payload=bench.PAYLOAD, ttl=NO_TTL) for _ in few))
+        await asyncio.gather(*(queue.enqueue("task", payload=bench.PAYLOAD, ttl=NO_TTL) for _ in few))
     await queue.disconnect()
 
 
 async def _work() -> None:
     queue = Queue.from_url(bench.url(), name="bench")
     await queue.connect()
-    await Worker(queue, functions=[noop], concurrency=10).start()
+    await Worker(queue, functions=[task], concurrency=bench.hands(10)).start()
 
 
 async def _left() -> int:

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.beanstalkd import free_port
@@ -69,6 +69,7 @@ class Redis:
 
     def __init__(self, appendfsync: str) -> None:
         self.port = free_port()
+        self._appendfsync = appendfsync
         folder = Path(tempfile.mkdtemp(prefix="redis-"))
         listen = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
         command = [redis_path() or "redis-server", *listen, "--appendonly", "yes", "--appendfsync", appendfsync]
@@ -81,6 +82,13 @@ class Redis:
     def empty(self) -> None:
         """Forget all."""
         assert self._say("FLUSHALL") == b"+OK\r\n"
+
+    @contextmanager
+    def unsynced(self) -> Iterator[None]:
+        """Meanwhile it answers before the disk has anything."""
+        assert self._say("CONFIG SET appendfsync no") == b"+OK\r\n"
+        yield
+        assert self._say(f"CONFIG SET appendfsync {self._appendfsync}") == b"+OK\r\n"
 
     def stop(self) -> None:
         self._server.stop()

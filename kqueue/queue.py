@@ -268,8 +268,8 @@ class KQueue:
         whatever that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
         ``max_runtime``: with ``auto_renew``, seconds that the handler may run; then its job is retried with that
         reason, and what the handler still does to it changes nothing.
-        ``concurrency=1``: how many jobs an ``async def`` runs at once in a process under :meth:`work`;
-        :meth:`run_jobs` runs them one by one. What a plain function returns is awaited if it can be.
+        ``concurrency``: how many of its jobs a process runs at once. Of an ``async def`` under :meth:`work`, by
+        default 1; of a plain one at most, by default without a bound. What it returns is awaited if it can be.
 
         Raises ``ValueError`` if the type has a handler, or a retry policy and another is given.
         """

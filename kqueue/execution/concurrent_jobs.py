@@ -99,14 +99,16 @@ class ConcurrentJobs:
         at, read_at = self._time
         return at + self._monotonic() - read_at
 
-    def places(self, number: int, ahead: int = 0) -> int:
+    def places(self, number: int, ahead: int = 0, free: int = 0) -> int:
         """How many more jobs may be claimed, where ``number`` may run and ``ahead`` wait for a place. If none, the
-        dispatcher's thread is rung when that may have changed: not before half of those that wait are taken.
+        dispatcher's thread is rung when that may have changed: not before half of those that wait are taken. What
+        has waited in vain is not claimed again for more places than are ``free``.
         """
         since = self._monotonic() - SOLITUDE_S
         with self._lock:
             running, waiting = self.jobs.running, self.jobs.unstarted
-            ahead = 0 if self._is_held_up else ahead
+            if self._is_held_up:
+                number, ahead = min(number, len(running) + free), 0
             most = min(number + ahead, _most(one for one in (*running, *waiting) if one.leased_at > since))
             places = max(0, int(most) - len(running) - len(waiting))
             few = ahead // 2
@@ -227,9 +229,15 @@ class ConcurrentJobs:
             self._ring()
         return was_there
 
-    def tell(self) -> None:
+    def waits_since(self) -> float:
+        """When the first that may start was claimed, in monotonic seconds; infinity if there is none."""
+        with self._lock:
+            return self.jobs.unstarted[0].leased_at if self._has_next() else math.inf
+
+    def tell_of_place(self) -> None:
         """Tell the dispatcher's thread, if it waits for it, that there may be places."""
         with self._lock:
+            self._is_held_up = False
             is_awaited, self._is_awaited = self._is_awaited, False
         if is_awaited:
             self._ring()

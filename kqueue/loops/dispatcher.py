@@ -6,11 +6,12 @@ asks a store or a broker is done by the dispatcher's thread or the watchdog's. H
 (:mod:`kqueue.loops.thread_hands`) or in an event loop (:mod:`kqueue.loops.loop_hands`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
 from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
+from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight_job import InflightJob
@@ -23,7 +24,6 @@ from kqueue.loops.stopping import LoopControls
 from kqueue.loops.watchdog import Watchdog
 from kqueue.loops.windows import ASIDE_S
 from kqueue.model.errors import KQueueError
-from kqueue.model.handlers import Handler
 from kqueue.system.wakeup import wait_readable
 
 #: Seconds between two looks at the limits while an end is awaited, which wakes its loop by itself.
@@ -49,6 +49,9 @@ class Hands(Protocol):
     def number(self) -> int:
         """How many handlers may run at once, now."""
 
+    def free(self) -> int:
+        """How many places there are for another one, now."""
+
     def start(self) -> None:
         """Start what has boarded."""
 
@@ -70,7 +73,7 @@ class HandsParts(NamedTuple):
 
     context: LoopContext
     registry: Registry
-    handlers: Callable[[], Mapping[str, Handler]]
+    handlers: ServedHandlers
     jobs: ConcurrentJobs
     controls: LoopControls
     #: Ends the dispatcher, which then raises it.
@@ -126,7 +129,7 @@ class Dispatcher:
         for type, seconds in self._concurrent.spent():
             self._sizer.observe(type, 1, seconds)
         number = self._hands.number()
-        places = self._concurrent.places(number, self._sizer.ahead(number))
+        places = self._concurrent.places(number, self._sizer.ahead(number), self._hands.free())
         waiting = self._concurrent.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
         jobs = min([places, MAX_JOBS, *left])

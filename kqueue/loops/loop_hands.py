@@ -40,6 +40,10 @@ class LoopHands:
         """
         return 0 if self._is_called else self._places()
 
+    def free(self) -> int:
+        """Of those, how many run nothing."""
+        return self.number() - len(self._jobs.jobs.running)
+
     def start(self) -> None:
         """In the event loop's thread: now, if it has a place, else when one gets free."""
         if not self._is_called and len(self._jobs.jobs.running) < self._places():
@@ -70,7 +74,7 @@ class LoopHands:
         """None more while too many go on that were abandoned."""
         if len(self._registry.abandoned) >= MOST_ABANDONED:
             return 0
-        return max((handler.concurrency for handler in self._handlers().values()), default=0)
+        return max((handler.concurrency or 1 for handler in self._handlers().values()), default=0)
 
     def _call(self) -> None:
         self._is_called = True
@@ -91,7 +95,7 @@ class LoopHands:
     def _come(self) -> None:
         self._is_called = False
         self._fill()
-        self._jobs.tell()
+        self._jobs.tell_of_place()
 
     def _fill(self) -> None:
         self._is_filling = False

@@ -1,6 +1,7 @@
-"""Several loops of one process as one: one for plain functions, and one for each coroutine function.
+"""Several loops of one process as one: one for plain functions, one for each of them that is bounded, and one for
+each coroutine function.
 
-All coroutines run in one event loop, which has a thread of its own.
+All plain functions share their threads. All coroutines run in one event loop, which has a thread of its own.
 """
 
 import errno
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kqueue.loops.registry import Registry
 from kqueue.loops.runner import Runner
+from kqueue.loops.thread_hands import SharedThreads
 from kqueue.model.reports import RunReport, total
 from kqueue.system.clock import Clock
 from kqueue.system.locks import wait_until
@@ -30,10 +32,19 @@ class LoopPool:
     """The loops of one ``work``, each in a thread of its own."""
 
     def __init__(
-        self, registry: Registry, runners: Sequence[Runner], loop: "LoopThread | None", clock: Clock
+        self,
+        registry: Registry,
+        runners: Sequence[Runner],
+        clock: Clock,
+        *,
+        threads: SharedThreads | None,
+        loop: "LoopThread | None",
     ) -> None:
-        """``loop``: the event loop of those that run coroutines, not started yet; None if none does."""
+        """``threads``: of plain functions; None where they run in their loop's own. ``loop``: the event loop of
+        those that run coroutines, not started yet; None if none does.
+        """
         self._registry = registry
+        self._threads = threads
         self._runners = runners
         self._loop = loop
         self._clock = clock
@@ -73,6 +84,8 @@ class LoopPool:
                 wait_until(lambda: not self._looping, math.inf)
                 raise
             finally:
+                if self._threads is not None:
+                    self._threads.close()
                 if self._loop is not None:
                     self._registry.event_loops.discard(self._loop)
                     self._loop.close(is_kept=bool(self._registry.abandoned))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from kqueue.dispatch.slots import Slots
 from kqueue.loops.isolation import Isolation
 from kqueue.model.errors import StoreError
 from kqueue.system.clock import Clock
@@ -69,6 +70,8 @@ class Registry:
 
     def __init__(self, clock: Clock) -> None:
         self.isolation = Isolation(clock)
+        #: Of the types that are bounded in this process.
+        self.slots = Slots()
         #: Jobs that all loops of this process together are to start at most, and up to one more for each loop but
         #: the first; then they end. None: no limit.
         self.max_jobs: int | None = None

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from kqueue.contracts.broker import Broker, Subscription
 from kqueue.contracts.budget import WORK_S, Budget
 from kqueue.contracts.settlements import Outcome
+from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.context import LoopContext
 from kqueue.loops.claiming import Found
@@ -43,7 +44,7 @@ class WindowsParts(NamedTuple):
     context: LoopContext
     registry: Registry
     #: Those of the loop, by type.
-    handlers: Callable[[], Mapping[str, Handler]]
+    handlers: ServedHandlers
     mint: IdMint
     auto_renew: AutoRenew
 
@@ -91,12 +92,12 @@ class Runner:
         sweeper: Sweeper,
         registry: Registry,
         maintenance: Maintenance,
-        handlers: Callable[[], Mapping[str, Handler]],
+        handlers: ServedHandlers,
         limits: RunLimits,
         windows: Callable[[LoopControls], AnyWindows],
     ) -> None:
-        """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``handlers()``
-        returns a mapping that is replaced, never changed, when handlers change. ``windows`` makes the loop's.
+        """``open()`` opens what is not open, and returns what the names of the tubes begin with. ``handlers`` are
+        closed at the end of :meth:`run`. ``windows`` makes the loop's.
         """
         self._open = open
         self._logger = context.logger
@@ -175,6 +176,7 @@ class Runner:
                 self._registry.forget(self)
                 self._windows.close()
             finally:
+                self._handlers.close()
                 if self._waits:
                     self._maintenance.leave()
         return self._report()

@@ -5,6 +5,7 @@ from functools import partial
 
 from kqueue.contracts.broker import Broker
 from kqueue.contracts.renewer import Renewer
+from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.context import LoopContext
 from kqueue.loops import lazy_asyncio
@@ -14,7 +15,7 @@ from kqueue.loops.pool import LoopPool
 from kqueue.loops.registry import Registry
 from kqueue.loops.runner import AnyWindows, Runner, WindowsParts
 from kqueue.loops.stopping import RunLimits
-from kqueue.loops.thread_hands import ThreadHands
+from kqueue.loops.thread_hands import SharedThreads
 from kqueue.loops.waiting import Waiting
 from kqueue.loops.windows import Windows
 from kqueue.model.handlers import Handler, Part
@@ -63,8 +64,8 @@ class Loops:
         return self._opened("run_jobs", limits, lambda left: self._runner(self._handlers, left, Windows))
 
     def work(self, threads: int, limits: RunLimits) -> RunReport:
-        """One loop for the types of plain functions, which run in ``threads`` threads, and one for each of the
-        others.
+        """One loop for the types of plain functions, which run in ``threads`` threads, one for each of these types
+        that has a bound, and one for each coroutine function.
         """
         return self._opened("work", limits, lambda left: self._work(threads, left))
 
@@ -89,25 +90,38 @@ class Loops:
         finally:
             self._hooks.leave(run)
 
-    def _work(self, threads: int, limits: RunLimits) -> LoopPool:
-        async_types, context = self._async_types(), self._context()
+    def _work(self, number: int, limits: RunLimits) -> LoopPool:
+        types, context = self._handlers(), self._context()
+        async_types = self._async_types()
+        bounded = [] if number == 1 else sorted(type for type, handler in types.items() if _is_bounded(handler))
         runners = []
-        if not async_types or len(async_types) < len(self._handlers()):
-            plain = Part(self._handlers, lambda type, handler: not handler.is_async)
-            runners.append(self._runner(plain, limits, _in_threads(threads) if threads > 1 else Windows))
-        if not async_types:
-            return LoopPool(self._registry, runners, None, context.clock)
-        loop = lazy_asyncio.open_loop_thread(context.clock, context.logger)
-        for one in async_types:
-            part = Part(self._handlers, partial(_is_async, one))
-            hands = partial(LoopHands, loop=loop)
-            runners.append(self._runner(part, limits, partial(Dispatcher, hands=hands, threads=False)))
-        return LoopPool(self._registry, runners, loop, context.clock)
+        threads = SharedThreads(number, self._registry) if number > 1 else None
+        in_threads = None if threads is None else partial(Dispatcher, hands=threads.hands, threads=True)
+        if not types or len(async_types) + len(bounded) < len(types):
+            plain = Part(self._handlers, _is_plain if threads is None else _is_unbounded)
+            runners.append(self._runner(plain, limits, in_threads or Windows, number))
+        for one in bounded:
+            part = Part(self._handlers, partial(_is_bounded_one, one))
+            runners.append(self._runner(part, limits, in_threads or Windows, number))
+        loop = None
+        if async_types:
+            loop = lazy_asyncio.open_loop_thread(context.clock, context.logger)
+            as_coroutines = partial(Dispatcher, hands=partial(LoopHands, loop=loop), threads=False)
+            for one in async_types:
+                part = Part(self._handlers, partial(_is_async, one))
+                runners.append(self._runner(part, limits, as_coroutines))
+        return LoopPool(self._registry, runners, context.clock, threads=threads, loop=loop)
 
     def _runner(
-        self, handlers: Callable[[], Mapping[str, Handler]], limits: RunLimits, windows: Callable[..., AnyWindows]
+        self,
+        handlers: Callable[[], Mapping[str, Handler]],
+        limits: RunLimits,
+        windows: Callable[..., AnyWindows],
+        threads: int = 1,
     ) -> Runner:
+        """``threads``: how many run plain functions."""
         context = self._context()
+        served = ServedHandlers(self._registry.slots, handlers, self._registry.wake, threads)
         return Runner(
             open=self._open,
             context=context,
@@ -115,12 +129,12 @@ class Loops:
             sweeper=self._sweeper,
             registry=self._registry,
             maintenance=self._maintenance,
-            handlers=handlers,
+            handlers=served,
             limits=limits,
             windows=partial(
                 windows,
                 WindowsParts(
-                    context, self._registry, handlers, self._mint, AutoRenew(self._renewer, context.retry_in)
+                    context, self._registry, served, self._mint, AutoRenew(self._renewer, context.retry_in)
                 ),
             ),
         )
@@ -133,9 +147,21 @@ class Loops:
             lazy_asyncio.check_outside_loop(name)
 
 
-def _in_threads(threads: int) -> Callable[..., AnyWindows]:
-    return partial(Dispatcher, hands=partial(ThreadHands, threads=threads), threads=True)
-
-
 def _is_async(only: str, type: str, handler: Handler) -> bool:
     return type == only and handler.is_async
+
+
+def _is_plain(type: str, handler: Handler) -> bool:
+    return not handler.is_async
+
+
+def _is_bounded(handler: Handler) -> bool:
+    return handler.concurrency is not None and not handler.is_async
+
+
+def _is_unbounded(type: str, handler: Handler) -> bool:
+    return not handler.is_async and not _is_bounded(handler)
+
+
+def _is_bounded_one(only: str, type: str, handler: Handler) -> bool:
+    return type == only and not handler.is_async

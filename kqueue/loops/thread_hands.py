@@ -1,64 +1,163 @@
-"""Threads as the hands of a dispatcher: plain functions, one at a time in each.
+"""Threads as the hands of dispatchers: plain functions, one at a time in each.
 
 Theory of operation. A thread takes the next job that is there and runs it; nobody is woken for that. One that finds
-none waits at a lock of its own, under which the dispatcher lets go as many as it has jobs for.
+none waits at a lock of its own, under which a dispatcher lets go as many as it has jobs for.
+
+A type with a ``concurrency`` has a dispatcher of its own, which takes no more threads than that and claims for no
+more. So what is at its bound keeps nothing else waiting, and is not claimed in vain. Of several that have jobs, the
+one goes first that has claimed first.
 """
 
+import threading
 from collections import deque
-from collections.abc import Mapping
 from functools import partial
 
 from kqueue.execution.execute import execute
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.dispatcher import HandsParts
 from kqueue.loops.lazy_asyncio import Awaiter
+from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import LoopFailed
 from kqueue.model.errors import KQueueError
 from kqueue.model.handlers import Handler
 from kqueue.model.job import JobInHand
 from kqueue.model.wording import interrupted
-from kqueue.system.forks import end_child
+from kqueue.system.forks import ForkGuard, end_child
 from kqueue.system.threads import Background, Sleep
 
 #: Seconds that a thread waits for a job before it looks around, which shows that it gets on.
 IDLE_S = 15.0
 
 
-class ThreadHands:
-    """See :class:`kqueue.loops.dispatcher.Hands`. Threads are started at the first :meth:`open`."""
+class SharedThreads:
+    """Those of one ``work``, which all its dispatchers of plain functions share."""
 
-    def __init__(self, parts: HandsParts, *, threads: int) -> None:
-        self._parts = parts
-        self._lock = parts.jobs.jobs.lock
-        self._number = threads
-        self._hands: list[HandThread] = []
-        #: Those that wait, the one that came last at the end. Under the lock of the jobs.
+    def __init__(self, number: int, registry: Registry) -> None:
+        """They are started at the first :meth:`open`."""
+        self._number = number
+        self._registry = registry
+        self._lock = threading.RLock()
+        self._threads: list[HandThread] = []
+        #: Those that wait, the one that came last at the end. Under the lock.
         self._idle: deque[HandThread] = deque()
-        self._failure: LoopFailed | None = None
+        self._hands: list[ThreadHands] = []
         self._is_closed = False
+        self._fork = ForkGuard()
+        #: What ends all of them.
+        self.failure: LoopFailed | None = None
 
-    @property
-    def thread(self) -> int:
-        """Each has its own."""
-        return -1
+    def hands(self, parts: HandsParts) -> "ThreadHands":
+        """Of one more dispatcher."""
+        hands = ThreadHands(parts, self)
+        self._hands.append(hands)
+        return hands
 
     def open(self) -> None:
         """Start the threads. Raises ``LoopFailed`` if one of them has failed, and ``OSError``."""
-        if self._failure is not None:
-            raise self._failure
-        while len(self._hands) < self._number:
-            self._hands.append(HandThread(self, len(self._hands) + 1))
+        if self.failure is not None:
+            raise self.failure
+        with self._lock:
+            while len(self._threads) < self._number:
+                self._threads.append(HandThread(self, len(self._threads) + 1))
+
+    def free(self) -> int:
+        """How many run nothing."""
+        return len(self._threads) - sum(hands.running() for hands in self._hands)
+
+    def start(self, jobs: int) -> None:
+        """Wake as many as have something to do: so many jobs have come."""
+        with self._lock:
+            woken = [self._idle.pop() for _ in range(min(len(self._idle), jobs))]
+        for thread in woken:
+            thread.wake()
+
+    def close(self) -> None:
+        """End the threads, and wait for that. None runs anything. In a forked child there are none."""
+        self._is_closed = True
+        if self._fork.is_inherited():
+            return
+        with self._lock:
+            self._idle.clear()
+        for thread in self._threads:
+            thread.wake()
+        for thread in self._threads:
+            thread.join()
+
+    # -- the threads' own --------------------------------------------------------------------------------
+
+    def work(self, thread: "HandThread") -> None:
+        """Run jobs until :meth:`close`. A child that a handler forked ends with that handler."""
+        awaiter = Awaiter()
+        self._registry.threads.add(thread)
+        try:
+            while not self._is_closed:
+                thread.turns += 1
+                taken = self._take(thread)
+                if taken is None:
+                    thread.wait(IDLE_S)
+                    continue
+                hands, job, handler = taken
+                hands.run(job, handler, awaiter)
+                for one in self._hands:
+                    if one is not hands:
+                        one.tell_of_place()
+        except BaseException as error:
+            for hands in self._hands:
+                hands.interrupt(error)
+            raise
+        finally:
+            self._registry.threads.discard(thread)
+            awaiter.close()
+
+    def forget(self, thread: "HandThread") -> bool:
+        """It does not wait any more. False if it has been woken."""
+        with self._lock:
+            if thread not in self._idle:
+                return False
+            self._idle.remove(thread)
+            return True
+
+    def _take(self, thread: "HandThread") -> "tuple[ThreadHands, InflightJob, Handler] | None":
+        """What was claimed first."""
+        with self._lock:
+            hands = self._hands
+            for one in hands if len(hands) == 1 else sorted(hands, key=ThreadHands.waits_since):
+                taken = one.take()
+                if taken is not None:
+                    return one, *taken
+            if not self._is_closed:
+                self._idle.append(thread)
+        return None
+
+
+class ThreadHands:
+    """One dispatcher's share in the threads. See :class:`kqueue.loops.dispatcher.Hands`."""
+
+    def __init__(self, parts: HandsParts, threads: SharedThreads) -> None:
+        self._parts = parts
+        self._jobs = parts.jobs
+        self._threads = threads
+
+    @property
+    def thread(self) -> int:
+        """Each job has its own."""
+        return -1
+
+    def open(self) -> None:
+        """See :meth:`SharedThreads.open`."""
+        self._threads.open()
 
     def number(self) -> int:
-        """Threads."""
-        return len(self._hands)
+        """All threads, or as many as its bounded type may have."""
+        return self._parts.handlers.number()
+
+    def free(self) -> int:
+        """Threads that run nothing, of no dispatcher."""
+        return self._threads.free()
 
     def start(self) -> None:
         """Wake as many as have something to do."""
-        with self._lock:
-            woken = [self._idle.pop() for _ in range(min(len(self._idle), self._parts.jobs.waiting()))]
-        for hand in woken:
-            hand.wake()
+        self._threads.start(min(self._jobs.waiting(), self.number() - self.running()))
 
     def ring(self) -> None:
         """From any thread."""
@@ -72,62 +171,44 @@ class ThreadHands:
         """Never: what runs in a thread cannot be cancelled."""
 
     def close(self) -> None:
-        """End the threads, and wait for that."""
-        self._is_closed = True
-        if not self._parts.jobs.jobs.is_here():
-            return
-        with self._lock:
-            self._idle.clear()
-        for hand in self._hands:
-            hand.wake()
-        for hand in self._hands:
-            hand.join()
+        """Nothing: the threads may have other dispatchers."""
 
     # -- the threads' own --------------------------------------------------------------------------------
 
-    def work(self, hand: "HandThread") -> None:
-        """Run jobs until :meth:`close`. A child that a handler forked ends with that handler."""
-        registry, awaiter = self._parts.registry, Awaiter()
-        registry.threads.add(hand)
-        try:
-            while not self._is_closed:
-                hand.turns += 1
-                handlers = self._parts.handlers()
-                job = self._take(hand, handlers)
-                if job is None:
-                    hand.wait(IDLE_S)
-                else:
-                    self._run(job, handlers[job.row.type], awaiter)
-        except BaseException as error:
-            self._parts.interrupt(error)
-            raise
-        finally:
-            registry.threads.discard(hand)
-            awaiter.close()
+    def running(self) -> int:
+        """How many of its jobs run."""
+        return len(self._jobs.jobs.running)
 
-    def forget(self, hand: "HandThread") -> bool:
-        """It does not wait any more. False if it has been woken."""
-        with self._lock:
-            if hand not in self._idle:
-                return False
-            self._idle.remove(hand)
-            return True
+    def waits_since(self) -> float:
+        """When the first that waits for a thread was claimed, in monotonic seconds; infinity if none does."""
+        return self._jobs.waits_since()
 
-    def _take(self, hand: "HandThread", handlers: Mapping[str, Handler]) -> InflightJob | None:
-        stopping = self._parts.controls.stopping
-        with self._lock:
-            is_over = stopping.is_over()
-            taken = [] if is_over else self._parts.jobs.take(handlers)
-            if taken:
-                stopping.count += 1
-            elif not self._is_closed:
-                self._idle.append(hand)
-        if is_over:
+    def tell_of_place(self) -> None:
+        """A thread has got free that ran something of another dispatcher."""
+        self._jobs.tell_of_place()
+
+    def interrupt(self, error: BaseException) -> None:
+        """End the dispatcher, which raises it."""
+        self._parts.interrupt(error)
+
+    def take(self) -> tuple[InflightJob, Handler] | None:
+        """What starts now, in the calling thread; None if there is nothing, or its type has all that it may have.
+        Under the lock of the threads.
+        """
+        stopping, handlers = self._parts.controls.stopping, self._parts.handlers()
+        if stopping.is_over():
             self.ring()
-        return taken[0] if taken else None
+            return None
+        if self.running() >= self.number():
+            return None
+        taken = self._jobs.take(handlers)
+        if not taken:
+            return None
+        stopping.count += 1
+        return taken[0], handlers[taken[0].row.type]
 
-    def _run(self, job: InflightJob, handler: Handler, awaiter: Awaiter) -> None:
-        jobs = self._parts.jobs
+    def run(self, job: InflightJob, handler: Handler, awaiter: Awaiter) -> None:
+        """In the calling thread, to its end."""
         interrupt: BaseException | None = None
         try:
             if self._parts.context.telemetry.is_heard():
@@ -141,16 +222,16 @@ class ThreadHands:
             pass  # its end is not written yet: the dispatcher does that once the store is back
         except BaseException as error:
             interrupt = error
-        if not jobs.jobs.is_here():
+        if not self._jobs.jobs.is_here():
             end_child(interrupt)  # it has a copy of each thread's lock, and may run none
-        jobs.ended(job)
+        self._jobs.ended(job)
         if interrupt is not None:
             self._interrupt(interrupt)
         elif job.cut_short() is not None:
             try:
                 awaiter.check()
             except LoopFailed as failure:
-                self._failure = failure
+                self._threads.failure = failure
                 self._parts.interrupt(failure)
 
     def _interrupt(self, interrupt: BaseException) -> None:
@@ -164,12 +245,12 @@ class ThreadHands:
 class HandThread:
     """One of them. A :class:`kqueue.loops.registry.Turning`."""
 
-    def __init__(self, hands: ThreadHands, number: int) -> None:
+    def __init__(self, threads: SharedThreads, number: int) -> None:
         """Raises ``OSError`` if the system has no more threads."""
-        self._hands = hands
+        self._threads = threads
         self._sleep = Sleep()
         self.turns = 0
-        self._thread = Background(partial(hands.work, self), f"kqueue-thread-{number}")
+        self._thread = Background(partial(threads.work, self), f"kqueue-thread-{number}")
 
     @property
     def thread(self) -> int:
@@ -178,7 +259,7 @@ class HandThread:
 
     def wait(self, seconds: float) -> None:
         """Until :meth:`wake`, or for so long."""
-        if not self._sleep.wait(seconds) and not self._hands.forget(self):
+        if not self._sleep.wait(seconds) and not self._threads.forget(self):
             self._sleep.wait()  # it was woken in this very moment
 
     def wake(self) -> None:

@@ -162,17 +162,6 @@ def plain_function(name: str, value: object) -> None:
         raise TypeError(f"{name}: an async def does nothing when it is called; give a plain function")
 
 
-def concurrency(value: object, is_async: bool) -> int:
-    """How many jobs a handler runs at once: at least 1, and more than 1 for an async def only."""
-    number = whole("concurrency", value, 1)
-    if number > 1 and not is_async:
-        raise ValueError(
-            f"concurrency: only an async def handler runs several jobs at once, got {number} for a plain function;"
-            " for that use threads"
-        )
-    return number
-
-
 def takes(name: str, value: Callable[..., object], what: str, sample: tuple[object, ...]) -> None:
     """A plain function that can be called with as many arguments as ``sample``; ``what`` says which these are."""
     plain_function(name, value)

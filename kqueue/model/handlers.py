@@ -28,8 +28,9 @@ class Handler:
     max_runtime: float | None = None
     #: Whether it is a coroutine function, which runs in an event loop.
     is_async: bool = False
-    #: Of a coroutine function: jobs that it runs at once under ``work``.
-    concurrency: int = 1
+    #: Jobs that it runs at once in a process: of a coroutine function under ``work``; of a plain one at most, None
+    #: for no bound of its own.
+    concurrency: int | None = None
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -43,7 +44,8 @@ class HandlerOptions(TypedDict, total=False):
     auto_renew: bool
     #: With ``auto_renew``: seconds that the handler may run. By default None: without end.
     max_runtime: Duration | None
-    #: Of an ``async def``: how many jobs it runs at once in a process under ``work``. By default 1.
+    #: How many jobs it runs at once in a process: an ``async def`` under ``work``, by default 1; a plain function
+    #: at most, by default as many as there are threads.
     concurrency: int
 
 
@@ -69,7 +71,7 @@ def make(type: str, function: Callable[[JobInHand], Any], **given: Unpack[Handle
         auto_renew=checks.flag("auto_renew", given.get("auto_renew", False)),
         max_runtime=None if max_runtime is None else times.seconds_above_0("max_runtime", max_runtime),
         is_async=is_async,
-        concurrency=checks.concurrency(given.get("concurrency", 1), is_async),
+        concurrency=checks.whole("concurrency", given["concurrency"], 1) if "concurrency" in given else None,
     )
     if handler.max_runtime is not None and not handler.auto_renew:
         raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")

@@ -10,23 +10,8 @@ import pytest
 
 from kqueue import JobInHand, KQueue, KQueueError, LeaseLost, RunReport
 from tests.flows.conftest import MakeQueue
-from tests.flows.working import PATIENCE_S, Suspects, Working, counted, is_drained
+from tests.flows.working import PATIENCE_S, Gate, Suspects, Working, counted, is_drained
 from tests.tubes import await_true
-
-
-class Gate:
-    """What handlers wait at until the test opens it."""
-
-    def __init__(self) -> None:
-        self.inside: list[Any] = []
-        self._open = threading.Event()
-
-    def wait(self, who: Any) -> None:
-        self.inside.append(who)
-        assert self._open.wait(PATIENCE_S)
-
-    def open(self) -> None:
-        self._open.set()
 
 
 def test_as_many_run_side_by_side_as_there_are_threads_and_each_runs_once(queue: KQueue) -> None:

@@ -749,13 +749,6 @@ def test_bad_numbers_are_refused(number: Any) -> None:
     assert queue.types() == []
 
 
-def test_a_plain_function_has_no_concurrency() -> None:
-    queue = KQueue("memory:")
-    with pytest.raises(ValueError, match="^concurrency: only an async def handler .*got 2 .*use threads"):
-        queue.add_handler("t", lambda job: job.delete(), concurrency=2)
-    assert queue.types() == []
-
-
 # -- the operator ------------------------------------------------------------------------------------------
 
 

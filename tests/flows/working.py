@@ -14,6 +14,21 @@ from kqueue.system.clock import ManualClock
 PATIENCE_S = 240.0
 
 
+class Gate:
+    """What handlers wait at until the test opens it."""
+
+    def __init__(self) -> None:
+        self.inside: list[Any] = []
+        self._open = threading.Event()
+
+    def wait(self, who: Any) -> None:
+        self.inside.append(who)
+        assert self._open.wait(PATIENCE_S)
+
+    def open(self) -> None:
+        self._open.set()
+
+
 class Working:
     """A ``work`` in a thread of its own, until its end."""
 

@@ -120,6 +120,8 @@ class Beanstalkd:
                 return False
             except subprocess.TimeoutExpired:
                 pass
+            if self._path and not self._accepts():
+                continue
             try:
                 with self.client() as client:
                     if client.stats()["pid"] == process.pid:
@@ -129,6 +131,11 @@ class Beanstalkd:
         process.kill()
         process.wait()
         raise RuntimeError("beanstalkd started and does not answer")
+
+    def _accepts(self) -> bool:
+        """greenstalk leaves a socket of this kind open that cannot connect."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self._path) == 0
 
 
 def executable() -> str | None:

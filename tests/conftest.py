@@ -5,7 +5,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
 import hypothesis
@@ -13,7 +13,7 @@ import pytest
 
 from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription
-from tests import folders, sample
+from tests import folders, left_open, sample
 from tests.beanstalkd import Beanstalkd, executable
 from tests.closing import Closes, T
 from tests.mongod import Mongod, faketime
@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[sample.SEED] = str(sample.seed())  # also if midnight comes meanwhile
         folder = folders.use()
         config.add_cleanup(lambda: folders.remove(folder))
+    left_open.watch()
 
 
 def pytest_report_header() -> list[str]:
@@ -67,6 +68,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         wanted -= set(sample.left_out(items, sample.seed()))
     config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
     items[:] = [item for item in items if item in wanted]
+
+
+def pytest_collection_finish() -> None:
+    """All that was imported stays."""
+    left_open.set_aside()
+
+
+@pytest.fixture(autouse=True)
+def _collect_what_is_left() -> Iterator[None]:
+    """After the tests of a file: at each test it would be dear. It fails the last of them."""
+    yield
+    left_open.collect()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test whose processes have left something open."""
+    report = yield
+    if call.when == "teardown" and report.passed and (wrong := left_open.of_children(report)):
+        report.outcome, report.longrepr = "failed", wrong
+    return report
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 import greenstalk
 import pytest
@@ -420,12 +421,14 @@ def test_a_child_that_reserves_on_its_parents_subscription_has_a_connection_of_i
     [held] = subscription.reserve(1, 0).entries
     pid = os.fork()
     if pid == 0:
+        left_open = []
         try:
+            sys.unraisablehook = left_open.append
             ours = subscription.settle([EntryFate(held, None)]) == 0
             [entry] = subscription.reserve(1, 0).entries
             deleted = delete(subscription, [entry]) == 0
             subscription.close()
-            os._exit(0 if (ours, deleted, entry.pointer) == (False, True, pointers[1]) else 2)
+            os._exit(0 if (ours, deleted, entry.pointer, left_open) == (False, True, pointers[1], []) else 2)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -28,8 +28,6 @@ time.sleep = lambda seconds: select.select([], [], [], seconds)
 from kqueue import KQueue
 
 queue = KQueue(store=sys.argv[1], sweep_interval=1)
-ledger = open(sys.argv[2], "a", buffering=1)
-
 @queue.cron("* * * * * *")
 def tick(job):
     ledger.write(f"tick {job.scheduled_for:.0f}\\n")
@@ -45,8 +43,9 @@ def add():
         print(queue.add_job("later", delay=float(line)), flush=True)
     queue.stop()
 
-threading.Thread(target=add).start()
-queue.run_jobs(wait=True)
+with queue, open(sys.argv[2], "a", buffering=1) as ledger:
+    threading.Thread(target=add).start()
+    queue.run_jobs(wait=True)
 """
 
 

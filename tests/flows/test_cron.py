@@ -335,7 +335,6 @@ import os, sys
 from kqueue import KQueue
 
 queue = KQueue(store=sys.argv[1], broker=sys.argv[2] or None)
-ledger = open(sys.argv[3], "a")
 
 @queue.cron("* * * * * *", missed="all")
 def tick(job):
@@ -343,9 +342,10 @@ def tick(job):
     ledger.flush()
     job.delete()
 
-while not os.path.exists(sys.argv[4]):
-    queue.run_jobs(time_limit_ms=500, wait=True)
-queue.run_jobs()
+with queue, open(sys.argv[3], "a") as ledger:
+    while not os.path.exists(sys.argv[4]):
+        queue.run_jobs(time_limit_ms=500, wait=True)
+    queue.run_jobs()
 """
 
 

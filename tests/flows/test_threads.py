@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue, KQueueError, LeaseLost, RunReport
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.flows.working import PATIENCE_S, Gate, Suspects, Working, counted, is_drained
 from tests.tubes import await_true
@@ -199,11 +200,12 @@ def test_a_child_that_a_handler_forks_leaves_its_parent_alone(queue: KQueue) -> 
 
 @pytest.mark.parametrize(("deaths", "most"), [(2, 2), (3, 1)])
 def test_suspects_run_in_small_groups_down_to_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, most: int, closes: Closes
 ) -> None:
     # On a slow machine what waits would go back, to a time that the store's clock, which stands still, never has.
     monkeypatch.setattr("kqueue.execution.concurrent_jobs.BOUND_S", 60.0)
     suspects = Suspects(tmp_path, deaths)
+    closes(suspects.queue)
 
     @suspects.queue.handler("t")
     def handle(job: JobInHand) -> None:

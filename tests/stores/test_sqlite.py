@@ -1084,6 +1084,7 @@ def test_a_fork_that_python_was_not_told_of_is_refused_in_the_child(store):
     assert store.counts()["ready"] == 2
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # it is left to the collector
 def test_a_store_that_nobody_uses_is_freed_and_forks_go_on(path):
     store = SqliteStore(path)
     store.add([row(1)])

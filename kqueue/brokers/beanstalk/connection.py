@@ -183,11 +183,16 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Hang up; what it has reserved is ready again. Idempotent. Does nothing in a child of its owner."""
-        if self._closed or self._fork.is_inherited():
+        """Hang up; what it has reserved is ready again. Idempotent. In a child of its owner only the child's copy of
+        the socket is closed, and the server is told nothing.
+        """
+        if self._closed:
             return
         self._closed = True
-        self._stream.close()
+        if self._fork.is_inherited():
+            self._stream.drop()
+        else:
+            self._stream.close()
 
     def is_closed(self) -> bool:
         """Whether it was given up."""

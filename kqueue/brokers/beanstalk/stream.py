@@ -120,6 +120,10 @@ class Stream:
         # close() alone says nothing to the other side while a forked child still has a copy of the socket.
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
+        self.drop()
+
+    def drop(self) -> None:
+        """Close this process's copy of the socket: another one's goes on. Never raises."""
         with suppress(OSError):
             self._sock.close()
 

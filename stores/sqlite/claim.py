@@ -99,7 +99,8 @@ def _records(
     if len(types) == 1:
         return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
     # Each is one index range in order, so the backlog is merged as far as it is read, and never sorted.
-    places = heapq.merge(*(read(sql.PLACES_OF_TYPE, {"type": type}) for type in types))
+    merged = heapq.merge(*(read(sql.PLACES_OF_TYPE, {"type": type}) for type in types))
+    places = cursors.enter_context(closing(merged))
     return (connection.execute(sql.CANDIDATE_AT, {"key": key}).fetchone() for _, key in places)
 
 

@@ -84,7 +84,8 @@ def _places(
     if selection.ids is not None:
         found: Iterable[tuple[Any, ...]] = read(PLACES_BY_ID, {**wanted(selection), "now": lease.now})
     else:
-        found = heapq.merge(*(read(PLACES_OF_TYPE, {"type": type}) for type in dict.fromkeys(selection.types)))
+        merged = heapq.merge(*(read(PLACES_OF_TYPE, {"type": type}) for type in dict.fromkeys(selection.types)))
+        found = cursors.enter_context(closing(merged))
     return map(Candidate._make, found)
 
 

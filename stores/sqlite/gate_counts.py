@@ -66,7 +66,8 @@ class SqliteCounts:
     def waiting(self, gate: str) -> Iterator[Place]:
         """Two index ranges, merged as far as they are read."""
         found = (self._connection.execute(statement, (gate,)) for statement in (HELD_PLACES, ADMITTED_PLACES))
-        return heapq.merge(*(self._cursors.enter_context(closing(cursor)) for cursor in found))
+        merged = heapq.merge(*(self._cursors.enter_context(closing(cursor)) for cursor in found))
+        return self._cursors.enter_context(closing(merged))
 
     def _ends(self, type: str, limit_key: str | None) -> list[float]:
         """Of the leases of the type, or of the key."""

@@ -463,9 +463,10 @@ def _find_abandoned(connection: sqlite3.Connection, now: float, most: int) -> li
             cursors.enter_context(closing(connection.execute(sql.FIND_ABANDONED, (ttr, now))))
             for (ttr,) in connection.execute(sql.TTRS_ABANDONED, (now,)).fetchall()
         ]
+        merged = cursors.enter_context(closing(heapq.merge(*ranges)))
         return [
             Abandoned(id, type, bool(alone), crashes, owner, until)
-            for until, id, type, alone, crashes, owner in islice(heapq.merge(*ranges), most)
+            for until, id, type, alone, crashes, owner in islice(merged, most)
         ]
 
 

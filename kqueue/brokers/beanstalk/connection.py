@@ -183,8 +183,8 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Hang up; what it has reserved is ready again. Idempotent. In a child of its owner only the child's copy of
-        the socket is closed, and the server is told nothing.
+        """Hang up; what it has reserved is ready again. Idempotent. In a child of its owner only the child's copy
+        of the socket is closed, and the server is told nothing.
         """
         if self._closed:
             return

@@ -75,7 +75,7 @@ def pytest_collection_finish() -> None:
     left_open.set_aside()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _collect_what_is_left() -> Iterator[None]:
     """After the tests of a file: at each test it would be dear. It fails the last of them."""
     yield
@@ -86,7 +86,7 @@ def _collect_what_is_left() -> Iterator[None]:
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test whose processes have left something open."""
     report = yield
-    if call.when == "teardown" and report.passed and (wrong := left_open.of_children(report)):
+    if call.when == "teardown" and report.passed and (wrong := left_open.told_by_children(report.capstderr)):
         report.outcome, report.longrepr = "failed", wrong
     return report
 

@@ -11,8 +11,6 @@ import sys
 import warnings
 from typing import Any
 
-import pytest
-
 #: Of the interpreter: what it has processes that the tests start make of it.
 FILTER = "error::ResourceWarning"
 
@@ -57,7 +55,7 @@ def collect() -> None:
     gc.collect()
 
 
-def of_children(report: pytest.TestReport) -> str | None:
-    """What is wrong if processes that a test started have said so, where it is heard."""
-    lines = [line for line in report.capstderr.splitlines() if "ResourceWarning" in line]
+def told_by_children(stderr: str) -> str | None:
+    """What is wrong if processes that a test started have said so there."""
+    lines = [line for line in stderr.splitlines() if "ResourceWarning" in line]
     return "\n".join(["a process that the test started left to the collector:", *lines]) if lines else None

@@ -153,7 +153,8 @@ def test_it_hears_what_is_lost_and_what_is_over(
         Told(window.first, IDS[0], RenewalEnd.LOST),
         Told(window.first, IDS[1], RenewalEnd.OVER),
     )
-    await_true(lambda: hold.end_of(IDS[1]) is RenewalEnd.OVER)
+    await_true(lambda: len(caplog.records) == 2)  # each is told once its end is known
+    assert hold.end_of(IDS[1]) is RenewalEnd.OVER
     assert (hold.end_of(IDS[0]), hold.end_of(IDS[2])) == (RenewalEnd.LOST, None)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "the store is away",

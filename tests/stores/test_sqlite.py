@@ -343,7 +343,7 @@ def test_the_sweeps_questions_need_no_write_lock(store, outsider):
     outsider.execute("BEGIN IMMEDIATE")
     assert not store.take_sweep(NOW + 1, 15)
     assert store.promote(NOW, 10) == 0
-    assert store.recover(NOW, 3, 10) == (0, 0)
+    assert store.recover(NOW, 3, 10) == (0, ())
     assert store.counts()["delayed"] == 1
 
 
@@ -876,7 +876,7 @@ def test_jobs_of_a_file_of_version_1_go_all_new_ways(old_file, store):
     assert store.settle([Die(retried, taken.rows[0].fence, "enough")], NOW + 1) == Settled()
     assert [due.id for due in store.admit(one[0], None, NOW, NOW, 9).dues] == [waiting]
     assert store.promote(NOW + 9, 9) == 1
-    assert store.recover(NOW + 999, 3, 9) == (0, 0)
+    assert store.recover(NOW + 999, 3, 9) == (0, ())
     assert store.expire(NOW + 60, 9) == 1
     assert [runs_of(found.history) for found in store.get([retried])] == [[Run("w", NOW + 1, "enough")]]
     assert {found.id: found.state for found in store.get([waiting, delayed, dead])} == {

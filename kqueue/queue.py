@@ -77,13 +77,11 @@ class KQueue:
         time, up to a day; 0 stays 0. ``max_tries``: failed runs until it is dead, by default after some 18 days;
         None: never. Both hold for types without a retry policy of their own: see :meth:`options`.
         ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
-        ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long an ended job of a window may
-        wait to be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10
-        characters; the store keeps the first that it was given, by default none. The store's random id follows
-        it, so that two stores never share a tube.
-        ``create``: whether to make a SQLite file that is missing, which the logger is told of at INFO; else
-        :class:`~kqueue.StoreUnavailable` is raised. A store that is given as an object has its own say.
-        ``logger``: by default the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
+        ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long a job that has ended may wait to
+        be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10 characters, before
+        the store's random id; the store keeps the first that it was given. ``create``: whether to make a SQLite
+        file that is missing, told at INFO, or to raise :class:`~kqueue.StoreUnavailable`. ``logger``: by default
+        the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
         """
         self._parts = assemble(
             store,
@@ -112,10 +110,8 @@ class KQueue:
         """Make a queue of what is configured: defaults, then a TOML file, then the environment, then ``overrides``.
 
         ``path``: the file, or what :func:`kqueue.config.configuration.load` has read. None: the file that
-        ``KQUEUE_CONFIG`` names, or else ``kqueue.toml`` in the current folder, if it is there. ``overrides``:
-        arguments of ``KQueue``, by their names.
-
-        Raises ``ValueError`` that names file and key, or variable, for what is refused.
+        ``KQUEUE_CONFIG`` names, or else ``kqueue.toml`` here, if it is there. ``overrides``: arguments of
+        ``KQueue``, by their names. Raises ``ValueError`` that names what is refused, and where it stands.
         """
         from kqueue.config.configuration import Configuration, load  # noqa: PLC0415 (see test_layout.LAZY)
 
@@ -364,7 +360,7 @@ class KQueue:
         return register
 
     def has_coroutines(self) -> bool:
-        """Whether any handler here is an ``async def``: then :meth:`work` runs several of its jobs at once."""
+        """Whether any handler here is an ``async def``."""
         return any(handler.is_async for handler in self._parts.handlers.all().values())
 
     # -- running -----------------------------------------------------------------------------------------
@@ -392,16 +388,15 @@ class KQueue:
         """Run jobs of all types that have a handler now: those of plain functions in ``threads`` threads, and
         beside them those of each ``async def``, up to its ``concurrency`` at once, all in one event loop.
 
-        One loop claims for all the threads and writes what ends there, at most ``settle_ms`` later. Returns, with
-        what all did, once all have ended: at the time limit, after :meth:`stop`, or, without ``wait``, when nothing
-        is ready for any. Coroutines that run then end by themselves. An error in one ends all, and is raised.
+        Returns, with what all did, once all have ended: at the time limit, after :meth:`stop`, or without ``wait``
+        when nothing is ready for any. Coroutines that run then end by themselves. An error in one ends all.
         """
         limits = RunLimits.checked(None, time_limit_ms, wait)
         return self._parts.loops().work(checks.whole("threads", threads, 1), limits)
 
     def renew_through(self, descriptor: int) -> None:
-        """For what starts worker processes: leases are renewed by the renewer at the other end of this socket,
-        which this process has inherited, and no process is started for it. See :mod:`kqueue.renewal`.
+        """For what starts worker processes: the renewer of leases is at the other end of this inherited socket, and
+        no process is started for it. See :mod:`kqueue.renewal`.
         """
         self._parts.renewer.offer(descriptor)
 
@@ -487,11 +482,7 @@ class KQueue:
         """Up to ``limit`` jobs in one state (a :class:`~kqueue.State` or its name), of one type or of all, in the
         order of their ids. To page, give the last id as ``after``.
         """
-        job_type = None if type is None else checks.job_type(type)
-        job_state = checks.state(state)
-        limit = checks.whole("limit", limit, 1)
-        after = None if after is None else checks.job_id(after)
-        return [Job(row) for row in self._parts.opened().store.find(job_type, job_state, after, limit)]
+        return [job for lot in self.search(state, Filter(type), limit=limit, after=after) for job in lot]
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Jobs by state (``delayed ready held running dead done``, always all), of one type or of all."""
@@ -500,8 +491,7 @@ class KQueue:
 
     def stats(self) -> Stats:
         """How each type does, in one snapshot: what this process has counted since its queue was made (after a fork
-        from 0), and what waits in the store. It may read every row, so ask it each quarter of a minute, not each
-        second.
+        from 0), and what waits in the store. It may read every row: ask it some times a minute.
         """
         return self._parts.opened().stats()
 
@@ -509,27 +499,40 @@ class KQueue:
         """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared; how many."""
         checks.text("reason", reason)
         limit = None if limit is None else checks.whole("limit", limit, 1)
-        return self._parts.opened().dead_jobs.retry(wanted, reason, limit)
+        return self._parts.opened().dead_jobs.retry(checks.is_a("wanted", wanted, Filter), reason, limit)
+
+    def retry_delayed(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
+        """Run now what waits for its retry, as after an outage: those that ``wanted`` matches; how many."""
+        limit = None if limit is None else checks.whole("limit", limit, 1)
+        return self._parts.opened().dead_jobs.hasten(checks.is_a("wanted", wanted, Filter), limit)
+
+    def search(
+        self, state: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None, after: str | None = None
+    ) -> Iterator[list[Job]]:
+        """Jobs in one state, those that ``wanted`` matches, ``limit`` in all: in lots of at most 100, in the order
+        of their ids, those after the id ``after``.
+        """
+        job_state, after = checks.state(state), None if after is None else checks.job_id(after)
+        limit = None if limit is None else checks.whole("limit", limit, 1)
+        checks.is_a("wanted", wanted, Filter)
+        found = self._parts.opened().dead_jobs.find(wanted, limit, job_state, after)
+        return ([Job(row) for row in lot] for lot in found)
 
     def dead_jobs(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[list[Job]]:
-        """Dead jobs, those that ``wanted`` matches, ``limit`` in all: in lots of at most 100, in order of ids."""
-        return ([Job(row) for row in lot] for lot in self._parts.opened().dead_jobs.find(wanted, limit))
+        """:meth:`search` among the dead ones."""
+        return self.search(State.DEAD, wanted, limit=limit)
 
     def delete_dead(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
         """Delete dead jobs, those that ``wanted`` matches, ``limit`` in all, in lots; returns how many."""
         limit = None if limit is None else checks.whole("limit", limit, 1)
-        return self._parts.opened().dead_jobs.delete(wanted, limit)
+        return self._parts.opened().dead_jobs.delete(checks.is_a("wanted", wanted, Filter), limit)
 
     def pause(self, type: str | None = None) -> bool:
-        """Let no worker start jobs of ``type``, or of any type if None, until :meth:`resume`: seen by each within a
-        second; what runs goes on, and so does adding. False if it was paused already.
-        """
+        """Let no worker start jobs of ``type``, or of any if None, from a second on. False if it was paused."""
         return self._parts.opened().pausing.pause(type)
 
     def resume(self, type: str | None = None) -> bool:
-        """End the pause of ``type``, or that of the whole queue if None: types that were paused by name stay so.
-        False if there was none.
-        """
+        """End the pause of ``type``, or if None that of the whole queue alone. False if there was none."""
         return self._parts.opened().pausing.resume(type)
 
     def paused(self) -> dict[str | None, float]:
@@ -558,8 +561,7 @@ class KQueue:
 
     def empty_tubes(self, beginning: str) -> int:
         """Delete all entries of tubes that no store serves: those whose names begin so, that have a pointer at the
-        front, and that nobody watches; returns how many. No job is lost: a store in use puts its jobs again.
-        Raises ``ValueError`` for this store's own, and :class:`~kqueue.BrokerUnavailable`.
+        front, and that nobody watches; returns how many. Raises ``ValueError`` for this store's own.
         """
         checks.text("beginning", beginning)
         return self._parts.followed().broker.empty(beginning)
@@ -589,10 +591,9 @@ class KQueue:
     def findings(self, limit: int = 100) -> Iterator[Finding]:
         """What :meth:`sweep` would do now, and why; none of it is done, in the store or in a tube.
 
-        Up to ``limit`` findings of a kind; then one without a ``job_id`` says that there are more. They come one by
-        one: first what the store alone tells, then what its tubes show. That raises
-        :class:`~kqueue.BrokerUnavailable` if the broker is down. Behind an entry that is not ours nothing can be
-        seen without burying it, so the dry run ends there for that tube.
+        Up to ``limit`` findings of a kind; then one without a ``job_id`` says that there are more. First what the
+        store alone tells, then what its tubes show, as far as an entry that is not ours, which is not buried for
+        it. That raises :class:`~kqueue.BrokerUnavailable` if the broker is down.
         """
         limit = checks.whole("limit", limit, 1)
         return self._parts.followed().dry_run(limit).findings()

@@ -90,6 +90,11 @@ def revived(row: Row, reason: str, now: float, put_at: float | None) -> Row:
     return fresh._replace(state=State.READY, run_at=now, put_at=put_at, reason=reason, asked_at=now)
 
 
+def hastened(row: Row, now: float, put_at: float | None) -> Row:
+    """A delayed row, ready before its time."""
+    return row._replace(state=State.READY, run_at=now, put_at=put_at, asked_at=now)
+
+
 def recovered(row: Row, max_crashes: int, now: float) -> Row:
     """An abandoned row. ``lease_owner`` and ``alone`` stay, for a late holder that settles or renews."""
     state, reason = recovery(row.alone, row.crashes, max_crashes)

@@ -1,4 +1,4 @@
-"""Dead jobs in bulk: found by a filter, and brought back or deleted in bounded lots.
+"""Jobs in bulk: found by a filter, the dead brought back or deleted, the delayed run now, in bounded lots.
 
 There may be a million of them, so they are read page by page in the order of their ids, and each lot is one write:
 others get their turn in between, and what was done before an error stays done.
@@ -20,7 +20,7 @@ LOT = 100
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead jobs are meant: those of which all of this holds."""
+    """Which jobs are meant: those of which all of this holds."""
 
     #: None: of any type.
     type: str | None = None
@@ -45,7 +45,7 @@ class Filter:
                 object.__setattr__(self, name, times.instant(name, at))
 
     def matches(self, row: Row) -> bool:
-        """Whether this dead row is meant."""
+        """Whether this row is meant."""
         return (
             (self.type is None or row.type == self.type)
             and (self.containing is None or self.containing.casefold() in (row.reason or "").casefold())
@@ -69,18 +69,21 @@ ALL_DEAD = Filter()
 
 
 class DeadJobs:
-    """The dead jobs of a store."""
+    """The dead jobs of a store, and others that a filter finds."""
 
     def __init__(self, store: JobStore, doorbell: Doorbell) -> None:
         self._store = store
         self._doorbell = doorbell
 
-    def find(self, wanted: Filter, most: int | None = None) -> Iterator[list[Row]]:
-        """Dead rows in lots of at most :data:`LOT`, in the order of their ids, ``most`` in all."""
-        after: str | None = None
+    def find(
+        self, wanted: Filter, most: int | None = None, state: State = State.DEAD, after: str | None = None
+    ) -> Iterator[list[Row]]:
+        """Rows in ``state``, ``most`` in all: in lots of at most :data:`LOT`, in the order of their ids, after the
+        id ``after``.
+        """
         left = most
         while left is None or left > 0:
-            page = self._store.find(wanted.type, State.DEAD, after, LOT)
+            page = self._store.find(wanted.type, state, after, LOT)
             if not page:
                 return
             after = page[-1].id
@@ -102,6 +105,17 @@ class DeadJobs:
         revived = self._store.revive(ids, reason, now, self._doorbell.put_at(now, now))
         self._doorbell.ring(revived, now)
         return len(revived)
+
+    def hasten(self, wanted: Filter, most: int | None = None) -> int:
+        """Have those that wait for their retry run now, a lot at a time; returns how many."""
+        total = 0
+        for lot in self.find(wanted, most, State.DELAYED):
+            now = self._store.now()
+            failed = [row.id for row in lot if row.failures]
+            hastened = self._store.hasten(failed, now, self._doorbell.put_at(now, now)) if failed else []
+            self._doorbell.ring(hastened, now)
+            total += len(hastened)
+        return total
 
     def delete(self, wanted: Filter, most: int | None = None) -> int:
         """Delete them, a lot at a time, each right after it was read; returns how many."""

@@ -3,7 +3,7 @@
 import base64
 
 from kqueue.admin.why import Answer
-from kqueue.model.job import Job
+from kqueue.model.job import Job, State
 from kqueue.model.wording import moment
 
 
@@ -14,7 +14,19 @@ def answer(answer: Answer) -> dict[str, str]:
 
 def summary(job: Job) -> dict[str, str | int | None]:
     """A job as a line of a list."""
-    return {"id": job.id, "type": job.type, "state": job.state.value, "tries": job.tries, "reason": job.reason}
+    return {
+        "id": job.id,
+        "type": job.type,
+        "state": job.state.value,
+        "tries": job.tries,
+        "when": moment(_when(job)),
+        "reason": job.reason,
+    }
+
+
+def _when(job: Job) -> float:
+    """When its last run ended, of one that has ended; when it runs, of one that is to."""
+    return job.runs[-1].ended_at if job.state in {State.DEAD, State.DONE} and job.runs else job.run_at
 
 
 def details(job: Job) -> dict[str, str | int | float | None]:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import click
 
 from kqueue import Job, State
 from kqueue.admin import views
 from kqueue.cli.exits import OK, SOME_FAILED, complain
+from kqueue.cli.filters import filter_of, filter_options
 from kqueue.cli.terminal import find_queue, json_option, one_line, print_columns, print_json, queue_options
 from kqueue.model import checks
 from kqueue.model.wording import moment
@@ -15,7 +18,7 @@ from kqueue.model.wording import moment
 
 @click.command("list")
 @queue_options
-@click.option("--type", "job_type", metavar="TYPE", help="Only jobs of this type.")
+@filter_options
 @click.option(
     "--state", type=click.Choice([state.value for state in State]), default=State.DEAD.value, show_default=True
 )
@@ -26,15 +29,16 @@ def list_command(
     *,
     store: str | None,
     broker: str | None,
-    job_type: str | None,
     state: str,
     limit: int,
     after: str | None,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """List jobs in one state, in the order added. The dead ones unless --state says otherwise."""
+    wanted = filter_of(given)
     with find_queue(store, broker) as queue:
-        jobs = queue.jobs(job_type, state=state, limit=limit, after=after)
+        jobs = [*chain.from_iterable(queue.search(state, wanted, limit=limit, after=after))]
     more_after = jobs[-1].id if len(jobs) == limit else None
     if as_json:
         listed = [views.summary(job) | {"scheduled_for": moment(job.scheduled_for)} for job in jobs]

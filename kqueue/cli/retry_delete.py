@@ -2,27 +2,22 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import click
 
-from kqueue import Filter, Job, KQueue
+from kqueue import Filter, Job, KQueue, State
 from kqueue.cli.exits import OK, SOME_FAILED, complain
+from kqueue.cli.filters import filter_of, filter_options
 from kqueue.cli.jobs import print_jobs
 from kqueue.cli.terminal import Command, find_queue, json_option, print_json, queue_options
 from kqueue.model import checks
 
-#: Dead jobs that are shown before it is asked whether all that match are meant.
+#: Why dead jobs come back, where nothing else is said.
+RETRIED = "retried by an operator"
+#: Jobs that are shown before it is asked whether all that match are meant.
 SHOWN = 5
-
-
-def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else datetime.fromisoformat(value).astimezone().timestamp()
-    except ValueError:
-        raise click.BadParameter(f"expected a time such as 2026-05-01T12:00, got {value!r:.40}") from None
 
 
 def _choices(command: Command) -> Command:
@@ -30,12 +25,7 @@ def _choices(command: Command) -> Command:
     for option in (
         click.option("--yes", is_flag=True, help="Do not ask."),
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With a filter: N jobs at most."),
-        click.option(
-            "--added-before", callback=_moment, metavar="TIME", help="Of the dead jobs those added before."
-        ),
-        click.option("--added-since", callback=_moment, metavar="TIME", help="Of the dead jobs those added since."),
-        click.option("--containing", metavar="TEXT", help="Of the dead jobs those with this text in their reason."),
-        click.option("--type", "job_type", metavar="TYPE", help="Of the dead jobs those of this type."),
+        filter_options,
         click.option("--all-dead", is_flag=True, help="All dead jobs, or those that the filter leaves."),
         click.argument(
             "ids",
@@ -54,16 +44,20 @@ class _Choice(NamedTuple):
 
     ids: Sequence[str]
     all_dead: bool
+    #: Not the dead, but those that wait for their retry.
+    delayed: bool
     wanted: Filter
     limit: int | None
     yes: bool
 
     @property
     def by_filter(self) -> bool:
-        return self.all_dead or self.wanted != Filter()
+        return self.all_dead or self.delayed or self.wanted != Filter()
 
     def check(self, command: str) -> None:
         """Raises ``ValueError`` where it is not clear what is meant, before anything is opened."""
+        if self.all_dead and self.delayed:
+            raise ValueError("--delayed: either that or --all-dead")
         if bool(self.ids) == self.by_filter:
             raise ValueError(f"{command}: give either IDs, or --all-dead or a filter of the dead jobs")
         if self.limit is not None and not self.by_filter:
@@ -85,25 +79,38 @@ class _Act(NamedTuple):
 @click.command()
 @queue_options
 @_choices
+@click.option("--delayed", is_flag=True, help="Not the dead: run now those that wait for their retry.")
 @click.option(
-    "--reason", required=True, metavar="TEXT", help="Why; the job tells it until a run of it gives another reason."
+    "--reason",
+    default=RETRIED,
+    show_default=True,
+    metavar="TEXT",
+    help="Why dead ones come back; they tell it until a run of them gives another reason.",
 )
 @json_option
 def retry(*, store: str | None, broker: str | None, reason: str, as_json: bool, **given: Any) -> int:
-    """Bring dead jobs back, their tries cleared, and print how many.
+    """Bring dead jobs back, their tries cleared, and print how many. With --delayed, run now what waits for its
+    retry, as after an outage.
 
     By their ids, or by a filter, in lots of 100: what was done before an interrupt stays done. Exit status 1 if
     some of those named were not dead.
     """
+    choice = _choice(given)
+
+    def many(queue: KQueue, wanted: Filter, limit: int | None) -> int:
+        if choice.delayed:
+            return queue.retry_delayed(wanted, limit=limit)
+        return queue.retry_dead(reason, wanted, limit=limit)
+
     act = _Act(
         "Retry",
         "retried",
         "not dead",
         lambda queue, job_id: queue.retry_job(job_id, reason),
-        lambda queue, wanted, limit: queue.retry_dead(reason, wanted, limit=limit),
+        many,
         asks_for_ids=False,
     )
-    return _carry_out(act, store, broker, _choice(given), as_json)
+    return _carry_out(act, store, broker, choice, as_json)
 
 
 @click.command()
@@ -124,12 +131,12 @@ def delete(*, store: str | None, broker: str | None, as_json: bool, **given: Any
         lambda queue, wanted, limit: queue.delete_dead(wanted, limit=limit),
         asks_for_ids=True,
     )
-    return _carry_out(act, store, broker, _choice(given), as_json)
+    return _carry_out(act, store, broker, _choice({**given, "delayed": False}), as_json)
 
 
 def _choice(given: dict[str, Any]) -> _Choice:
-    wanted = Filter(given["job_type"], given["containing"], given["added_since"], given["added_before"])
-    return _Choice(given["ids"], given["all_dead"], wanted, given["limit"], given["yes"])
+    wanted = filter_of(given)
+    return _Choice(given["ids"], given["all_dead"], given["delayed"], wanted, given["limit"], given["yes"])
 
 
 def _carry_out(act: _Act, store: str | None, broker: str | None, choice: _Choice, as_json: bool) -> int:
@@ -150,11 +157,13 @@ def _carry_out(act: _Act, store: str | None, broker: str | None, choice: _Choice
 
 
 def _agreed_to_filter(queue: KQueue, act: _Act, choice: _Choice) -> bool:
-    shown = list(islice(chain.from_iterable(queue.dead_jobs(choice.wanted, limit=SHOWN)), SHOWN))
+    state = State.DELAYED if choice.delayed else State.DEAD
+    found = chain.from_iterable(queue.search(state, choice.wanted))
+    shown = list(islice((job for job in found if not choice.delayed or job.tries), SHOWN))
     if not shown:
         return True
     most = f", {choice.limit} at most" if choice.limit else ""
-    return _agreed(act, shown, f"all dead jobs that match, such as these{most}")
+    return _agreed(act, shown, f"all {state} jobs that match, such as these{most}")
 
 
 def _agreed(act: _Act, jobs: Sequence[Job], what: str) -> bool:

@@ -22,6 +22,9 @@ class Operator(Protocol):
         may still be has lost them. Returns those made.
         """
 
+    def hasten(self, ids: Sequence[str], now: float, put_at: float | None) -> list[Due]:
+        """Make delayed rows ready ``now``, whatever they wait for; returns those made. Nothing else changes."""
+
     def purge(self, type: str, most: int) -> int:
         """Delete up to ``most`` rows of the type that do not run, and free the type's unique keys that no job has
         any more; returns how many rows.

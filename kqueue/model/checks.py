@@ -210,6 +210,13 @@ def instance(name: str, value: T, method: str) -> T:
     return value
 
 
+def is_a(name: str, value: object, kind: type[T]) -> T:
+    """An instance of ``kind``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {_shown(value)}")
+    return value
+
+
 def payloads(value: object) -> list[object]:
     """Several payloads. One payload by itself is most likely a mistake, so it is refused."""
     if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):

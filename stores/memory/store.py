@@ -31,6 +31,7 @@ from kqueue.stores.transitions import (
     abandoned,
     admitted,
     claimed,
+    hastened,
     recovered,
     renewed,
     revived,
@@ -235,6 +236,14 @@ class MemoryStore:
         with self._locked():
             dead = [row for row in self._rows.existing(ids) if row.state == State.DEAD]
             made = [revived(row, reason, now, put_at) for row in dead]
+            for row in made:
+                self._rows.write(row)
+            return [Due.of(row) for row in made]
+
+    def hasten(self, ids: Sequence[str], now: float, put_at: float | None) -> list[Due]:
+        """Make delayed rows ready; returns those made."""
+        with self._locked():
+            made = [hastened(row, now, put_at) for row in self._rows.existing(ids) if row.state == State.DELAYED]
             for row in made:
                 self._rows.write(row)
             return [Due.of(row) for row in made]

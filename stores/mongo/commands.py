@@ -134,6 +134,12 @@ def revivals(ids: Sequence[str], token: str, reason: str, now: float, put_at: fl
     return [UpdateMany(among(ids, {"state": none_of(DEAD)}), {"$set": fresh})]
 
 
+def hastenings(ids: Sequence[str], token: str, now: float, put_at: float | None) -> list[Write]:
+    """Make the delayed among ``ids`` ready before their time."""
+    ready = {"state": READY, "run_at": now, "put_at": put_at, "asked_at": now, "dated_at": now, "written_by": token}
+    return [UpdateMany(among(ids, {"state": none_of(DELAYED)}), {"$set": ready})]
+
+
 def promotions(ids: Sequence[str], now: float) -> list[Write]:
     """Make the delayed among ``ids`` ready that are due."""
     if not ids:

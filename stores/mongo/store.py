@@ -18,7 +18,6 @@ transaction: a minute and a half by default, see ``transactionLifetimeLimitSecon
 """
 
 import re
-import secrets
 from collections.abc import Collection as Many
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -266,14 +265,13 @@ class MongoStore:
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """See :meth:`kqueue.contracts.store.JobStore.revive`."""
-        if not ids:
-            return []
-        token = secrets.token_hex(8)
         with self._jobs() as jobs:
-            write(jobs, commands.revivals(ids, token, reason, now, put_at))
-            revived = {"_id": {"$in": list(ids)}, "written_by": token}
-            dues = {row["_id"]: commands.to_due(row) for row in read(jobs, revived, commands.DUE, len(ids))}
-        return [dues[id] for id in dict.fromkeys(ids) if id in dues]
+            return sweeps.made_ready(jobs, ids, lambda token: commands.revivals(ids, token, reason, now, put_at))
+
+    def hasten(self, ids: Sequence[str], now: float, put_at: float | None) -> list[Due]:
+        """See :meth:`kqueue.contracts.store.JobStore.hasten`."""
+        with self._jobs() as jobs:
+            return sweeps.made_ready(jobs, ids, lambda token: commands.hastenings(ids, token, now, put_at))
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """See :meth:`kqueue.contracts.store.JobStore.get`."""

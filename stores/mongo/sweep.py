@@ -1,7 +1,7 @@
 """What a sweep asks of the rows of a MongoDB, and where it stands."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
@@ -89,3 +89,16 @@ def mark(jobs: Collection[Document], dues: Sequence[Due], put_at: float) -> list
         return list(dues)
     ours = matching(jobs, [one.id for one in dues], {"written_by": token})
     return [one for one in dues if one.id in ours]
+
+
+def made_ready(
+    jobs: Collection[Document], ids: Sequence[str], writes: Callable[[str], list[commands.Write]]
+) -> list[Due]:
+    """What ``writes(token)`` makes ready of ``ids``, in their order: the token that it leaves is read then."""
+    if not ids:
+        return []
+    token = secrets.token_hex(8)
+    write(jobs, writes(token))
+    made = {"_id": {"$in": list(ids)}, "written_by": token}
+    dues = {row["_id"]: commands.to_due(row) for row in read(jobs, made, commands.DUE, len(ids))}
+    return [dues[id] for id in dict.fromkeys(ids) if id in dues]

@@ -133,6 +133,10 @@ DELETE: Final = "DELETE FROM kqueue_jobs WHERE id = ?"
 
 FIND_DEAD: Final = f"SELECT job.id, job.type, job.priority {_BY_ID} WHERE job.state = 'dead'"
 
+FIND_DELAYED: Final = f"SELECT job.id, job.type, job.priority {_BY_ID} WHERE job.state = 'delayed'"
+
+HASTEN: Final = "UPDATE kqueue_jobs SET state = 'ready', run_at = ?, put_at = ?, asked_at = ? WHERE id = ?"
+
 REVIVE: Final = """
     UPDATE kqueue_jobs SET
         state = 'ready', run_at = ?, put_at = ?, asked_at = ?, reason = ?, lease_owner = NULL,

@@ -271,6 +271,13 @@ class SqliteStore:
             connection.executemany(sql.REVIVE, [(now, put_at, now, storable(reason), record[0]) for record in dead])
         return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
 
+    def hasten(self, ids: Sequence[str], now: float, put_at: float | None) -> list[Due]:
+        """Make delayed rows ready; returns those made."""
+        with self._file.write() as connection:
+            found = connection.execute(sql.FIND_DELAYED, {"ids": json_set(ids)}).fetchall()
+            connection.executemany(sql.HASTEN, [(now, put_at, now, record[0]) for record in found])
+        return [Due(id, type, priority, now, put_at) for id, type, priority in found]
+
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows that there are, in the order of ``ids``."""
         return [_row(record) for record in self._read(sql.GET, {"ids": json.dumps(ids)})]

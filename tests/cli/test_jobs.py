@@ -48,7 +48,7 @@ def test_list_shows_the_dead_with_their_reason(shop: Shop, queue: KQueue, dead: 
     done = shop.kqueue("list")
     assert (done.returncode, done.stderr) == (0, "")
     heads, *lines = done.stdout.splitlines()
-    assert heads.split() == ["id", "type", "state", "tries", "reason"]
+    assert heads.split() == ["id", "type", "state", "tries", "when", "reason"]
     assert [line.split()[:4] for line in lines] == [
         [dead[0], "greet", "dead", "1"],
         [dead[1], "greet", "dead", "1"],
@@ -82,6 +82,7 @@ def test_list_for_programs(shop: Shop, dead: list[str]):
     assert page["more_after"] == dead[1]
     first = page["jobs"][0]
     assert datetime.fromisoformat(first.pop("scheduled_for")).tzinfo is not None
+    assert datetime.fromisoformat(first.pop("when")).tzinfo is not None
     assert first == {
         "id": dead[0],
         "type": "greet",
@@ -205,3 +206,23 @@ def test_a_malformed_id_is_refused_before_the_first_job_is_touched(
 )
 def test_looking_at_jobs_refuses_on_one_line(shop: Shop, queue: KQueue, args: list[str], said: str):
     assert said in shop.refused(*args)
+
+
+def test_list_takes_the_filters_of_retry_and_shows_when(shop: Shop, queue: KQueue, dead: list[str]):
+    listed = json.loads(shop.kqueue("list", "--type", "part", "--ended-since", "2020-01-01", "--json").stdout)
+    assert [job["id"] for job in listed["jobs"]] == [dead[2]]
+    none = shop.kqueue("list", "--containing", "no such thing")
+    assert none.stdout == "no dead jobs\n"
+
+
+def test_retry_runs_what_is_delayed_and_needs_no_reason(shop: Shop, queue: KQueue, dead: list[str]):
+    with KQueue(store=queue.store) as workers:
+        workers.add_handler("mail", fail)
+        mail = queue.add_job("mail")
+        assert workers.run_jobs().retried == 1
+    done = shop.kqueue("retry", "--delayed", "--type", "mail", "--yes")
+    assert (done.returncode, done.stdout) == (0, "retried 1\n")
+    assert the_job(queue, mail).state == "ready"
+    assert shop.kqueue("retry", dead[0]).stdout == "retried 1\n"
+    assert the_job(queue, dead[0]).reason == "retried by an operator"
+    assert shop.kqueue("retry", "--delayed", "--all-dead", "--yes").returncode == 2

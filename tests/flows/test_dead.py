@@ -134,3 +134,46 @@ def test_what_was_done_before_an_error_stays_done(queue: KQueue, monkeypatch: py
     with pytest.raises(StoreUnavailable):
         queue.delete_dead()
     assert queue.counts("a")["dead"] == 50
+
+
+def test_after_an_outage_what_waits_for_its_retry_runs_at_once(make_queue: MakeQueue) -> None:
+    """In lots; what waits for its first run waits on, and no try is forgotten."""
+    queue = make_queue(retry_delay=3600)
+    is_down = True
+
+    @queue.handler("mail", "image")
+    def handle(job: JobInHand) -> None:
+        if is_down:
+            raise ConnectionError("the server is down")
+        job.delete()
+
+    mails = queue.add_jobs("mail", range(150))
+    image = queue.add_job("image")
+    later = queue.add_job("mail", delay=3600)
+    assert queue.run_jobs().retried == 151
+    is_down = False
+    assert queue.retry_delayed(Filter("mail", containing="is up")) == 0
+    assert queue.retry_delayed(Filter("mail", containing="IS DOWN"), limit=10) == 10
+    assert queue.retry_delayed(Filter("mail")) == 140
+    assert queue.retry_delayed(Filter("mail")) == 0
+    job = queue.get_job(mails[0])
+    assert job is not None
+    assert (job.state, job.tries) == ("ready", 1)
+    report = queue.run_jobs()
+    assert (report.count, report.deleted) == (150, 150)
+    assert {job.id for lot in queue.search("delayed") for job in lot} == {image, later}
+    assert [job.id for lot in queue.search("delayed", Filter(containing="down")) for job in lot] == [image]
+
+
+@pytest.mark.parametrize("call", ["retry_dead", "delete_dead", "retry_delayed", "search"])
+def test_what_is_no_filter_is_refused(make_queue: MakeQueue, call: str) -> None:
+    """A type in its place would mean all."""
+    queue = make_queue()
+    calls: dict[str, Any] = {
+        "retry_dead": lambda: queue.retry_dead("why", "mail"),  # type: ignore[arg-type]
+        "delete_dead": lambda: queue.delete_dead("mail"),  # type: ignore[arg-type]
+        "retry_delayed": lambda: queue.retry_delayed("mail"),  # type: ignore[arg-type]
+        "search": lambda: queue.search("dead", "mail"),  # type: ignore[arg-type]
+    }
+    with pytest.raises(TypeError, match="^wanted: expected a Filter, got 'mail'"):
+        calls[call]()

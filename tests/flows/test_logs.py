@@ -1,6 +1,7 @@
 """What is logged: one line for each failure, with the job's id, type and try; no payload that nobody asked for."""
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -278,4 +279,4 @@ def test_the_root_logger_is_untouched_and_an_unconfigured_program_sees_failures_
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "untouched\n"), done.stderr
     (line,) = done.stderr.splitlines()
-    assert "(t): try 1 failed, the next is in 30 s: ZeroDivisionError: division by zero" in line
+    assert re.search(r"\(t\): try 1 failed, the next is in \d+ s: ZeroDivisionError: division by zero", line)

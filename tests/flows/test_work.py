@@ -846,7 +846,10 @@ class Ward:
             status = run_in_child(lambda: self.queue.work(wait=False))
             if status != KILLED:
                 assert status == 0
-                return
+                counts = self.queue.counts()
+                if not counts["delayed"] and not counts["ready"]:
+                    return
+                continue  # some had gone back for a moment, and the run has not waited for them
             self.deaths += 1
             self.clock.advance(60)
 

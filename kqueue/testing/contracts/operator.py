@@ -52,6 +52,24 @@ def test_revive_can_leave_the_put_to_the_sweep(store: JobStore) -> None:
     assert ids(store.find_unput(NOW, 10)) == [held.id]
 
 
+def test_hasten_makes_delayed_rows_ready_and_changes_nothing_else(store: JobStore, other: JobStore) -> None:
+    held = claimed_row(store)
+    store.settle([Retry(held.id, 1, NOW + 900, "the server is down", None)], NOW)
+    (ready,) = add(store, row())
+    (later,) = add(store, delayed(NOW + 900))
+    before, untouched = read(store, held.id), read(store, ready)
+    made = other.hasten([held.id, ready, later, "0" * 28, held.id], NOW + 60, NOW + 61)
+    assert [(due.id, due.type, due.priority, due.put_at) for due in made] == [
+        (held.id, "t", 100, NOW + 61),
+        (later, "t", 100, NOW + 61),
+    ]
+    expected = before._replace(state=State.READY, run_at=NOW + 60, put_at=NOW + 61, asked_at=NOW + 60)
+    assert read(other, held.id) == expected
+    assert read(other, ready) == untouched
+    assert other.hasten([held.id], NOW + 70, None) == []
+    assert sorted(one.id for one in claim(other, now=NOW + 62).rows) == sorted([held.id, ready, later])
+
+
 def test_purge_deletes_what_does_not_run_in_bounded_steps(store: JobStore, other: JobStore) -> None:
     running, dead = claimed_row(store), claimed_row(store)
     store.settle([Die(dead.id, 1, "enough")], NOW)

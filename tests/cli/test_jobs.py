@@ -199,7 +199,6 @@ def test_a_malformed_id_is_refused_before_the_first_job_is_touched(
         (["list", "--after", "soon"], "job id"),
         (["show", "soon"], "id: "),
         (["show"], "ID"),
-        (["retry", NO_JOB], "--reason"),
         (["retry", "--reason", "mended"], "ID"),
         (["delete", "--yes"], "ID"),
     ],

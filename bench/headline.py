@@ -54,7 +54,7 @@ def readme_lines(results: Mapping[str, Findings]) -> list[str]:
     return [
         *grid(rows),
         "",
-        f"On the first two the fastest other queue that is as durable reaches",
+        "On the first two the fastest other queue that is as durable reaches",
         f"{nearest[0]} and {nearest[1]}.",
     ]
 

@@ -1,34 +1,47 @@
-"""Write the figures into the README: ``python -m bench.readme``, or ``make bench-report``.
+"""Write the figures into the pages: ``python -m bench.readme``, or ``make bench-report``.
 
-Between ``.. figures NAME`` and ``.. end`` of ``bench/README.rst`` stands what ``bench/results/NAME.json`` holds;
-all else in that file is written by hand. A NAME without a file says so.
+Between ``.. figures NAME`` and ``.. end`` of ``bench/README.rst`` stands what ``bench/results/NAME.json`` holds; in
+``README.rst`` and ``docs/figures.rst`` what :mod:`bench.headline` makes of several. All else in these files is
+written by hand. A NAME without figures says so.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from bench import headline
 from bench.figures import Findings, from_json
-from bench.show import cells, goal_cells
+from bench.show import cells, goal_cells, grid
 
 BENCH = Path(__file__).parent
 README = BENCH / "README.rst"
 RESULTS = BENCH / "results"
+HEADLINES = [BENCH.parent / "README.rst", BENCH.parent / "docs" / "figures.rst"]
 
 _PLACE = re.compile(r"(?<=^\.\. figures )(\w+)\n.*?(?=^\.\. end$)", re.MULTILINE | re.DOTALL)
 
 
 def filled(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     """``text`` with its places filled: results by the names of their files."""
+    return _placed(text, {name: as_rst(result) for name, result in results.items()})
 
+
+def pages(results: Mapping[str, Mapping[str, Any]]) -> dict[Path, str]:
+    """Each page that shows figures, as it is to be."""
+    findings = {name: from_json(result) for name, result in results.items()}
+    headlines = {"readme": headline.readme_lines(findings), "waiting": headline.waiting_lines(findings)}
+    return {README: filled(README.read_text(), results)} | {
+        page: _placed(page.read_text(), headlines) for page in HEADLINES
+    }
+
+
+def _placed(text: str, lines: Mapping[str, Sequence[str]]) -> str:
     def fill(place: re.Match[str]) -> str:
-        result = results.get(place[1])
-        lines = as_rst(result) if result else ["*Not measured yet.*"]
-        return "\n".join([place[1], "", *lines, "", ""])
+        return "\n".join([place[1], "", *lines.get(place[1], ["*Not measured yet.*"]), "", ""])
 
     return _PLACE.sub(fill, text)
 
@@ -49,28 +62,21 @@ def as_rst(result: Mapping[str, Any]) -> list[str]:
             "highest",
             "ratio",
         ]
-        lines += ["", *_grid([heads, *cells(table)])]
+        lines += ["", *grid([heads, *cells(table)])]
     if findings.goals:
-        lines += ["", *_grid([["goal", "reached", "wanted", "is"], *map(goal_cells, findings.goals)])]
+        lines += ["", *grid([["goal", "reached", "wanted", "is"], *map(goal_cells, findings.goals)])]
     for note in findings.notes:
         lines += ["", note]
     return lines
 
 
-def _grid(rows: list[list[str]]) -> list[str]:
-    """A simple table: the first row is its head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [rule, lines[0], rule, *lines[1:], rule]
-
-
 @click.command()
 def main() -> None:
-    """Fill bench/README.rst from bench/results/*.json."""
+    """Fill the pages from bench/results/*.json."""
     results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    README.write_text(filled(README.read_text(), results))
-    print(f"{README.name}: figures of {', '.join(results) or 'nothing'}")
+    for page, text in pages(results).items():
+        page.write_text(text)
+    print(f"figures of {', '.join(results) or 'nothing'}")
 
 
 if __name__ == "__main__":

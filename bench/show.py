@@ -99,6 +99,14 @@ def aligned(rows: list[list[str]]) -> list[str]:
     ]
 
 
+def grid(rows: list[list[str]]) -> list[str]:
+    """A simple table of reStructuredText: the first row is its head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rule = "  ".join("=" * width for width in widths)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [rule, lines[0], rule, *lines[1:], rule]
+
+
 def number(value: float) -> str:
     """With as many digits as mean something."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

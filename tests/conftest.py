@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -19,6 +20,9 @@ from tests.closing import Closes, T
 from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path
 from tests.tubes import opened
+
+#: What has the renewers of other processes renew often.
+OFTEN = Path(__file__).parent / "renewal" / "often"
 
 # How long an example takes says something of the machine only.
 hypothesis.settings.register_profile("kqueue", deadline=None)
@@ -156,6 +160,16 @@ def subscription(broker: BeanstalkBroker) -> Iterator[BeanstalkSubscription]:
     subscription = broker.subscribe(["mail"])
     yield subscription
     subscription.close()
+
+
+@pytest.fixture
+def renewing_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewers renew leases of ten minutes several times a second, here and in processes that find their modules as
+    this one. So renewals can be awaited, and no lease runs out while a machine stalls.
+    """
+    monkeypatch.setattr("kqueue.renewal.due.PART", 1 / 3000)
+    monkeypatch.setattr("kqueue.renewal.due.SLACK", 1 / 10_000)
+    monkeypatch.syspath_prepend(OFTEN)
 
 
 def need_faketime() -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kqueue import Job, KQueue
+from tests.warm import warm_python
 
 PATIENCE_S = 240
 
@@ -63,6 +64,9 @@ class Shop:
                 raise
 
     def kqueue(self, *args: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
+        warm = warm_python()
+        if warm.fits(self.environment):
+            return warm.kqueue(args, self.folder, self.environment, text, PATIENCE_S)
         stdin = subprocess.DEVNULL if text is None else subprocess.PIPE
         with self.start(*args, stdin=stdin) as process:
             out, err = process.communicate(text, timeout=PATIENCE_S)

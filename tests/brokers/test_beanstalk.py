@@ -307,6 +307,12 @@ def test_strangers_at_the_head_are_buried_on_the_way(beanstalkd, broker, caplog)
         client.put(b"another", priority=5)
     assert broker.peek(["mail"])["mail"].head == Head(7, PUT_AT)
     assert broker.depths(["mail"])["mail"]["buried"] == 7
+    with beanstalkd.client(PREFIX + "mail") as client:
+        client.put(b"and another one", priority=5)
+    subscription = broker.subscribe(["mail"])
+    entries, strangers = reserve_past_strangers(subscription)
+    subscription.close()
+    assert (len(entries), strangers) == (1, 1)
     assert len(caplog.records) == 1
 
 

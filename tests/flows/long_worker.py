@@ -22,14 +22,15 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-def hog(job: JobInHand, seconds: float) -> None:
-    """Nothing else of this process runs meanwhile: no thread, no signal handler."""
-    LOCKING.usleep(int(seconds * 1e6))
+def hog_if_told(job: JobInHand, seconds: float) -> None:
+    """Nothing else of this process runs, no thread, no signal handler, until the test closes the standard input."""
+    if job.payload == "hog":
+        LOCKING.read(0, ctypes.create_string_buffer(1), 1)
 
 
-def hog_until_told(job: JobInHand, seconds: float) -> None:
-    """As ``hog``, until the test closes the standard input, however long a busy machine takes to get there."""
-    LOCKING.read(0, ctypes.create_string_buffer(1), 1)
+def wait(job: JobInHand, seconds: float) -> None:
+    """As long, with all else running."""
+    os.read(0, 1)
 
 
 def sleep(job: JobInHand, seconds: float) -> None:
@@ -41,23 +42,17 @@ def fork(job: JobInHand, seconds: float) -> None:
     child = os.fork()
     if child == 0:
         os.close(0)
-        time.sleep(60)
+        time.sleep(600)
         os._exit(0)
     say("child", child)
     time.sleep(seconds)
 
 
-def hog_if_told(job: JobInHand, seconds: float) -> None:
-    if job.payload == "hog":
-        hog(job, seconds)
-
-
 WAYS: dict[str, Callable[[JobInHand, float], None]] = {
-    "hog": hog,
-    "hog until told": hog_until_told,
+    "hog if told": hog_if_told,
+    "wait": wait,
     "sleep": sleep,
     "fork": fork,
-    "hog if told": hog_if_told,
 }
 
 

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -23,18 +22,20 @@ from kqueue.renewal.messages import Forget, Hello, LetGo, RenewalWindow, ServerR
 from kqueue.stores import open_store
 from kqueue.stores.memory.store import MemoryStore
 from tests.beanstalkd import Beanstalkd
+from tests.conftest import OFTEN
 from tests.costs.work import at_a_still_clock
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import run_in_child
 from tests.mongod import Mongod
-from tests.renewal.peers import serving
+from tests.renewal.peers import renewed, serving
 from tests.tubes import PATIENCE_S, await_true, run
 
-#: A third of it passes between two renewals. The shortest there is would be 1 second: too short for a busy machine.
-TTR = 1.5
-#: Seconds that a handler hogs its process: more than two leases.
-HOGS_S = 3.5
+#: A lease that does not run out while the machine stalls; by the fixture ``renewing_often`` it is renewed at once.
+TTR = 600
+#: One that soon runs out.
+SHORT = 1
 
+pytestmark = pytest.mark.usefixtures("renewing_often")
 ROOT = Path(__file__).parents[2]
 
 
@@ -58,6 +59,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": str(OFTEN)},
         )
         self._said: queues.Queue[list[str]] = queues.Queue()
         self.lines: list[list[str]] = []
@@ -140,6 +142,10 @@ class House:
         self.workers.append(Worker(self.options, way, seconds, handler=handler))
         return self.workers[-1]
 
+    def await_renewed(self, id: str, times: int = 3) -> None:
+        """Wait until its lease has begun anew so often."""
+        renewed(self.queue.store, id, times)
+
     def job(self, id: str) -> Job:
         job = self.queue.get_job(id)
         assert job is not None
@@ -176,10 +182,12 @@ def sqlite_house(tmp_path: Path) -> Iterator[House]:
 
 
 def test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job(house: House) -> None:
-    house.queue.add_job("long", "hog", ttr=TTR)
-    hogs = house.start("hog if told", HOGS_S, auto_renew=True)
+    [id] = house.queue.add_jobs("long", ["hog"], ttr=TTR)
+    hogs = house.start("hog if told", 0, auto_renew=True)
     assert hogs.await_word("start") == ["hog", "1"]
-    waits = house.start("sleep", 0, auto_renew=True)
+    waits = house.start("hog if told", 0, auto_renew=True)
+    house.await_renewed(id)
+    hogs.tell()
     hogs.await_word("end")
     assert house.queue.counts()["running"] == 0
     house.queue.add_job("long", "next")
@@ -190,12 +198,11 @@ def test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job(house: House) 
 def test_without_auto_renew_another_worker_takes_it(sqlite_house: House) -> None:
     """The control: what the test above shows is the renewer's doing."""
     house = sqlite_house
-    house.queue.add_job("long", "a", ttr=TTR)
-    hogs = house.start("hog until told", 0)
-    assert hogs.await_word("start") == ["a", "1"]
+    house.queue.add_job("long", "hog", ttr=SHORT)
+    hogs = house.start("hog if told", 0)
+    assert hogs.await_word("start") == ["hog", "1"]
     waits = house.start("sleep", 0)
-    assert waits.await_word("start") == ["a", "2"]
-    waits.await_word("end")
+    assert waits.await_word("start") == ["hog", "2"]
     hogs.tell()
     hogs.await_word("late")
 
@@ -203,37 +210,39 @@ def test_without_auto_renew_another_worker_takes_it(sqlite_house: House) -> None
 def test_the_others_of_its_window_are_neither_lost_nor_run_twice(sqlite_house: House) -> None:
     """What had ended before it waits to be settled, and stays its worker's; what was to start after it does not."""
     house = sqlite_house
-    house.queue.add_jobs("long", ["warm"] * 585, ttr=60)
-    hogs = house.start("hog if told", HOGS_S, auto_renew=True)
+    house.queue.add_jobs("long", ["warm"] * 585, ttr=TTR)
+    hogs = house.start("hog if told", 0, auto_renew=True)
     await_true(lambda: house.queue.counts()["ready"] == 0)
-    house.queue.add_jobs(
-        "long", [*(f"before{n}" for n in range(30)), "hog", *(f"after{n}" for n in range(30))], ttr=TTR
-    )
+    before = [f"before{n}" for n in range(30)]
+    after = [f"after{n}" for n in range(30)]
+    *_, id = house.queue.add_jobs("long", [*before, "hog"], ttr=TTR)
+    house.queue.add_jobs("long", after, ttr=SHORT)
     while hogs.await_word("start")[0] != "hog":
         pass
-    assert house.queue.counts()["running"] > 1
-    waits = house.start("hog if told", 0, auto_renew=True)
+    house.await_renewed(id)
+    waits = house.start("sleep", 0, auto_renew=True)
+    await_true(lambda: {one for [one] in waits.said("end")} == set(after))
+    hogs.tell()
     hogs.await_word("end")
     await_true(lambda: sum(house.queue.counts().values()) == 0)
-    starts = hogs.said("start") + waits.said("start")
-    assert Counter(payload for payload, _ in starts if payload != "warm") == Counter(
-        {"hog": 1, **{f"{when}{n}": 1 for when in ("before", "after") for n in range(30)}}
-    )
-    assert len(hogs.said("end")) + len(waits.said("end")) == len(starts)
-    assert hogs.said("late") == waits.said("late") == []
+    assert Counter(one for one, _ in hogs.said("start") if one != "warm") == dict.fromkeys([*before, "hog"], 1)
+    assert Counter(one for [one] in hogs.said("end") if one != "warm") == dict.fromkeys([*before, "hog"], 1)
+    assert hogs.said("late") == []
+    assert {one for one, _ in waits.said("start")} == set(after)
+    assert Counter(one for [one] in waits.said("end")) == dict.fromkeys(after, 1)
 
 
 # -- workers that die or freeze ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["sleep", "fork", "hog"])
+@pytest.mark.parametrize("way", ["sleep", "fork", "hog if told"])
 def test_when_the_worker_dies_its_renewer_ends_and_another_worker_takes_the_job(
     sqlite_house: House, way: str
 ) -> None:
     """Although a child that the handler forked has the socket too, and lives on."""
     house = sqlite_house
-    house.queue.add_job("long", "a", ttr=TTR)
-    dies = house.start(way, 60, auto_renew=True)
+    house.queue.add_job("long", "hog", ttr=SHORT)
+    dies = house.start(way, 600, auto_renew=True)
     dies.await_word("start")
     if way == "fork":
         child = int(dies.await_word("child")[0])
@@ -241,7 +250,7 @@ def test_when_the_worker_dies_its_renewer_ends_and_another_worker_takes_the_job(
     dies.kill()
     await_true(lambda: not renewer.exists())
     takes = house.start("sleep", 0, auto_renew=True)
-    assert takes.await_word("start") == ["a", "2"]
+    assert takes.await_word("start") == ["hog", "2"]
     takes.await_word("end")
     if way == "fork":
         os.kill(child, signal.SIGKILL)
@@ -250,44 +259,49 @@ def test_when_the_worker_dies_its_renewer_ends_and_another_worker_takes_the_job(
 def test_a_renewer_heeds_no_signal_that_asks_its_worker_to_end(sqlite_house: House) -> None:
     """A terminal and systemd send these to all of a group. The store's URL is not to be seen in its command."""
     house = sqlite_house
-    house.queue.add_job("long", "a", ttr=TTR)
-    worker = house.start("sleep", 1.5 * TTR, auto_renew=True)
+    [id] = house.queue.add_jobs("long", ["hog"], ttr=TTR)
+    worker = house.start("hog if told", 0, auto_renew=True)
     worker.await_word("start")
     renewer = worker.renewer
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(int(renewer.name), number)
+    house.await_renewed(id)
     assert b"sqlite" not in (renewer / "cmdline").read_bytes()
-    worker.await_word("end")
     assert worker.renewer == renewer
+    worker.tell()
+    worker.await_word("end")
 
 
 def test_a_renewer_that_is_killed_is_replaced(sqlite_house: House) -> None:
     house = sqlite_house
-    house.queue.add_job("long", "a", ttr=2 * TTR)
-    worker = house.start("sleep", 2.5 * TTR, auto_renew=True)
+    [id] = house.queue.add_jobs("long", ["a"], ttr=TTR)
+    worker = house.start("wait", 0, auto_renew=True)
     worker.await_word("start")
     renewer = worker.renewer
     os.kill(int(renewer.name), signal.SIGKILL)
     await_true(lambda: not renewer.exists())
-    other = house.start("sleep", 0)
-    worker.await_word("end")
+    house.await_renewed(id)
     assert worker.renewer != renewer
-    assert other.said("start") == []
+    worker.tell()
+    worker.await_word("end")
 
 
 def test_the_process_that_starts_workers_may_renew_for_all_of_them(sqlite_house: House) -> None:
     house = sqlite_house
-    house.queue.add_jobs("long", ["a", "b"], ttr=TTR)
+    ids = house.queue.add_jobs("long", ["hog", "hog"], ttr=TTR)
     with serving(open_store) as server:
-        for _ in range(2):
+        for _ in ids:
             ours, theirs = socket.socketpair()
             server.add(ours)
             options, renewer = {"auto_renew": True}, theirs.fileno()
-            house.workers.append(Worker(house.options, "hog", HOGS_S, handler=options, renewer=renewer))
+            house.workers.append(Worker(house.options, "hog if told", 0, handler=options, renewer=renewer))
             theirs.close()
         for worker in house.workers:
             worker.await_word("start")
+        for id in ids:
+            house.await_renewed(id)
         for worker in house.workers:
+            worker.tell()
             worker.await_word("end")
             assert renewers(worker.pid) == []
             assert [tries for _, tries in worker.said("start")] == ["1"]
@@ -295,15 +309,15 @@ def test_the_process_that_starts_workers_may_renew_for_all_of_them(sqlite_house:
 
 @pytest.mark.parametrize("house", ["sqlite+beanstalkd"], indirect=True)
 def test_a_frozen_worker_keeps_its_job_for_as_long_as_it_may_run(house: House) -> None:
-    house.queue.add_job("long", "a", ttr=TTR)
-    freezes = house.start("sleep", 0.1, auto_renew=True, max_runtime=2 * TTR)
+    [id] = house.queue.add_jobs("long", ["a"], ttr=TTR)
+    freezes = house.start("wait", 0, auto_renew=True, max_runtime=3)
     freezes.await_word("start")
+    house.await_renewed(id, 1)
     freezes.signal(signal.SIGSTOP)
-    began = time.monotonic()
     takes = house.start("sleep", 0)
     assert takes.await_word("start") == ["a", "2"]
-    assert time.monotonic() - began > TTR
     takes.await_word("end")
+    freezes.tell()
     freezes.signal(signal.SIGCONT)
     freezes.await_word("late")
 
@@ -449,7 +463,7 @@ def test_threads_share_a_renewer_and_windows_of_fast_jobs_go_by(store: str, tmp_
     @queue.handler("long", auto_renew=True)
     def long(job: JobInHand) -> None:
         together.wait(PATIENCE_S)
-        time.sleep(1.5 * TTR)
+        renewed(queue.store, job.id, 2)
         job.delete()
 
     queue.add_handler("fast", JobInHand.delete, auto_renew=True)
@@ -471,7 +485,7 @@ def test_a_handlers_child_has_a_renewer_of_its_own(sqlite_house: House) -> None:
 
     def child() -> None:
         queue.remove_handler("long")
-        queue.add_handler("inner", lambda job: (time.sleep(1.5 * TTR), job.delete()), auto_renew=True)
+        queue.add_handler("inner", lambda job: (renewed(queue.store, job.id, 2), job.delete()), auto_renew=True)
         assert queue.run_jobs().deleted == 1
         queue.close()
 
@@ -498,7 +512,7 @@ def test_a_child_that_comes_out_of_its_handler_lets_go_of_nothing(sqlite_house: 
             return
         children.append(child)
         os.waitpid(child, 0)
-        time.sleep(1.5 * TTR)
+        renewed(queue.store, job.id, 2)
         assert not job.lease_lost
         job.delete()
 
@@ -512,9 +526,10 @@ def test_a_child_that_comes_out_of_its_handler_lets_go_of_nothing(sqlite_house: 
     assert report.deleted == 1
 
 
-def test_a_store_that_is_locked_for_a_while_costs_nothing_and_for_a_lease_the_job(tmp_path: Path) -> None:
+def test_a_store_that_is_locked_for_a_while_costs_nothing_and_for_a_lease_the_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "jobs.db"
-    seen = []
 
     @contextmanager
     def locked() -> Iterator[None]:
@@ -524,20 +539,24 @@ def test_a_store_that_is_locked_for_a_while_costs_nothing_and_for_a_lease_the_jo
 
     with KQueue(store=f"sqlite:///{path}?busy_timeout=0.05") as queue:
 
+        @queue.handler("short", auto_renew=True)
         @queue.handler("long", auto_renew=True)
-        def long(job: JobInHand) -> None:
+        def handle(job: JobInHand) -> None:
+            caplog.clear()
             with locked():
-                time.sleep(0.8 * TTR)
-            time.sleep(0.4 * TTR)
-            seen.append(job.lease_lost)
-            with locked():
-                await_true(lambda: job.lease_lost)
-                seen.append(job.cancelled)
+                if job.type == "long":
+                    await_true(lambda: "leases are not renewed, and soon tried again" in caplog.text)
+                else:
+                    await_true(lambda: job.lease_lost)
+            if job.type == "long":
+                renewed(queue.store, job.id, 2)
+                assert not job.lease_lost
+            assert not job.cancelled
             job.delete()  # nobody has taken it
 
         queue.add_job("long", ttr=TTR)
-        assert queue.run_jobs().deleted == 1
-    assert seen == [False, False]
+        queue.add_job("short", ttr=SHORT)
+        assert queue.run_jobs().deleted == 2
 
 
 def test_where_no_renewer_can_be_had_no_handler_starts_and_its_job_is_given_back(

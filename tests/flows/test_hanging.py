@@ -13,7 +13,9 @@ import pytest
 
 from kqueue import JobInHand, KQueue, KQueueError, RetryPolicy
 from kqueue.admin.hanging import hanging_in
+from kqueue.assembly import assemble
 from kqueue.model.job import State
+from kqueue.system.clock import ManualClock
 from tests.closing import Closes
 from tests.flows.working import Working
 from tests.tubes import await_true
@@ -244,7 +246,8 @@ def test_a_coroutine_that_hangs_ends_as_a_failed_run(
 ) -> None:
     queue = KQueue("memory:")
     queue.add_handler("t", handle, **options)
-    job_id = queue.add_job("t", ttr=TTR)
+    # What is renewed keeps its lease although the machine stalls.
+    job_id = queue.add_job("t", ttr=600 if "max_runtime" in options else TTR)
     report = queue.work(wait=False) if how == "work" else queue.run_jobs()
     assert (report.count, report.retried, report.lost_lease) == (1, 1, 0)
     [row] = queue.store.get([job_id])
@@ -303,20 +306,28 @@ def test_work_ends_after_its_time_limit_although_coroutines_hang() -> None:
     assert [row.state for row in queue.store.get(ids)].count(State.READY) == 50 - len(begun)
 
 
-def test_a_coroutine_that_renews_goes_on(queue: KQueue) -> None:
-    renewed: list[int] = []
+def test_a_coroutine_that_renews_goes_on(closes: Closes) -> None:
+    """While its neighbour, which began when it did, is cancelled."""
+    clock = ManualClock()
+    queue = closes(KQueue.from_parts(assemble("memory:", clock=clock)))
+    is_cancelled = asyncio.Event()
 
     @queue.handler("t", concurrency=2)
     async def handle(job: JobInHand) -> None:
-        for n in range(5):
-            await asyncio.sleep(TTR / 2)
+        if job.payload == "hang":
+            try:
+                await for_ever()
+            finally:
+                is_cancelled.set()
+        while not is_cancelled.is_set():
+            clock.advance(TTR / 4)
             await asyncio.to_thread(job.renew)
-            renewed.append(n)
+            await asyncio.sleep(0.01)
         job.delete()
 
-    queue.add_job("t", ttr=2 * TTR)
-    assert queue.work(wait=False).deleted == 1
-    assert len(renewed) == 5
+    queue.add_jobs("t", ["hang", "renew"], ttr=TTR)
+    report = queue.work(wait=False)
+    assert (report.deleted, report.retried, report.lost_lease) == (1, 1, 0)
 
 
 def test_what_a_coroutine_does_with_its_job_when_it_is_cancelled_counts(queue: KQueue) -> None:

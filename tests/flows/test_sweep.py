@@ -149,11 +149,11 @@ def test_a_restart_whose_binlog_survived_puts_nothing(durable_house: House) -> N
 
 
 def test_waiting_is_not_lost_however_long(house: House) -> None:
-    for _ in range(100):
+    for _ in range(10):
         house.queue.add_jobs("t", [None] * 1000)
         house.clock.advance(0.5)
     before = house.pointers()
-    assert before == 1000
+    assert before == 100
     for days in (0, 1, 100):
         house.clock.advance(days * 86400 + GRACE_S)
         assert house.queue.sweep().put == 0

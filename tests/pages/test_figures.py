@@ -1,4 +1,7 @@
-"""The figures of ``docs/figures.rst`` and of the README are those that were measured, in ``bench/results``."""
+"""The figures of ``docs/figures.rst`` are those that were measured, in ``bench/results``.
+
+Those that ``make bench-report`` writes are looked at in ``tests/test_bench.py``.
+"""
 
 import json
 import statistics
@@ -28,12 +31,6 @@ RATIOS = [
     ("peers_more", 1, "KQueue is {:.0f} times"),
     ("peers_more", 2, "KQueue is {:.2f} times"),
 ]
-#: The rows of the README's table: how both cells are written, and whose they are.
-ROWS = [
-    ("added in lists of 1,000, run and deleted ", "{:,.0f} a second", "throughput", BOTH, ALONE),
-    ("one ``add_job``, ", "{:.0f} µs", "one_by_one", "KQueue: add_job", "KQueue: add_job, SQLite alone"),
-    ("``add_job`` to the handler's start, ", "half within {:.1f} ms", "pickup", BOTH, ALONE),
-]
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -54,16 +51,6 @@ def test_a_figure_is_the_measured_one(name: str, number: int, wanted: str, form:
 @pytest.mark.parametrize(("name", "number", "form"), RATIOS)
 def test_a_ratio_is_the_measured_one(name: str, number: int, form: str) -> None:
     assert form.format(measured(name)["goals"][number]["figure"]) in page("figures")
-
-
-def test_the_readme_tells_the_same() -> None:
-    text = (ROOT / "README.rst").read_text().split("How fast\n---")[1].split("Where next\n---")[0]
-    lines = [line for line in text.splitlines() if "  " in line.strip() and not line.startswith(("=", "what "))]
-    assert len(lines) == len(ROWS)
-    for line, (start, form, name, both, alone) in zip(lines, ROWS, strict=True):
-        assert line.startswith(start)
-        assert line.split("  ")[-1].strip() == form.format(median(name, 0, alone))
-        assert f"  {form.format(median(name, 0, both))}  " in line
 
 
 def test_no_row_of_the_page_is_left_out() -> None:

@@ -117,7 +117,7 @@ def add_waiting(site: Site, rows: int) -> list[str]:
     return ids
 
 
-@pytest.fixture(params=[6_000, pytest.param(100_000, marks=pytest.mark.proof)])
+@pytest.fixture(params=[3_000, pytest.param(100_000, marks=pytest.mark.proof)])
 def waiting(site: Site, request: pytest.FixtureRequest) -> list[str]:
     """Ids of so many jobs; of 20,000 at most on MongoDB, which the journal makes slower."""
     return add_waiting(site, min(request.param, 20_000) if "mongod" in request.node.callspec.id else request.param)

@@ -19,11 +19,13 @@ from kqueue.renewal.messages import VERSION, Answer, Hello, Lines, RenewalWindow
 from kqueue.renewal.server import Server
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.system.clock import SystemClock
-from tests.tubes import MINT, PATIENCE_S, run
+from tests.tubes import MINT, PATIENCE_S, await_true, run
 
 LOGGER = logging.getLogger("kqueue.tests")
-#: A lease much shorter than users may have: a test waits for a third of it.
-TTR = 0.5
+#: A lease that does not run out while a machine stalls; the fixture ``renewing_often`` has it renewed all the same.
+TTR = 600.0
+#: One that soon runs out.
+SHORT = 0.5
 
 
 class Peer:
@@ -113,6 +115,24 @@ def claimed(store: JobStore, jobs: int = 1, ttr: float = TTR) -> list[Row]:
 
 def hold_of(row: Row, max_runtime: float | None = None, retry_in: float | None = None) -> Renewal:
     return Renewal(row.id, row.fence, row.ttr, max_runtime, retry_in)
+
+
+def renewed(store: JobStore, id: str, times: int) -> None:
+    """Wait until the lease of a job has begun anew so many times."""
+    for _ in range(times):
+        until = the_row(store, id).lease_until
+        await_true(lambda until=until: the_row(store, id).lease_until != until)  # type: ignore[misc]
+
+
+def let_be(store: JobStore, id: str, beside: str) -> None:
+    """Wait until the lease of a job stays as it is, while that of another is renewed again and again."""
+
+    def stays() -> bool:
+        until = the_row(store, id).lease_until
+        renewed(store, beside, 3)
+        return the_row(store, id).lease_until == until
+
+    await_true(stays)
 
 
 def the_row(store: JobStore, id: str) -> Row:

@@ -33,7 +33,7 @@ from kqueue.renewal.starting import Starter
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
 from tests.flows.processes import run_in_child
-from tests.renewal.peers import LOGGER, TTR, claimed, hold_of, the_row
+from tests.renewal.peers import LOGGER, claimed, hold_of, renewed, the_row
 from tests.tubes import MINT, PATIENCE_S, await_true, run
 
 IDS = MINT.make(3)
@@ -342,13 +342,6 @@ def test_a_hold_that_fails_leaves_nothing_behind(
 # -- a real one ----------------------------------------------------------------------------------------------
 
 
-def renewed(store: SqliteStore | MemoryStore, id: str, times: int) -> None:
-    """Wait until the lease of a job has begun anew so many times."""
-    for _ in range(times):
-        until = the_row(store, id).lease_until
-        await_true(lambda until=until: the_row(store, id).lease_until != until)  # type: ignore[misc]
-
-
 @pytest.fixture(params=["process", "thread"])
 def store_and_client(
     request: pytest.FixtureRequest, tmp_path: Path
@@ -364,12 +357,13 @@ def store_and_client(
     store.close()
 
 
+@pytest.mark.usefixtures("renewing_often")
 def test_a_real_renewer_renews_and_tells(store_and_client: tuple[SqliteStore | MemoryStore, Client]) -> None:
     store, client = store_and_client
-    kept, gone, over = claimed(store, 3, ttr=10 * TTR)
+    kept, gone, over = claimed(store, 3)
     holds = [
-        client.hold({kept.id: hold_of(kept)}, time.monotonic() - 9 * TTR),
-        client.hold({gone.id: hold_of(gone)._replace(fence=7)}, time.monotonic() - 9 * TTR),
+        client.hold({kept.id: hold_of(kept)}, time.monotonic()),
+        client.hold({gone.id: hold_of(gone)._replace(fence=7)}, time.monotonic()),
         client.hold({over.id: hold_of(over, max_runtime=0.1)}, time.monotonic()),
     ]
     for hold, row in zip(holds, (kept, gone, over), strict=True):
@@ -383,6 +377,7 @@ def test_a_real_renewer_renews_and_tells(store_and_client: tuple[SqliteStore | M
         hold.let_go()
 
 
+@pytest.mark.usefixtures("renewing_often")
 def test_a_renewer_that_cannot_be_started_is_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -390,6 +385,7 @@ def test_a_renewer_that_cannot_be_started_is_a_thread(
     falls_back(tmp_path, caplog, "FileNotFoundError")
 
 
+@pytest.mark.usefixtures("renewing_often")
 def test_a_program_that_is_no_python_is_not_started_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -397,7 +393,7 @@ def test_a_program_that_is_no_python_is_not_started_as_one(
     falls_back(tmp_path, caplog, "no Python is known")
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("at_once", "renewing_often")
 def test_a_renewer_that_ends_at_once_again_and_again_is_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -408,7 +404,7 @@ def test_a_renewer_that_ends_at_once_again_and_again_is_a_thread(
 def falls_back(folder: Path, caplog: pytest.LogCaptureFixture, why: str) -> None:
     store = SqliteStore(folder / "jobs.db")
     client = Client(Starter(store, f"sqlite:///{folder}/jobs.db", LOGGER), LOGGER)
-    (row,) = claimed(store, ttr=3.0)
+    (row,) = claimed(store)
     hold = client.hold({row.id: hold_of(row)}, time.monotonic())
     hold.start(row.id, time.monotonic())
     renewed(store, row.id, 1)

@@ -28,10 +28,23 @@ from kqueue.renewal.messages import (
     runs,
 )
 from kqueue.renewal.server import Server
-from kqueue.stores.memory.store import MemoryStore
 from tests.closing import Closes
-from tests.renewal.peers import DOWN, LOGGER, TTR, Peer, SlowStore, claimed, hold_of, serving, the_row
+from tests.renewal.peers import (
+    DOWN,
+    LOGGER,
+    SHORT,
+    Peer,
+    SlowStore,
+    claimed,
+    hold_of,
+    let_be,
+    renewed,
+    serving,
+    the_row,
+)
 from tests.tubes import PATIENCE_S, await_true, run
+
+pytestmark = pytest.mark.usefixtures("renewing_often")
 
 
 @pytest.fixture
@@ -47,8 +60,12 @@ def server(store: SlowStore) -> Iterator[Server]:
 
 @pytest.fixture
 def peer(server: Server, closes: Closes) -> Peer:
+    return greeted(server, closes)
+
+
+def greeted(server: Server, closes: Closes, pid: int | None = None) -> Peer:
     peer = closes(Peer(server))
-    peer.say_hello()
+    peer.say_hello(pid)
     assert peer.hear() == ServerReady()
     return peer
 
@@ -59,50 +76,43 @@ def renewals(store: SlowStore, more: int) -> Callable[[], bool]:
     return lambda: store.renewals >= wanted
 
 
-def outlives(store: MemoryStore, id: str, seconds: float) -> None:
-    """The lease of a job never ends in that time."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        assert (the_row(store, id).lease_until or 0.0) > store.now()
-        time.sleep(0.01)
-
-
 def test_a_lease_is_renewed_for_as_long_as_it_is_held(store: SlowStore, peer: Peer) -> None:
-    (row,) = claimed(store)
+    row, other = claimed(store, 2)
     peer.hold(hold_of(row))
-    outlives(store, row.id, 3 * TTR)
+    renewed(store, row.id, 3)
+    peer.hold(hold_of(other), slot=1, first=10)
     peer.say(LetGo(0))
-    await_true(lambda: (the_row(store, row.id).lease_until or 0.0) < store.now())
-    asked = store.renewals
-    time.sleep(2 * TTR)
-    assert store.renewals == asked
+    let_be(store, row.id, beside=other.id)
 
 
 @pytest.mark.parametrize("end", [Forget(), None], ids=["forget", "closed"])
-def test_what_a_client_forgets_or_leaves_is_not_renewed(store: SlowStore, peer: Peer, end: Forget | None) -> None:
-    (row,) = claimed(store)
+def test_what_a_client_forgets_or_leaves_is_not_renewed(
+    store: SlowStore, server: Server, peer: Peer, closes: Closes, end: Forget | None
+) -> None:
+    row, other = claimed(store, 2)
+    beside = greeted(server, closes)
+    beside.hold(hold_of(other))
     peer.hold(hold_of(row))
-    await_true(renewals(store, 1))
+    renewed(store, row.id, 1)
     if end is None:
         peer.socket.close()
     else:
         peer.say(end)
-    await_true(lambda: (the_row(store, row.id).lease_until or 0.0) < store.now())
+    let_be(store, row.id, beside=other.id)
 
 
 def test_a_client_whose_process_has_ended_is_left_although_its_socket_lives(
-    store: SlowStore, server: Server, closes: Closes
+    store: SlowStore, server: Server, peer: Peer, closes: Closes
 ) -> None:
+    row, other = claimed(store, 2)
+    peer.hold(hold_of(other))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        peer = closes(Peer(server))
-        peer.say_hello(process.pid)
-        assert peer.hear() == ServerReady()
-        (row,) = claimed(store)
-        peer.hold(hold_of(row))
-        await_true(renewals(store, 1))
+        of_process = greeted(server, closes, process.pid)
+        of_process.hold(hold_of(row))
+        renewed(store, row.id, 1)
         process.kill()
-    assert peer.is_sent_away()
-    await_true(lambda: (the_row(store, row.id).lease_until or 0.0) < store.now())
+    assert of_process.is_sent_away()
+    let_be(store, row.id, beside=other.id)
 
 
 def test_a_client_whose_process_had_ended_before_is_sent_away(server: Server, closes: Closes) -> None:
@@ -116,8 +126,8 @@ def test_a_client_whose_process_had_ended_before_is_sent_away(server: Server, cl
 def test_of_a_window_only_what_has_started_is_renewed(store: SlowStore, peer: Peer) -> None:
     first, second = claimed(store, 2)
     peer.hold(hold_of(first), hold_of(second))
-    await_true(lambda: (the_row(store, second.id).lease_until or 0.0) < store.now())
-    assert (the_row(store, first.id).lease_until or 0.0) > store.now()
+    renewed(store, first.id, 3)
+    assert the_row(store, second.id).lease_until == second.lease_until
 
 
 def test_a_job_that_is_taken_or_gone_is_told_to_be_lost(store: SlowStore, peer: Peer) -> None:
@@ -134,12 +144,13 @@ def test_a_run_that_takes_too_long_is_retried_with_that_reason_and_its_holder_is
     store: SlowStore, peer: Peer
 ) -> None:
     (row,) = claimed(store)
+    began = store.now()
     peer.hold(hold_of(row, max_runtime=0.6, retry_in=30.0), first=7)
     assert peer.hear() == Told(7, row.id, RenewalEnd.OVER)
     found = the_row(store, row.id)
     assert (found.state, found.reason) == (State.DELAYED, "ran longer than max_runtime (0.6 s)")
     assert (found.failures, found.put_at, found.lease_owner) == (1, None, None)
-    assert 29.0 < found.run_at - store.now() <= 30.0
+    assert began + 30.0 < found.run_at <= store.now() + 30.0
     assert store.settle([Delete(row.id, row.fence)], store.now()).lost == {row.id}
 
 
@@ -154,28 +165,27 @@ def test_a_run_that_takes_too_long_may_be_the_last(store: SlowStore, peer: Peer)
 
 
 def test_a_store_that_is_down_for_less_than_a_lease_costs_nothing(store: SlowStore, peer: Peer) -> None:
-    (row,) = claimed(store, ttr=1.0)
+    (row,) = claimed(store)
     store.error = DOWN
     peer.hold(hold_of(row))
     await_true(renewals(store, 2))
     store.error = None
     assert peer.hear() == Trouble(f"leases are not renewed, and soon tried again: {DOWN}")
-    outlives(store, row.id, 1.0)
+    renewed(store, row.id, 2)
 
 
 def test_a_store_that_is_down_for_longer_loses_the_lease_and_is_told_of_once(store: SlowStore, peer: Peer) -> None:
-    (row,) = claimed(store)
+    (row,) = claimed(store, ttr=SHORT)
     store.error = RuntimeError("what no store should raise")
     peer.hold(hold_of(row))
     said = peer.hear()
     assert isinstance(said, Trouble)
     assert "RuntimeError: what no store should raise" in said.text
     assert peer.hear() == Told(1, row.id, RenewalEnd.LOST)
-    assert store.renewals >= 2
     store.error = None
     (other,) = claimed(store)
     peer.hold(hold_of(other))
-    outlives(store, other.id, 2 * TTR)
+    renewed(store, other.id, 2)
 
 
 def test_a_store_that_does_not_answer_keeps_nobody_else_waiting(closes: Closes) -> None:
@@ -189,7 +199,7 @@ def test_a_store_that_does_not_answer_keeps_nobody_else_waiting(closes: Closes) 
             assert peers[url].hear() == ServerReady()
             (row,) = claimed(store)
             peers[url].hold(hold_of(row))
-        outlives(other, row.id, 3 * TTR)
+        renewed(other, row.id, 3)
         peers["late"] = closes(Peer(server))
         peers["late"].say_hello(url="stuck")
         assert peers["late"].hear() == ServerReady()
@@ -223,7 +233,7 @@ def test_a_client_that_says_what_none_says_is_sent_away_and_the_others_are_serve
         with suppress(OSError):  # it is sent away before it has said it all
             bad.socket.sendall(said)
         assert bad.is_sent_away(), name
-    outlives(store, row.id, 2 * TTR)
+    renewed(store, row.id, 3)
 
 
 def test_words_out_of_turn_are_refused(server: Server, closes: Closes) -> None:
@@ -237,12 +247,16 @@ def test_words_out_of_turn_are_refused(server: Server, closes: Closes) -> None:
     assert blind.is_sent_away()
 
 
-def test_a_client_with_a_short_board_runs_nothing(store: SlowStore, peer: Peer) -> None:
-    (row,) = claimed(store)
+def test_a_client_with_a_short_board_runs_nothing(
+    store: SlowStore, server: Server, peer: Peer, closes: Closes
+) -> None:
+    row, other = claimed(store, 2)
     os.ftruncate(peer.board.fileno(), 0)
     peer.say(RenewalWindow(5, 1, 1, time.monotonic(), runs([hold_of(row)])))
-    await_true(lambda: (the_row(store, row.id).lease_until or 0.0) < store.now())
-    assert store.renewals == 0
+    beside = greeted(server, closes)
+    beside.hold(hold_of(other))
+    renewed(store, other.id, 3)
+    assert the_row(store, row.id).lease_until == row.lease_until
 
 
 def test_a_client_that_floods_does_not_starve_the_others(
@@ -254,7 +268,7 @@ def test_a_client_that_floods_does_not_starve_the_others(
     flooding = True
 
     def pour() -> None:
-        (other,) = claimed(store, ttr=60.0)
+        (other,) = claimed(store)
         number = 0
         while flooding:
             number += 1
@@ -262,7 +276,7 @@ def test_a_client_that_floods_does_not_starve_the_others(
 
     thread = run(pour)
     peer.hold(hold_of(row))
-    outlives(store, row.id, 3 * TTR)
+    renewed(store, row.id, 3)
     flooding = False
     thread.join()
     assert flood.hear() == ServerReady()
@@ -280,7 +294,7 @@ def test_a_client_that_does_not_read_is_sent_away(
     store.delete([row.id for row in rows])
     (row,) = claimed(store)
     peer.hold(hold_of(row))
-    outlives(store, row.id, 2 * TTR)
+    renewed(store, row.id, 3)
     assert deaf.is_sent_away()
 
 

@@ -12,9 +12,9 @@ import pytest
 from tests.signals.children import seen_by
 
 #: Rounds of a sample, and of the proof.
-FEW, MANY = 250, 12_000
+FEW, MANY = 100, 12_000
 #: On a MongoDB each interrupt costs a new client.
-FEW_CLIENTS, MANY_CLIENTS = 40, 3_000
+FEW_CLIENTS, MANY_CLIENTS = 20, 3_000
 
 
 def store_and_broker(request: pytest.FixtureRequest, tmp_path: Path, where: str) -> tuple[str, str]:

@@ -367,6 +367,7 @@ def look(house: House) -> None:
     store.pulse()
     store.find_due(store.now(), 1)
     store.find_abandoned(store.now(), 1)
+    store.claimed_by_process("nobody's")
     queue.broker.depths(TYPES)
     queue.broker.warnings(TYPES)
 

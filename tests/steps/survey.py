@@ -6,13 +6,16 @@ is new.
 
 A survey may draw its faults by lot: then each is made with a chance of ``share``, and a fault that only another
 leads to with the chance that both are.
+
+And it may look which calls in the text are reached at all. For that each way that leads through stores and brokers
+to a call is failed once, in the first case that goes it, and so are those that only such a fault leads to.
 """
 
 import random
 import re
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -83,6 +86,36 @@ class Survey:
             plans.extend(self._drawn(chance, _further(plan, new)))
         return found
 
+    def look(self, cases: Iterable[tuple[str, Operation]]) -> Findings:
+        """Each way to a call is failed once, in whichever case goes it first. No more runs than there are ways in
+        the text, and cases.
+        """
+        found = Findings()
+        known: set[tuple[Call, ...]] = set()
+        for name, operation in cases:
+            place = self._places[name]
+            clean = self._run(place, operation, {}, None, found)
+            plans = deque(self._to_new(place, {}, known))
+            while plans:
+                plan = plans.popleft()
+                self._run(place, operation, plan, clean, found)
+                plans.extend(self._to_new(place, plan, known))
+        return found
+
+    def _to_new(self, place: Place, plan: Plan, known: set[tuple[Call, ...]]) -> list[dict[Key, Fate]]:
+        """Plans to fail what the last run, under ``plan``, has made by a way that is not ``known``; now it is. And
+        what a driver has repeated: what it says after that. None kills: the dead do not tell what they called.
+        """
+        plans = []
+        before: dict[Key, Fate] = {}
+        for key, calls in self._tap.points:
+            if key in plan:
+                before[key] = plan[key]
+            elif key.nature.startswith(place.edges) and (calls not in known or _repeats(key, before)):
+                known.add(calls)
+                plans += [{**before, key: fate} for fate in _fates(key) if fate is not Fate.KILLED]
+        return plans
+
     def _drawn(self, chance: random.Random, plans: Iterator[dict[Key, Fate]]) -> Iterator[dict[Key, Fate]]:
         return (plan for plan in plans if chance.random() < self.share)
 
@@ -132,10 +165,14 @@ def _is_new(key: Key, plan: Plan, known: set[Key]) -> bool:
     """Whether only a fault leads to it: its nature and site are new, or a driver repeats what failed."""
     if key in known:
         return False
+    return _repeats(key, plan) or all((key.nature, key.site) != (one.nature, one.site) for one in known)
+
+
+def _repeats(key: Key, plan: Plan) -> bool:
+    """Whether a driver sends again what failed. It does so once."""
     faults = [(fault.nature, fault.site) for fault in plan]
-    repeats = key.nature.startswith("mongo") and faults.count((key.nature, key.site)) == 1
     is_next = Key(key.nature, key.site, key.earlier - 1) in plan
-    return (repeats and is_next) or all((key.nature, key.site) != (one.nature, one.site) for one in known)
+    return key.nature.startswith("mongo") and faults.count((key.nature, key.site)) == 1 and is_next
 
 
 def _further(plan: Plan, keys: set[Key]) -> Iterator[dict[Key, Fate]]:

@@ -131,7 +131,7 @@ def test_a_lease_is_granted_by_the_servers_clock_and_not_by_what_is_known_of_it(
         for row in other.get(ids_of(rows))
         if not (row.lease_until or 0) >= before + LEASE_S - NEAR_S
     ] == []
-    assert other.recover(other.now(), 3, 9) == (0, 0), "not one of them is over"
+    assert other.recover(other.now(), 3, 9) == (0, ()), "not one of them is over"
     # What it knows of them itself is no later than what is so.
     assert all(
         (row.lease_until or 0) <= (mine.lease_until or 0)
@@ -149,7 +149,7 @@ def test_a_lease_is_renewed_by_the_servers_clock(server: Server, store: MongoSto
     assert (recovered.ready, recovered.dead) == (1, 0), "only the one that was not renewed is over"
     assert [row.state for row in other.get(ids_of(rows))] == ["running", "ready"]
     assert store.renew([LeaseKey(second.id, 1, LEASE_S)], store.now()) == frozenset(), "nobody has taken it yet"
-    assert other.recover(other.now(), 3, 9) == (0, 0)
+    assert other.recover(other.now(), 3, 9) == (0, ())
 
 
 def test_a_lease_is_judged_by_the_servers_clock(server: Server, store: MongoStore, ahead: MongoStore):
@@ -159,7 +159,7 @@ def test_a_lease_is_judged_by_the_servers_clock(server: Server, store: MongoStor
     claim(store)
     assert abs(ahead.now() - JUMP - server.time()) < NEAR_S
     assert len(ahead.find_abandoned(ahead.now(), 9)) == 2, "they look so"
-    assert ahead.recover(ahead.now(), 3, 9) == (0, 0)
+    assert ahead.recover(ahead.now(), 3, 9) == (0, ())
     assert [row.state for row in store.get(ids_of(rows))] == ["running", "running"]
 
 
@@ -192,7 +192,7 @@ def test_a_primary_with_another_clock_takes_no_lease_from_who_holds_it(
     server.elect_anew()
     now = other.now()
     assert [found.id for found in other.find_abandoned(now, 9)] == list(ids_of(rows)), "they look so"
-    assert other.recover(now, 3, 9) == (0, 0)
+    assert other.recover(now, 3, 9) == (0, ())
     assert [(row.lease_until or 0) >= now + LEASE_S - NEAR_S for row in store.get(ids_of(rows))] == [True, True], (
         "a whole TTR"
     )
@@ -209,7 +209,7 @@ def test_a_primary_whose_clock_is_behind_does_not_make_leases_long(server: Serve
         jobs = client[url.rpartition("/")[2].partition("?")[0]][JOBS]
         jobs.update_one({"_id": row.id}, {"$inc": {"lease_until": JUMP}})
     server.elect_anew()
-    assert store.recover(store.now(), 3, 9) == (0, 0)
+    assert store.recover(store.now(), 3, 9) == (0, ())
     assert (store.get([row.id])[0].lease_until or 0) <= server.time() + LEASE_S + NEAR_S
 
 

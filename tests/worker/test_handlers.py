@@ -1,11 +1,13 @@
 """What a worker does for coroutines, for handlers whose leases follow them, for schedules, pauses and limits."""
 
+import os
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
+from tests.renewal.peers import renewed
 from tests.torture.ledger import read
 from tests.tubes import await_true
 from tests.worker.works import Works
@@ -51,7 +53,7 @@ from app import ledger, queue
 @queue.handler("long", auto_renew=True)
 def long(job):
     ledger.write("begin", id=job.id, fence=job.fence, pid=os.getpid())
-    ctypes.PyDLL(None).usleep(int(job.payload * 1e6))  # keeps the interpreter's lock
+    ctypes.PyDLL(None).open(b"pipe", os.O_RDONLY)  # keeps the interpreter's lock until somebody writes to it
     job.delete()
 """
 
@@ -97,11 +99,15 @@ def test_when_the_grace_runs_out_a_coroutines_job_is_given_back(works: Works) ->
 
 
 def test_the_parent_renews_the_lease_of_a_handler_that_keeps_the_interpreter_to_itself(works: Works) -> None:
-    (id,) = works.queue.add_jobs("long", [4], ttr=1)
-    with works.worker("--processes", "2", app="followed:queue") as worker:
+    os.mkfifo(works.folder / "pipe")
+    (id,) = works.queue.add_jobs("long", [None], ttr=600)
+    often = "from kqueue.renewal import due; due.PART, due.SLACK = 1 / 3000, 1 / 10_000"
+    with works.worker("--processes", "2", app="followed:queue", patch=often) as worker:
         works.await_begun(id)
         (child,) = {one["pid"] for one in works.ledger("begin", id=id)}
         assert Path(f"/proc/{child}/task/{child}/children").read_text() == ""  # no renewer of its own
+        renewed(works.queue.store, id, 3)
+        (works.folder / "pipe").write_bytes(b"")
         await_true(lambda: works.queue.get_job(id) is None)
         assert worker.stop() == 0
     assert len(works.ledger("begin", id=id)) == 1
@@ -110,10 +116,12 @@ def test_the_parent_renews_the_lease_of_a_handler_that_keeps_the_interpreter_to_
 def test_without_that_the_lease_runs_out(works: Works) -> None:
     text = FOLLOWED.replace("auto_renew=True", "auto_renew=False")
     (works.folder / "followed.py").write_text(text)
-    (id,) = works.queue.add_jobs("long", [4], ttr=1)
+    os.mkfifo(works.folder / "pipe")
+    (id,) = works.queue.add_jobs("long", [None], ttr=1)
     with works.worker("--processes", "2", app="followed:queue") as worker:
         await_true(lambda: len(works.ledger("begin", id=id)) > 1)
-        worker.stop()
+        with (works.folder / "pipe").open("wb"):
+            worker.stop()
 
 
 def test_a_worker_adds_what_its_schedules_say_is_listed_and_heeds_a_pause(works: Works) -> None:

@@ -10,7 +10,7 @@ from kqueue.brokers.beanstalk import health, strays, wire
 from kqueue.brokers.beanstalk.connection import Endpoint
 from kqueue.brokers.beanstalk.draining import drain
 from kqueue.brokers.beanstalk.pool import ConnectionPool
-from kqueue.brokers.beanstalk.subscription import FOREIGN, BeanstalkSubscription, whole_delay
+from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription, whole_delay
 from kqueue.brokers.beanstalk.wire import Command, Reply
 from kqueue.contracts.broker import UNKNOWN_HEAD, Peek, Pointer, Stray
 from kqueue.contracts.repair import Head
@@ -19,6 +19,8 @@ from kqueue.model.errors import BrokerError, BrokerUnavailable
 from kqueue.system.clock import Clock, SystemClock
 from kqueue.system.forks import PerProcess
 
+#: Said once by each process.
+FOREIGN = "%s: entry %d is not ours and was buried: %r; look for who else puts into these tubes (said once)"
 #: Where foreign entries and lost connections are told, unless a logger is given.
 LOGGER_NAME = "kqueue.brokers.beanstalk.broker"
 #: Tubes that are looked at in one round trip.
@@ -141,7 +143,7 @@ class BeanstalkBroker:
                 if strangers and not bury:
                     return peeks | dict.fromkeys(strangers, Peek(UNKNOWN_HEAD, 1))
                 if strangers:
-                    self._warn_once(pool, next(iter(strangers.values())))
+                    self._warn_once(next(iter(strangers.values())))
                     # Another worker may have taken it in between: then both are NOT_FOUND, and we look again.
                     ids = [reply.values[0] for reply in strangers.values()]
                     connection.exchange([one for id in ids for one in (wire.reserve_job(id), wire.bury(id))])
@@ -182,7 +184,7 @@ class BeanstalkBroker:
             raise ValueError("types: expected at least one job type")
         types_by_tube = {self._tube(type): type for type in types}
         wire.watch_only(tuple(types_by_tube))  # refuses bad names now, not at the first reserve
-        return BeanstalkSubscription(self._endpoint, types_by_tube, self._clock, self._logger)
+        return BeanstalkSubscription(self._endpoint, types_by_tube, self._clock, self._logger, self._warn_once)
 
     def warnings(self, types: Sequence[str]) -> list[str]:
         """See :meth:`kqueue.contracts.broker.Broker.warnings`. At most 1,000 tubes are looked at, and none if no
@@ -236,8 +238,9 @@ class BeanstalkBroker:
         except ValueError as error:
             raise BrokerUnavailable(f"{self.address}: {error}; is it a beanstalkd?") from error
 
-    def _warn_once(self, pool: ConnectionPool, stranger: Reply) -> None:
+    def _warn_once(self, stranger: Reply) -> None:
         """Tell of a foreign entry, if none was told of before."""
+        pool = self._pools.get()
         if not pool.has_warned:
             pool.has_warned = True
             self._logger.warning(FOREIGN, self.address, stranger.values[0], stranger.body[:80])

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kqueue.brokers.beanstalk import wire
 from kqueue.brokers.beanstalk.connection import Connection, Endpoint
@@ -25,8 +25,6 @@ RECENT_ENTRIES = 16
 MAX_DELAY = 3600
 #: Seconds that one reserve waits at most.
 MAX_WAIT = 3600.0
-#: Said once by each subscription, and once by the producer.
-FOREIGN = "%s: entry %d is not ours and was buried: %r; look for who else puts into these tubes (said once)"
 
 #: The server's word for an entry that was there when we settled it.
 _SETTLED = frozenset({b"DELETED", b"RELEASED"})
@@ -36,14 +34,20 @@ class BeanstalkSubscription:
     """See :class:`kqueue.contracts.broker.Subscription`. Its connection is made at the first reserve."""
 
     def __init__(
-        self, endpoint: Endpoint, types_by_tube: Mapping[str, str], clock: Clock, logger: logging.Logger
+        self,
+        endpoint: Endpoint,
+        types_by_tube: Mapping[str, str],
+        clock: Clock,
+        logger: logging.Logger,
+        warn: Callable[[Reply], object],
     ) -> None:
+        """``warn`` is told the first of each entries in a row that are not ours."""
         self._endpoint = endpoint
         self._tubes = tuple(types_by_tube)
         self._types = tuple(types_by_tube.values())
         self._clock = clock
         self._logger = logger
-        self._warned = False
+        self._warn = warn
         self._wakeup = Wakeup()
         self._connection: Connection | None = None
         #: Entries reserved on this very connection, from token to tube id. An id means nothing on another
@@ -188,11 +192,6 @@ class BeanstalkSubscription:
         self._held[self._last_token] = tube_id
         self._recent.append(len(pointer.ids))
         return Entry(self._last_token, pointer)
-
-    def _warn(self, stranger: Reply) -> None:
-        if not self._warned:
-            self._warned = True
-            self._logger.warning(FOREIGN, self._endpoint.url, stranger.values[0], stranger.body[:80])
 
 
 def whole_delay(seconds: float) -> int:

@@ -37,9 +37,8 @@ def follow(dialogue: str, folder: Path) -> None:
             continue
         got = run(renamed(command, ids), folder, status=int("dead 1," in said))
         ids |= zip(ID_FORM.findall(said), ID_FORM.findall(got), strict=True)
-        numbers = re.compile(
-            r"(?<=in )\d+\.\d\d(?= s)|(?<=process )\d+|(?<=out )\d+(?= s ago)|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
-        )
+        moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
+        numbers = re.compile(rf"(?<=in )\d+\.\d\d(?= s)|(?<=process )\d+|(?<=out )\d+(?= s ago)|{moment}")
         expected = numbers.sub("…", renamed(said, ids))
         assert numbers.sub("…", got).replace(str(folder) + "/", "") == expected
 

@@ -394,7 +394,7 @@ def test_a_late_coroutine_is_fenced(tmp_path: Path, closes: Closes) -> None:
     @queue.handler("t", concurrency=3)
     async def handle(job: JobInHand) -> None:
         if job.payload == "late":
-            clock.advance(10)
+            clock.advance(600)
             other.sweep()
             claim = other.store.claim(Selection(("t",), (job.id,)), Budget(1), "elsewhere", clock.time(), False)
             assert len(claim.rows) == 1
@@ -403,8 +403,8 @@ def test_a_late_coroutine_is_fenced(tmp_path: Path, closes: Closes) -> None:
             seen.append("told")
         job.delete()
 
-    late = queue.add_job("t", "late", ttr=10)
-    queue.add_jobs("t", range(2), ttr=1000)
+    late = queue.add_job("t", "late", ttr=600)
+    queue.add_jobs("t", range(2), ttr=10_000)
     report = queue.work(wait=False)
     assert seen == ["told"]
     assert (report.deleted, report.lost_lease) == (2, 1)

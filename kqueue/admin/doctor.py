@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from kqueue.admin.hanging import hanging_of
 from kqueue.contracts.broker import Stray
@@ -25,6 +26,8 @@ LONG_WAIT_S = 600.0
 CLOCKS_S = 2.0
 #: Jobs that are counted of each kind of repair that is late, at most.
 MOST_COUNTED = 1000
+#: Failed runs of a job, after which somebody should look.
+OFTEN = 3
 #: Types that are named for one reason, the worst ones.
 MOST_NAMED = 10
 
@@ -47,6 +50,15 @@ class Symptom:
     about: str
     #: What it is and what to do, on one line.
     text: str
+
+
+class Failing(NamedTuple):
+    """Jobs of one type that fail again and again."""
+
+    type: str
+    jobs: int
+    #: Why one of them failed last.
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,8 @@ class Vitals:
     broker_error: str | None
     #: What holds a time that lies further ahead than it can, up to :data:`MOST_COUNTED` of each kind.
     misdated: Sequence[Misdated] = ()
+    #: Of the first :data:`MOST_COUNTED` delayed jobs those that have failed :data:`OFTEN` times or more, by type.
+    failing: Sequence[Failing] = ()
 
 
 def diagnose(vitals: Vitals) -> list[Symptom]:
@@ -208,6 +222,13 @@ def _jobs(vitals: Vitals) -> Iterator[Symptom]:
         elif standing.state == State.DEAD:
             text = f"dead jobs of type {standing.type}: {standing.rows}; kqueue list --type {standing.type}"
             dead[text] = standing.rows
+    failing = {
+        f"failed {OFTEN} times or more: {counted(one.jobs, 'job')} of {one.type}, last: {one.reason}": float(
+            one.jobs
+        )
+        for one in vitals.failing
+    }
+    yield from _worst("failing", failing, "whose jobs fail again and again; kqueue list --state delayed")
     yield from _worst("waiting", waits, f"with a ready job that waits for {span(LONG_WAIT_S)} or more")
     yield from _worst("dead", dead, "with dead jobs; kqueue list")
 

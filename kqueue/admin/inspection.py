@@ -1,9 +1,11 @@
 """Reads what :mod:`kqueue.admin.why` and :mod:`kqueue.admin.doctor` judge by. Changes nothing."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable
 
 from kqueue.admin import doctor
-from kqueue.admin.doctor import LATE_S, MOST_COUNTED, UNSERVED_S, Symptom, Vitals
+from kqueue.admin.doctor import LATE_S, MOST_COUNTED, OFTEN, UNSERVED_S, Failing, Symptom, Vitals
 from kqueue.admin.why import MOST_AHEAD, Answer, Facts, why
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.broker import Broker, Stray
@@ -72,6 +74,7 @@ class Inspection:
                 beginning=self._beginning(),
                 broker_error=broker_error,
                 misdated=self._misdated(now),
+                failing=self._failing(),
             )
         )
 
@@ -110,6 +113,15 @@ class Inspection:
         if self._broker.carries_pointers:
             found += self._store.find_misdated(self._store.ready_types("", MOST_TYPES), now, MOST_COUNTED)
         return found
+
+    def _failing(self) -> list[Failing]:
+        """Types whose jobs fail again and again, among the delayed jobs that are due first."""
+        ids = [due.id for due in self._store.find_due(math.inf, MOST_COUNTED)]
+        by_type: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in self._store.get(ids):
+            if row.failures >= OFTEN:
+                by_type[row.type].append(row)
+        return [Failing(type, len(rows), rows[-1].reason) for type, rows in by_type.items()]
 
     def _strays(self, before: float) -> list[Stray]:
         try:

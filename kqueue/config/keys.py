@@ -55,11 +55,18 @@ class Key:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The one of ``known`` that ``name`` looks like most, in upper or lower case."""
+    return str(near(name, known, 0.0))
+
+
+def near(name: str, known: Iterable[str], alike: float = 0.8) -> str | None:
+    """The one of ``known`` that ``name`` looks like most, in upper or lower case; None if none is so much ``alike``
+    (0..1).
+    """
     from difflib import get_close_matches  # noqa: PLC0415 (only for who mistyped)
 
     by_lower = {one.lower(): one for one in known}
-    (best,) = get_close_matches(name[:SHOWN].lower(), by_lower, n=1, cutoff=0)
-    return by_lower[best]
+    best = get_close_matches(name[:SHOWN].lower(), by_lower, n=1, cutoff=alike)
+    return by_lower[best[0]] if best else None
 
 
 def _whole(

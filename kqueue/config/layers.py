@@ -4,14 +4,17 @@ A layer is a mapping from a key's full name (``store``, ``worker.threads``, ``ty
 :class:`Setting`. Layers are laid one over the other by ``|``.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, SHOWN, WORKER, Key, nearest
+from kqueue.config.keys import LIMITS, OPTIONS, QUEUE, SHOWN, WORKER, Key, near, nearest
 from kqueue.model import checks
 from kqueue.model.urls import showable
+
+logger = logging.getLogger("kqueue")
 
 #: The variable that names the file.
 FILE_VARIABLE: Final = "KQUEUE_CONFIG"
@@ -101,7 +104,8 @@ def of_file(name: str, text: str) -> Layer:
 def of_environment(environment: Mapping[str, str]) -> Layer:
     """What ``KQUEUE_STORE``, ``KQUEUE_WORKER_THREADS`` and so on say. One that is empty is as good as not there.
 
-    Raises ``ValueError`` that names the variable: also for one that begins like ours and is not known.
+    Raises ``ValueError`` that names the variable: also for one that is nearly one of ours. Any other that begins
+    like ours is warned of: it may be another program's.
     """
     layer = {}
     for variable, text in sorted(environment.items()):
@@ -109,9 +113,11 @@ def of_environment(environment: Mapping[str, str]) -> Layer:
             continue
         source = f"environment {variable}"
         if variable not in _VARIABLES:
-            best = nearest(variable, [*_VARIABLES, FILE_VARIABLE])
-            raise ValueError(f"{source[:SHOWN]}: there is no such key; the nearest one is {best}")
-        if text:
+            best = near(variable, [*_VARIABLES, FILE_VARIABLE])
+            if best is not None:
+                raise ValueError(f"{source[:SHOWN]}: there is no such key; the nearest one is {best}")
+            logger.warning("%s: there is no such key, so it is not heeded", source[:SHOWN])
+        elif text:
             full_name, key = _VARIABLES[variable]
             with blamed(source):
                 layer[full_name] = Setting(full_name, key.value(key.read(text)), source)

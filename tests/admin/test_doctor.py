@@ -7,8 +7,8 @@ from typing import Any
 import greenstalk
 import pytest
 
-from kqueue import KQueue
-from kqueue.admin.doctor import LONG_WAIT_S, MOST_COUNTED, MOST_NAMED, Severity, Symptom, Vitals, diagnose
+from kqueue import JobInHand, KQueue
+from kqueue.admin.doctor import LONG_WAIT_S, MOST_COUNTED, MOST_NAMED, Failing, Severity, Symptom, Vitals, diagnose
 from kqueue.admin.hanging import Hanging, Hung, hanging_of
 from kqueue.brokers.beanstalk.health import MOST_TUBES
 from kqueue.brokers.embedded import EmbeddedBroker
@@ -237,3 +237,26 @@ def test_of_many_tubes_the_worst_are_named_and_none_is_looked_at_without_need(
     assert said[-2].endswith("and entries that are not ours were buried in the tubes of 3 more types")
     assert said[-1].endswith("the tubes of 5 more types were not looked at")
     assert looks() == MOST_TUBES
+
+
+def test_types_whose_jobs_fail_again_and_again_are_named() -> None:
+    (symptom,) = symptoms(failing=[Failing("mail", 14, "OSError: down (shop.py:8)")])
+    assert symptom == Symptom(
+        Severity.WARNING, "failing", "failed 3 times or more: 14 jobs of mail, last: OSError: down (shop.py:8)"
+    )
+
+
+def test_a_checkup_finds_them_while_they_are_delayed() -> None:
+    """As long as they have a next try nothing else shows them."""
+    queue = KQueue("memory:", retry_delay=0, max_tries=5)
+
+    def fail(job: JobInHand) -> None:
+        if job.tries == (3 if job.payload == "often" else 1):
+            job.retry("no such address", delay=3600)
+        raise ValueError("not yet")
+
+    queue.add_handler("mail", fail)
+    queue.add_jobs("mail", ["often", "often", "once"])
+    queue.run_jobs()
+    said = [symptom.text for symptom in queue.checkup() if symptom.about == "failing"]
+    assert said == ["failed 3 times or more: 2 jobs of mail, last: no such address"]

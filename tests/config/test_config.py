@@ -355,6 +355,12 @@ def test_variables_of_others_are_left_alone():
     assert layers.of_environment(others) == {}
 
 
+def test_a_variable_that_is_like_none_of_ours_is_warned_of(caplog: pytest.LogCaptureFixture):
+    assert layers.of_environment({"KQUEUE_DEPLOYED_BY": "ansible"}) == {}
+    (record,) = caplog.records
+    assert record.getMessage() == "environment KQUEUE_DEPLOYED_BY: there is no such key, so it is not heeded"
+
+
 @pytest.mark.parametrize(
     ("variable", "text", "said"),
     [

@@ -23,7 +23,7 @@ from kqueue.model.errors import StoreError
 from kqueue.model.handlers import HandlerOptions
 from kqueue.model.job import Priority, Row
 from kqueue.model.retry import backoff
-from kqueue.model.schedule import Missed, Schedule, is_in, make
+from kqueue.model.schedule import MOST_TICKS, Missed, Schedule, is_in, make
 from kqueue.model.times import Duration
 
 #: Seconds between two looks at most: the store's clock may be set meanwhile.
@@ -81,6 +81,8 @@ class Cron:
         self._look_at = -math.inf
         #: Looks in a row that failed.
         self._failures = 0
+        #: What each schedule waits for, by its name: a look computes only those that are due, or have gone on.
+        self._awaited: dict[str, _Awaited] = {}
 
     def plan(self, expression: str, type: str, payload: object, given: CronOptions) -> None:
         """See :meth:`kqueue.KQueue.add_cron`."""
@@ -118,25 +120,33 @@ class Cron:
         last_ticks, added_ticks = self._store.last_ticks(), self._store.added_ticks()
         added, wait, errors = 0, LONGEST_LOOK_S, []
         for job in jobs.values():
-            try:
-                last, spans = last_ticks.get(job.name), added_ticks.get(job.name, ())
-                if last is not None and not spans:  # by an older KQueue
-                    spans = ((last, last),)
-                last = self._begun(job, last, spans, now)
-                found, last = self._add_ticks(job, last, spans, now)
-            except StoreError as error:
-                errors.append(error)
-                continue
-            added += found
-            next_tick = job.schedule.next_after(max(last, now))
-            if next_tick is not None:
-                wait = min(wait, next_tick - now)
+            last, awaited = last_ticks.get(job.name), self._awaited.get(job.name)
+            if awaited is None or not awaited.stands(last, now):
+                try:
+                    found, awaited = self._look(job, last, added_ticks.get(job.name, ()), now)
+                except StoreError as error:
+                    errors.append(error)
+                    continue
+                added += found
+                self._awaited[job.name] = awaited
+            wait = min(wait, awaited.next_tick - now)
         if errors:
             raise errors[0]
         self._failures = 0
         # One that was added meanwhile is to be looked at.
         self._look_at = asked_at + wait if jobs is self._jobs else -math.inf
         return added
+
+    def _look(
+        self, job: CronJob, stored: float | None, spans: Sequence[Span], now: float
+    ) -> tuple[int, "_Awaited"]:
+        """(how many jobs were added, what is awaited then)."""
+        if stored is not None and not spans:  # by an older KQueue
+            spans = ((stored, stored),)
+        last = self._begun(job, stored, spans, now)
+        found, last, is_behind = self._add_ticks(job, last, spans, now)
+        next_tick = now if is_behind else job.schedule.next_after(max(last, now))
+        return found, _Awaited(last, now, math.inf if next_tick is None else next_tick)
 
     def _begun(self, job: CronJob, last: float | None, added: Sequence[Span], now: float) -> float:
         """The last tick that was dealt with. A schedule that has none begins now. One whose last tick is in the
@@ -154,24 +164,43 @@ class Cron:
         self._store.add_tick(Tick(job.name, last, begin, tuple(added)), [])
         return begin
 
-    def _add_ticks(self, job: CronJob, last: float, added: Sequence[Span], now: float) -> tuple[int, float]:
-        """(how many jobs were added, the last tick that was dealt with)."""
-        found, before = 0, last
+    def _add_ticks(self, job: CronJob, last: float, added: Sequence[Span], now: float) -> tuple[int, float, bool]:
+        """(how many jobs were added, the last tick that was dealt with, whether more are due). One lot of a
+        schedule: the others, the jobs and the limits of the run get their turn before the next.
+        """
+        before = last
         while ticks := job.schedule.due(last, now):
             last = ticks[-1]
             new = [tick for tick in ticks if not is_in(added, tick)]
             if not new:
                 continue
-            added = job.schedule.remember(added, ticks)
             rows = self._rows(job, new, now)
-            if not self._store.add_tick(Tick(job.name, before, last, tuple(added)), rows):
-                break  # another worker was first
+            spans = tuple(job.schedule.remember(added, ticks))
+            if not self._store.add_tick(Tick(job.name, before, last, spans), rows):
+                return 0, before, False  # another worker was first
             self._adding.announce(rows, now)
             self._logger.debug("cron: %s: %d jobs of type %s added", job.name, len(rows), job.order.type)
-            found, before = found + len(rows), last
-        return found, last
+            return len(rows), last, len(ticks) == MOST_TICKS
+        return 0, last, False
 
     def _rows(self, job: CronJob, ticks: Sequence[float], now: float) -> list[Row]:
         """A job for each tick, whose time is what it is for."""
         rows = self._adding.rows(job.order._replace(payloads=job.order.payloads * len(ticks)), now)
         return [row._replace(run_at=tick, scheduled_for=tick) for row, tick in zip(rows, ticks, strict=True)]
+
+
+class _Awaited(NamedTuple):
+    """What a schedule waits for, as a look has found. Times by the store's clock."""
+
+    #: The last tick that was dealt with, ...
+    last: float
+    #: when that was, ...
+    looked_at: float
+    #: and the next one; infinite if there is none.
+    next_tick: float
+
+    def stands(self, stored: float | None, now: float) -> bool:
+        """Whether a look ``now`` would find the same. ``stored``: its last tick in the store. Not if another
+        process has gone on, or a clock was set back.
+        """
+        return stored == self.last and self.looked_at <= now < self.next_tick

@@ -14,6 +14,7 @@ import pytest
 from kqueue import AddFailed, JobInHand, KQueue
 from kqueue.assembly import assemble
 from kqueue.contracts.intake import Tick
+from kqueue.model.schedule import MOST_TICKS, Schedule
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
@@ -104,6 +105,36 @@ def test_missed_ticks(timed, clock: ManualClock, missed: str, expected: list[int
     assert ticks_of(queue) == expected
     clock.advance(1800)
     assert ticks_of(queue) == [240]
+
+
+def test_a_look_computes_only_what_is_due(timed, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """However many schedules wait for the end of the month."""
+    queue = timed()
+    for number in range(300):
+        queue.add_cron("0 0 1 * *", "tidy", name=f"monthly {number}")
+    queue.add_cron("* * * * *", "tidy", name="each minute")
+    assert ticks_of(queue) == []
+    computed: list[float] = []
+    ticks_after = Schedule.ticks_after
+    monkeypatch.setattr(
+        Schedule, "ticks_after", lambda plan, moment: computed.append(moment) or ticks_after(plan, moment)
+    )
+    for minute in range(1, 6):
+        clock.advance(60)
+        assert ticks_of(queue) == [minute]
+    assert len(computed) <= 5 * 5
+
+
+def test_what_was_missed_comes_in_lots_between_which_a_run_looks_at_its_limits(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    queue = timed()
+    queue.add_cron("* * * * *", "tidy", missed="all")
+    assert ticks_of(queue) == []
+    clock.advance(60 * 2500)
+    queue.remove_handler("tidy")
+    queue.add_handler("tidy", JobInHand.delete)
+    assert queue.run_jobs(count_limit=1).count == 1
+    assert sum(queue.counts().values()) in {MOST_TICKS - 1, 2 * MOST_TICKS - 1}
+    assert queue.run_jobs().count == 2500 - 1
 
 
 def test_several_schedules_of_one_type_have_names(timed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]

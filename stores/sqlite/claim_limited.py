@@ -51,9 +51,7 @@ PRUNE_STARTS: Final = "DELETE FROM kqueue_starts WHERE type = :type AND at <= :s
 def claim_limited(
     connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool
 ) -> Claim:
-    """What the contract says of a claim with limits, inside a write transaction of the caller's, which is rolled
-    back if nothing was found.
-    """
+    """What the contract says of a claim with limits, inside a write transaction of the caller's."""
     keys: list[int] = []
     held: list[tuple[str, int]] = []
     with ExitStack() as cursors:
@@ -69,10 +67,7 @@ def claim_limited(
     connection.execute(CLAIM, {**values, "limited": limited})
     for limit in selection.limits:
         _count_starts(connection, limit, lease.start, sum(row.type == limit.type for row in rows))
-    delayed = later(connection, selection, rows, cut, lease.now)
-    if not rows and not held:
-        connection.execute("ROLLBACK")
-    return Claim(rows, cut, delayed, len(held))
+    return Claim(rows, cut, later(connection, selection, rows, cut, lease.now), len(held))
 
 
 def _places(

@@ -59,7 +59,9 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
     # fmt: on
 
 
-def take(connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool) -> Claim:
+def claim_unlimited(
+    connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool
+) -> Claim:
     """Claim rows of types that have no limit, inside a write transaction of the caller's."""
     keys: list[int] = []
     with ExitStack() as cursors:

@@ -17,7 +17,7 @@ from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row
 from kqueue.stores.gates import MOST_HELD, Candidate, Gates, counted_starts
 from kqueue.stores.sqlite import statements as sql
-from kqueue.stores.sqlite.claim import Lease, claimed, later, wanted
+from kqueue.stores.sqlite.claim import Lease, claim_unlimited, claimed, later, wanted
 from kqueue.stores.sqlite.gate_counts import SqliteCounts
 
 #: What gates must know, as in :class:`~kqueue.stores.gates.Candidate`: without the payload, which only what passes
@@ -46,6 +46,11 @@ ADD_START: Final = """
     ON CONFLICT (type, at) DO UPDATE SET jobs = jobs + excluded.jobs
 """
 PRUNE_STARTS: Final = "DELETE FROM kqueue_starts WHERE type = :type AND at <= :since"
+
+
+def take(connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool) -> Claim:
+    """Claim inside a write transaction of the caller's, with limits or without."""
+    return (claim_limited if selection.limits else claim_unlimited)(connection, selection, budget, lease, alone)
 
 
 def claim_limited(

@@ -31,8 +31,8 @@ from kqueue.stores.sqlite import intake as inserts
 from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.admission import HELD_TYPES, admit
-from kqueue.stores.sqlite.claim import Lease, json_set, take
-from kqueue.stores.sqlite.claim_limited import claim_limited
+from kqueue.stores.sqlite.claim import Lease, json_set
+from kqueue.stores.sqlite.claim_limited import take
 from kqueue.stores.sqlite.expire import expire
 from kqueue.stores.sqlite.file.file import SqliteFile
 from kqueue.stores.sqlite.settle import run_of, settle
@@ -197,8 +197,7 @@ class SqliteStore:
     def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
         """One transaction: candidates are read lazily, in order, until the window is full."""
         with self._write_lease(now) as (connection, start):
-            lease = Lease(owner, start, now, self._file.fence_floor)
-            claim = (claim_limited if selection.limits else take)(connection, selection, budget, lease, alone)
+            claim = take(connection, selection, budget, Lease(owner, start, now, self._file.fence_floor), alone)
             if not claim.rows and not claim.held:
                 connection.execute("ROLLBACK")
         return claim
@@ -213,8 +212,7 @@ class SqliteStore:
                 is_written = settle(connection, settlements, now) == len(settlements)
                 if is_written:
                     lease = Lease(owner, start, now, self._file.fence_floor)
-                    do = claim_limited if selection.limits else take
-                    return Settled(), do(connection, selection, budget, lease, False)
+                    return Settled(), take(connection, selection, budget, lease, False)
                 connection.execute("ROLLBACK")
             settled = self.settle(settlements, now)
             is_written = True

@@ -67,7 +67,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_a_benchmark_prints_its_tables_and_writes_them(name: str, tmp_path: Path):
     if beanstalkd_path() is None:
         missing("beanstalkd", "apt install beanstalkd")
-    if name == "mongodb" and mongod_path() is None:
+    if name in {"mongodb", "real_work"} and mongod_path() is None:
         missing("mongod", "set KQUEUE_MONGOD to its path")
     done = run(f"bench.{name}", *TINY[name].split(), "--json", str(tmp_path / "figures.json"))
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 """A run of a job: claimed, renewed, settled."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.budget import Budget
@@ -90,4 +90,21 @@ class Runs(Protocol):
         ``ready``. Durable when it returns. When it raises, a store without transactions may have done a part of it;
         to settle the same again is then safe, and names as lost what was done. Where that may be, the error's
         ``may_be_done`` is True.
+        """
+
+
+@runtime_checkable
+class RunsInOneWrite(Protocol):
+    """Of a store that can end runs and claim others in one transaction. One that cannot has no such method, and is
+    asked for each by itself.
+    """
+
+    def settle_and_claim(
+        self, settlements: Sequence[Settlement], selection: Selection, budget: Budget, owner: str, now: float
+    ) -> tuple[Settled, Claim]:
+        """As :meth:`Runs.settle`, then :meth:`Runs.claim` with ``alone`` False: places that the settlements free
+        are there for the claim.
+
+        When it raises, the error's ``may_be_done`` says whether the settlements may have been done. What was
+        claimed all the same is read back by ``owner``.
         """

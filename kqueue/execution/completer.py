@@ -6,7 +6,8 @@ whatever is done for the others is not done for them.
 
 import math
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeAlias
 
 from kqueue.contracts.repair import Due
 from kqueue.contracts.settlements import Delete, Outcome, Retry, Settled, Settlement, Unget, has_run, outcome
@@ -23,6 +24,8 @@ JOB_WRITE = "a job's end or renewal"
 #: Seconds that a ring takes at most, where the broker is silent: it connects, and asks once.
 RING_S = 5.0
 NO_IDS: frozenset[str] = frozenset()
+#: As :meth:`kqueue.contracts.runs.Runs.settle`.
+SettleBy: TypeAlias = Callable[[Sequence[Settlement], float], Settled]
 
 
 class Completer:
@@ -70,8 +73,9 @@ class Completer:
         """Whether all that has ended is written."""
         return self.due_at == math.inf
 
-    def write(self) -> None:
-        """Write what is pending, now.
+    def write(self, by: SettleBy | None = None) -> None:
+        """Write what is pending, now. ``by``: how, by default the store's ``settle``. It is not called if nothing
+        is.
 
         Raises ``StoreError``; then nothing is forgotten, and it is due again after a back-off. Raises
         ``KQueueError`` in a signal handler that has interrupted a write or renewal of the same thread.
@@ -84,7 +88,7 @@ class Completer:
                 if not pending:
                     return
                 try:
-                    settled, now = self._store(pending)
+                    settled, now = self._store(pending, by or self._context.store.settle)
                     with self._lock:
                         del self._pending[: len(pending)]
                         self.due_at = self._due_at()
@@ -115,10 +119,10 @@ class Completer:
         """Of the first that waits."""
         return self._context.clock.monotonic() + self._context.settle_s if self._pending else math.inf
 
-    def _store(self, pending: list[Ended]) -> tuple[Settled, float]:
+    def _store(self, pending: list[Ended], by: SettleBy) -> tuple[Settled, float]:
         try:
             now = self._context.store.now()
-            settled = self._context.store.settle([settlement for _, settlement in pending], now)
+            settled = by([settlement for _, settlement in pending], now)
         except Exception:
             self._failures += 1
             self.due_at = self._context.clock.monotonic() + backoff(self._failures)

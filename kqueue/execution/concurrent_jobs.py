@@ -2,10 +2,10 @@
 
 Theory of operation. A job is *claimed* by the dispatcher's thread, *starts* when a thread or the event loop takes
 it, *runs* while its handler does, and has *ended* when that has. Who runs handlers is never made to wait: what ends
-there is only noted, under a lock that is never held over I/O. The watchdog's thread writes it to the store,
-``settle_ms`` after the first that waits, or at once if nothing else runs. The dispatcher's own claims more as soon
-as there are places, and some ahead: then no place waits for a commit, and who takes the one that leaves few rings.
-See :mod:`kqueue.execution.inflight`.
+there is only noted, under a lock that is never held over I/O. The next claim writes it to the store, where that can
+do both in one; else the watchdog's thread, ``settle_ms`` after the first that waits, or at once if nothing else
+runs. The dispatcher's own claims more as soon as there are places, and some ahead: then no place waits for a
+commit, and who takes the one that leaves few rings. See :mod:`kqueue.execution.inflight`.
 
 A coroutine that has had its time is cancelled by the event loop. Where one keeps the event loop, so that it cannot
 do this, the watchdog sees it before the end of the lease: see ``late``.

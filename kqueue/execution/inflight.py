@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from kqueue.contracts.settlements import Delete, Finish, Settlement, Unget, unfinished, unstarted
 from kqueue.execution import endings
-from kqueue.execution.completer import JOB_WRITE, Completer
+from kqueue.execution.completer import JOB_WRITE, Completer, SettleBy
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.model.errors import AlreadySettled, KQueueError, LeaseLost
@@ -141,13 +141,13 @@ class InflightJobs:
             self.give_back(running_too=True)
             self.settle()
 
-    def settle(self) -> None:
-        """Write what has ended, now.
+    def settle(self, by: SettleBy | None = None) -> None:
+        """Write what has ended, now. ``by``: see :meth:`kqueue.execution.completer.Completer.write`.
 
         Raises ``StoreError``; then nothing is forgotten, and the next settle writes it again.
         """
         self.check_process()
-        self.completer.write()
+        self.completer.write(by)
         if self._written is not None:
             self._written()
 

@@ -7,12 +7,15 @@ A claim has committed before any handler starts, and no pointer is held while on
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from kqueue.contracts.broker import EntryFate, Reservation, Subscription
 from kqueue.contracts.budget import Budget
-from kqueue.contracts.runs import Claim, Selection
+from kqueue.contracts.runs import Claim, RunsInOneWrite, Selection
+from kqueue.contracts.settlements import Settled, Settlement
 from kqueue.execution.batch import Batch
+from kqueue.execution.completer import SettleBy
 from kqueue.execution.context import LoopContext
 from kqueue.loops.verdicts import judge, stale
 from kqueue.model.errors import BrokerError, KQueueError
@@ -31,27 +34,69 @@ class Found(NamedTuple):
 
 
 def fetch(
-    found: Found, owner: str, context: LoopContext, *, alone: bool, hold: Callable[[list[Row], float], object]
+    found: Found,
+    owner: str,
+    context: LoopContext,
+    *,
+    alone: bool,
+    hold: Callable[[list[Row], float], object],
+    settle: Callable[[SettleBy], None] | None = None,
 ) -> int:
     """Claim for ``owner`` what was found, under the limits of its types. Returns how many pointers were stale: they
     had no row to claim at all.
 
     ``hold(rows, leased_at)`` is called as soon as the claim has committed, if it got any: from then on they are its
     own to end, whatever is raised. ``leased_at``: when their leases began, in monotonic seconds. ``alone``: see
-    :meth:`kqueue.contracts.runs.Runs.claim`.
+    :meth:`kqueue.contracts.runs.Runs.claim`. ``settle(by)`` writes by ``by`` what has ended, if anything has: with
+    the claim, where ``alone`` is False and the store does both in one.
 
     Raises as the store does. What was claimed and not held then is still to be given back: :func:`give_back_claim`.
     """
     limits = context.limiter.of(found.selection.types)
     selection = found.selection._replace(limits=limits) if limits else found.selection
-    now = context.store.now()
-    claim = context.store.claim(selection, found.budget, owner, now, alone)
-    if claim.rows:
-        hold(claim.rows, _leased_at(claim.rows, context))
+    store, now = context.store, context.store.now()
+    order = _Order(selection, found.budget, owner, context, hold)
+    if settle is not None and isinstance(store, RunsInOneWrite):
+        settle(partial(order.with_settlements, store))
+    claim = order.claim or order.by_itself(now, alone)
     verdicts = judge(found.reservation.entries, claim, now)
     _post(found.subscription, verdicts, context.logger)
     _look_after(claim, selection, context)
     return stale(verdicts, claim)
+
+
+class _Order:
+    """A claim that is to be made, and held as soon as it has committed."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        budget: Budget,
+        owner: str,
+        context: LoopContext,
+        hold: Callable[[list[Row], float], object],
+    ) -> None:
+        self._selection = selection
+        self._budget = budget
+        self._owner = owner
+        self._context = context
+        self._hold = hold
+        #: Once it has committed.
+        self.claim: Claim | None = None
+
+    def by_itself(self, now: float, alone: bool) -> Claim:
+        return self._got(self._context.store.claim(self._selection, self._budget, self._owner, now, alone))
+
+    def with_settlements(self, store: RunsInOneWrite, settlements: Sequence[Settlement], now: float) -> Settled:
+        settled, claim = store.settle_and_claim(settlements, self._selection, self._budget, self._owner, now)
+        self._got(claim)
+        return settled
+
+    def _got(self, claim: Claim) -> Claim:
+        self.claim = claim
+        if claim.rows:
+            self._hold(claim.rows, _leased_at(claim.rows, self._context))
+        return claim
 
 
 def release(found: Found, context: LoopContext) -> None:

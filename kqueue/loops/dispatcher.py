@@ -213,7 +213,9 @@ class Dispatcher:
         self._registry.hold(self._jobs)
         owner, began = self._mint.make(1)[0], self._monotonic()
         try:
-            self.stale += fetch(found, owner, self._context, alone=False, hold=self._jobs.claim)
+            self.stale += fetch(
+                found, owner, self._context, alone=False, hold=self._jobs.claim, settle=self._jobs.settle
+            )
         except BaseException:
             if not self._holds(owner):
                 give_back_claim(owner, self._context)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Final, NamedTuple
 
-from kqueue.contracts.runs import Selection
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row, State
 from kqueue.stores.sqlite import statements as sql
 
@@ -56,6 +57,20 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
             limit_key, scheduled_for, asked_at,
         ))
     # fmt: on
+
+
+def claim_unlimited(
+    connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool
+) -> Claim:
+    """Claim rows of types that have no limit, inside a write transaction of the caller's."""
+    keys: list[int] = []
+    with ExitStack() as cursors:
+        rows, cut = budget.fit(candidates(connection, selection, lease, cursors, keys))
+    alone = alone and len(rows) == 1
+    if alone:
+        rows = [rows[0]._replace(alone=True)]
+    write(connection, keys[: len(rows)], lease, alone)
+    return Claim(rows, cut, later(connection, selection, rows, cut, lease.now))
 
 
 def write(connection: sqlite3.Connection, keys: Sequence[int], lease: Lease, alone: bool) -> None:

@@ -17,7 +17,7 @@ from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row
 from kqueue.stores.gates import MOST_HELD, Candidate, Gates, counted_starts
 from kqueue.stores.sqlite import statements as sql
-from kqueue.stores.sqlite.claim import Lease, claimed, later, wanted
+from kqueue.stores.sqlite.claim import Lease, claim_unlimited, claimed, later, wanted
 from kqueue.stores.sqlite.gate_counts import SqliteCounts
 
 #: What gates must know, as in :class:`~kqueue.stores.gates.Candidate`: without the payload, which only what passes
@@ -48,12 +48,15 @@ ADD_START: Final = """
 PRUNE_STARTS: Final = "DELETE FROM kqueue_starts WHERE type = :type AND at <= :since"
 
 
+def take(connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool) -> Claim:
+    """Claim inside a write transaction of the caller's, with limits or without."""
+    return (claim_limited if selection.limits else claim_unlimited)(connection, selection, budget, lease, alone)
+
+
 def claim_limited(
     connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool
 ) -> Claim:
-    """What the contract says of a claim with limits, inside a write transaction of the caller's, which is rolled
-    back if nothing was found.
-    """
+    """What the contract says of a claim with limits, inside a write transaction of the caller's."""
     keys: list[int] = []
     held: list[tuple[str, int]] = []
     with ExitStack() as cursors:
@@ -69,10 +72,7 @@ def claim_limited(
     connection.execute(CLAIM, {**values, "limited": limited})
     for limit in selection.limits:
         _count_starts(connection, limit, lease.start, sum(row.type == limit.type for row in rows))
-    delayed = later(connection, selection, rows, cut, lease.now)
-    if not rows and not held:
-        connection.execute("ROLLBACK")
-    return Claim(rows, cut, delayed, len(held))
+    return Claim(rows, cut, later(connection, selection, rows, cut, lease.now), len(held))
 
 
 def _places(

@@ -31,8 +31,8 @@ from kqueue.stores.sqlite import intake as inserts
 from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.admission import HELD_TYPES, admit
-from kqueue.stores.sqlite.claim import Lease, candidates, json_set, later, write
-from kqueue.stores.sqlite.claim_limited import claim_limited
+from kqueue.stores.sqlite.claim import Lease, json_set
+from kqueue.stores.sqlite.claim_limited import take
 from kqueue.stores.sqlite.expire import expire
 from kqueue.stores.sqlite.file.file import SqliteFile
 from kqueue.stores.sqlite.settle import run_of, settle
@@ -196,21 +196,30 @@ class SqliteStore:
 
     def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
         """One transaction: candidates are read lazily, in order, until the window is full."""
-        keys: list[int] = []
         with self._write_lease(now) as (connection, start):
-            lease = Lease(owner, start, now, self._file.fence_floor)
-            if selection.limits:
-                return claim_limited(connection, selection, budget, lease, alone)
-            with ExitStack() as cursors:
-                rows, cut = budget.fit(candidates(connection, selection, lease, cursors, keys))
-            alone = alone and len(rows) == 1
-            if alone:
-                rows = [rows[0]._replace(alone=True)]
-            write(connection, keys[: len(rows)], lease, alone)
-            delayed = later(connection, selection, rows, cut, now)
-            if not rows:
+            claim = take(connection, selection, budget, Lease(owner, start, now, self._file.fence_floor), alone)
+            if not claim.rows and not claim.held:
                 connection.execute("ROLLBACK")
-        return Claim(rows, cut, delayed)
+        return claim
+
+    def settle_and_claim(
+        self, settlements: Sequence[Settlement], selection: Selection, budget: Budget, owner: str, now: float
+    ) -> tuple[Settled, Claim]:
+        """One transaction, unless some of the settlements are lost."""
+        is_written = False
+        try:
+            with self._write_lease(now) as (connection, start):
+                is_written = settle(connection, settlements, now) == len(settlements)
+                if is_written:
+                    lease = Lease(owner, start, now, self._file.fence_floor)
+                    return Settled(), take(connection, selection, budget, lease, False)
+                connection.execute("ROLLBACK")
+            settled = self.settle(settlements, now)
+            is_written = True
+            return settled, self.claim(selection, budget, owner, now, False)
+        except StoreError as error:
+            error.may_be_done |= is_written
+            raise
 
     def admit(
         self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int

@@ -330,9 +330,11 @@ class Overheard:
         self.callers: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
         def call(*arguments: Any) -> Any:
             self.callers.add(threading.current_thread().name)
-            return getattr(self._store, name)(*arguments)
+            return method(*arguments)
 
         return call
 

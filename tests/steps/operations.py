@@ -19,8 +19,8 @@ from kqueue.contracts.broker import EntryFate, Pointer
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Tick
 from kqueue.contracts.operator import ALL_TYPES
-from kqueue.contracts.runs import Claim, Selection
-from kqueue.contracts.settlements import Finish, Unget
+from kqueue.contracts.runs import Claim, RunsInOneWrite, Selection
+from kqueue.contracts.settlements import Finish, Settled, Unget
 from kqueue.contracts.store import JobStore
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.dispatch import group_commit
@@ -452,6 +452,26 @@ def limit(house: House) -> None:
     assert _claim_limited(store, ("none",)) == Claim([], False, {})
 
 
+def settle_and_claim(house: House) -> None:
+    """Give back and claim in one; and once more, when what is given back is in hand no more."""
+    store = house.queue.store
+    assert isinstance(store, RunsInOneWrite)
+    owners = iter(("second", "third"))
+    budget = Budget(9, job_s=dict.fromkeys(TYPES, 0.0))
+    first = store.claim(Selection(TYPES), budget, "first", store.now(), False)
+
+    def give_back_first() -> tuple[Settled, Claim]:
+        now = store.now()
+        back = [Unget(row.id, row.fence, now, None, None, started=False) for row in first.rows]
+        return store.settle_and_claim(back, Selection(TYPES), budget, next(owners), now)
+
+    settled, second = give_back_first()
+    assert (settled, len(second.rows)) == (Settled(), len(first.rows))
+    settled, third = give_back_first()
+    assert (settled.lost, third.rows) == ({row.id for row in first.rows}, [])
+    _give_back(store, second)
+
+
 def _claim_limited(store: JobStore, ids: tuple[str, ...] | None) -> Claim:
     limits = Budget(9, job_s=dict.fromkeys(TYPES, 0.0))
     return store.claim(Selection(TYPES, ids, (LIMIT,)), limits, f"limited {ids}", store.now(), False)
@@ -698,6 +718,7 @@ OPERATIONS = (
     Operation("become another store", become_another, some_jobs),
     Operation("empty the tubes of another store", empty_tubes, tubes_left_behind, only="sqlite+beanstalkd"),
     Operation("limits", limit, limited_jobs, repair=admit_all),
+    Operation("settle and claim", settle_and_claim, limited_jobs, only="sqlite"),
     Operation("limits that others change", contested_limits, limited_jobs, only="mongod", repair=admit_all),
     Operation("unique", add_unique),
     Operation("purge unique jobs", purge, unique_jobs, only="mongod"),

@@ -231,6 +231,7 @@ def assemble(
     *,
     retry_delay: float = 30,
     max_tries: int | None = 30,
+    delete_on_success: bool = False,
     max_crashes: int = 3,
     sweep_interval: float = 15,
     settle_ms: float = 20,
@@ -259,7 +260,8 @@ def assemble(
     entries = _broker(broker, job_store, clock, logger)
     # An object may have a clock of its own, or a client, which no URL hands on.
     url = job_store.shared_url if isinstance(store, str) else None
-    options = Options(TypeOptions(retry=retry))
+    deletes = checks.flag("delete_on_success", delete_on_success)
+    options = Options(TypeOptions(retry=retry, delete_on_success=deletes))
     naming = Naming(job_store, entries, prefix, clock.monotonic)
     opening = Opening(job_store, entries, naming)
     subscribers = Subscribers(logger)

@@ -58,6 +58,7 @@ class KQueue:
         *,
         retry_delay: float = 30,
         max_tries: int | None = 30,
+        delete_on_success: bool = False,
         max_crashes: int = 3,
         sweep_interval: float = 15,
         settle_ms: float = 20,
@@ -76,18 +77,19 @@ class KQueue:
         ``retry_delay``: seconds until a job that has failed once runs again; twice as many after each further
         time, up to a day; 0 stays 0. ``max_tries``: failed runs until it is dead, by default after some 18 days;
         None: never. Both hold for types without a retry policy of their own: see :meth:`options`.
-        ``max_crashes``: deaths of a worker that ran the job alone until it is dead.
-        ``sweep_interval``: seconds between two repairs. ``settle_ms``: how long a job that has ended may wait to
-        be written. ``max_payload``: bytes once encoded. ``prefix``: of tube names, at most 10 characters, before
-        the store's random id; the store keeps the first that it was given. ``create``: whether to make a SQLite
-        file that is missing, told at INFO, or to raise :class:`~kqueue.StoreUnavailable`. ``logger``: by default
-        the one named ``kqueue``. ``log_payloads``: records about a job show its payload.
+        ``delete_on_success``: a job whose handler returns is deleted, where neither it nor its type says otherwise.
+        ``max_crashes``: deaths of a worker that ran the job alone until it is dead. ``sweep_interval``: seconds
+        between two repairs. ``settle_ms``: how long a job that has ended may wait to be written. ``max_payload``:
+        bytes once encoded. ``prefix``: of tube names, at most 10 characters, before the store's id; the store keeps
+        the first that it was given. ``create``: whether to make a SQLite file that is missing, or to raise
+        :class:`~kqueue.StoreUnavailable`. ``logger``: by default "kqueue". ``log_payloads``: records show payloads.
         """
         self._parts = assemble(
             store,
             broker,
             retry_delay=retry_delay,
             max_tries=max_tries,
+            delete_on_success=delete_on_success,
             max_crashes=max_crashes,
             sweep_interval=sweep_interval,
             settle_ms=settle_ms,
@@ -174,7 +176,7 @@ class KQueue:
         ``priority="normal"``, ``delay=0``, ``ttr=60``: of an add that gives none. ``retry``: a
         :class:`~kqueue.RetryPolicy`, instead of the queue's ``retry_delay`` and ``max_tries``; or by themselves
         ``retry_delay`` and ``max_tries``. ``keep_done=0``: seconds that a finished job is kept. ``unique_for=0``:
-        seconds that a unique key is taken at least. A call's own arguments win.
+        seconds that a unique key is taken at least. ``delete_on_success=False``. A call's own arguments win.
 
         >>> queue.options("resize", ttr=30, priority="high", retry=RetryPolicy(max_tries=5, delay=[1, 10, 60]))
 
@@ -254,10 +256,9 @@ class KQueue:
     ) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
-        It may be called again for a job whose worker died or whose lease ran out: make it safe to do twice, by
-        ``job.id``. It deletes the job when the work is done and safe; a run longer than the TTR renews it before.
-
-        ``delete_on_success=False``: a job whose handler returns is deleted, instead of retried as "not deleted".
+        It may be called again for a job whose worker died or whose lease ran out: make it safe to do twice. It
+        deletes the job when the work is done and safe; a run longer than the TTR renews it before.
+        ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
         ``retry``: the type's retry policy, as by :meth:`options`. A handler may return a :class:`~kqueue.Verdict`,
         and return or raise a :class:`~kqueue.Snooze`.
         ``auto_renew=False``: another process renews the lease at each third of the TTR while the handler runs,
@@ -378,9 +379,8 @@ class KQueue:
         and ``SystemExit`` end the loop; they are raised again once the unstarted jobs are given back. Raises
         ``StoreError`` or ``BrokerError`` when the one or the other is down; with ``wait`` it tries again.
 
-        An ``async def`` handler runs to its end before the next job starts, in an event loop that this call makes
-        and closes; :meth:`work` runs several at once. Inside a running event loop such handlers are refused with a
-        :class:`~kqueue.KQueueError`: there say ``await asyncio.to_thread(queue.run_jobs)``.
+        An ``async def`` handler runs to its end before the next job starts; :meth:`work` runs several at once. In a
+        running event loop such handlers are refused: there say ``await asyncio.to_thread(queue.run_jobs)``.
         """
         return self._parts.loops().run(RunLimits.checked(count_limit, time_limit_ms, wait))
 
@@ -463,7 +463,7 @@ class KQueue:
         return self._parts.subscribers.subscribe(function)
 
     def unsubscribe(self, function: Callable[[Event], object]) -> bool:
-        """Call ``function`` no more. False if it was not subscribed."""
+        """Call it no more. False if it was not subscribed."""
         return self._parts.subscribers.unsubscribe(function)
 
     # -- looking, cleaning and pausing -------------------------------------------------------------------

@@ -149,6 +149,7 @@ QUEUE: Final = (
     ),
     _number("retry_delay", 30, 0, "Seconds until a failed job runs again: doubled each time, up to a day."),
     _whole("max_tries", 30, 1, "Failed runs until a job is dead. None: never.", optional=True),
+    _flag("delete_on_success", False, "Whether a job is deleted when its handler returns."),
     _whole("max_crashes", 3, 1, "Deaths of a worker that ran the job alone until it is dead."),
     _number("sweep_interval", 15, 0.01, "Seconds between two repairs."),
     _number("settle_ms", 20, 0, "Milliseconds that an ended job of a window may wait to be written."),
@@ -190,6 +191,7 @@ OPTIONS: Final = (
     _option("max_tries", "Failed runs until a job is dead. None: never.", optional=True),
     _option("keep_done", "Seconds that a finished job is kept."),
     _option("unique_for", "Seconds that a unique key is taken at least."),
+    _option("delete_on_success", "Whether a job is deleted when its handler returns."),
 )
 #: ... what ``KQueue.limit`` takes.
 LIMITS: Final = (

@@ -72,6 +72,12 @@ class Hand(Holder, Protocol):
     def policy(self, row: Row) -> RetryPolicy:
         """The retry policy of the job's type."""
 
+    def deletes_on_success(self, row: Row) -> bool:
+        """Whether jobs of its type are deleted when their handler returns, where that does not say itself."""
+
+    def left_unsettled(self, handler: Handler) -> None:
+        """The handler of the job in hand has returned and settled nothing, so it is to run again."""
+
     def end(self, row: Row, decision: Decision) -> None:
         """End the run as it was decided."""
 
@@ -124,14 +130,16 @@ def conclude(
         hand.raised(error)
     if not hand.is_settled():
         row = row_of(job)
-        decision = (
-            decision_of_returned(returned, handler)
-            if error is None
-            else decision_of_raised(error, hand.policy(row))
-        )
+        if error is not None:
+            decision = decision_of_raised(error, hand.policy(row))
+        else:
+            deletes = handler.delete_on_success
+            decision = decision_of_returned(returned, hand.deletes_on_success(row) if deletes is None else deletes)
         cut = hand.cut_short()
         if cut is not None and says_nothing(returned, error):
             decision = cut._replace(error=error)
+        elif decision is NOT_DELETED:
+            hand.left_unsettled(handler)
         try:
             hand.end(row, decision)
         except (LeaseLost, AlreadySettled):
@@ -149,13 +157,15 @@ def says_nothing(returned: object, error: BaseException | None) -> bool:
     return not isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
 
-def decision_of_returned(returned: object, handler: Handler) -> Decision:
-    """What a handler's return means, where it settled nothing itself."""
+def decision_of_returned(returned: object, deletes: bool) -> Decision:
+    """What a handler's return means, where it settled nothing itself. ``deletes``: if it is no word of ours, the
+    job is deleted.
+    """
     if isinstance(returned, Verdict):
         return OF_WORD[returned]
     if isinstance(returned, Snooze):
         return decision_of_snooze(returned)
-    return DELETED if handler.delete_on_success else NOT_DELETED
+    return DELETED if deletes else NOT_DELETED
 
 
 def decision_of_raised(error: BaseException, policy: RetryPolicy) -> Decision:

@@ -11,6 +11,7 @@ from kqueue.execution.context import LoopContext
 from kqueue.execution.execute import Decision
 from kqueue.execution.lease_check import LeaseCheck
 from kqueue.execution.overtime import TimeLeft, time_left, unended
+from kqueue.model.handlers import Handler, name_of
 from kqueue.model.job import Priority, Row
 from kqueue.model.retry import RetryPolicy
 
@@ -155,6 +156,14 @@ class InflightJob:
     def policy(self, row: Row) -> RetryPolicy:
         """The retry policy of the job's type."""
         return self._hold.context.options.of(row.type).retry
+
+    def deletes_on_success(self, row: Row) -> bool:
+        """Whether jobs of its type are deleted when their handler returns."""
+        return self._hold.context.options.of(row.type).delete_on_success
+
+    def left_unsettled(self, handler: Handler) -> None:
+        """Its handler has returned and settled nothing."""
+        self._hold.context.telemetry.left_unsettled(self.row, name_of(handler.function))
 
     def end(self, row: Row, decision: Decision) -> None:
         """End the run as it was decided."""

@@ -13,6 +13,7 @@ catches what the handler raised has it counted as a run that returned nothing.
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
 from kqueue.model.job import JobInHand
@@ -44,6 +45,7 @@ def surrounded(
 def _surround(function: Callable[[JobInHand], Any], around: Sequence[Any]) -> Callable[[JobInHand], Any]:
     contexts = [contextmanager(one) for one in around]
 
+    @wraps(function, updated=())
     def run(job: JobInHand) -> Any:
         with ExitStack() as stack:
             for context in contexts:
@@ -65,6 +67,7 @@ def _surround_async(function: Callable[[JobInHand], Any], around: Sequence[Any])
         contextmanager(one) if inspect.isgeneratorfunction(one) else asynccontextmanager(one) for one in around
     ]
 
+    @wraps(function, updated=())
     async def run(job: JobInHand) -> Any:
         async with AsyncExitStack() as stack:
             for context in contexts:

@@ -1,5 +1,6 @@
 """What runs the jobs of a type, and which types have something here."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -20,8 +21,9 @@ class Handler:
     """What runs the jobs of a type, and how."""
 
     function: Callable[[JobInHand], Any]
-    #: Whether a job whose handler returns is deleted, instead of retried as "not deleted".
-    delete_on_success: bool = False
+    #: Whether a job whose handler returns is deleted, instead of retried as "not deleted". None: as its type's
+    #: options say.
+    delete_on_success: bool | None = None
     #: Whether its jobs' leases are renewed while it runs.
     auto_renew: bool = False
     #: Seconds that it may run, with ``auto_renew``; None: without end.
@@ -33,11 +35,20 @@ class Handler:
     concurrency: int | None = None
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """A handler's function as its author knows it: ``shop.resize``."""
+    function = inspect.unwrap(function)
+    kind = type(function)
+    module = getattr(function, "__module__", kind.__module__)
+    return f"{module}.{getattr(function, '__qualname__', kind.__qualname__)}"
+
+
 class HandlerOptions(TypedDict, total=False):
     """What ``queue.add_handler`` takes beside the function, and so do its decorators."""
 
-    #: A job whose handler returns is deleted, instead of retried as "not deleted". By default False.
-    delete_on_success: bool
+    #: A job whose handler returns is deleted, instead of retried as "not deleted". By default None: as the options
+    #: of the type say, or of the queue.
+    delete_on_success: bool | None
     #: The type's retry policy, as by ``queue.options``. By default None: what was set there, or the queue's own.
     retry: RetryPolicy | None
     #: Another process renews the lease while the handler runs. By default False.
@@ -64,10 +75,10 @@ def check_names(
 def make(type: str, function: Callable[[JobInHand], Any], **given: Unpack[HandlerOptions]) -> Handler:
     """The handler of ``type``, all of it checked but its ``retry``. Raises ``ValueError`` or ``TypeError``."""
     is_async = checks.handler_function(f"handler of {type}", function)
-    max_runtime = given.get("max_runtime")
+    max_runtime, deletes = given.get("max_runtime"), given.get("delete_on_success")
     handler = Handler(
         function,
-        delete_on_success=checks.flag("delete_on_success", given.get("delete_on_success", False)),
+        delete_on_success=None if deletes is None else checks.flag("delete_on_success", deletes),
         auto_renew=checks.flag("auto_renew", given.get("auto_renew", False)),
         max_runtime=None if max_runtime is None else times.seconds_above_0("max_runtime", max_runtime),
         is_async=is_async,

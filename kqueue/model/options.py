@@ -33,6 +33,8 @@ class TypeOptions:
     #: Seconds that a unique key is taken at least, where the add gives none. It is always taken while its job waits
     #: or runs.
     unique_for: float = 0.0
+    #: Whether a job is deleted when its handler returns, where that does not say itself.
+    delete_on_success: bool = False
 
 
 class GivenOptions(TypedDict, total=False):
@@ -48,6 +50,7 @@ class GivenOptions(TypedDict, total=False):
     max_tries: int | None
     keep_done: Duration
     unique_for: Duration
+    delete_on_success: bool
 
 
 def _policy(value: object) -> RetryPolicy:
@@ -65,6 +68,7 @@ CHECKS: Mapping[str, Callable[[Any], object]] = {
     "retry_delay": lambda value: checked_retry_delay("retry_delay", value),
     "max_tries": lambda value: None if value is None else checks.whole("max_tries", value, 1),
     "keep_done": lambda value: times.seconds("keep_done", value, 0),
+    "delete_on_success": lambda value: checks.flag("delete_on_success", value),
     "unique_for": lambda value: times.seconds("unique_for", value, 0),
 }
 #: The options that are parts of a retry policy, and what the policy calls them.

@@ -69,6 +69,8 @@ class Telemetry:
         self._now = now
         self._logger = logger
         self._log_payloads = log_payloads
+        #: The names of handlers that were told of: see :meth:`left_unsettled`.
+        self._unsettling: set[str] = set()
         self._counters = PerProcess(lambda: Counters(clock))
         self._counters.get()
 
@@ -101,6 +103,21 @@ class Telemetry:
         """A handler raised. What came of that is told once it is written."""
         if self._logger.isEnabledFor(logging.DEBUG):
             self.log(logging.DEBUG, row, "try %d raised %s", row.tries, type(error).__name__, error=error)
+
+    def left_unsettled(self, row: Row, handler: str) -> None:
+        """The handler of that name has returned and settled nothing. Told of once by a process: most likely it is a
+        mistake, which would show only in a growing number of tries.
+        """
+        if handler in self._unsettling:
+            return
+        self._unsettling.add(handler)
+        self.log(
+            logging.WARNING,
+            row,
+            "its handler %s returned without having settled it, so it runs again: end it by job.delete(), or say"
+            " delete_on_success=True",
+            handler,
+        )
 
     def warn(self, row: Row, error: KQueueError) -> None:
         """Something befell a job that is in no settle."""

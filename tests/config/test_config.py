@@ -325,6 +325,7 @@ def test_every_key_has_a_variable():
     environment |= {"KQUEUE_STORE": "memory:", "KQUEUE_BROKER": "beanstalk://here", "KQUEUE_PREFIX": "a."}
     environment |= {
         "KQUEUE_CREATE": "false",
+        "KQUEUE_DELETE_ON_SUCCESS": "true",
         "KQUEUE_LOG_PAYLOADS": "true",
         "KQUEUE_WORKER_APP": "a:b",
         "KQUEUE_WORKER_HEALTH_FILE": "h",

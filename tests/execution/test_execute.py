@@ -30,6 +30,12 @@ class Hand:
         assert row is ROW
         return self._policy
 
+    def deletes_on_success(self, row: Row) -> bool:
+        return False
+
+    def left_unsettled(self, handler: Handler) -> None:
+        self.unsettled = handler
+
     def end(self, row: Row, decision: Decision) -> None:
         assert row is ROW
         self._ask(decision)

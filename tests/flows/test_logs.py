@@ -133,7 +133,7 @@ def test_a_failure_is_one_line_whatever_the_exception_says(queue: KQueue, caplog
     queue.add_job("t")
     queue.run_jobs()
     (record,) = about_jobs(caplog.records)
-    assert record.getMessage().endswith(r"30 s: one\ntwo\r\n\x1b[31mthree\u2028Grüße")
+    assert record.getMessage().endswith(r" s: one\ntwo\r\n\x1b[31mthree\u2028Grüße")
     assert len(record.getMessage().splitlines()) == 1
 
 

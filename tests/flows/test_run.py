@@ -222,6 +222,36 @@ def test_a_handler_that_returns_without_settling_has_its_job_retried(queue: KQue
     assert job.reason == "not deleted"
 
 
+def test_delete_on_success_of_a_queue_of_a_type_and_of_a_handler(make_queue: MakeQueue) -> None:
+    """The nearest to the handler counts."""
+    queue = make_queue(delete_on_success=True, retry_delay=600)
+    queue.options("typed", delete_on_success=False)
+    queue.add_handler("plain", lambda job: None)
+    queue.add_handler("typed", lambda job: None)
+    queue.add_handler("own", lambda job: None, delete_on_success=False)
+    ids = {type: queue.add_job(type) for type in queue.types()}
+    report = queue.run_jobs()
+    assert (report.deleted, report.retried) == (1, 2)
+    assert queue.get_job(ids["plain"]) is None
+
+
+def test_a_handler_that_settles_nothing_is_told_of_once_by_its_name(make_queue: MakeQueue, caplog: Any) -> None:
+    queue = make_queue(retry_delay=0, max_tries=3)
+
+    def forgetful(job: JobInHand) -> None:
+        pass
+
+    queue.add_handler("t", forgetful)
+    ids = queue.add_jobs("t", range(2))
+    queue.run_jobs()
+    told = [record for record in caplog.records if "without having settled" in record.getMessage()]
+    (record,) = told
+    assert record.levelname == "WARNING"
+    assert record.job_id == ids[0]
+    name = f"{__name__}.test_a_handler_that_settles_nothing_is_told_of_once_by_its_name.<locals>.forgetful"
+    assert f"its handler {name} returned without having settled it" in record.getMessage()
+
+
 def test_delete_on_success(queue: KQueue) -> None:
     queue.add_handler("t", lambda job: None, delete_on_success=True)
     queue.add_handler("bad", lambda job: 1 / 0, delete_on_success=True)

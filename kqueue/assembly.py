@@ -29,6 +29,7 @@ from kqueue.dispatch.doorbell import Doorbell
 from kqueue.dispatch.limiter import Limiter
 from kqueue.dispatch.naming import Naming
 from kqueue.dispatch.opening import Opening
+from kqueue.dispatch.tubes_then_store import Dispatching
 from kqueue.loops.registry import Registry
 from kqueue.model import checks
 from kqueue.model.handlers import Handler, Handlers
@@ -74,6 +75,7 @@ class Parts:
     hooks: Hooks
     mint: IdMint
     doorbell: Doorbell
+    dispatching: Dispatching
     adding: Adding
     limiter: Limiter
     cron: Cron
@@ -159,6 +161,7 @@ class Parts:
         renewer = self.renewers.existing()
         if renewer is not None:
             renewer.close()
+        self.doorbell.close()
         self.opening.close()
 
     def loop_context(self) -> LoopContext:
@@ -186,7 +189,7 @@ class Parts:
         return Loops(
             open=self.opening.follow,
             context=self.loop_context,
-            broker=self.broker,
+            subscribe=self.dispatching.subscribe,
             sweeper=self.sweeper,
             registry=self.registry,
             maintenance=self.maintenance,
@@ -332,6 +335,7 @@ def assemble(
         hooks=Hooks(logger),
         mint=mint,
         doorbell=doorbell,
+        dispatching=Dispatching(job_store, entries, doorbell, outages=outages, clock=clock, logger=logger),
         adding=adding,
         limiter=limiter,
         cron=cron,

@@ -407,9 +407,12 @@ class KQueue:
         self._parts.registry.stop()
 
     def flush(self) -> None:
-        """Settle now what has ended and waits to be written (at most ``settle_ms``), in all threads."""
+        """Settle now what has ended and waits to be written (at most ``settle_ms``), in all threads; and have what
+        this process has added put into the tubes, if the broker answers.
+        """
         for batch in self._parts.registry.batches():
             batch.settle()
+        self._parts.doorbell.flush()
 
     # -- a job in hand -----------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from kqueue.model.job import Row
 from kqueue.model.wording import counted
 from kqueue.system.forks import PerProcess
 from kqueue.system.locks import is_main_thread
-from kqueue.system.threads import Sleep
+from kqueue.system.threads import Sleep, are_greenlets
 
 #: Rows of a call at most, and bytes of their payloads, that are written together with others: what is more gains
 #: nothing by it, and keeps others waiting.
@@ -89,8 +89,7 @@ class _Group:
         #: The leader has it, from the taking of the calls until it is known what became of each.
         self._turn = threading.Lock()
         self._leader = 0
-        #: Greenlets take turns with locks of their own kind.
-        self._has_threads = type(self._turn).__module__ == "_thread"
+        self._has_threads = not are_greenlets()
 
     def add(self, rows: Sequence[Row]) -> None:
         # A finalizer, or a handler of the log, may have interrupted the leader's own write.

@@ -11,12 +11,16 @@ MAX_TUBE_DELAY_S = 3600.0
 
 
 def group(dues: Iterable[Due], now: float) -> list[tuple[Pointer, float]]:
-    """One pointer for all rows of the same type, priority, ``put_at`` and time, with its delay in whole seconds."""
-    groups: dict[tuple[str, int, float, int], list[str]] = {}
-    for id, type, priority, run_at, put_at in dues:
-        delay = max(0, math.ceil(run_at - now))
-        groups.setdefault((type, priority, now if put_at is None else put_at, delay), []).append(id)
-    return [
-        (Pointer(type, priority, put_at, tuple(ids)), float(delay))
-        for (type, priority, put_at, delay), ids in groups.items()
-    ]
+    """One pointer for all rows of the same type, priority and time, with its delay in whole seconds.
+
+    Rows that were added one after the other share it, so its ``put_at`` is that of the first: as the head of its
+    tube it shows no row to be lost that was added with them.
+    """
+    ids: dict[tuple[str, int, float], list[str]] = {}
+    put_at: dict[tuple[str, int, float], float] = {}
+    for due in dues:
+        key = (due.type, due.priority, float(max(0, math.ceil(due.run_at - now))))
+        at = now if due.put_at is None else due.put_at
+        ids.setdefault(key, []).append(due.id)
+        put_at[key] = min(at, put_at.get(key, at))
+    return [(Pointer(key[0], key[1], put_at[key], tuple(of_key)), key[2]) for key, of_key in ids.items()]

@@ -1,129 +1,271 @@
-"""Of the threads that want something put at once, one puts it for all of them.
+"""Rings are sent by a thread beside those that add, which do not wait for the broker's answer.
 
-Theory of operation: each call leaves what it wants put in a queue. Then it takes the turn, if nobody has it, and
-puts all that is in the queue. Who finds the turn taken waits for whoever has it, but not for long: where the broker
-is silent, one thread waits for its answer, and the others go on. What they have left is put with the next put that
-goes well, and thrown away by one that fails: their rows are durable, and the sweep finds them.
+Theory of operation. A job is added once its row is durable. Whoever has added it leaves its ring in a queue, wakes
+the *sender* if that sleeps, and goes on. The sender puts the first ring at once, and then all that has come in the
+next two milliseconds together, in one exchange: to be woken for each would cost the adding thread more than the put
+itself. It begins at the first ring, and ends when none comes for a while, at a close, a fork, and the end of the
+interpreter; what is still to be rung then has a second, all queues of the process together.
 
-Nobody puts for others without end: the turn goes on to one that waits. Where all have gone on, it takes a few puts
-more, and leaves what came last to the next call. Nothing is held here where a signal or a fork may come but the
-turn, and that is only tried for, never waited for; should an interrupt keep it from being given back, it is taken
-over after a while.
+*Without a sender* whoever rings puts what is in the queue himself, and waits for the answer: where no thread can be
+started, where threads are greenlets, after the last rings of an interpreter that ends, and where the sender does
+not come (a server may give its threads no time between two requests).
+
+*What dies between the commit and the ring.* The row says by its ``put_at`` that it has a pointer, and has none.
+That is how a pointer looks that a tube has lost, and it is found in the same ways: by whoever finds the tube empty
+and asks the store (:mod:`kqueue.dispatch.tubes_then_store`), and while others stand in the tube by the head rule,
+as soon as one does that was put later (:mod:`kqueue.upkeep.sweep`). This is so for a process that is killed, for a
+child that ends without the interpreter's own end (``os._exit``, as ``multiprocessing`` does), for a ring whose put
+failed, and for the last rings of a broker that is silent for more than their second. A ring that comes late, after
+its job was claimed without it, is a pointer to nothing, and is deleted when it is met. Where so many wait that
+another would be thrown away, :meth:`Ringing.is_full` says so before its row is written, which then says that it has
+no pointer.
+
+*Signals.* Nothing is held here where one may come: rings are left in a ``deque``, whose steps are atomic, and the
+one lock, by ``with``, keeps two threads from starting two senders; one more would do no harm.
 """
 
+import atexit
 import math
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from kqueue.contracts.repair import Due
-from kqueue.system.threads import Sleep
+from kqueue.system.clock import awake
+from kqueue.system.forks import ForkGuard
+from kqueue.system.threads import Background, Sleep, are_greenlets
 
-#: Seconds that a thread waits for another's put at most. One that goes well takes less than a millisecond.
+#: Seconds from the end of a put to the next one.
+GAP_S = 0.002
+#: Seconds without a ring after which the sender ends.
+IDLE_S = 5.0
+#: Seconds that the last rings have: of a close, a fork, an interpreter that ends.
+LAST_S = 1.0
+#: Seconds that a loop waits for what its process has rung: a put that goes well takes less than a millisecond.
 PATIENCE_S = 0.1
-#: Puts that a thread makes for others who have gone on, at most.
-SPARE_PUTS = 8
-#: Calls that may wait in the queue. The rows of later ones are written as having no pointer.
+#: Seconds after which a sender that was awake and has not come does not come.
+STUCK_S = 0.1
+#: Rings that may wait. The rows of later ones are written as having no pointer.
 MAX_WAITING = 1000
-#: Seconds after which a turn that was not given back never will be: more than any put takes.
-LOST_S = 300.0
 
 
 class Ringing:
     """Of one process. Shared by threads; :meth:`ring` may be called in a signal handler."""
 
-    def __init__(self, put: Callable[[list[Due], float], bool], monotonic: Callable[[], float]) -> None:
-        """``put(dues, now)`` is called by one thread at a time, and says whether that went well."""
+    def __init__(self, put: Callable[[list[Due], float], object]) -> None:
+        """``put(dues, now)`` is called by the sender, or by whoever rings where there is none."""
         self._put = put
-        self._monotonic = monotonic
-        self._queue: deque[_Call] = deque()
-        self._turn = threading.Lock()
-        #: When the put that is under way has begun, in monotonic seconds, and whose it is.
-        self._since = math.inf
-        self._holder = 0
+        self._waiting: deque[_Ring] = deque()
+        self._sender: _Sender | None = None
+        self._starting = threading.RLock()
 
     def is_full(self) -> bool:
-        """Whether so many wait for a put that nothing more is to be left here."""
-        return len(self._queue) >= MAX_WAITING
+        """Whether so many wait that nothing more is to be left here."""
+        return len(self._waiting) >= MAX_WAITING
 
-    def ring(self, dues: Sequence[Due], now: float) -> bool:
-        """Have ``dues`` put; returns once they are, or once the put of another takes ``PATIENCE_S``.
+    def has_waiting(self) -> bool:
+        """Whether anything is still to be taken."""
+        return bool(self._waiting)
 
-        True if this thread itself has put something, and it went well. Raises what ``put`` raises.
-        """
-        call = _Call(dues, now)
-        self._queue.append(call)
-        end = self._monotonic() + PATIENCE_S
-        while not call.is_over:
-            if self._take_turn():
-                return self._put_for_all()
-            if self._is_not_waited_for(end) or not call.sleep.wait(PATIENCE_S):
-                call.has_left = True
-                # Who had the turn may have given it back, and seen that there is someone who waits.
-                return self._take_turn() and self._put_for_all()
-        return False
+    def ring(self, dues: Sequence[Due], now: float) -> None:
+        """Have ``dues`` put soon; without a sender it is done when this returns, and raises what ``put`` raises."""
+        self._waiting.append(_Ring(dues, now))
+        if not self._is_taken_soon():
+            self.put_waiting()
 
-    def _is_not_waited_for(self, end: float) -> bool:
-        """Whether the put that is under way takes too long, or is this thread's own, which a signal interrupts."""
-        return self._monotonic() >= min(end, self._since + PATIENCE_S) or self._holder == threading.get_ident()
+    def flush(self, seconds: float = PATIENCE_S) -> None:
+        """Return once all that was rung before is put, or has failed; or after so many seconds."""
+        sender = self._sender
+        if sender is None or sender.is_here():
+            self.put_waiting()
+        elif self._waiting or sender.is_putting:
+            sleep = Sleep()
+            self._waiting.append(_Ring((), -math.inf, sleep))
+            sender.wake()
+            sleep.wait(seconds)
 
-    def _take_turn(self) -> bool:
-        now = self._monotonic()
-        if now > self._since + LOST_S:
-            self._since, self._turn = math.inf, threading.Lock()
-        if self._turn.acquire(blocking=False):
-            return True
-        # An interrupt may have come between the turn and its time. To write a wrong one is harmless.
-        self._since = min(self._since, now)
-        return False
+    def close(self) -> None:
+        """Send what waits, and end the sender, within ``LAST_S``. The next ring begins another."""
+        sender, self._sender = self._sender, None
+        if sender is None or sender.is_here():
+            self.put_waiting()
+        else:
+            end_all([sender])
 
-    def _put_for_all(self) -> bool:
-        """With the turn, which is given back."""
-        went_well = False
-        for spare in range(SPARE_PUTS, -1, -1):
-            try:
-                went_well |= self._put_queue()
-            finally:
-                heir = next((call for call in list(self._queue) if not call.has_left), None)
-                if heir is not None:
-                    heir.sleep.wake()
-            if heir is not None or not self._queue or not spare or not self._take_turn():
-                break
-        return went_well
-
-    def _put_queue(self) -> bool:
-        """Put all that is in the queue now, with the turn, and give that back."""
-        turn = self._turn
-        batch: list[_Call] = []
+    def put_waiting(self) -> None:
+        """Put all that waits now, in this thread."""
+        taken: list[_Ring] = []
         try:
-            self._since, self._holder = self._monotonic(), threading.get_ident()
             with suppress(IndexError):
-                for _ in range(len(self._queue)):
-                    batch.append(self._queue.popleft())
-            if not batch:
-                return False
-            return self._put([due for call in batch for due in call.dues], max(call.now for call in batch))
+                for _ in range(len(self._waiting)):
+                    taken.append(self._waiting.popleft())
+            dues = [due for one in taken for due in one.dues]
+            if dues:
+                self._put(dues, max(one.now for one in taken))
         finally:
-            self._since, self._holder = math.inf, 0
-            with suppress(RuntimeError):  # somebody took it for lost
-                turn.release()
-            for call in batch:
-                call.is_over = True
-                call.sleep.wake()
+            for one in taken:
+                one.is_over()
+
+    def is_served_by(self, sender: "_Sender") -> bool:
+        """Whether that one is to go on."""
+        return self._sender is sender
+
+    def leave(self, sender: "_Sender") -> None:
+        """It takes nothing more, but what it sees in the queue after this."""
+        if self._sender is sender:
+            self._sender = None
+
+    def _is_taken_soon(self) -> bool:
+        """Whether a sender will take what was left, which is asked for by this."""
+        sender = self._sender
+        if sender is None:
+            return self._start()
+        if sender.is_asleep:
+            sender.wake()
+        elif sender.is_stuck():
+            self._sender = None  # should it come yet, it ends
+            return False
+        return True
+
+    def _start(self) -> bool:
+        if _LAST.is_over or are_greenlets():
+            return False
+        with self._starting:
+            if self._sender is None:
+                sender = self._sender = _Sender(self)
+                try:
+                    sender.start()
+                except OSError:  # the system has no more threads
+                    self._sender = None
+                    return False
+        return True
 
 
-class _Call:
+class _Ring:
     """What one call wants put."""
 
-    __slots__ = ("dues", "has_left", "is_over", "now", "sleep")
+    __slots__ = ("dues", "now", "sleep")
 
-    def __init__(self, dues: Sequence[Due], now: float) -> None:
+    def __init__(self, dues: Sequence[Due], now: float, sleep: Sleep | None = None) -> None:
         self.dues = dues
         self.now = now
-        #: Whether they were put, or were thrown away.
+        #: Of who waits for its end.
+        self.sleep = sleep
+
+    def is_over(self) -> None:
+        if self.sleep is not None:
+            self.sleep.wake()
+
+
+class _Sender:
+    """The thread of one :class:`Ringing`."""
+
+    def __init__(self, ringing: Ringing) -> None:
+        self._ringing = ringing
+        self._fork = ForkGuard()
+        self._sleep = Sleep()
+        self._thread: Background | None = None
+        #: Whether it is to be woken for a ring. It looks into the queue once more after this is set.
+        self.is_asleep = False
+        #: Set before it takes from the queue.
+        self.is_putting = False
+        #: By when it looks into the queue, in monotonic seconds; infinity while it sleeps, or waits for the broker.
+        self._comes_at = awake()
+
+    def start(self) -> None:
+        """Raises ``OSError`` where the system has no more threads."""
+        _LAST.senders.add(self)
+        try:
+            self._thread = Background(self._run, "kqueue-doorbell")
+        except BaseException:
+            _LAST.senders.discard(self)
+            raise
+
+    def is_here(self) -> bool:
+        """Whether the caller is its thread: an observer, told of an outage that is over, may add jobs."""
+        return self._thread is not None and self._thread.is_here()
+
+    def is_stuck(self) -> bool:
+        """Whether it should have come long ago."""
+        return awake() > self._comes_at + STUCK_S
+
+    def wake(self) -> None:
+        """From any thread."""
+        if self.is_asleep:
+            self._comes_at = awake()
+        self._sleep.wake()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end, for so many seconds at most. In a forked child there is none."""
+        if self._thread is not None and not self._thread.is_here() and not self._fork.is_inherited():
+            self._thread.join(seconds)
+
+    def end(self) -> None:
+        """Let it send what waits, and end."""
+        self._ringing.leave(self)
+        self._sleep.wake()
+
+    def _run(self) -> None:
+        try:
+            while self._ringing.is_served_by(self):
+                self._put()
+                self._comes_at = awake() + GAP_S
+                self._sleep.wait(GAP_S)
+                if not self._ringing.has_waiting():
+                    self._wait_for_more()
+            self._put()
+        finally:
+            self._ringing.leave(self)
+            _LAST.senders.discard(self)
+
+    def _put(self) -> None:
+        self.is_putting, self._comes_at = True, math.inf
+        try:
+            self._ringing.put_waiting()
+        finally:
+            self.is_putting = False
+
+    def _wait_for_more(self) -> None:
+        """Sleep until there is more, or this one is to end; it ends by itself if nothing comes."""
+        self._comes_at, self.is_asleep = math.inf, True
+        try:
+            if self._ringing.has_waiting() or not self._ringing.is_served_by(self):
+                return
+            if not self._sleep.wait(IDLE_S):
+                self._ringing.leave(self)
+        finally:
+            self.is_asleep = False
+
+
+class _Last:
+    """What a process has to send before it ends or forks."""
+
+    def __init__(self) -> None:
+        #: Those that run. To add to it, to take from it and to list it are each atomic.
+        self.senders: set[_Sender] = set()
+        #: Whether the interpreter ends: a thread that began now would not get on.
         self.is_over = False
-        #: Whether nobody waits for that any more.
-        self.has_left = False
-        #: Of its thread.
-        self.sleep = Sleep()
+
+    def before_fork(self) -> None:
+        """The parent's threads go on after it with senders of their own, and the child's too."""
+        end_all(list(self.senders))
+
+    def at_exit(self) -> None:
+        self.is_over = True
+        end_all(list(self.senders))
+
+
+def end_all(senders: Sequence[_Sender]) -> None:
+    """Let them send what waits, and end: one second for all."""
+    for sender in senders:
+        sender.end()
+    until = awake() + LAST_S
+    for sender in senders:
+        sender.join(max(0.0, until - awake()))
+
+
+_LAST = _Last()
+os.register_at_fork(before=_LAST.before_fork)
+atexit.register(_LAST.at_exit)

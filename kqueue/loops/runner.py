@@ -10,11 +10,11 @@ coroutines. What several loops of a process share stands in :class:`kqueue.loops
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple, Protocol
 
-from kqueue.contracts.broker import Broker, Subscription
+from kqueue.contracts.broker import Subscription
 from kqueue.contracts.budget import WORK_S, Budget
 from kqueue.contracts.settlements import Outcome
 from kqueue.dispatch.slots import ServedHandlers
@@ -88,7 +88,7 @@ class Runner:
         *,
         open: Callable[[], str],
         context: LoopContext,
-        broker: Broker,
+        subscribe: Callable[[Sequence[str], bool], Subscription],
         sweeper: Sweeper,
         registry: Registry,
         maintenance: Maintenance,
@@ -96,7 +96,8 @@ class Runner:
         limits: RunLimits,
         windows: Callable[[LoopControls], AnyWindows],
     ) -> None:
-        """``open()`` opens what is not open, and returns what the names of the tubes begin with. ``handlers`` are
+        """``open()`` opens what is not open, and returns what the names of the tubes begin with.
+        ``subscribe(types, waits)`` returns what a loop that waits, or does not, reserves from. ``handlers`` are
         closed at the end of :meth:`run`. ``windows`` makes the loop's.
         """
         self._open = open
@@ -105,7 +106,7 @@ class Runner:
         self._store = context.store
         self._outages = context.outages
         self._monotonic = context.clock.monotonic
-        self._broker = broker
+        self._subscribe_to = subscribe
         self._sweeper = sweeper
         self._registry = registry
         self._maintenance = maintenance
@@ -123,7 +124,7 @@ class Runner:
         self._foreign = 0
         #: Jobs that its sweeps found dead.
         self._swept_dead = 0
-        #: Turns in a row that failed for a store or broker that is down.
+        #: Turns in a row that failed for a store that is down.
         self._failures = 0
         #: See :class:`kqueue.loops.registry.Loop`.
         self.turns = 0
@@ -210,8 +211,8 @@ class Runner:
             if not are_short(error):
                 raise error
             return named(error)
-        if isinstance(error, StoreError | BrokerError):
-            self._outages.has_begun((self._store if isinstance(error, StoreError) else self._broker).address)
+        if isinstance(error, StoreError):
+            self._outages.has_begun(self._store.address)
         return error
 
     def _turn(self, subscription: Subscription | None) -> bool:
@@ -230,8 +231,6 @@ class Runner:
             return True
         reservation = subscription.reserve(budget.reserves, self._patience())
         self._foreign += reservation.foreign
-        if self._broker.carries_pointers:
-            self._outages.is_over(self._broker.address)
         if reservation.selection is None:
             return self._waits or self._sweep is not None or self._windows.wait_for_more()
         self._windows.take(Found(subscription, reservation, reservation.selection, budget))
@@ -289,7 +288,7 @@ class Runner:
             self._tubes = tubes
             self._served, self._paused = handlers, paused
             types = sorted(type for type in handlers if not holds_up(paused, type))
-            self._subscription = self._broker.subscribe(types) if types else None
+            self._subscription = self._subscribe_to(types, self._waits) if types else None
         return self._subscription
 
     def _unsubscribe(self) -> None:

@@ -1,9 +1,9 @@
 """What ``run_jobs`` and ``work`` are made of: one loop, or several as one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from kqueue.contracts.broker import Broker
+from kqueue.contracts.broker import Subscription
 from kqueue.contracts.renewer import Renewer
 from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.auto_renew import AutoRenew
@@ -35,7 +35,7 @@ class Loops:
         *,
         open: Callable[[], str],
         context: Callable[[], LoopContext],
-        broker: Broker,
+        subscribe: Callable[[Sequence[str], bool], Subscription],
         sweeper: Sweeper,
         registry: Registry,
         maintenance: Maintenance,
@@ -44,13 +44,14 @@ class Loops:
         renewer: Callable[[], Renewer],
         hooks: Hooks,
     ) -> None:
-        """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``context()``
+        """``open()`` opens what is not open, and returns what the names of the tubes begin with;
+        ``subscribe(types, waits)`` returns what a loop reserves from; ``context()``
         makes a new one; ``handlers()`` returns a mapping that is replaced, never changed; ``renewer()`` returns
         this process's.
         """
         self._open = open
         self._context = context
-        self._broker = broker
+        self._subscribe = subscribe
         self._sweeper = sweeper
         self._registry = registry
         self._maintenance = maintenance
@@ -125,7 +126,7 @@ class Loops:
         return Runner(
             open=self._open,
             context=context,
-            broker=self._broker,
+            subscribe=self._subscribe,
             sweeper=self._sweeper,
             registry=self._registry,
             maintenance=self._maintenance,

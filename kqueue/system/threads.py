@@ -16,6 +16,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+def are_greenlets() -> bool:
+    """Whether what this process takes for threads are greenlets, which take turns in one thread."""
+    return type(threading.Lock()).__module__ != "_thread"
+
+
 class Sleep:
     """Of one thread, until another wakes it, or for a while. No signal spoils it: of an ``Event`` the own lock may
     stay held where one interrupts a wait, and then its ``set`` hangs.

@@ -210,7 +210,7 @@ class KQueue:
         ``unique_for`` seconds (0) from its add whatever becomes of it, nothing is added, and its id is returned.
         ``limit_key``: jobs of one type and key count together where the type has limits.
 
-        A beanstalkd that is down does not matter: the job is in the store, and the sweep puts it. Raises
+        Nobody waits for a beanstalkd: a thread rings, and if it is down, jobs are found in the store. Raises
         :class:`~kqueue.AddFailed` when the store does not take it. A job that this calls ``unknown`` may be there:
         to add it again without a look may make two jobs. A ``KeyboardInterrupt`` and its like may come once the job
         is there: what leaves has its id in ``job_ids``, and in a note.
@@ -369,7 +369,7 @@ class KQueue:
     def run_jobs(
         self, count_limit: int | None = None, time_limit_ms: float | None = None, wait: bool = False
     ) -> RunReport:
-        """Run ready jobs that have a handler here, in the order (priority, added).
+        """Run ready jobs that have a handler here, in the order (priority, added), as ``docs/beanstalkd.rst`` says.
 
         Returns after ``count_limit`` jobs; once ``time_limit_ms`` have passed (the running job ends first); when
         nothing is ready, unless ``wait``; or after :meth:`stop`. Without any limit it drains what is ready. If this
@@ -377,7 +377,7 @@ class KQueue:
 
         A handler that raises, or returns without having settled its job, has it retried. Only ``KeyboardInterrupt``
         and ``SystemExit`` end the loop; they are raised again once the unstarted jobs are given back. Raises
-        ``StoreError`` or ``BrokerError`` when the one or the other is down; with ``wait`` it tries again.
+        ``StoreError`` when the store is down; with ``wait`` it tries again. A beanstalkd may be down.
 
         An ``async def`` handler runs to its end before the next job starts; :meth:`work` runs several at once. In a
         running event loop such handlers are refused: there say ``await asyncio.to_thread(queue.run_jobs)``.
@@ -407,9 +407,7 @@ class KQueue:
         self._parts.registry.stop()
 
     def flush(self) -> None:
-        """Settle now what has ended and waits to be written (at most ``settle_ms``), in all threads; and have what
-        this process has added put into the tubes, if the broker answers.
-        """
+        """Settle now what has ended and waits (at most ``settle_ms``), in all threads, and ring for what was added."""
         for batch in self._parts.registry.batches():
             batch.settle()
         self._parts.doorbell.flush()

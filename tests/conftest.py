@@ -14,12 +14,13 @@ import pytest
 
 from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription
+from kqueue.dispatch import ringing
 from tests import folders, left_open, sample
 from tests.beanstalkd import Beanstalkd, executable
 from tests.closing import Closes, T
 from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path
-from tests.tubes import opened
+from tests.tubes import no_thread, opened
 
 #: What has the renewers of other processes renew often.
 OFTEN = Path(__file__).parent / "renewal" / "often"
@@ -144,6 +145,12 @@ def start_beanstalkd() -> Iterator[Callable[..., Beanstalkd]]:
 def beanstalkd(start_beanstalkd: Callable[..., Beanstalkd]) -> Beanstalkd:
     """A server without a binlog."""
     return start_beanstalkd()
+
+
+@pytest.fixture
+def rings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds puts the pointer himself before his add returns: for tests that look into the tubes."""
+    monkeypatch.setattr(ringing, "Background", no_thread)
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Steps that the tests of the beanstalk broker share."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription
@@ -78,6 +80,11 @@ def error_of(call: Callable[[], object]) -> Exception:
     assert not thread.is_alive(), "the call hangs"
     assert raised, "the call raised nothing"
     return raised[0]
+
+
+def no_thread(*_: object) -> NoReturn:
+    """In the place of :class:`kqueue.system.threads.Background`, where the system has no more threads."""
+    raise OSError(errno.EAGAIN, "no more threads")
 
 
 def calls_of(broker: Broker, subscription: Subscription) -> list[Callable[[], object]]:

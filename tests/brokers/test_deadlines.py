@@ -264,7 +264,7 @@ def test_a_silent_name_server_holds_up_neither_an_add_nor_the_end_of_the_process
         [sys.executable, "-c", HANGS], check=False, capture_output=True, text=True, timeout=2 * PATIENCE_S
     )
     assert (done.returncode, done.stdout) == (0, "28\n")
-    assert "jobs stay in the store until the broker is back: beanstalk://queue.example:11300" in done.stderr
+    assert "jobs run from the store until the broker is back: beanstalk://queue.example:11300" in done.stderr
 
 
 def test_calls_do_not_wait_for_each_others_answers(beanstalkd: Beanstalkd) -> None:

@@ -55,6 +55,8 @@ RUN = {
         "tube: reserve-with-timeout": WINDOWS + 1,
         "tube: release": 3,
         "tube: delete": 2,
+        # Then the store is asked, past the tube.
+        "look": 2,
     },
     # Each look asks whether something is ready, and when something will be.
     "embedded": {"look": 2 * (WINDOWS + 1)},
@@ -103,7 +105,7 @@ def pair(request: pytest.FixtureRequest, broker: tuple[str, list[str]], tmp_path
 
 
 @pytest.fixture
-def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
+def tap(monkeypatch: pytest.MonkeyPatch, rings_at_once: None) -> Tap:
     tap = Tap()
     edges.install(tap, monkeypatch)
     return tap
@@ -149,6 +151,7 @@ def test_an_entry_carries_a_hundred_jobs_through_the_tube(beanstalkd: Beanstalkd
     assert grown["release"] <= WINDOWS * 2
 
 
+@pytest.mark.usefixtures("rings_at_once")
 def test_jobs_that_take_long_reserve_what_they_run(beanstalkd: Beanstalkd, tmp_path: Path) -> None:
     """Of 10 ms each, added one by one: five fill a window, so more entries than that are not reserved for one. Else
     most go back, and meanwhile the other threads and processes find the tube empty.

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from kqueue.contracts.broker import Entry, Pointer
 from kqueue.contracts.budget import Budget
-from kqueue.contracts.repair import Due
+from kqueue.contracts.repair import Due, Head
+from kqueue.contracts.rules import GRACE_S, is_lost
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.dispatch.pointers import MAX_TUBE_DELAY_S, group
 from kqueue.loops.verdicts import judge, stale
@@ -35,12 +36,19 @@ def test_rows_of_one_type_priority_and_time_share_a_pointer_in_their_order() -> 
         Due("f", "t", 5, 100.0, 99.0),
     ]
     assert group(dues, 100.0) == [
-        (Pointer("t", 5, 100.0, ("a", "c")), 0.0),
+        (Pointer("t", 5, 99.0, ("a", "c", "f")), 0.0),
         (Pointer("u", 5, 100.0, ("b",)), 0.0),
         (Pointer("t", 6, 100.0, ("d",)), 0.0),
         (Pointer("t", 5, 100.0, ("e",)), 1.0),
-        (Pointer("t", 5, 99.0, ("f",)), 0.0),
     ]
+
+
+def test_a_pointer_of_rows_that_were_rung_together_shows_none_of_their_neighbours_to_be_lost() -> None:
+    """Its time is that of the first, also where a ring came late: those added between stand behind it."""
+    [(pointer, _)] = group([Due("a", "t", 5, 100.0, 100.0), Due("b", "t", 5, 110.0, 110.0)], 110.0)
+    between = Due("c", "t", 5, 101.0, 101.0)
+    assert not is_lost(between, Head(pointer.priority, pointer.put_at), 200.0, GRACE_S)
+    assert is_lost(between, Head(pointer.priority, 110.0), 200.0, GRACE_S)
 
 
 def test_an_overdue_row_is_put_without_delay() -> None:

@@ -1,18 +1,16 @@
 """Once jobs are stored, nothing says that they are not: whatever becomes of the doorbell."""
 
 import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kqueue import BrokerUnavailable, JobInHand, KQueue
-from kqueue.dispatch import ringing
+from kqueue.brokers.beanstalk import wire
 from tests.beanstalkd import Beanstalkd
 from tests.brokers.fake_server import FakeServer, figures
 from tests.closing import Closes
-from tests.tubes import PATIENCE_S, await_true, run
 
 
 class Odd(Exception):
@@ -58,11 +56,13 @@ def test_no_error_of_the_doorbell_leaves_an_add(
 ) -> None:
     with monkeypatch.context() as patch:
         tried = broken(queue, error, patch)
-        ids = [queue.add_job("t", 0), *queue.add_jobs("t", range(3)), queue.add_job("t", unique="one")]
+        ids = [queue.add_job("t", 0)]
+        queue.flush()
+        ids += [*queue.add_jobs("t", range(3)), queue.add_job("t", unique="one")]
     assert queue.counts("t")["ready"] == len(set(ids)) == 5
     assert len(tried) == 1  # then there is a back-off, whatever it was
     [record] = caplog.records
-    assert "jobs stay in the store until the broker is back" in record.getMessage()
+    assert "jobs run from the store until the broker is back" in record.getMessage()
     assert str(error) in record.getMessage()
     assert (record.exc_info is None) == isinstance(error, BrokerUnavailable)
 
@@ -114,6 +114,7 @@ def test_odd_figures_of_a_server_fail_no_add(tmp_path: Path, text: bytes) -> Non
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Strange])
 @pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.usefixtures("rings_at_once")
 def test_what_interrupts_an_add_carries_its_ids(
     queue: KQueue, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], jobs: int
 ) -> None:
@@ -127,6 +128,7 @@ def test_what_interrupts_an_add_carries_its_ids(
     assert [job.payload for job in found if job is not None] == list(range(jobs))
     assert ids[0] in caught.value.__notes__[0]
     queue.add_job("t")  # nothing is held
+    queue.close()
     assert queue.counts("t")["ready"] == jobs + 1
 
 
@@ -144,28 +146,21 @@ def test_what_interrupts_the_write_itself_carries_ids_that_may_not_be_there(
     assert queue.get_job(job_id) is None
 
 
-def test_adds_beside_one_that_waits_for_a_silent_server_return(
-    start_beanstalkd: Callable[..., Beanstalkd], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would wait for minutes. Once the server answers, it puts what the others have left too."""
-    monkeypatch.setattr(ringing, "PATIENCE_S", 0.01)
+def test_no_add_waits_for_a_silent_server(start_beanstalkd: Callable[..., Beanstalkd], tmp_path: Path) -> None:
+    """A put would wait for minutes. Once the server answers, all is put."""
     server = start_beanstalkd()
     queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", server.url + "?timeout=300")
-    queue.add_job("t")
+    ids = [queue.add_job("t")]
+    queue.flush()
     server.pause()
-    entered = threading.Event()
-    put = queue.broker.put
-    monkeypatch.setattr(queue.broker, "put", lambda pointers: (entered.set(), put(pointers)))
-    holder = run(lambda: queue.add_job("t"))
-    assert entered.wait(PATIENCE_S)
-    others = [run(lambda: queue.add_job("t")) for _ in range(7)]
-    for other in others:
-        other.join(PATIENCE_S)
-    assert not any(other.is_alive() for other in others)
-    assert holder.is_alive()
+    ids += [queue.add_job("t") for _ in range(8)]
     server.resume()
-    holder.join(PATIENCE_S)
-    await_true(lambda: queue.broker.depths(["t"])["t"]["ready"] == 9)
+    queue.close()
+    found: list[str] = []
+    with server.client(queue.prefix + "t") as client:
+        while len(found) < 9:
+            found += wire.decode(client.reserve(timeout=60).body).ids
+    assert sorted(found) == sorted(ids)
     queue.close()
 
 
@@ -179,5 +174,6 @@ def test_a_sweep_that_waits_for_a_silent_server_holds_up_no_add(
     pool = queue.broker._pools.get()  # type: ignore[attr-defined]
     with pool.connection():  # as a peek has it
         queue.add_job("t")
+        queue.flush()
     assert queue.broker.depths(["t"])["t"]["ready"] == 2
     queue.close()

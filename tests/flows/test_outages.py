@@ -9,7 +9,6 @@ import pytest
 
 from kqueue import (
     AddFailed,
-    BrokerUnavailable,
     JobInHand,
     KQueue,
     LeaseLost,
@@ -19,7 +18,7 @@ from kqueue import (
 )
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
-from tests.beanstalkd import Beanstalkd, free_port
+from tests.beanstalkd import Beanstalkd
 from tests.closing import Closes
 from tests.flows.locked import Lock
 
@@ -99,24 +98,6 @@ def test_an_immediate_settle_that_cannot_be_stored_is_raised_in_the_handler_and_
     assert queue.run_jobs().deleted == 1
     assert len(raised) == 1
     assert sum(queue.counts().values()) == 0
-
-
-def test_a_waiting_loop_waits_for_a_beanstalkd_that_is_not_there_yet(
-    tmp_path: Path, caplog: Any, closes: Closes
-) -> None:
-    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", f"beanstalk://127.0.0.1:{free_port()}"))
-    queue.add_handler("t", JobInHand.delete)
-    with pytest.raises(BrokerUnavailable):
-        queue.run_jobs()
-    assert queue.run_jobs(wait=True, time_limit_ms=50).count == 0
-    loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True})
-    caplog.clear()
-    loop.start()
-    while not any("trying again in 1 s" in record.message for record in caplog.records):
-        assert loop.is_alive()
-    queue.stop()
-    loop.join(30)
-    assert not loop.is_alive()
 
 
 def test_a_beanstalkd_that_dies_between_reserve_and_settle_of_the_pointers(
@@ -288,7 +269,7 @@ def test_an_interrupt_anywhere_in_the_loop_is_not_hidden_by_a_store_that_is_down
 def test_a_handler_that_came_meanwhile_does_not_end_the_back_off(
     tmp_path: Path, caplog: Any, closes: Closes
 ) -> None:
-    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", f"beanstalk://127.0.0.1:{free_port()}"))
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/later/jobs.db"))
     queue.add_handler("t", JobInHand.delete)
     loop = threading.Thread(target=queue.run_jobs, kwargs={"wait": True, "time_limit_ms": 700})
     loop.start()

@@ -117,12 +117,14 @@ def test_a_child_connects_by_itself_and_leaves_its_parents_sockets_alone(shared:
     # Other tests' sockets may be open, and be closed by the garbage collector at any moment: only ours count.
     others = open_files("socket:")
     shared.add_job("t")
+    shared.flush()
     parents = open_files("socket:") - others
     assert len(parents) == shared.broker.carries_pointers
 
     def child() -> None:
         inherited = open_files("socket:")
         shared.add_job("t")
+        shared.flush()
         own = open_files("socket:") - inherited
         assert len(own) == shared.broker.carries_pointers
         shared.close()
@@ -131,6 +133,7 @@ def test_a_child_connects_by_itself_and_leaves_its_parents_sockets_alone(shared:
 
     assert run_in_child(child) == 0
     shared.add_job("t")
+    shared.flush()
     assert parents <= open_files("socket:")
     assert shared.counts()["ready"] == 3
     shared.close()

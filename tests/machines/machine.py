@@ -42,6 +42,7 @@ from kqueue.contracts.store import JobStore
 from kqueue.loops.watchdog import Watched
 from kqueue.model import tubes
 from kqueue.model.job import Row, State
+from kqueue.model.retry import LAST_BACKOFF_S
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.sqlite.payloads import MOST_IN_ROW
 from kqueue.stores.sqlite.store import SqliteStore
@@ -50,6 +51,7 @@ from tests.machines.acts import ASKED_RETRY_S, FAULTY, Act, Exited, Interrupted,
 from tests.machines.broker import pointer_of
 from tests.machines.ledger import Key, Ledger, Witness
 from tests.machines.process import PREFIX, Fate, Killed, Plan, Process
+from tests.machines.rings import Rings
 from tests.machines.server import BURIED, DELAYED, READY, RESERVED, Connection, FakeServer
 from tests.stores.stray_payloads import stray_payloads
 
@@ -138,6 +140,8 @@ class Machine(RuleBasedStateMachine):
         # A thread that looks at a manual clock would come at any moment: handlers call on the batch instead.
         self.no_watchdog = patch("kqueue.loops.windows.Watchdog", NoWatchdog)
         self.no_watchdog.start()
+        self.rings_by_hand = patch("kqueue.dispatch.doorbell.Ringing", Rings)
+        self.rings_by_hand.start()
         self.processes: list[Process] = []
         self.stage = Stage(self.ledger, self.clock, self.processes)
         self.processes += [self.start_process(number) for number in range(3)]
@@ -197,6 +201,21 @@ class Machine(RuleBasedStateMachine):
                 ids = list(error.taken)
                 self.ledger.require(not set(error.not_taken) & set(self.ledger.added), "I1", "not_taken, yet there")
             self.ledger.acknowledged.update(ids)
+
+    @precondition(lambda self: self.server)
+    @rule(by=PROCESS, what=st.sampled_from(["late", "late", "at once", "sent", "lost"]), plans=faults("broker.put"))
+    def rings_come(self, by: int, what: str, plans: list[Plan]) -> None:
+        """The sender of a process gets no time, or gets it again; or dies, with what it was to send."""
+        rings = self.processes[by].rings
+        match what:
+            case "sent":
+                with self.attempt(by, plans):
+                    rings.flush()
+            case "lost":
+                self.had_fault |= bool(rings.waiting())
+                rings.lose()
+            case _:
+                rings.are_late = what == "late"
 
     @rule(by=PROCESS, limit=st.none() | st.integers(0, 9), script=ACTS)
     def run(self, by: int, limit: int | None, script: list[Act]) -> None:
@@ -371,10 +390,11 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def pointers_are_there(self) -> None:
-        """Where nothing has failed yet, each row that waits and was put stands in its tube."""
+        """Where nothing has failed yet, each row that waits and was put has an entry, or is to be rung for."""
         if self.server is None or self.had_fault:
             return
         rung = self.ids_in_tubes(self.server)
+        rung.update(*(process.rings.waiting() for process in self.processes))
         for row in self.rows():
             if row.state in {State.READY, State.DELAYED} and row.put_at is not None:
                 assert row.id in rung, f"I2: {row} has no pointer"
@@ -388,6 +408,7 @@ class Machine(RuleBasedStateMachine):
                 self.nothing_is_left()
         finally:
             self.no_watchdog.stop()
+            self.rings_by_hand.stop()
             for store in self.stores:
                 store.close()
             self.folder.cleanup()
@@ -404,6 +425,9 @@ class Machine(RuleBasedStateMachine):
             for type in TYPES:
                 self.server.pause(self.tubes + type, 0)
                 self.server.kick(self.tubes + type)
+        for process in self.processes:
+            process.rings.are_late = False
+            process.rings.flush()
 
     def everything_runs(self) -> None:
         """I2, I8: lease + grace + one sweep after the last fault."""
@@ -443,7 +467,7 @@ class Machine(RuleBasedStateMachine):
         if self.server is None:
             return
         waits = [item.until - self.clock.time() for item in self.server.items() if item.state == DELAYED]
-        self.clock.advance(max([0.0, *waits]))
+        self.clock.advance(max([LAST_BACKOFF_S, *waits]))  # then each process asks the broker again
         self.all_run()
         for item in self.server.items():
             garbage = item.state == BURIED and pointer_of(item.body, TYPES) is None

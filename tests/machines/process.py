@@ -18,6 +18,7 @@ from kqueue.model.job import Row
 from kqueue.system.clock import Clock
 from tests.machines.broker import FakeBroker
 from tests.machines.ledger import Ledger, Witness
+from tests.machines.rings import Rings
 from tests.machines.server import FakeServer, Outage
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class Process:
         witnessed = cast(JobStore, WitnessedStore(self, Witness(store, ledger, name)))
         self.broker = None if server is None else FakeBroker(server, self.to_broker)
         parts = assemble(witnessed, self.broker, clock=clock, prefix=PREFIX, logger=quiet(), **options)
+        self.rings = cast(Rings, parts.doorbell._ringing.get())
         self.queue = KQueue.from_parts(parts)
         self.queue.open()
 

@@ -407,7 +407,7 @@ class KQueue:
         self._parts.registry.stop()
 
     def flush(self) -> None:
-        """Settle now what has ended and waits (at most ``settle_ms``), in all threads, and ring for what was added."""
+        """Settle now what has ended (it waits up to ``settle_ms``), in all threads, and ring for what was added."""
         for batch in self._parts.registry.batches():
             batch.settle()
         self._parts.doorbell.flush()

@@ -96,7 +96,7 @@ def diagnose(vitals: Vitals) -> list[Symptom]:
 
 def _servers(vitals: Vitals) -> Iterator[Symptom]:
     if vitals.broker_error is not None:
-        yield Symptom(Severity.PROBLEM, "broker", f"{vitals.broker_error}. Jobs wait in the store until it is back")
+        yield Symptom(Severity.PROBLEM, "broker", f"{vitals.broker_error}. Workers ask the store until it is back")
     for warning in vitals.broker_warnings:
         yield Symptom(Severity.WARNING, "broker", warning)
     for stray in vitals.strays[:MOST_NAMED]:

@@ -208,16 +208,23 @@ def _waiting(facts: Facts) -> Iterator[Answer]:
     for where in _where_it_hangs(facts):
         yield Answer(Cause.WAITING, f"its last run hangs in {where}, whose lease is over; another one is to come")
     if facts.has_tubes and row.put_at is None:
-        yield Answer(Cause.NO_POINTER, f"it has no pointer in its tube: the next sweep puts one {_sweeps(facts)}")
+        yield Answer(
+            Cause.NO_POINTER,
+            "it has no pointer in its tube: who finds that empty takes it from the store, or else the next sweep"
+            f" puts one {_sweeps(facts)}",
+        )
     elif facts.has_tubes and facts.broker_error is None:
         head = dated(facts.head, facts.now, facts.grace)
         if is_lost(row, head, facts.now, facts.grace):
             yield Answer(
                 Cause.NO_POINTER,
-                f"its pointer is lost from its tube: the next sweep puts a new one {_sweeps(facts)}",
+                "its pointer is lost from its tube: who finds that empty takes it from the store, or else the next"
+                f" sweep puts a new one {_sweeps(facts)}",
             )
     if facts.broker_error is not None:
-        yield Answer(Cause.BROKER_DOWN, f"the broker does not answer: {facts.broker_error}")
+        yield Answer(
+            Cause.BROKER_DOWN, f"the broker does not answer, and workers ask the store: {facts.broker_error}"
+        )
     if facts.ahead:
         comes = "job of its type comes" if facts.ahead == 1 else "jobs of its type come"
         number = f"{facts.ahead} or more" if facts.ahead >= MOST_AHEAD else str(facts.ahead)

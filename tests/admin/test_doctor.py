@@ -52,7 +52,7 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("vitals", "severity", "about", "said"),
     [
-        ({"broker_error": "no route"}, "problem", "broker", "no route. Jobs wait in the store until it is back"),
+        ({"broker_error": "no route"}, "problem", "broker", "no route. Workers ask the store until it is back"),
         ({"broker_warnings": ["no binlog"]}, "warning", "broker", "no binlog"),
         ({"host_time": NOW + 3}, "warning", "clock", "are 3 s apart"),
         (

@@ -176,7 +176,7 @@ def test_no_pointer_yet_and_a_lost_one() -> None:
 
 def test_a_broker_that_does_not_answer_says_nothing_about_pointers() -> None:
     assert about(job(), head=None, broker_error="no route") == {
-        Cause.BROKER_DOWN: "the broker does not answer: no route"
+        Cause.BROKER_DOWN: "the broker does not answer, and workers ask the store: no route"
     }
 
 

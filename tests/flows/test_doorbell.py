@@ -171,6 +171,7 @@ def test_a_sweep_that_waits_for_a_silent_server_holds_up_no_add(
     server = start_beanstalkd()
     queue = KQueue(f"sqlite:///{tmp_path}/jobs.db", server.url + "?timeout=300")
     queue.add_job("t")
+    queue.flush()
     pool = queue.broker._pools.get()  # type: ignore[attr-defined]
     with pool.connection():  # as a peek has it
         queue.add_job("t")

@@ -364,6 +364,7 @@ def test_a_broker_that_is_down_is_said_after_what_the_store_knows() -> None:
     assert lost in named(site.findings(), Repair.PUT_POINTER)
 
 
+@pytest.mark.usefixtures("rings_at_once")
 def test_a_stranger_is_found_and_stays_where_it_is(tmp_path: Path, beanstalkd: Beanstalkd) -> None:
     clock = ManualClock()
     queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock), broker=beanstalkd.url)

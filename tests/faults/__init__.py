@@ -20,7 +20,7 @@ JOB_TOO_BIG
     faults/test_network_faults.py     test_a_server_that_says_it_takes_larger_entries_than_it_does
 a server that accepts and never answers
     faults/test_network_faults.py     test_a_server_that_accepts_and_never_answers
-    flows/test_sweep.py               test_many_threads_wait_for_a_silent_beanstalkd_once
+    flows/test_sweep.py               test_of_many_threads_none_waits_for_a_silent_beanstalkd
 a beanstalkd frozen beyond every time-out; DEADLINE_SOON; an entry's own TTR
     faults/test_beanstalkd_faults.py  test_beanstalkd_frozen_beyond_every_time_out_and_continued
     faults/test_beanstalkd_faults.py  test_beanstalkd_frozen_between_reserve_and_settle_of_the_pointers

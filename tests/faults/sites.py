@@ -13,6 +13,7 @@ from kqueue.contracts.runs import Selection
 from kqueue.contracts.store import JobStore
 from kqueue.stores.mongo.store import MongoStore
 from tests.faults.conftest import House
+from tests.tubes import await_true
 
 #: Those on a SQLite file, and those on a genuine MongoDB.
 SQLITE = ("sqlite", "sqlite+beanstalkd")
@@ -55,7 +56,7 @@ def assert_over(house: House, more_runs: int = 0) -> None:
     """The fault is over: everything runs, as often as it may, and no row and no entry is left."""
     house.recover()
     house.assert_even(more_runs)
-    assert entries_left(house) == 0
+    await_true(lambda: house.meets(lambda: entries_left(house) == 0))
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def assert_over(house: House, server: Beanstalkd, jobs: int) -> None:
     house.recover()
     house.assert_even()
     assert len(house.runs()) == jobs
-    assert entries(server, house.queue.prefix) == EMPTY
+    await_true(lambda: house.meets(lambda: entries(server, house.queue.prefix) == EMPTY))
 
 
 @pytest.mark.sampled
@@ -156,9 +156,9 @@ def test_a_server_that_accepts_and_never_answers(
     with socket.create_server(("127.0.0.1", server.port)):
         ids = house.add(*range(5))
         assert [row.put_at is None for row in house.queue.store.get(ids)] == [False] + [True] * 4
-        for call in (house.queue.sweep, house.queue.run_jobs):
-            with pytest.raises(BrokerUnavailable, match=f"{server.port}: no answer within 0.5 s"):
-                call()
+        with pytest.raises(BrokerUnavailable, match=f"{server.port}: no answer within 0.5 s"):
+            house.queue.sweep()
+        assert house.queue.run_jobs().deleted == 5
     server.restart()
     assert_over(house, server, 5)
 
@@ -192,7 +192,7 @@ def test_a_server_that_says_it_takes_larger_entries_than_it_does(
     house.clock.advance(GRACE_S)
     with pytest.raises(BrokerUnavailable, match="JOB_TOO_BIG"):
         house.queue.sweep()
-    assert house.queue.run_jobs().count == 0
+    assert house.queue.run_jobs().deleted == 10
     lie.is_on = False
     house.queue.broker.close()  # what a server takes is asked for by each new connection
     assert_over(house, server, 10)

@@ -9,7 +9,7 @@ WARNINGS = (
     (
         "binlog-current-index",
         "0",
-        "the server has no binlog (-b): when it restarts, workers ask the store, and the sweep puts every job again",
+        "the server has no binlog (-b): when it restarts, workers ask the store, and the sweep puts all jobs again",
     ),
 )
 #: Of tubes, where they are not 0: what is said of one, and of those that are not named.

@@ -67,7 +67,7 @@ def imported(code: str, folder: Path) -> set[str]:
 STARTS = {
     "import kqueue": ("import kqueue", 10, set()),
     "an error": ("from kqueue import KQueueError, State", 65, set()),
-    "the queue": ("from kqueue import KQueue", 125, set()),
+    "the queue": ("from kqueue import KQueue", 127, set()),
     "the command line": ("from kqueue.cli.main import cli", 55, set()),
     "a command": (
         "from kqueue.cli.main import cli; cli.get_command(None, 'run')",
@@ -76,7 +76,7 @@ STARTS = {
     ),
     "a run on SQLite": (
         RUN,
-        195,
+        197,
         {
             "ctypes",
             "kqueue.execution",

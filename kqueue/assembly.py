@@ -156,6 +156,12 @@ class Parts:
         """What this process counted, and what waits in the store now. Raises ``StoreError``."""
         return self.telemetry.counters.stats(self.store.overview(), self.store.now())
 
+    def flush(self) -> None:
+        """Settle what has ended, and put what was added. Raises ``StoreError``."""
+        for batch in self.registry.batches():
+            batch.settle()
+        self.doorbell.flush()
+
     def close(self) -> None:
         """Close this process's connections. Idempotent."""
         renewer = self.renewers.existing()

@@ -369,7 +369,7 @@ class KQueue:
     def run_jobs(
         self, count_limit: int | None = None, time_limit_ms: float | None = None, wait: bool = False
     ) -> RunReport:
-        """Run ready jobs that have a handler here, in the order (priority, added), as ``docs/beanstalkd.rst`` says.
+        """Run ready jobs that have a handler here, in the order (priority, added): see ``docs/beanstalkd.rst``.
 
         Returns after ``count_limit`` jobs; once ``time_limit_ms`` have passed (the running job ends first); when
         nothing is ready, unless ``wait``; or after :meth:`stop`. Without any limit it drains what is ready. If this
@@ -408,9 +408,7 @@ class KQueue:
 
     def flush(self) -> None:
         """Settle now what has ended (it waits up to ``settle_ms``), in all threads, and ring for what was added."""
-        for batch in self._parts.registry.batches():
-            batch.settle()
-        self._parts.doorbell.flush()
+        self._parts.flush()
 
     # -- a job in hand -----------------------------------------------------------------------------------
 

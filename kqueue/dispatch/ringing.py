@@ -93,6 +93,8 @@ class Ringing:
             self.put_waiting()
         else:
             end_all([sender])
+            if not sender.has_begun():  # a signal struck between its making and its start
+                self.put_waiting()
 
     def put_waiting(self) -> None:
         """Put all that waits now, in this thread."""
@@ -186,6 +188,10 @@ class _Sender:
     def is_here(self) -> bool:
         """Whether the caller is its thread: an observer, told of an outage that is over, may add jobs."""
         return self._thread is not None and self._thread.is_here()
+
+    def has_begun(self) -> bool:
+        """Whether its thread is known."""
+        return self._thread is not None
 
     def is_stuck(self) -> bool:
         """Whether it should have come long ago."""

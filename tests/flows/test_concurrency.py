@@ -1,11 +1,16 @@
 """How many of a type run at once in a process: ``concurrency`` of plain functions."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kqueue import JobInHand, KQueue
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
+from tests.closing import Closes
+from tests.flows.processes import KILLED, die, run_in_child
 from tests.flows.working import PATIENCE_S, Gate, Working, is_drained
 from tests.tubes import await_true, run
 
@@ -131,3 +136,31 @@ def test_only_bounded_types_run_too(queue: KQueue, threads: int) -> None:
     queue.add_jobs("few", range(10))
     assert queue.work(threads=threads, wait=False).deleted == 10
     assert bounded.most <= min(threads, 2)
+
+
+@pytest.mark.parametrize("bound", [{}, {"concurrency": 2}])
+def test_a_poison_job_among_those_of_many_threads_dies_and_no_innocent_does(
+    tmp_path: Path, closes: Closes, bound: Any
+) -> None:
+    """Each worker is a real process of eight threads, and each dispatcher has jobs in hand when it dies."""
+    clock = ManualClock()
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock), max_crashes=3))
+
+    def handle(job: JobInHand) -> None:
+        if job.payload == "poison":
+            die()
+        job.delete()
+
+    queue.add_handler("few", handle, **bound)
+    queue.add_handler("many", handle)
+    payloads = ["innocent"] * 60
+    payloads[20] = "poison"
+    ids = queue.add_jobs("few", payloads, ttr=30)
+    queue.add_jobs("many", ["innocent"] * 60, ttr=30)
+    deaths = 0
+    while deaths < 15 and any(queue.counts()[state] for state in ("ready", "delayed", "running")):
+        clock.advance(60)
+        deaths += run_in_child(lambda: queue.work(threads=8, wait=False)) == KILLED
+    [job] = queue.store.get([ids[20]])
+    assert (job.state, job.crashes) == ("dead", 3)
+    assert {state: count for state, count in queue.counts().items() if count} == {"dead": 1}

@@ -23,7 +23,7 @@ from pathlib import Path
 
 @queue.handler("starts", delete_on_success=True)
 def start(job):
-    program = "while [ ! -e go ]; do sleep 0.01; done"
+    program = "while [ -e shop.py ] && [ ! -e go ]; do sleep 0.01; done"  # its folder may be gone first
     process = subprocess.Popen(["sh", "-c", program])
     Path("pids.new").write_text(f"{os.getpid()} {process.pid}")
     Path("pids.new").rename("pids")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
+from kqueue.contracts.admission import Holder
 from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
 from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.concurrent_jobs import ConcurrentJobs
@@ -97,6 +98,7 @@ class Dispatcher:
         self._turned = controls.turned
         self._watchdog = Watchdog(context.clock, context.logger)
         self._sizer = Sizer()
+        self._id = self._mint.make(1)[0]
         self._concurrent = ConcurrentJobs(
             context,
             awake=self._awake,
@@ -213,8 +215,16 @@ class Dispatcher:
         self._registry.hold(self._jobs)
         owner, began = self._mint.make(1)[0], self._monotonic()
         try:
+            holder = Holder(self._id, self._hands.number(), self._sizer.follow())
+            self._jobs.completer.holder = holder
             self.stale += fetch(
-                found, owner, self._context, alone=False, hold=self._jobs.claim, settle=self._jobs.settle
+                found,
+                owner,
+                self._context,
+                holder=holder,
+                alone=False,
+                hold=self._jobs.claim,
+                settle=self._jobs.settle,
             )
         except BaseException:
             if not self._holds(owner):

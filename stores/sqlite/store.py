@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
-from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.admission import Admission, Holder, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
@@ -222,10 +222,17 @@ class SqliteStore:
             raise
 
     def admit(
-        self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
+        self,
+        limit: Limit,
+        keys: Collection[str] | None,
+        now: float,
+        put_at: float | None,
+        most: int,
+        *,
+        holder: Holder | None = None,
     ) -> Admission:
         """One transaction, if any gate has a place for a row that it holds."""
-        return admit(self._file, limit, keys, now, put_at=put_at, most=most)
+        return admit(self._file, limit, keys, now, put_at=put_at, most=most, holder=holder)
 
     def held_types(self, types: Sequence[str]) -> list[str]:
         """Those of ``types`` that have a held row, sorted: one index probe for each."""

@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from kqueue.contracts.admission import Holder, Limit, hands_of
 
-#: After so many that it held, a claim without ids may end.
-MOST_HELD = 1000
+#: After so many that it held, a claim without ids may end; and after so few if it has got a row. Soon it may know
+#: better how many jobs can follow each other.
+MOST_HELD, FEW_HELD = 1000, 64
 
 #: Seconds that a caller's time may be behind.
 STALE_S = 60.0

@@ -66,7 +66,8 @@ class Runs(Protocol):
         type and key run so. It is held at the first gate that has no place (``state`` held, ``gate`` its name,
         ``put_at`` None), and also where another row that comes before it by (priority, order added) waits at that
         gate or was admitted by it and not claimed yet, unless this gate has admitted it: so nobody is overtaken. A
-        held row is passed over, and does not cut the window; a claim without ids may end after it has held 1,000.
+        held row is passed over, and does not cut the window; a claim without ids may end after it has held 1,000,
+        or 64 if it has got a row.
         While it runs, ``gate`` begins with the type. So what runs is counted if it was claimed under a limit, or
         was renewed after it was recovered.
 

@@ -134,7 +134,9 @@ class Dispatcher:
         places = self._concurrent.places(number, self._sizer.ahead(number), self._hands.free())
         waiting = self._concurrent.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
-        jobs = min([places, MAX_JOBS, *left])
+        # Who does not know yet how long jobs take would hold back at their limits what may follow at once.
+        first = 1 if self._sizer.is_new() and self._context.limiter.of(self._handlers()) else MAX_JOBS
+        jobs = min([places, first, *left])
         if jobs <= 0:
             return None
         return self._sizer.shared(jobs, number, self._handlers(), self._stopping.seconds_left())

@@ -61,6 +61,10 @@ class Sizer:
         seconds = min(max(AHEAD_S, 2 * self._claim_s), MOST_AHEAD_S)
         return min(MAX_JOBS, max(places, int(places * seconds / self._any_s))) if self._any_s else MAX_JOBS
 
+    def is_new(self) -> bool:
+        """Whether nothing was measured yet."""
+        return self._any_s is None
+
     def follow(self) -> int:
         """How many jobs may wait here for one that may not run beside them, while others could run in their place:
         those of :data:`FOLLOWING_S`.

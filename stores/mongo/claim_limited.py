@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Collection as Many
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
@@ -12,7 +12,7 @@ from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Due
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row
-from kqueue.stores.gates import MOST_HELD, Candidate, Gates, bounded, free, free_at, gate_of, key_of
+from kqueue.stores.gates import FEW_HELD, MOST_HELD, Candidate, Gates, bounded, free, free_at, gate_of, key_of
 from kqueue.stores.mongo import commands, schema
 from kqueue.stores.mongo.access import matching, read
 from kqueue.stores.mongo.claim import candidates, deny_solitude, take
@@ -83,6 +83,7 @@ class _LimitedClaim:
         self._limits = {limit.type: limit for limit in selection.limits}
         self._counts = MongoCounts(turns, start)
         self._gates = Gates(selection.limits, self._counts, selection.holder)
+        self._has_some = self._has_enough = False
         #: Ids of those that are held, by gate; and their types.
         self._held: dict[str, list[str]] = {}
         self._held_types: set[str] = set()
@@ -90,7 +91,8 @@ class _LimitedClaim:
     def attempt(self, budget: Budget, now: float, alone: bool) -> Claim:
         """Raises ``NotOurTurn`` if another was faster."""
         later: dict[str, float] = {}
-        rows, cut = budget.fit(candidates(self._turns.jobs, self._selection, budget, now, later, door=self))
+        passing = candidates(self._turns.jobs, self._selection, budget, now, later, door=self)
+        rows, cut = budget.fit(self._count(passing, budget.jobs))
         blame, held = alone and len(rows) == 1, 0
         types = sorted(self._held_types.union(row.type for row in rows if row.type in self._limits))
         if types:
@@ -102,7 +104,13 @@ class _LimitedClaim:
     @property
     def is_full(self) -> bool:
         """See :class:`kqueue.stores.mongo.claim.Door`."""
-        return sum(map(len, self._held.values())) >= MOST_HELD
+        return sum(map(len, self._held.values())) >= (FEW_HELD if self._has_some else MOST_HELD)
+
+    def _count(self, passing: Iterable[Row], most: int) -> Iterator[Row]:
+        """The same; after ``most`` of them the window is full, so the next one is left out, whatever it is."""
+        for number, row in enumerate(passing, 1):
+            self._has_some, self._has_enough = True, number >= most
+            yield row
 
     def expect(self, rows: Sequence[Document]) -> None:
         """Look for all of their keys at once."""
@@ -117,7 +125,7 @@ class _LimitedClaim:
     def passes(self, row: Document) -> bool:
         """Whether no gate holds it back."""
         type = row["type"]
-        if type not in self._limits:
+        if type not in self._limits or self._has_enough:
             return True
         self._turns.check(type)
         # Two rows have the same place if two processes added them in the same microsecond. Neither is then before

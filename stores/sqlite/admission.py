@@ -3,7 +3,7 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
@@ -22,11 +22,7 @@ ADMIT: Final = """
     WHERE key IN (SELECT value FROM json_each(?))
 """
 
-#: Which of these gates a row is held at.
-HOLDING: Final = f"""
-    SELECT wanted.value FROM json_each(?) AS wanted
-    WHERE EXISTS (SELECT 1 {HELD_HERE} AND job.gate = wanted.value) ORDER BY wanted.key
-"""
+HOLDS: Final = f"SELECT 1 {HELD_HERE} AND job.gate = ? LIMIT 1"
 #: From each gate that is found, one probe leads to the next: those held at it are never walked.
 _NEXT_HELD_GATE: Final = f"""
     WITH RECURSIVE found (gate) AS (
@@ -79,7 +75,7 @@ def admit(
             for key in to_open:
                 places = min(most - len(dues), _look(limit, key, counts, holder).places)
                 dues += _let_through(connection, found[key], put_at, now, places)
-                if _holding(connection, [found[key]]):
+                if _holds(connection, found[key]):
                     times.append(free_at(limit, key, counts))
     return Admission(dues, min((time for time in times if time is not None), default=None))
 
@@ -89,12 +85,14 @@ def _held_gates(connection: sqlite3.Connection, type: str, keys: Collection[str]
     if keys is None:
         found = connection.execute(HELD_GATES, {"first": type, "last": after_gates(type)}).fetchall()
         return [gate for (gate,) in found]
-    return _holding(connection, [gate_of(type, key) for key in (None, *sorted(set(keys)))])
+    if not connection.execute(HELD_TYPES, (json.dumps([type]),)).fetchall():
+        return []  # where a limit does not bind, however many keys there are
+    gates = [gate_of(type, key) for key in (None, *sorted(set(keys)))]
+    return [gate for gate in gates if _holds(connection, gate)]
 
 
-def _holding(connection: sqlite3.Connection, gates: Sequence[str]) -> list[str]:
-    """In their order."""
-    return [gate for (gate,) in connection.execute(HOLDING, (json.dumps(gates),)).fetchall()]
+def _holds(connection: sqlite3.Connection, gate: str) -> bool:
+    return bool(connection.execute(HOLDS, (gate,)).fetchall())
 
 
 def _look(limit: Limit, key: str | None, counts: SqliteCounts, holder: Holder | None) -> _Opening:

@@ -7,7 +7,7 @@ All is counted inside the write transaction that acts on it, so no two claims sh
 import heapq
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from operator import itemgetter
 from typing import Any, Final
@@ -16,7 +16,7 @@ from kqueue.contracts.admission import Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row
-from kqueue.stores.gates import MOST_HELD, Candidate, Gates, counted_starts
+from kqueue.stores.gates import FEW_HELD, MOST_HELD, Candidate, Gates, counted_starts
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.claim import Lease, claim_unlimited, claimed, later, wanted
 from kqueue.stores.sqlite.gate_counts import SqliteCounts
@@ -70,8 +70,12 @@ def claim_limited(
         gates = Gates(selection.limits, SqliteCounts(connection, lease.start, cursors), selection.holder)
         limited = {limit.type: gates.while_running(limit.type) for limit in selection.limits}
         records = _records(connection, selection, lease, cursors)
-        most = None if selection.ids is not None else MOST_HELD
-        passing = _passing(records, gates, held, most)
+        ends = selection.ids is None
+
+        def holds_enough() -> bool:
+            return ends and len(held) >= (FEW_HELD if keys else MOST_HELD)
+
+        passing = _passing(records, gates, held, holds_enough, lambda: len(keys) >= budget.jobs)
         rows, cut = budget.fit(_rows(connection, passing, limited, lease, keys))
     if held:
         connection.executemany(HOLD, held)
@@ -96,16 +100,22 @@ def _records(
 
 
 def _passing(
-    records: Iterable[tuple[Any, ...]], gates: Gates, held: list[tuple[str, int]], most: int | None
+    records: Iterable[tuple[Any, ...]],
+    gates: Gates,
+    held: list[tuple[str, int]],
+    holds_enough: Callable[[], bool],
+    is_full: Callable[[], bool],
 ) -> Iterator[tuple[Any, ...]]:
-    """Those that no gate stops. The others go into ``held``, with their gates; after ``most`` of them it ends."""
+    """Those that no gate stops, and the one that a full window leaves out, whatever it is. The others go into
+    ``held``, with their gates; where these are enough it ends.
+    """
     for record in records:
-        gate = gates.stop(Candidate._make(_candidate(record)))
+        gate = None if is_full() else gates.stop(Candidate._make(_candidate(record)))
         if gate is None:
             yield record
             continue
         held.append((gate, record[1]))
-        if len(held) == most:
+        if holds_enough():
             return
 
 

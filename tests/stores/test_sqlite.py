@@ -143,7 +143,7 @@ PLANS = {
     "gates: who is admitted": (gate_counts.ADMITTED_PLACES, ("t",), {"gate"}),
     "admit": (admission.FIND_HELD, {"gate": "t", "most": 9}, {"gate"}),
     "admit: write": (admission.ADMIT, (NOW, NOW, "[1]"), {"key"}),
-    "admit: is any held": (admission.HOLDING, ('["t"]',), {"gate"}),
+    "admit: is any held": (admission.HOLDS, ("t",), {"gate"}),
     "admit: gates of a type": (admission.HELD_GATES, {"first": "t", "last": "t!"}, {"gate"}),
     "held_types": (admission.HELD_TYPES, ('["t"]',), {"gate"}),
     "expire": (expire.EXPIRE, {"now": NOW, "rows": 9}, {"kept", "key"}),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
-from kqueue.contracts.admission import Holder, Limit, hands_of
+from kqueue.contracts.admission import Claimer, Limit, hands_of
 
 #: After so many that it held, a claim without ids may end; and after so few if it has got a row. Soon it may know
 #: better how many jobs can follow each other.
@@ -40,7 +40,7 @@ class Leases(NamedTuple):
 
     #: Rows that each take a place.
     rows: int = 0
-    #: Rows that count together, by the gate that they have while they run (:meth:`Holder.gate_of`).
+    #: Rows that count together, by the gate that they have while they run (:meth:`Claimer.gate_of`).
     held: Mapping[str, int] = MappingProxyType({})
     #: When the first of the leases ends.
     first_end: float | None = None
@@ -109,7 +109,7 @@ def bounded(limit: Limit, limit_key: str | None) -> bool:
     return limit.running_per_key is not None
 
 
-def free(limit: Limit, limit_key: str | None, counts: GateCounts, holder: Holder | None = None) -> float:
+def free(limit: Limit, limit_key: str | None, counts: GateCounts, holder: Claimer | None = None) -> float:
     """Places at the gate, those of the admitted too; with ``holder``, rows that it may claim. Infinite without a
     bound, and below 0 if too many run.
     """
@@ -123,7 +123,7 @@ def free(limit: Limit, limit_key: str | None, counts: GateCounts, holder: Holder
     return places
 
 
-def _free_for(holder: Holder, most: int, leases: Leases, type: str) -> float:
+def _free_for(holder: Claimer, most: int, leases: Leases, type: str) -> float:
     """Rows that the holder may claim at a gate of ``most`` places."""
     gate = holder.gate_of(type)
     places = most - leases.places(but=gate)
@@ -160,7 +160,7 @@ def counted_starts(limit: Limit, now: float) -> tuple[float, float]:
 class Gates:
     """One claim's look at the gates. It counts the places that it gives."""
 
-    def __init__(self, limits: Sequence[Limit], counts: GateCounts, holder: Holder | None = None) -> None:
+    def __init__(self, limits: Sequence[Limit], counts: GateCounts, holder: Claimer | None = None) -> None:
         self._limits = {limit.type: limit for limit in limits}
         self._counts = counts
         self._holder = holder

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from kqueue.contracts.repair import Due
 
 
-class Holder(NamedTuple):
+class Claimer(NamedTuple):
     """Who claims: one loop, or one dispatcher with several hands. Of all that it has claimed it runs no more at
     once than it has hands, and of a type and of a key no more than their limits say. So what waits there for its
     turn takes no place of others.
@@ -75,7 +75,7 @@ class Admitting(Protocol):
         put_at: float | None,
         most: int,
         *,
-        holder: Holder | None = None,
+        holder: Claimer | None = None,
     ) -> Admission:
         """Make held rows of the limit's type ready, up to ``most``, as many at each gate as it has places that
         no row has which it admitted before, the best priority first, then the first added. They keep their

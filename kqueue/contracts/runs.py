@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from kqueue.contracts.admission import Holder, Limit
+from kqueue.contracts.admission import Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.settlements import Settled, Settlement
 from kqueue.model.job import Row
@@ -18,7 +18,7 @@ class Selection(NamedTuple):
     #: Of those types that have limits, at most one each.
     limits: tuple[Limit, ...] = ()
     #: None: each row that is claimed takes a place of its own.
-    holder: Holder | None = None
+    holder: Claimer | None = None
 
 
 class Claim(NamedTuple):

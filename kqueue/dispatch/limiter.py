@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypedDict
 
-from kqueue.contracts.admission import Holder, Limit
+from kqueue.contracts.admission import Claimer, Limit
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
 from kqueue.model import checks
@@ -96,13 +96,13 @@ class Limiter:
         limits = self._limits
         return tuple(limits[type] for type in types if type in limits) if limits else ()
 
-    def held_back(self, limits: Iterable[Limit], holder: Holder | None) -> None:
+    def held_back(self, limits: Iterable[Limit], holder: Claimer | None) -> None:
         """A claim of ``holder`` has held jobs at their keys' gates, perhaps those that were admitted by the types'
         own: others may go in their place. Never raises for a store that is down.
         """
         self._try([(limit, ()) for limit in limits], holder)
 
-    def freed(self, rows: Iterable[Row], holder: Holder | None) -> None:
+    def freed(self, rows: Iterable[Row], holder: Claimer | None) -> None:
         """The runs of ``rows`` are settled, which ``holder`` had claimed. Never raises for a store that is down."""
         limits = self._limits
         if not limits:
@@ -128,7 +128,7 @@ class Limiter:
         for type in self._store.held_types(page) if page else ():
             self._admit(self._limits.get(type) or Limit(type), None)
 
-    def _try(self, gates: Sequence[tuple[Limit, Collection[str]]], holder: Holder | None) -> None:
+    def _try(self, gates: Sequence[tuple[Limit, Collection[str]]], holder: Claimer | None) -> None:
         try:
             for limit, keys in gates:
                 self._admit(limit, keys, holder)
@@ -136,7 +136,7 @@ class Limiter:
             self._look_at = -math.inf
             self._logger.warning("jobs that wait at a limit are admitted later: %s", error)
 
-    def _admit(self, limit: Limit, keys: Collection[str] | None, holder: Holder | None = None) -> None:
+    def _admit(self, limit: Limit, keys: Collection[str] | None, holder: Claimer | None = None) -> None:
         now = self._store.now()
         dues, next_at = self._store.admit(limit, keys, now, self._doorbell.put_at(now, now), MOST, holder=holder)
         if next_at is not None:

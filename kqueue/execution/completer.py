@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
-from kqueue.contracts.admission import Holder
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.repair import Due
 from kqueue.contracts.settlements import Delete, Outcome, Retry, Settled, Settlement, Unget, has_run, outcome
 from kqueue.execution.context import LoopContext
@@ -50,7 +50,7 @@ class Completer:
         #: When what is pending is to be written, in monotonic seconds; infinity for never.
         self.due_at = math.inf
         #: Who has claimed them, where there is one that limits count together.
-        self.holder: Holder | None = None
+        self.holder: Claimer | None = None
         #: Ids that a write may have settled though it failed.
         self._unsure: set[str] = set()
         #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.

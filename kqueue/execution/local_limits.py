@@ -1,7 +1,7 @@
 """What a dispatcher sees to itself, of the limits on how many run: of what it has in hand no more start at once.
 
 The store counts all that a holder has claimed as no more places than the holder has hands: see
-:class:`kqueue.contracts.admission.Holder`. So jobs of one key may wait here for each other.
+:class:`kqueue.contracts.admission.Claimer`. So jobs of one key may wait here for each other.
 """
 
 from collections import Counter

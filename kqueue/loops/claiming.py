@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from kqueue.contracts.admission import Holder
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.broker import EntryFate, Reservation, Subscription
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Claim, RunsInOneWrite, Selection
@@ -39,7 +39,7 @@ def fetch(
     owner: str,
     context: LoopContext,
     *,
-    holder: Holder,
+    holder: Claimer,
     alone: bool,
     hold: Callable[[list[Row], float], object],
     settle: Callable[[SettleBy], None] | None = None,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
-from kqueue.contracts.admission import Holder
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
 from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.concurrent_jobs import ConcurrentJobs
@@ -217,7 +217,7 @@ class Dispatcher:
         self._registry.hold(self._jobs)
         owner, began = self._mint.make(1)[0], self._monotonic()
         try:
-            holder = Holder(self._id, self._hands.number(), self._sizer.follow())
+            holder = Claimer(self._id, self._hands.number(), self._sizer.follow())
             self._jobs.completer.holder = holder
             self.stale += fetch(
                 found,

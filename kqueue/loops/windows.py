@@ -7,7 +7,7 @@ whatever line, no row stays claimed by nobody.
 from collections import defaultdict
 from functools import partial
 
-from kqueue.contracts.admission import Holder
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.budget import Budget
 from kqueue.execution.batch import Batch
 from kqueue.execution.execute import execute
@@ -40,7 +40,7 @@ class Windows:
         self._awaiter = Awaiter()
         self._unsettled: list[Batch] = []
         #: It runs one at a time.
-        self._holder = Holder(self._mint.make(1)[0], hands=1)
+        self._holder = Claimer(self._mint.make(1)[0], hands=1)
         #: Pointers that had no row to claim at all.
         self.stale = 0
 

@@ -7,7 +7,7 @@ import heapq
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from kqueue.contracts.admission import Admission, Holder, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
@@ -174,7 +174,7 @@ class MemoryStore:
         put_at: float | None,
         most: int,
         *,
-        holder: Holder | None = None,
+        holder: Claimer | None = None,
     ) -> Admission:
         """Let held rows through: at the gate of the type first."""
         dues: list[Due] = []

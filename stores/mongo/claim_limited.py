@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
-from kqueue.contracts.admission import Admission, Holder, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Due
 from kqueue.contracts.runs import Claim, Selection
@@ -53,7 +53,7 @@ class LimitedJobs:
         put_at: float | None,
         most: int,
         *,
-        holder: Holder | None,
+        holder: Claimer | None,
     ) -> Admission:
         """See :meth:`kqueue.contracts.store.JobStore.admit`."""
 
@@ -183,7 +183,7 @@ class _LimitedClaim:
 class _Admitting:
     """One attempt to admit."""
 
-    def __init__(self, turns: Turns, limit: Limit, moment: Moment, holder: Holder | None) -> None:
+    def __init__(self, turns: Turns, limit: Limit, moment: Moment, holder: Claimer | None) -> None:
         self._turns, self._limit, self._now, self._holder = turns, limit, moment.at, holder
         self._counts = MongoCounts(turns, moment)
 

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from pymongo import DeleteMany, DeleteOne, UpdateMany, UpdateOne
 
-from kqueue.contracts.admission import Holder
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.repair import Abandoned, Due, Head
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.stored_times import latest
@@ -75,7 +75,7 @@ def claims(
     alone: bool,
     floor: int,
     limited: Collection[str] = (),
-    holder: Holder | None = None,
+    holder: Claimer | None = None,
 ) -> list[Write]:
     """Claim ``rows`` with fences above ``floor``: one write for all that were read alike. Those of ``limited``
     types are counted, together where there is a ``holder``.

@@ -27,7 +27,7 @@ from pymongo import DeleteOne, MongoClient, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from kqueue.contracts.admission import Admission, Holder, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import MAX_JOBS, Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
@@ -208,7 +208,7 @@ class MongoStore:
         put_at: float | None,
         most: int,
         *,
-        holder: Holder | None = None,
+        holder: Claimer | None = None,
     ) -> Admission:
         """When it raises, rows may have been admitted all the same: they are then found lost, and put."""
         with self._jobs() as jobs:

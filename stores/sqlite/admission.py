@@ -7,7 +7,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
-from kqueue.contracts.admission import Admission, Holder, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.repair import Due
 from kqueue.stores.gates import after_gates, free, free_at, gate_of, key_of
 from kqueue.stores.sqlite.file.file import SqliteFile
@@ -58,7 +58,7 @@ def admit(
     *,
     put_at: float | None,
     most: int,
-    holder: Holder | None,
+    holder: Claimer | None,
 ) -> Admission:
     """Gates that are full, as most are, are looked at without the write lock."""
     dues: list[Due] = []
@@ -95,7 +95,7 @@ def _holds(connection: sqlite3.Connection, gate: str) -> bool:
     return bool(connection.execute(HOLDS, (gate,)).fetchall())
 
 
-def _look(limit: Limit, key: str | None, counts: SqliteCounts, holder: Holder | None) -> _Opening:
+def _look(limit: Limit, key: str | None, counts: SqliteCounts, holder: Claimer | None) -> _Opening:
     places = free(limit, key, counts, holder) - counts.admitted(gate_of(limit.type, key))
     if places >= 1:
         return _Opening(int(min(places, _ANY)), None)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
-from kqueue.contracts.admission import Admission, Holder, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
@@ -225,7 +225,7 @@ class SqliteStore:
         put_at: float | None,
         most: int,
         *,
-        holder: Holder | None = None,
+        holder: Claimer | None = None,
     ) -> Admission:
         """One transaction, if any gate has a place for a row that it holds."""
         return admit(self._file, limit, keys, now, put_at=put_at, most=most, holder=holder)

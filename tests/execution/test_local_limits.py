@@ -1,10 +1,10 @@
 """What a dispatcher sees to itself, of the limits."""
 
-from kqueue.contracts.admission import Holder, Limit
+from kqueue.contracts.admission import Claimer, Limit
 from kqueue.execution.local_limits import LocalLimits
 from kqueue.model.job import Row, State
 
-HOLDER = Holder("me", 2)
+HOLDER = Claimer("me", 2)
 
 
 def row(number: int, key: str | None = None, gate: str | None = "t") -> Row:

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from kqueue.contracts.admission import Holder, Limit, hands_of
+from kqueue.contracts.admission import Claimer, Limit, hands_of
 from kqueue.stores.gates import (
     Candidate,
     Gates,
@@ -150,7 +150,7 @@ def test_starts_far_ahead_of_the_clock_do_not_count():
 
 # -- those of a holder count together --------------------------------------------------------------------
 
-ME, OTHER = Holder("me", 4), Holder("other", 2)
+ME, OTHER = Claimer("me", 4), Claimer("other", 2)
 
 
 def test_rows_of_a_holder_take_as_many_places_as_it_has_hands():
@@ -195,7 +195,7 @@ def test_holders_never_run_more_than_the_limit_says(seed):
     random = Random(seed)
     most = random.randint(1, 6)
     limit = Limit("t", running=most)
-    holders = [Holder(str(number), random.randint(1, 8), random.choice([0, 3])) for number in range(4)] + [None]
+    holders = [Claimer(str(number), random.randint(1, 8), random.choice([0, 3])) for number in range(4)] + [None]
     rows = [0] * len(holders)
     for _ in range(200):
         number = random.randrange(len(holders))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
-from kqueue.contracts.admission import Admission, Holder, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Abandoned, Due, Recovered
 from kqueue.contracts.runs import Claim, Selection
@@ -66,7 +66,7 @@ def claim(
     alone: bool = False,
     owner: str | None = None,
     limits: Sequence[Limit] = (),
-    holder: Holder | None = None,
+    holder: Claimer | None = None,
 ) -> Claim:
     """By ids, or whatever is ready if there are none."""
     selection = Selection(tuple(types), ids or None, tuple(limits), holder)
@@ -126,7 +126,7 @@ def admit(
     keys: Collection[str] | None = None,
     now: float = NOW,
     most: int = 100,
-    holder: Holder | None = None,
+    holder: Claimer | None = None,
 ) -> Admission:
     """What is let through, and put now."""
     return store.admit(limit, keys, now, now, most, holder=holder)

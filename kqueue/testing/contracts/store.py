@@ -3,7 +3,6 @@
 from kqueue.testing.contracts.added_once import *
 from kqueue.testing.contracts.admission import *
 from kqueue.testing.contracts.dispatching import *
-from kqueue.testing.contracts.holders import *
 from kqueue.testing.contracts.intake import *
 from kqueue.testing.contracts.keeping import *
 from kqueue.testing.contracts.limits import *

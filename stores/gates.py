@@ -5,13 +5,16 @@ and the limit key. A type holds no space, so as text a type's gates stand togeth
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
-from kqueue.contracts.admission import Limit
+from kqueue.contracts.admission import Claimer, Limit, hands_of
 
-#: After so many that it held, a claim without ids may end.
-MOST_HELD = 1000
+#: After so many that it held, a claim without ids may end; and after so few if it has got a row. Soon it may know
+#: better how many jobs can follow each other.
+MOST_HELD, FEW_HELD = 1000, 64
 
 #: Seconds that a caller's time may be behind.
 STALE_S = 60.0
@@ -32,14 +35,26 @@ class Candidate(NamedTuple):
     limit_key: str | None
 
 
+class Leases(NamedTuple):
+    """What runs of a type, or of a key, under leases that are not over."""
+
+    #: Rows that each take a place.
+    rows: int = 0
+    #: Rows that count together, by the gate that they have while they run (:meth:`Claimer.gate_of`).
+    held: Mapping[str, int] = MappingProxyType({})
+    #: When the first of the leases ends.
+    first_end: float | None = None
+
+    def places(self, but: str | None = None) -> int:
+        """How many places they take, without those of the holder with this gate."""
+        return self.rows + sum(min(rows, hands_of(gate) or rows) for gate, rows in self.held.items() if gate != but)
+
+
 class GateCounts(Protocol):
     """What a store counts at one time for gates. Each is asked for only when a decision needs it."""
 
-    def running(self, type: str, limit_key: str | None) -> int:
-        """Rows that run under a lease that is not over, of the type, and of the key unless it is None."""
-
-    def lease_end(self, type: str, limit_key: str | None) -> float | None:
-        """When the first of those leases ends."""
+    def leases(self, type: str, limit_key: str | None) -> Leases:
+        """What runs of the type, and of the key unless it is None."""
 
     def starts(self, limit: Limit) -> int:
         """Claims in the limit's last period."""
@@ -70,6 +85,18 @@ def type_of(gate: str) -> str:
     return gate.partition(" ")[0]
 
 
+def leases_of(running: Iterable[tuple[str, float]]) -> Leases:
+    """From (gate, end of the lease) of each row that runs."""
+    rows, first, held = 0, math.inf, defaultdict[str, int](int)
+    for gate, end in running:
+        first = min(first, end)
+        if hands_of(gate) is None:
+            rows += 1
+        else:
+            held[gate] += 1
+    return Leases(rows, held, first if first < math.inf else None)
+
+
 def after_gates(type: str) -> str:
     """Greater than each gate of the type, as text, and no greater than those of any later type."""
     return f"{type}!"  # '!' follows the space
@@ -82,15 +109,28 @@ def bounded(limit: Limit, limit_key: str | None) -> bool:
     return limit.running_per_key is not None
 
 
-def free(limit: Limit, limit_key: str | None, counts: GateCounts) -> float:
-    """Places at the gate, those of the admitted too. Infinite without a bound, and below 0 if too many run."""
+def free(limit: Limit, limit_key: str | None, counts: GateCounts, holder: Claimer | None = None) -> float:
+    """Places at the gate, those of the admitted too; with ``holder``, rows that it may claim. Infinite without a
+    bound, and below 0 if too many run.
+    """
     places = math.inf
     most = limit.running if limit_key is None else limit.running_per_key
     if most is not None:
-        places = most - counts.running(limit.type, limit_key)
+        leases = counts.leases(limit.type, limit_key)
+        places = most - leases.places() if holder is None else _free_for(holder, most, leases, limit.type)
     if limit_key is None and limit.starts is not None:
         places = min(places, limit.starts - counts.starts(limit))
     return places
+
+
+def _free_for(holder: Claimer, most: int, leases: Leases, type: str) -> float:
+    """Rows that the holder may claim at a gate of ``most`` places."""
+    gate = holder.gate_of(type)
+    places = most - leases.places(but=gate)
+    if holder.hands <= places:
+        return math.inf
+    # Where others have places, or may have some, it may not have more than it says, so each row is one.
+    return places * (1 + holder.follow if places == most else 1) - leases.held.get(gate, 0)
 
 
 def free_at(limit: Limit, limit_key: str | None, counts: GateCounts) -> float | None:
@@ -99,8 +139,10 @@ def free_at(limit: Limit, limit_key: str | None, counts: GateCounts) -> float | 
     """
     type, times = limit.type, []
     most = limit.running if limit_key is None else limit.running_per_key
-    if most is not None and counts.running(type, limit_key) + counts.admitted(gate_of(type, limit_key)) >= most:
-        times.append(counts.lease_end(type, limit_key))
+    if most is not None:
+        leases = counts.leases(type, limit_key)
+        if leases.places() + counts.admitted(gate_of(type, limit_key)) >= most:
+            times.append(leases.first_end)
     if limit_key is None and limit.starts is not None:
         first = counts.first_start(limit)
         if first is not None and counts.starts(limit) + counts.admitted(type) >= limit.starts:
@@ -118,15 +160,22 @@ def counted_starts(limit: Limit, now: float) -> tuple[float, float]:
 class Gates:
     """One claim's look at the gates. It counts the places that it gives."""
 
-    def __init__(self, limits: Sequence[Limit], counts: GateCounts) -> None:
+    def __init__(self, limits: Sequence[Limit], counts: GateCounts, holder: Claimer | None = None) -> None:
         self._limits = {limit.type: limit for limit in limits}
         self._counts = counts
+        self._holder = holder
         self._free: dict[str, float] = {}
         self._lines: dict[str, _Line] = {}
 
     def limited(self, type: str) -> bool:
         """Whether the type has a limit."""
         return type in self._limits
+
+    def while_running(self, type: str) -> str | None:
+        """The gate of a row of the type while it runs; None if it has no limit."""
+        if type not in self._limits:
+            return None
+        return type if self._holder is None else self._holder.gate_of(type)
 
     def stop(self, candidate: Candidate) -> str | None:
         """The first gate that holds the row, which waits there from now on. None if it passes all of them, and then
@@ -153,7 +202,7 @@ class Gates:
 
     def _is_shut(self, limit: Limit, limit_key: str | None, gate: str, candidate: Candidate) -> bool:
         if gate not in self._free:
-            self._free[gate] = free(limit, limit_key, self._counts)
+            self._free[gate] = free(limit, limit_key, self._counts, self._holder)
         if self._free[gate] < 1:
             return True
         return candidate.gate != gate and self._line(gate).has_before(candidate)

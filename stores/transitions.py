@@ -19,12 +19,12 @@ UNFINISHED: Final = frozenset({State.DELAYED, State.READY, State.HELD, State.RUN
 FORGET_AFTER_S: Final = 86_400.0
 
 
-def claimed(row: Row, owner: str, now: float, alone: bool, *, limited: bool = False, fence_floor: int = 0) -> Row:
-    """The row under a new lease. ``limited``: its type has limits, so it is counted. Its fence is above the
-    floor.
+def claimed(row: Row, owner: str, now: float, alone: bool, *, gate: str | None = None, fence_floor: int = 0) -> Row:
+    """The row under a new lease. ``gate``: what it counts with while it runs, if its type has limits. Its fence is
+    above the floor.
     """
     return row._replace(
-        gate=row.type if limited else row.gate,
+        gate=gate or row.gate,
         state=State.RUNNING,
         fence=max(row.fence, fence_floor) + 1,
         tries=row.tries + 1,

@@ -6,6 +6,34 @@ from typing import NamedTuple, Protocol
 from kqueue.contracts.repair import Due
 
 
+class Claimer(NamedTuple):
+    """Who claims: one loop, or one dispatcher with several hands. Of all that it has claimed it runs no more at
+    once than it has hands, and of a type and of a key no more than their limits say. So what waits there for its
+    turn takes no place of others.
+    """
+
+    #: Without a space; no other has the same.
+    id: str
+    #: Threads, or places of coroutines.
+    hands: int
+    #: How many of its jobs may wait for one that runs, since all take so little time.
+    follow: int = 0
+
+    def gate_of(self, type: str) -> str:
+        """The gate of its rows of the type while they run: what they count with."""
+        return f"{type}{_HELD}{self.hands} {self.id}"
+
+
+#: Stands in no type, and in no limit key.
+_HELD = " \t"
+
+
+def hands_of(gate: str) -> int | None:
+    """Of the holder whose rows have this gate while they run; None for that of a type or a key."""
+    _, is_held, holder = gate.partition(_HELD)
+    return int(holder.partition(" ")[0]) if is_held else None
+
+
 class Limit(NamedTuple):
     """How many jobs of a type may run, over all workers. Who claims says the numbers; the store keeps count.
 
@@ -40,11 +68,20 @@ class Admitting(Protocol):
     """
 
     def admit(
-        self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
+        self,
+        limit: Limit,
+        keys: Collection[str] | None,
+        now: float,
+        put_at: float | None,
+        most: int,
+        *,
+        holder: Claimer | None = None,
     ) -> Admission:
         """Make held rows of the limit's type ready, up to ``most``, as many at each gate as it has places that
         no row has which it admitted before, the best priority first, then the first added. They keep their
         ``gate`` until they are claimed, and get ``put_at``.
+
+        With a ``holder``, as many as it may claim then: it will.
 
         Looks at the gate of the type, and at those of ``keys``, or of all keys if None. A bound that is None lets
         all through. Of many that admit at once, no place is given twice.

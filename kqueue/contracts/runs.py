@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from kqueue.contracts.admission import Limit
+from kqueue.contracts.admission import Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.settlements import Settled, Settlement
 from kqueue.model.job import Row
@@ -17,6 +17,8 @@ class Selection(NamedTuple):
     ids: tuple[str, ...] | None = None
     #: Of those types that have limits, at most one each.
     limits: tuple[Limit, ...] = ()
+    #: None: each row that is claimed takes a place of its own.
+    holder: Claimer | None = None
 
 
 class Claim(NamedTuple):
@@ -64,9 +66,14 @@ class Runs(Protocol):
         type and key run so. It is held at the first gate that has no place (``state`` held, ``gate`` its name,
         ``put_at`` None), and also where another row that comes before it by (priority, order added) waits at that
         gate or was admitted by it and not claimed yet, unless this gate has admitted it: so nobody is overtaken. A
-        held row is passed over, and does not cut the window; a claim without ids may end after it has held 1,000.
-        While it runs, ``gate`` is the type. So what runs is counted if it was claimed under a limit, or was
-        renewed after it was recovered.
+        held row is passed over, and does not cut the window; a claim without ids may end after it has held 1,000,
+        or 64 if it has got a row.
+        While it runs, ``gate`` begins with the type. So what runs is counted if it was claimed under a limit, or
+        was renewed after it was recovered.
+
+        The rows of a ``holder`` count together, as no more places than it has hands. So where there is room for all
+        of its hands it gets any number of rows. Where it has more hands than the gate has places, and others have
+        none, it gets ``1 + follow`` rows for each place. Else each row is a place.
         """
 
     def claimed_by(self, owner: str) -> list[Row]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypedDict
 
-from kqueue.contracts.admission import Limit
+from kqueue.contracts.admission import Claimer, Limit
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
 from kqueue.model import checks
@@ -96,14 +96,14 @@ class Limiter:
         limits = self._limits
         return tuple(limits[type] for type in types if type in limits) if limits else ()
 
-    def held_back(self, limits: Iterable[Limit]) -> None:
-        """A claim has held jobs at their keys' gates, perhaps those that were admitted by the types' own: others
-        may go in their place. Never raises for a store that is down.
+    def held_back(self, limits: Iterable[Limit], holder: Claimer | None) -> None:
+        """A claim of ``holder`` has held jobs at their keys' gates, perhaps those that were admitted by the types'
+        own: others may go in their place. Never raises for a store that is down.
         """
-        self._try([(limit, ()) for limit in limits])
+        self._try([(limit, ()) for limit in limits], holder)
 
-    def freed(self, rows: Iterable[Row]) -> None:
-        """The runs of ``rows`` are settled. Never raises for a store that is down."""
+    def freed(self, rows: Iterable[Row], holder: Claimer | None) -> None:
+        """The runs of ``rows`` are settled, which ``holder`` had claimed. Never raises for a store that is down."""
         limits = self._limits
         if not limits:
             return
@@ -111,7 +111,7 @@ class Limiter:
         for row in rows:
             if row.type in limits:
                 keys[row.type] |= set() if row.limit_key is None else {row.limit_key}
-        self._try([(limits[type], keys_of) for type, keys_of in keys.items()])
+        self._try([(limits[type], keys_of) for type, keys_of in keys.items()], holder)
 
     def seconds_to_look(self) -> float:
         """Seconds until :meth:`look` is due."""
@@ -128,17 +128,17 @@ class Limiter:
         for type in self._store.held_types(page) if page else ():
             self._admit(self._limits.get(type) or Limit(type), None)
 
-    def _try(self, gates: Sequence[tuple[Limit, Collection[str]]]) -> None:
+    def _try(self, gates: Sequence[tuple[Limit, Collection[str]]], holder: Claimer | None) -> None:
         try:
             for limit, keys in gates:
-                self._admit(limit, keys)
+                self._admit(limit, keys, holder)
         except StoreError as error:
             self._look_at = -math.inf
             self._logger.warning("jobs that wait at a limit are admitted later: %s", error)
 
-    def _admit(self, limit: Limit, keys: Collection[str] | None) -> None:
+    def _admit(self, limit: Limit, keys: Collection[str] | None, holder: Claimer | None = None) -> None:
         now = self._store.now()
-        dues, next_at = self._store.admit(limit, keys, now, self._doorbell.put_at(now, now), MOST)
+        dues, next_at = self._store.admit(limit, keys, now, self._doorbell.put_at(now, now), MOST, holder=holder)
         if next_at is not None:
             self._look_at = min(self._look_at, self._monotonic() + max(0.0, next_at - now))
         if dues:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.repair import Due
 from kqueue.contracts.settlements import Delete, Outcome, Retry, Settled, Settlement, Unget, has_run, outcome
 from kqueue.execution.context import LoopContext
@@ -48,6 +49,8 @@ class Completer:
         self.writing = threading.RLock()
         #: When what is pending is to be written, in monotonic seconds; infinity for never.
         self.due_at = math.inf
+        #: Who has claimed them, where there is one that limits count together.
+        self.holder: Claimer | None = None
         #: Ids that a write may have settled though it failed.
         self._unsure: set[str] = set()
         #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
@@ -102,7 +105,7 @@ class Completer:
             # Out of the lock: a broker that is silent must not hold up a renew.
             if dues:
                 self._context.doorbell.ring(dues, now)
-            self._context.limiter.freed(row for row, _ in pending)
+            self._context.limiter.freed((row for row, _ in pending), self.holder)
         finally:
             self.writes += me in self._ringing
             self._ringing.discard(me)

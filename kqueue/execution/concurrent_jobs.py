@@ -23,6 +23,7 @@ from kqueue.execution import endings
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight import BOUND_S, LEAST_PART, InflightJobs
 from kqueue.execution.inflight_job import InflightJob
+from kqueue.execution.local_limits import LocalLimits
 
 #: Seconds between two looks whether coroutines are late, at most and at least.
 LOOK_S = 1.0
@@ -71,6 +72,7 @@ class ConcurrentJobs:
         )
         self._threads = threads
         self._lock = self.jobs.lock
+        self._limits = LocalLimits(context.limiter.limit_of)
         #: When to see whether some coroutines are late, in monotonic seconds.
         self._look_at = math.inf
         #: The dispatcher's thread is to be rung when no more than so many wait for a place; -1: not for that.
@@ -184,14 +186,21 @@ class ConcurrentJobs:
         late: list[InflightJob] = []
         now = self._monotonic()
         with self._lock:
-            while len(starting) < most and self._has_next():
-                one = jobs.unstarted.popleft()
+            while len(starting) < most:
+                one = self._next()
+                if one is None:
+                    break
                 is_late = one.row.type not in served or now - one.leased_at > LEAST_PART * one.row.ttr
-                (late if is_late else starting).append(one)
+                if is_late:
+                    late.append(one)
+                else:
+                    self._limits.started(one.row)
+                    starting.append(one)
             if starting:
                 self._note_start(starting, now, me)
             jobs.put_back(late, jobs.back_at())
-            jobs.bound_at = now + BOUND_S if self._has_next() else math.inf
+            if starting or late:
+                jobs.bound_at = now + BOUND_S if self._has_next() else math.inf
             is_low = self._has_become_low()
         for one in late:
             one.let_go()
@@ -285,6 +294,7 @@ class ConcurrentJobs:
         """Under the lock."""
         jobs = self.jobs
         self._is_held_up = False
+        self._limits.ended(job.row)
         if job.settlement is None:
             jobs.tell_seconds(job)
             jobs.put_back([job], jobs.back_at(), endings.unbegun)
@@ -316,6 +326,17 @@ class ConcurrentJobs:
     def _has_next(self) -> bool:
         """Whether there is one that may start. Under the lock."""
         return bool(self.jobs.unstarted) and self.jobs.unstarted[0].may_start
+
+    def _next(self) -> InflightJob | None:
+        """Take out the first that may start and is not kept by a limit. Under the lock."""
+        unstarted = self.jobs.unstarted
+        for index, one in enumerate(unstarted):
+            if not one.may_start:
+                break
+            if self._limits.has_place(one.row):
+                del unstarted[index]
+                return one
+        return None
 
     def _written(self) -> None:
         self.read_clock()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.broker import EntryFate, Reservation, Subscription
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Claim, RunsInOneWrite, Selection
@@ -38,12 +39,13 @@ def fetch(
     owner: str,
     context: LoopContext,
     *,
+    holder: Claimer,
     alone: bool,
     hold: Callable[[list[Row], float], object],
     settle: Callable[[SettleBy], None] | None = None,
 ) -> int:
-    """Claim for ``owner`` what was found, under the limits of its types. Returns how many pointers were stale: they
-    had no row to claim at all.
+    """Claim for ``owner`` what was found, under the limits of its types, which ``holder`` keeps too. Returns how
+    many pointers were stale: they had no row to claim at all.
 
     ``hold(rows, leased_at)`` is called as soon as the claim has committed, if it got any: from then on they are its
     own to end, whatever is raised. ``leased_at``: when their leases began, in monotonic seconds. ``alone``: see
@@ -53,7 +55,7 @@ def fetch(
     Raises as the store does. What was claimed and not held then is still to be given back: :func:`give_back_claim`.
     """
     limits = context.limiter.of(found.selection.types)
-    selection = found.selection._replace(limits=limits) if limits else found.selection
+    selection = found.selection._replace(limits=limits, holder=holder) if limits else found.selection
     store, now = context.store, context.store.now()
     order = _Order(selection, found.budget, owner, context, hold)
     if settle is not None and isinstance(store, RunsInOneWrite):
@@ -127,7 +129,7 @@ def _look_after(claim: Claim, selection: Selection, context: LoopContext) -> Non
     if claim.rows:
         context.outages.is_over(context.store.address)
     if claim.held:
-        context.limiter.held_back(selection.limits)
+        context.limiter.held_back(selection.limits, selection.holder)
 
 
 def _post(subscription: Subscription, verdicts: list[EntryFate], logger: logging.Logger) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
 from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.concurrent_jobs import ConcurrentJobs
@@ -97,6 +98,7 @@ class Dispatcher:
         self._turned = controls.turned
         self._watchdog = Watchdog(context.clock, context.logger)
         self._sizer = Sizer()
+        self._id = self._mint.make(1)[0]
         self._concurrent = ConcurrentJobs(
             context,
             awake=self._awake,
@@ -132,7 +134,9 @@ class Dispatcher:
         places = self._concurrent.places(number, self._sizer.ahead(number), self._hands.free())
         waiting = self._concurrent.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
-        jobs = min([places, MAX_JOBS, *left])
+        # Who does not know yet how long jobs take would hold back at their limits what may follow at once.
+        first = 1 if self._sizer.is_new() and self._context.limiter.of(self._handlers()) else MAX_JOBS
+        jobs = min([places, first, *left])
         if jobs <= 0:
             return None
         return self._sizer.shared(jobs, number, self._handlers(), self._stopping.seconds_left())
@@ -213,8 +217,16 @@ class Dispatcher:
         self._registry.hold(self._jobs)
         owner, began = self._mint.make(1)[0], self._monotonic()
         try:
+            holder = Claimer(self._id, self._hands.number(), self._sizer.follow())
+            self._jobs.completer.holder = holder
             self.stale += fetch(
-                found, owner, self._context, alone=False, hold=self._jobs.claim, settle=self._jobs.settle
+                found,
+                owner,
+                self._context,
+                holder=holder,
+                alone=False,
+                hold=self._jobs.claim,
+                settle=self._jobs.settle,
             )
         except BaseException:
             if not self._holds(owner):

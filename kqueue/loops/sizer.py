@@ -14,6 +14,8 @@ NEWEST = 0.2
 AHEAD_S = 0.020
 #: And at most, so that nothing waits for so long that it is given back.
 MOST_AHEAD_S = BOUND_S / 2
+#: Seconds of work that wait for a limit in the hands of one dispatcher: what a commit takes.
+FOLLOWING_S = 0.005
 #: The part that the longest claim still counts after each further one.
 FADING = 0.9
 
@@ -58,6 +60,16 @@ class Sizer:
             return 0
         seconds = min(max(AHEAD_S, 2 * self._claim_s), MOST_AHEAD_S)
         return min(MAX_JOBS, max(places, int(places * seconds / self._any_s))) if self._any_s else MAX_JOBS
+
+    def is_new(self) -> bool:
+        """Whether nothing was measured yet."""
+        return self._any_s is None
+
+    def follow(self) -> int:
+        """How many jobs may wait here for one that may not run beside them, while others could run in their place:
+        those of :data:`FOLLOWING_S`.
+        """
+        return min(MAX_JOBS, int(FOLLOWING_S / self._any_s)) if self._any_s else 0
 
     def shared(self, jobs: int, places: int, types: Iterable[str], seconds_left: float) -> Budget:
         """For ``places`` that share what is claimed: one job at least for each of them, however long it takes."""

@@ -7,6 +7,7 @@ whatever line, no row stays claimed by nobody.
 from collections import defaultdict
 from functools import partial
 
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.budget import Budget
 from kqueue.execution.batch import Batch
 from kqueue.execution.execute import execute
@@ -38,6 +39,8 @@ class Windows:
         self._watchdog = Watchdog(context.clock, context.logger)
         self._awaiter = Awaiter()
         self._unsettled: list[Batch] = []
+        #: It runs one at a time.
+        self._holder = Claimer(self._mint.make(1)[0], hands=1)
         #: Pointers that had no row to claim at all.
         self.stale = 0
 
@@ -101,7 +104,8 @@ class Windows:
         owner = self._mint.make(1)[0]
         try:
             alone = self._registry.isolation.has_one_loop()
-            self.stale += fetch(found, owner, self._context, alone=alone, hold=partial(self._hold, alone))
+            hold = partial(self._hold, alone)
+            self.stale += fetch(found, owner, self._context, holder=self._holder, alone=alone, hold=hold)
             if self._unsettled:
                 self._run(self._unsettled[-1])
             self.settle_leftovers()
@@ -111,6 +115,7 @@ class Windows:
 
     def _hold(self, alone: bool, rows: list[Row], leased_at: float) -> None:
         batch = Batch(rows, self._context, leased_at, alone)
+        batch.jobs.completer.holder = self._holder
         self._unsettled.append(batch)
         self._registry.hold(batch.jobs)
 

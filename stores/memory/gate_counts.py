@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from kqueue.contracts.admission import Limit
 from kqueue.model.job import Row
-from kqueue.stores.gates import Gates, Place, counted_starts
+from kqueue.stores.gates import Gates, Leases, Place, counted_starts, leases_of
 from kqueue.stores.memory.rows import MemoryRows
 from kqueue.stores.transitions import held
 
@@ -49,13 +49,10 @@ class MemoryCounts:
     def __init__(self, rows: MemoryRows, starts: Starts, now: float) -> None:
         self._rows, self._starts, self._now = rows, starts, now
 
-    def running(self, type: str, limit_key: str | None) -> int:
-        """Under a lease that is not over."""
-        return len(self._leases(type, limit_key))
-
-    def lease_end(self, type: str, limit_key: str | None) -> float | None:
-        """The first of those."""
-        return min(self._leases(type, limit_key), default=None)
+    def leases(self, type: str, limit_key: str | None) -> Leases:
+        """Of all rows of the type that run under a limit."""
+        found = (row for row in self._rows.limited(type) if self._counts(row, limit_key))
+        return leases_of((row.gate or type, row.lease_until or 0.0) for row in found)
 
     def starts(self, limit: Limit) -> int:
         """In its last period."""
@@ -72,9 +69,6 @@ class MemoryCounts:
     def waiting(self, gate: str) -> Iterator[Place]:
         """Held and admitted ones."""
         return self._rows.at_gate(gate)
-
-    def _leases(self, type: str, limit_key: str | None) -> list[float]:
-        return [row.lease_until or 0.0 for row in self._rows.limited(type) if self._counts(row, limit_key)]
 
     def _counts(self, row: Row, limit_key: str | None) -> bool:
         return (row.lease_until or 0.0) > self._now and limit_key in {None, row.limit_key}

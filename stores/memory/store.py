@@ -7,7 +7,7 @@ import heapq
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
@@ -151,12 +151,12 @@ class MemoryStore:
         with self._locked():
             wanted = None if selection.ids is None else self._rows.wanted(selection.ids, selection.types)
             candidates = self._rows.ready(selection.types) if wanted is None else waiting_by(wanted, now)
-            gates = Gates(selection.limits, MemoryCounts(self._rows, self._starts, now))
+            gates = Gates(selection.limits, MemoryCounts(self._rows, self._starts, now), selection.holder)
             if selection.limits:
                 candidates = passing(self._rows, candidates, gates, stopped, MOST_HELD if wanted is None else None)
             found, cut = budget.fit(candidates)
             blame = alone and len(found) == 1
-            rows = [claimed(row, owner, now, blame, limited=gates.limited(row.type)) for row in found]
+            rows = [claimed(row, owner, now, blame, gate=gates.while_running(row.type)) for row in found]
             for row in (*rows, *stopped):
                 self._rows.write(row)
             for limit in selection.limits:
@@ -167,7 +167,14 @@ class MemoryStore:
         return Claim([row._replace(history=None) for row in rows], cut, later, len(stopped))
 
     def admit(
-        self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
+        self,
+        limit: Limit,
+        keys: Collection[str] | None,
+        now: float,
+        put_at: float | None,
+        most: int,
+        *,
+        holder: Claimer | None = None,
     ) -> Admission:
         """Let held rows through: at the gate of the type first."""
         dues: list[Due] = []
@@ -177,7 +184,7 @@ class MemoryStore:
             for key in (None, *sorted(self._rows.held_keys(limit.type) if keys is None else set(keys))):
                 gate = gate_of(limit.type, key)
                 waiting = self._rows.held(gate)
-                places = min(free(limit, key, counts) - counts.admitted(gate), most - len(dues))
+                places = min(free(limit, key, counts, holder) - counts.admitted(gate), most - len(dues))
                 for row in waiting[: max(0, int(places))]:
                     self._rows.write(admitted(row, put_at, now))
                     dues.append(Due.of(self._rows.by_id[row.id]))

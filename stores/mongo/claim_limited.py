@@ -2,17 +2,17 @@
 
 import secrets
 from collections.abc import Collection as Many
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
-from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Due
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row
-from kqueue.stores.gates import MOST_HELD, Candidate, Gates, bounded, free, free_at, gate_of, key_of
+from kqueue.stores.gates import FEW_HELD, MOST_HELD, Candidate, Gates, bounded, free, free_at, gate_of, key_of
 from kqueue.stores.mongo import commands, schema
 from kqueue.stores.mongo.access import matching, read
 from kqueue.stores.mongo.claim import candidates, deny_solitude, take
@@ -39,20 +39,27 @@ class LimitedJobs:
 
         def attempt(turns: Turns, waited: float) -> Claim:
             claim = _LimitedClaim(
-                self._jobs, turns, selection.limits, owner, moment.later(waited), fence_floor=self._floor
+                self._jobs, turns, selection, owner, moment.later(waited), fence_floor=self._floor
             )
-            return claim.attempt(selection, budget, moment.at, alone)
+            return claim.attempt(budget, moment.at, alone)
 
         return in_turn(self._jobs, [one.type for one in selection.limits], self._address, attempt)
 
     def admit(
-        self, limit: Limit, keys: Many[str] | None, moment: Moment, put_at: float | None, most: int
+        self,
+        limit: Limit,
+        keys: Many[str] | None,
+        moment: Moment,
+        put_at: float | None,
+        most: int,
+        *,
+        holder: Claimer | None,
     ) -> Admission:
         """See :meth:`kqueue.contracts.store.JobStore.admit`."""
 
         def attempt(turns: Turns, waited: float) -> Admission:
             turns.check(limit.type)
-            return _Admitting(turns, limit, moment).attempt(keys, put_at, most)
+            return _Admitting(turns, limit, moment, holder).attempt(keys, put_at, most)
 
         return in_turn(self._jobs, [limit.type], self._address, attempt)
 
@@ -64,7 +71,7 @@ class _LimitedClaim:
         self,
         jobs: Collection[Document],
         turns: Turns,
-        limits: Sequence[Limit],
+        selection: Selection,
         owner: str,
         start: Moment,
         *,
@@ -72,18 +79,20 @@ class _LimitedClaim:
     ) -> None:
         """``start``: from when the leases run."""
         self._jobs, self._turns, self._floor = jobs, turns, fence_floor
-        self._owner, self._start = owner, start
-        self._limits = {limit.type: limit for limit in limits}
+        self._selection, self._owner, self._start = selection, owner, start
+        self._limits = {limit.type: limit for limit in selection.limits}
         self._counts = MongoCounts(turns, start)
-        self._gates = Gates(limits, self._counts)
+        self._gates = Gates(selection.limits, self._counts, selection.holder)
+        self._has_some = self._has_enough = False
         #: Ids of those that are held, by gate; and their types.
         self._held: dict[str, list[str]] = {}
         self._held_types: set[str] = set()
 
-    def attempt(self, selection: Selection, budget: Budget, now: float, alone: bool) -> Claim:
+    def attempt(self, budget: Budget, now: float, alone: bool) -> Claim:
         """Raises ``NotOurTurn`` if another was faster."""
         later: dict[str, float] = {}
-        rows, cut = budget.fit(candidates(self._turns.jobs, selection, budget, now, later, door=self))
+        passing = candidates(self._turns.jobs, self._selection, budget, now, later, door=self)
+        rows, cut = budget.fit(self._count(passing, budget.jobs))
         blame, held = alone and len(rows) == 1, 0
         types = sorted(self._held_types.union(row.type for row in rows if row.type in self._limits))
         if types:
@@ -95,7 +104,13 @@ class _LimitedClaim:
     @property
     def is_full(self) -> bool:
         """See :class:`kqueue.stores.mongo.claim.Door`."""
-        return sum(map(len, self._held.values())) >= MOST_HELD
+        return sum(map(len, self._held.values())) >= (FEW_HELD if self._has_some else MOST_HELD)
+
+    def _count(self, passing: Iterable[Row], most: int) -> Iterator[Row]:
+        """The same; after ``most`` of them the window is full, so the next one is left out, whatever it is."""
+        for number, row in enumerate(passing, 1):
+            self._has_some, self._has_enough = True, number >= most
+            yield row
 
     def expect(self, rows: Sequence[Document]) -> None:
         """Look for all of their keys at once."""
@@ -110,7 +125,7 @@ class _LimitedClaim:
     def passes(self, row: Document) -> bool:
         """Whether no gate holds it back."""
         type = row["type"]
-        if type not in self._limits:
+        if type not in self._limits or self._has_enough:
             return True
         self._turns.check(type)
         # Two rows have the same place if two processes added them in the same microsecond. Neither is then before
@@ -127,7 +142,13 @@ class _LimitedClaim:
         """(those claimed, as they are now, and how many were held)."""
         ids, held = [row.id for row in rows], [id for at_gate in self._held.values() for id in at_gate]
         claims = commands.claims(
-            rows, self._owner, self._start, alone=alone, floor=self._floor, limited=self._limits
+            rows,
+            self._owner,
+            self._start,
+            alone=alone,
+            floor=self._floor,
+            limited=self._limits,
+            holder=self._selection.holder,
         )
         writes = [*claims, *commands.holds(self._held, self._start.at)]
 
@@ -143,8 +164,8 @@ class _LimitedClaim:
             if alone:
                 deny_solitude(self._jobs, self._owner, ids[0])
             raise
-        limited, floor, at = self._gates.limited, self._floor, self._start.at
-        ours = [claimed(row, self._owner, at, alone, limited=limited(row.type), fence_floor=floor) for row in rows]
+        gate, floor, at = self._gates.while_running, self._floor, self._start.at
+        ours = [claimed(row, self._owner, at, alone, gate=gate(row.type), fence_floor=floor) for row in rows]
         return ours, len(held)
 
     def _got(self, ids: Sequence[str]) -> set[str]:
@@ -162,8 +183,8 @@ class _LimitedClaim:
 class _Admitting:
     """One attempt to admit."""
 
-    def __init__(self, turns: Turns, limit: Limit, moment: Moment) -> None:
-        self._turns, self._limit, self._now = turns, limit, moment.at
+    def __init__(self, turns: Turns, limit: Limit, moment: Moment, holder: Claimer | None) -> None:
+        self._turns, self._limit, self._now, self._holder = turns, limit, moment.at, holder
         self._counts = MongoCounts(turns, moment)
 
     def attempt(self, keys: Many[str] | None, put_at: float | None, most: int) -> Admission:
@@ -176,7 +197,7 @@ class _Admitting:
         times: list[float | None] = []
         for gate in gates:
             key = key_of(gate)
-            free_places = free(self._limit, key, self._counts) - self._counts.admitted(gate)
+            free_places = free(self._limit, key, self._counts, self._holder) - self._counts.admitted(gate)
             places = int(max(0, min(free_places, most - len(dues))))
             waiting = self._held_at(gate, places + 1) if places else []
             dues += [commands.to_due(row)._replace(put_at=put_at) for row in waiting[:places]]

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 
 from pymongo import DeleteMany, DeleteOne, UpdateMany, UpdateOne
 
+from kqueue.contracts.admission import Claimer
 from kqueue.contracts.repair import Abandoned, Due, Head
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.stored_times import latest
@@ -67,10 +68,17 @@ def claimable(ids: Sequence[str], types: Sequence[str]) -> Document:
 
 
 def claims(
-    rows: Sequence[Row], owner: str, moment: Moment, *, alone: bool, floor: int, limited: Collection[str] = ()
+    rows: Sequence[Row],
+    owner: str,
+    moment: Moment,
+    *,
+    alone: bool,
+    floor: int,
+    limited: Collection[str] = (),
+    holder: Claimer | None = None,
 ) -> list[Write]:
     """Claim ``rows`` with fences above ``floor``: one write for all that were read alike. Those of ``limited``
-    types are counted.
+    types are counted, together where there is a ``holder``.
 
     A late holder may settle a row between our read and this write, at the same fence; ``lease_owner`` is then
     taken off, so it is compared too.
@@ -85,7 +93,9 @@ def claims(
     for (fence, late_holder, is_limited), ids in groups.items():
         where = among(ids, {"state": none_of(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder}
         changes = lease | {"fence": {"$literal": max(fence, floor) + 1}, "tries": {"$add": ["$tries", 1]}}
-        claims.append(UpdateMany(where, [{"$set": changes | (_COUNTED if is_limited else {})}]))
+        if is_limited:
+            changes |= _COUNTED | {"holder": None if holder is None else {"$concat": ["$type", holder.gate_of("")]}}
+        claims.append(UpdateMany(where, [{"$set": changes}]))
     return claims
 
 

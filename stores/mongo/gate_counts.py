@@ -1,9 +1,10 @@
 """What a MongoDB store counts at the gates of limited types, each with an index, whatever waits behind them."""
 
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 
 from kqueue.contracts.admission import Limit
-from kqueue.stores.gates import Place, gate_of
+from kqueue.stores.gates import Leases, Place, gate_of
 from kqueue.stores.mongo import schema
 from kqueue.stores.mongo.access import group, read
 from kqueue.stores.mongo.commands import HELD, READY, RUNNING
@@ -24,8 +25,8 @@ class MongoCounts:
         self._turns = turns
         self._jobs = turns.jobs
         self._moment = moment
-        #: By type and limit key: leases that are not over, and when the first of them ends.
-        self._leases: dict[tuple[str, str | None], tuple[int, float | None]] = {}
+        #: By type and limit key.
+        self._leases: dict[tuple[str, str | None], Leases] = {}
         self._admitted: dict[str, int] = {}
         #: Gates at which nobody stands.
         self._empty: set[str] = set()
@@ -44,13 +45,11 @@ class MongoCounts:
             self._read_leases(type, new)
         return new
 
-    def running(self, type: str, limit_key: str | None) -> int:
-        """Under a lease that is not over."""
-        return self._leases_of(type, limit_key)[0]
-
-    def lease_end(self, type: str, limit_key: str | None) -> float | None:
-        """The first of those."""
-        return self._leases_of(type, limit_key)[1]
+    def leases(self, type: str, limit_key: str | None) -> Leases:
+        """One read for all keys that :meth:`look_ahead` was told of."""
+        if (type, limit_key) not in self._leases:
+            self._read_leases(type, [limit_key])
+        return self._leases[type, limit_key]
 
     def starts(self, limit: Limit) -> int:
         """In its last period."""
@@ -89,19 +88,21 @@ class MongoCounts:
                 return
             seen, size = size, size * _GROWTH
 
-    def _leases_of(self, type: str, limit_key: str | None) -> tuple[int, float | None]:
-        if (type, limit_key) not in self._leases:
-            self._read_leases(type, [limit_key])
-        return self._leases[type, limit_key]
-
     def _read_leases(self, type: str, keys: Collection[str | None]) -> None:
         """Of the type if ``keys`` holds None only, or of each key."""
         gates = {"$gt": ""} if None in keys else {"$in": [gate_of(type, key) for key in keys]}
         where = {"type": type, "state": RUNNING, "gate": gates} | self._moment.running_on()
-        by = None if None in keys else "$limit_key"
-        found = group(self._jobs, where, _LEASES | {"_id": by}, schema.GATES)
-        self._leases |= {(type, key): (0, None) for key in keys}
-        self._leases |= {(type, each["_id"]): (each["rows"], each["first"]) for each in found}
+        by = {"key": None if None in keys else "$limit_key", "holder": {"$ifNull": ["$holder", None]}}
+        running: defaultdict[str | None, list[Document]] = defaultdict(list)
+        for each in group(self._jobs, where, _LEASES | {"_id": by}, schema.GATES):
+            running[each["_id"].get("key")].append(each)
+        self._leases |= {(type, key): _leases_of(running[key]) for key in keys}
+
+
+def _leases_of(groups: Sequence[Document]) -> Leases:
+    """Of one type, or one key of it, by holder."""
+    held = {each["_id"]["holder"]: each["rows"] for each in groups}
+    return Leases(held.pop(None, 0), held, min((each["first"] for each in groups), default=None))
 
 
 _PLACE = {"_id": False, "priority": True, "place": True}

@@ -16,6 +16,7 @@ from pymongo import IndexModel
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from kqueue.contracts.admission import hands_of
 from kqueue.model import history
 from kqueue.model.errors import StoreError
 from kqueue.model.job import Row, State
@@ -149,6 +150,7 @@ def to_document(row: Row, place: int) -> Document:
         }
         if row.gate is not None and row.state == State.RUNNING:
             document["gate"] = gate_of(row.type, row.limit_key)
+            document["holder"] = None if hands_of(row.gate) is None else row.gate
         if row.history is not None:  # as an array, so that the server can add to it
             document["history"] = [list(run) for run in history.read(row.history)]
     if row.state in DATED_STATES:
@@ -169,7 +171,8 @@ def whole_row(document: Document) -> Row:
 def to_row(document: Document, payload: bytes) -> Row:
     """The stored row, with its payload from where :func:`payload_of` found it.
 
-    A row that runs under limits is stored with the last gate that it has passed, so that it is counted there.
+    A row that runs under limits is stored with the last gate that it has passed, so that it is counted there, and
+    what it counts with stands in ``holder``, if that is more than the row.
     """
     state, gate = document["state"], document.get("gate")
     return Row(  # by position, and not in a loop over the names: one is made for each run
@@ -191,7 +194,7 @@ def to_row(document: Document, payload: bytes) -> Row:
         document.get("lease_owner"),
         document.get("lease_until"),
         document.get("reason"),
-        gate if gate is None or state != State.RUNNING else document["type"],
+        gate if gate is None or state != State.RUNNING else document.get("holder") or document["type"],
         document.get("keep_until"),
         _history(document.get("history")),
         document["created_at"],

@@ -27,7 +27,7 @@ from pymongo import DeleteOne, MongoClient, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import MAX_JOBS, Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
@@ -146,16 +146,13 @@ class MongoStore:
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
-        value: str = stored["value"]
-        return value
+        return str(stored["value"])
 
     # -- a job's way -------------------------------------------------------------------------------------
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Store new rows with one command, or one for each 32 MiB of payload.
-
-        After a lost reply the rows that are found are taken. One that is not found is unknown: it may have
-        been run and deleted since.
+        """Store new rows with one command, or one for each 32 MiB of payload. After a lost reply the rows that are
+        found are taken; one that is not found is unknown: it may have been run and deleted since.
         """
         with self._adding(rows) as (database, places):
             insert(database[schema.JOBS], rows, places, self._address)
@@ -186,9 +183,7 @@ class MongoStore:
             return metas.added_ticks(meta)
 
     def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
-        """See :meth:`kqueue.contracts.store.JobStore.claim`.
-
-        When it raises, rows may have been claimed all the same: see :meth:`claimed_by`. Leases begin by the
+        """When it raises, rows may have been claimed all the same: see :meth:`claimed_by`. Leases begin by the
         server's own clock; what the rows that are returned say of their end is as exact as ``now``.
         """
         moment = self._links.get().moment(now)
@@ -205,15 +200,20 @@ class MongoStore:
                 rows = take(jobs, rows, owner, moment, alone=alone, floor=floor)
         return Claim(rows, cut, later)
 
-    def admit(self, limit: Limit, keys: Many[str] | None, now: float, put_at: float | None, most: int) -> Admission:
-        """See :meth:`kqueue.contracts.store.JobStore.admit`. With no ``keys`` it reads the names of all gates that
-        hold rows.
-
-        When it raises, rows may have been admitted all the same: they are then found lost, and put.
-        """
+    def admit(
+        self,
+        limit: Limit,
+        keys: Many[str] | None,
+        now: float,
+        put_at: float | None,
+        most: int,
+        *,
+        holder: Claimer | None = None,
+    ) -> Admission:
+        """When it raises, rows may have been admitted all the same: they are then found lost, and put."""
         with self._jobs() as jobs:
             moment = self._links.get().moment(now)
-            return LimitedJobs(jobs, self._address).admit(limit, keys, moment, put_at, most)
+            return LimitedJobs(jobs, self._address).admit(limit, keys, moment, put_at, most, holder=holder)
 
     def held_types(self, types: Sequence[str]) -> list[str]:
         """See :meth:`kqueue.contracts.store.JobStore.held_types`."""

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
-from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.repair import Due
 from kqueue.stores.gates import after_gates, free, free_at, gate_of, key_of
 from kqueue.stores.sqlite.file.file import SqliteFile
@@ -58,6 +58,7 @@ def admit(
     *,
     put_at: float | None,
     most: int,
+    holder: Claimer | None,
 ) -> Admission:
     """Gates that are full, as most are, are looked at without the write lock."""
     dues: list[Due] = []
@@ -65,14 +66,14 @@ def admit(
     with file.read() as connection, ExitStack() as cursors:
         counts = SqliteCounts(connection, now, cursors)
         found = {key_of(gate): gate for gate in _held_gates(connection, limit.type, keys)}
-        openings = {key: _look(limit, key, counts) for key in found}
+        openings = {key: _look(limit, key, counts, holder) for key in found}
     times += [opening.next_at for opening in openings.values() if not opening.places]
     to_open = [key for key, opening in openings.items() if opening.places]
     if to_open and most > 0:
         with file.write() as connection, ExitStack() as cursors:
             counts = SqliteCounts(connection, now, cursors)
             for key in to_open:
-                places = min(most - len(dues), _look(limit, key, counts).places)
+                places = min(most - len(dues), _look(limit, key, counts, holder).places)
                 dues += _let_through(connection, found[key], put_at, now, places)
                 if _holds(connection, found[key]):
                     times.append(free_at(limit, key, counts))
@@ -84,6 +85,8 @@ def _held_gates(connection: sqlite3.Connection, type: str, keys: Collection[str]
     if keys is None:
         found = connection.execute(HELD_GATES, {"first": type, "last": after_gates(type)}).fetchall()
         return [gate for (gate,) in found]
+    if not connection.execute(HELD_TYPES, (json.dumps([type]),)).fetchall():
+        return []  # where a limit does not bind, however many keys there are
     gates = [gate_of(type, key) for key in (None, *sorted(set(keys)))]
     return [gate for gate in gates if _holds(connection, gate)]
 
@@ -92,8 +95,8 @@ def _holds(connection: sqlite3.Connection, gate: str) -> bool:
     return bool(connection.execute(HOLDS, (gate,)).fetchall())
 
 
-def _look(limit: Limit, key: str | None, counts: SqliteCounts) -> _Opening:
-    places = free(limit, key, counts) - counts.admitted(gate_of(limit.type, key))
+def _look(limit: Limit, key: str | None, counts: SqliteCounts, holder: Claimer | None) -> _Opening:
+    places = free(limit, key, counts, holder) - counts.admitted(gate_of(limit.type, key))
     if places >= 1:
         return _Opening(int(min(places, _ANY)), None)
     return _Opening(0, free_at(limit, key, counts))

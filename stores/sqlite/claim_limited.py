@@ -7,26 +7,33 @@ All is counted inside the write transaction that acts on it, so no two claims sh
 import heapq
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
+from operator import itemgetter
 from typing import Any, Final
 
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row
-from kqueue.stores.gates import MOST_HELD, Candidate, Gates, counted_starts
+from kqueue.stores.gates import FEW_HELD, MOST_HELD, Candidate, Gates, counted_starts
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.claim import Lease, claim_unlimited, claimed, later, wanted
 from kqueue.stores.sqlite.gate_counts import SqliteCounts
+from kqueue.stores.sqlite.payloads import columns_in_row, payload_apart
 
-#: What gates must know, as in :class:`~kqueue.stores.gates.Candidate`: without the payload, which only what passes
-#: needs.
-_PLACE: Final = "job.priority, job.key, job.type, job.gate, job.limit_key"
+#: The place first, so that ranges of several types can be merged. No payload that stands apart: only what passes
+#: needs it.
+_RECORD: Final = f"job.priority, job.key, {columns_in_row(sql.CLAIM_FIELDS)}"
+#: Of the fields after the place.
+_TYPE, _GATE, _LIMIT_KEY, _PAYLOAD = (
+    2 + sql.CLAIM_FIELDS.index(name) for name in ("type", "gate", "limit_key", "payload")
+)
+_candidate: Final = itemgetter(0, 1, _TYPE, _GATE, _LIMIT_KEY)
 
-PLACES_BY_ID: Final = f"SELECT {_PLACE} {sql.WANTED}"
-PLACES_OF_TYPE: Final = f"""
-    SELECT {_PLACE} FROM kqueue_jobs AS job
+RECORDS_BY_ID: Final = f"SELECT {_RECORD} {sql.WANTED}"
+RECORDS_OF_TYPE: Final = f"""
+    SELECT {_RECORD} FROM kqueue_jobs AS job
     WHERE job.state = 'ready' AND job.type = :type ORDER BY job.priority, job.key
 """
 
@@ -36,7 +43,7 @@ CLAIM: Final = """
     UPDATE kqueue_jobs SET
         state = 'running', fence = max(fence, :fence_floor) + 1, tries = tries + 1,
         alone = :alone, lease_owner = :owner, lease_until = :start + ttr,
-        gate = iif(type IN (SELECT value FROM json_each(:limited)), type, gate)
+        gate = coalesce((SELECT value FROM json_each(:limited) AS one WHERE one.key = kqueue_jobs.type), gate)
     WHERE key IN (SELECT value FROM json_each(:keys))
 """
 
@@ -60,56 +67,75 @@ def claim_limited(
     keys: list[int] = []
     held: list[tuple[str, int]] = []
     with ExitStack() as cursors:
-        gates = Gates(selection.limits, SqliteCounts(connection, lease.start, cursors))
-        places = _places(connection, selection, lease, cursors)
-        most = None if selection.ids is not None else MOST_HELD
-        passing = _passing(places, gates, held, most)
-        rows, cut = budget.fit(_rows(connection, passing, gates, lease, keys))
-    connection.executemany(HOLD, held)
+        gates = Gates(selection.limits, SqliteCounts(connection, lease.start, cursors), selection.holder)
+        limited = {limit.type: gates.while_running(limit.type) for limit in selection.limits}
+        records = _records(connection, selection, lease, cursors)
+        ends = selection.ids is None
+
+        def holds_enough() -> bool:
+            return ends and len(held) >= (FEW_HELD if keys else MOST_HELD)
+
+        passing = _passing(records, gates, held, holds_enough, lambda: len(keys) >= budget.jobs)
+        rows, cut = budget.fit(_rows(connection, passing, limited, lease, keys))
+    if held:
+        connection.executemany(HOLD, held)
     rows = [rows[0]._replace(alone=True)] if alone and len(rows) == 1 else rows
     values = {**lease._asdict(), "alone": alone and len(rows) == 1, "keys": json.dumps(keys[: len(rows)])}
-    limited = json.dumps([limit.type for limit in selection.limits])
-    connection.execute(CLAIM, {**values, "limited": limited})
+    connection.execute(CLAIM, {**values, "limited": json.dumps(limited)})
     for limit in selection.limits:
         _count_starts(connection, limit, lease.start, sum(row.type == limit.type for row in rows))
     return Claim(rows, cut, later(connection, selection, rows, cut, lease.now), len(held))
 
 
-def _places(
+def _records(
     connection: sqlite3.Connection, selection: Selection, lease: Lease, cursors: ExitStack
-) -> Iterator[Candidate]:
+) -> Iterable[tuple[Any, ...]]:
     def read(statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
         return cursors.enter_context(closing(connection.execute(statement, values)))
 
     if selection.ids is not None:
-        found: Iterable[tuple[Any, ...]] = read(PLACES_BY_ID, {**wanted(selection), "now": lease.now})
-    else:
-        merged = heapq.merge(*(read(PLACES_OF_TYPE, {"type": type}) for type in dict.fromkeys(selection.types)))
-        found = cursors.enter_context(closing(merged))
-    return map(Candidate._make, found)
+        return read(RECORDS_BY_ID, {**wanted(selection), "now": lease.now})
+    merged = heapq.merge(*(read(RECORDS_OF_TYPE, {"type": type}) for type in dict.fromkeys(selection.types)))
+    return cursors.enter_context(closing(merged))
 
 
 def _passing(
-    candidates: Iterable[Candidate], gates: Gates, held: list[tuple[str, int]], most: int | None
-) -> Iterator[Candidate]:
-    """Those that no gate stops. The others go into ``held``, with their gates; after ``most`` of them it ends."""
-    for candidate in candidates:
-        gate = gates.stop(candidate)
+    records: Iterable[tuple[Any, ...]],
+    gates: Gates,
+    held: list[tuple[str, int]],
+    holds_enough: Callable[[], bool],
+    is_full: Callable[[], bool],
+) -> Iterator[tuple[Any, ...]]:
+    """Those that no gate stops, and the one that a full window leaves out, whatever it is. The others go into
+    ``held``, with their gates; where these are enough it ends.
+    """
+    for record in records:
+        gate = None if is_full() else gates.stop(Candidate._make(_candidate(record)))
         if gate is None:
-            yield candidate
+            yield record
             continue
-        held.append((gate, candidate.order))
-        if len(held) == most:
+        held.append((gate, record[1]))
+        if holds_enough():
             return
 
 
 def _rows(
-    connection: sqlite3.Connection, passing: Iterable[Candidate], gates: Gates, lease: Lease, keys: list[int]
+    connection: sqlite3.Connection,
+    passing: Iterable[tuple[Any, ...]],
+    limited: Mapping[str, str | None],
+    lease: Lease,
+    keys: list[int],
 ) -> Iterator[Row]:
     """The rows, as ``lease`` makes them; the row key of each one handed out is added to ``keys``."""
-    records = (connection.execute(sql.CANDIDATE_AT, {"key": one.order}).fetchone() for one in passing)
-    for row in claimed(records, lease, keys):
-        yield row._replace(gate=row.type) if gates.limited(row.type) else row
+    for row in claimed((_whole(connection, record) for record in passing), lease, keys):
+        yield row._replace(gate=limited[row.type]) if row.type in limited else row
+
+
+def _whole(connection: sqlite3.Connection, record: tuple[Any, ...]) -> tuple[Any, ...]:
+    """As ``CANDIDATE_AT`` gives it."""
+    if type(record[_PAYLOAD]) is bytes:
+        return record[1:]
+    return (*record[1:_PAYLOAD], payload_apart(connection, record[1]), *record[_PAYLOAD + 1 :])
 
 
 def _count_starts(connection: sqlite3.Connection, limit: Limit, at: float, jobs: int) -> None:

@@ -5,12 +5,14 @@ One index holds all of it, and the rows of limited types alone.
 
 import heapq
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain
 from typing import Any, Final
 
 from kqueue.contracts.admission import Limit
-from kqueue.stores.gates import Place, counted_starts
+from kqueue.stores.gates import Leases, Place, counted_starts, leases_of, type_of
 
 STARTS: Final = """
     SELECT coalesce(sum(jobs), 0), min(at) FROM kqueue_starts WHERE type = :type AND at > :since AND at <= :until
@@ -26,12 +28,20 @@ ADMITTED: Final = f"SELECT count(*) {_ADMITTED} AND job.gate = ?"
 HELD_PLACES: Final = f"SELECT job.priority, job.key {HELD_HERE} AND job.gate = ? ORDER BY job.priority, job.key"
 ADMITTED_PLACES: Final = f"SELECT job.priority, job.key {_ADMITTED} AND job.gate = ? ORDER BY job.priority, job.key"
 
-#: What runs of a type has its gate, or that of a key if no limit was told when it was claimed. It is as few as
-#: may run, so all of it is read once and counted by key.
+#: Whether anybody stands at any gate of a type. Where a limit does not bind nobody does, and none is asked for.
+IS_ANY_WAITING: Final = f"""
+    SELECT EXISTS (SELECT 1 {HELD_HERE} AND job.gate >= :type AND job.gate < :type || '!')
+        OR EXISTS (SELECT 1 {_ADMITTED} AND job.gate >= :type AND job.gate < :type || '!')
+"""
+
+#: What runs of a type has a gate that begins with it. It is as little as may run, or wait for those who run it, so
+#: all of it is read once and counted by key.
 RUNNING: Final = f"""
-    SELECT job.limit_key, job.lease_until {_AT_GATE.format("running")}
+    SELECT job.limit_key, job.gate, job.lease_until {_AT_GATE.format("running")}
     AND job.gate >= :type AND job.gate < :type || '!' AND job.lease_until > :now
 """
+
+NO_LEASES: Final = Leases()
 
 
 class SqliteCounts:
@@ -39,16 +49,17 @@ class SqliteCounts:
 
     def __init__(self, connection: sqlite3.Connection, now: float, cursors: ExitStack) -> None:
         self._connection, self._now, self._cursors = connection, now, cursors
-        #: By type: the ends of leases by limit key.
-        self._leases: dict[str, dict[str | None, list[float]]] = {}
+        #: By type and limit key.
+        self._leases: dict[tuple[str, str | None], Leases] = {}
+        self._looked_at: set[str] = set()
+        #: By type: whether anybody stands at a gate of it.
+        self._is_any_waiting: dict[str, bool] = {}
 
-    def running(self, type: str, limit_key: str | None) -> int:
-        """Under a lease that is not over."""
-        return len(self._ends(type, limit_key))
-
-    def lease_end(self, type: str, limit_key: str | None) -> float | None:
-        """The first of those."""
-        return min(self._ends(type, limit_key), default=None)
+    def leases(self, type: str, limit_key: str | None) -> Leases:
+        """One read for all keys of the type."""
+        if type not in self._looked_at:
+            self._look_at(type)
+        return self._leases.get((type, limit_key), NO_LEASES)
 
     def starts(self, limit: Limit) -> int:
         """One range of their own table."""
@@ -64,24 +75,23 @@ class SqliteCounts:
         return int(self._read(ADMITTED, (gate,))[0][0])
 
     def waiting(self, gate: str) -> Iterator[Place]:
-        """Two index ranges, merged as far as they are read."""
+        """Two index ranges, merged as far as they are read; none if nobody stands at any gate of the type."""
+        type = type_of(gate)
+        if type not in self._is_any_waiting:
+            self._is_any_waiting[type] = bool(self._read(IS_ANY_WAITING, {"type": type})[0][0])
+        if not self._is_any_waiting[type]:
+            return iter(())
         found = (self._connection.execute(statement, (gate,)) for statement in (HELD_PLACES, ADMITTED_PLACES))
         merged = heapq.merge(*(self._cursors.enter_context(closing(cursor)) for cursor in found))
         return self._cursors.enter_context(closing(merged))
 
-    def _ends(self, type: str, limit_key: str | None) -> list[float]:
-        """Of the leases of the type, or of the key."""
-        if type not in self._leases:
-            by_key: dict[str | None, list[float]] = {}
-            for key, end in self._read(RUNNING, {"type": type, "now": self._now}):
-                by_key.setdefault(key, []).append(end)
-            self._leases[type] = by_key
-        leases = self._leases[type]
-        return (
-            leases.get(limit_key, [])
-            if limit_key is not None
-            else [end for ends in leases.values() for end in ends]
-        )
+    def _look_at(self, type: str) -> None:
+        self._looked_at.add(type)
+        by_key: defaultdict[str | None, list[tuple[str, float]]] = defaultdict(list)
+        for key, gate, end in self._read(RUNNING, {"type": type, "now": self._now}):
+            by_key[key].append((gate, end))
+        self._leases |= {(type, key): leases_of(running) for key, running in by_key.items()}
+        self._leases[type, None] = leases_of(chain.from_iterable(by_key.values()))
 
     def _starts(self, limit: Limit) -> tuple[Any, ...]:
         since, until = counted_starts(limit, self._now)

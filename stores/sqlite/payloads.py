@@ -26,11 +26,23 @@ PAYLOAD: Final = f"""iif(typeof(job.{COLUMN}) = 'integer',
     (SELECT apart.payload FROM kqueue_payloads AS apart WHERE apart.key = job.key), job.{COLUMN})"""
 
 PUT_APART: Final = "INSERT INTO kqueue_payloads (key, payload) SELECT key, ? FROM kqueue_jobs WHERE id = ?"
+FIND_APART: Final = "SELECT payload FROM kqueue_payloads WHERE key = ?"
 
 
 def columns(names: Sequence[str]) -> str:
     """What a statement reads of ``job`` for these fields of a :class:`~kqueue.model.job.Row`."""
     return ", ".join(PAYLOAD if name == "payload" else f"job.{name}" for name in names)
+
+
+def columns_in_row(names: Sequence[str]) -> str:
+    """The same, without what stands apart: see :func:`payload_apart`."""
+    return ", ".join(f"job.{COLUMN if name == 'payload' else name}" for name in names)
+
+
+def payload_apart(connection: sqlite3.Connection, key: int) -> bytes:
+    """That of the row with this key."""
+    ((payload,),) = connection.execute(FIND_APART, (key,)).fetchall()
+    return bytes(payload)
 
 
 def as_kept(row: Row) -> Row:

@@ -22,7 +22,8 @@ _DUE: Final = "id, type, priority, run_at, put_at"
 
 #: What a claim sets, does not hand out, or finds in no row that it may take. So it is not read, which costs.
 _KNOWN_TO_CLAIMS: Final = {"state", "alone", "lease_owner", "lease_until", "keep_until", "history"}
-_CLAIM_COLUMNS: Final = columns([name for name in Row._fields if name not in _KNOWN_TO_CLAIMS])
+CLAIM_FIELDS: Final = [name for name in Row._fields if name not in _KNOWN_TO_CLAIMS]
+_CLAIM_COLUMNS: Final = columns(CLAIM_FIELDS)
 
 #: A claim that names ids looks at these alone.
 WANTED: Final = f"""

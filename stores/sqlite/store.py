@@ -1,19 +1,16 @@
 """The SQLite store: one file, no server, durable at every return. See :mod:`kqueue.stores.sqlite.schema`."""
 
 import functools
-import heapq
 import inspect
 import json
 import logging
-import math
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from itertools import islice
+from contextlib import contextmanager
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
-from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
@@ -36,6 +33,7 @@ from kqueue.stores.sqlite.claim_limited import take
 from kqueue.stores.sqlite.expire import expire
 from kqueue.stores.sqlite.file.file import SqliteFile
 from kqueue.stores.sqlite.settle import run_of, settle
+from kqueue.stores.sqlite.sweep import find_abandoned, lost_rule
 from kqueue.stores.sqlite.times import find_misdated, repair_times
 from kqueue.system.clock import Clock, SystemClock
 
@@ -47,8 +45,6 @@ T = TypeVar("T")
 SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
 #: SQLite counts the milliseconds in 32 bits.
 MAX_BUSY_TIMEOUT_S: Final = 86_400
-#: Larger than any priority.
-_AFTER_ALL: Final = 2**63 - 1
 
 _Values: TypeAlias = tuple[Any, ...]
 
@@ -222,10 +218,17 @@ class SqliteStore:
             raise
 
     def admit(
-        self, limit: Limit, keys: Collection[str] | None, now: float, put_at: float | None, most: int
+        self,
+        limit: Limit,
+        keys: Collection[str] | None,
+        now: float,
+        put_at: float | None,
+        most: int,
+        *,
+        holder: Claimer | None = None,
     ) -> Admission:
         """One transaction, if any gate has a place for a row that it holds."""
-        return admit(self._file, limit, keys, now, put_at=put_at, most=most)
+        return admit(self._file, limit, keys, now, put_at=put_at, most=most, holder=holder)
 
     def held_types(self, types: Sequence[str]) -> list[str]:
         """Those of ``types`` that have a held row, sorted: one index probe for each."""
@@ -379,7 +382,7 @@ class SqliteStore:
         if not self.find_abandoned(now, 1):
             return Recovered(0)
         with self._file.write() as connection:
-            found = _find_abandoned(connection, now, most)
+            found = find_abandoned(connection, now, most)
             verdicts = [(*recovery(row.alone, row.crashes, max_crashes), row.id) for row in found]
             values = [(state, reason, run_of(now, reason), now, now, id) for state, reason, id in verdicts]
             connection.executemany(sql.RECOVER, values)
@@ -409,7 +412,7 @@ class SqliteStore:
     def find_abandoned(self, now: float, most: int) -> list[Abandoned]:
         """What :meth:`recover` would take: one index range for each TTR."""
         with self._file.read() as connection:
-            return _find_abandoned(connection, now, most)
+            return find_abandoned(connection, now, most)
 
     def find_unput(self, until: float, most: int) -> list[Due]:
         """Up to ``most`` rows known to have no pointer that are ready, or due by ``until``."""
@@ -430,7 +433,7 @@ class SqliteStore:
     def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, most: int) -> list[Due]:
         """Rows that have lost their pointer by the head rule: one index range for each type and priority."""
         until = now - grace
-        rules = [(type, *_rule(head, until, grace)) for type, head in heads.items()]
+        rules = [(type, *lost_rule(head, until, grace)) for type, head in heads.items()]
         values = {"heads": json.dumps(rules), "until": until, "most": most}
         return [Due(*record) for record in self._read(sql.FIND_LOST, values)]
 
@@ -472,28 +475,6 @@ class SqliteStore:
             return connection.execute(statement, values).fetchall()
 
 
-def _find_abandoned(connection: sqlite3.Connection, now: float, most: int) -> list[Abandoned]:
-    """The longest abandoned first: the ranges of their TTRs, merged as far as they are read."""
-    with ExitStack() as cursors:
-        ranges = [
-            cursors.enter_context(closing(connection.execute(sql.FIND_ABANDONED, (ttr, now))))
-            for (ttr,) in connection.execute(sql.TTRS_ABANDONED, (now,)).fetchall()
-        ]
-        merged = cursors.enter_context(closing(heapq.merge(*ranges)))
-        return [
-            Abandoned(id, type, bool(alone), crashes, owner, until)
-            for until, id, type, alone, crashes, owner in islice(merged, most)
-        ]
-
-
 def _row(record: _Values) -> Row:
     row = Row._make(record)
     return row._replace(alone=bool(row.alone))
-
-
-def _rule(head: Head | None, until: float, grace: float) -> tuple[int, float]:
-    """(the head's priority, the latest ``put_at`` of a row of that priority whose pointer is lost)."""
-    if head is None:
-        return _AFTER_ALL, until
-    # Strictly before, as the greatest number that is.
-    return head.priority, min(until, math.nextafter(head.put_at - grace, -math.inf))

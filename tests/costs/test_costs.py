@@ -140,6 +140,27 @@ def test_a_window_costs_a_small_constant_number_of_calls(queue: KQueue, pair: Pa
     assert calls_of(tap, queue.run_jobs) == pair.allowed(RUN)
 
 
+#: What each window costs more under limits that do not bind. SQLite: looks at what runs, has started and waits, and
+#: after its end at who is held; and its starts are counted. MongoDB: its turn at the limit, and the same looks.
+LIMITED = {
+    "sqlite": {"sqlite: SELECT": 4, "sqlite: DELETE": 1, "sqlite: INSERT": 1},
+    "mongodb": {"mongo: find": 3, "mongo: aggregate": 2, "mongo: distinct": 2, "mongo: update": 1},
+}
+
+
+def test_limits_that_do_not_bind_cost_a_window_a_constant_number_of_calls(
+    queue: KQueue, pair: Pair, tap: Tap
+) -> None:
+    """However many keys there are, and however many jobs of each: places are counted for the whole of it."""
+    queue.limit("noop", running=4, running_per_key=1, starts=JOBS + 9)
+    for key in range(20):
+        queue.add_jobs("noop", [PAYLOAD] * (JOBS // 20), limit_key=f"key {key}")
+    more = calls_of(tap, queue.run_jobs) - pair.allowed(RUN)
+    # The pointers of 20 lists fill other entries than those of one.
+    more = Counter({call: number for call, number in more.items() if not call.startswith("tube:")})
+    assert more <= Counter({call: WINDOWS * number for call, number in LIMITED[pair.store].items()})
+
+
 def test_an_entry_carries_a_hundred_jobs_through_the_tube(beanstalkd: Beanstalkd, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/jobs.db"
     with open_queue(url, beanstalkd.url) as queue, beanstalkd.client() as client:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 
 from kqueue import JobInHand, KQueue
 from kqueue.contracts.admission import Limit
+from kqueue.contracts.runs import Claim
 from tests.beanstalkd import Beanstalkd
 from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.mongod import Mongod
 from tests.tubes import await_true
+from tests.tubes import run as start
 
 
 class Gauge:
@@ -139,6 +142,70 @@ def test_per_key_and_per_type_together(make_queue: MakeQueue) -> None:
     assert gauge.done == 60
     assert gauge.most[None] <= 3
     assert {key: most for key, most in gauge.most.items() if key is not None and most > 1} == {}
+
+
+@pytest.mark.parametrize("limits", [{"running": 2}, {"running_per_key": 1}, {"running": 3, "running_per_key": 2}])
+def test_threads_of_one_dispatcher_run_no_more_at_once_than_may(
+    make_queue: MakeQueue, limits: dict[str, int]
+) -> None:
+    """It claims more than may run, as long as they take so little time, and lets them wait for each other."""
+    gauge = Gauge()
+    queues = [make_queue() for _ in range(2)]
+    for queue in queues:
+        queue.limit("t", **limits)
+        queue.add_handler("t", lambda job: (gauge.pass_through(job.payload), job.delete()))
+    for key in "abc":  # one after the other, so that most of a window are of one key
+        queues[0].add_jobs("t", [key] * 60, limit_key=key)
+    claims = claims_of(queues[0])
+    queues[0].work(threads=4, wait=False)
+    assert gauge.done == 180
+    assert max(len(claim.rows) for claim in claims) > limits.get("running", 3) * 2
+    queues[0].add_jobs("t", ["d"] * 200, limit_key="d")
+    workers = [start(partial(queue.work, threads=4, wait=True)) for queue in queues]
+    await_true(lambda: sum(queues[0].counts().values()) == 0)
+    for queue in queues:
+        queue.stop()
+    for worker in workers:
+        worker.join(60)
+    assert gauge.done == 380
+    assert gauge.most[None] <= limits.get("running", 8)
+    assert max(gauge.most[key] for key in "abcd") <= limits.get("running_per_key", 8)
+
+
+def claims_of(queue: KQueue) -> list[Claim]:
+    """What each claim gets from now on."""
+    claims: list[Claim] = []
+    claim = queue.store.claim
+
+    def noted(*arguments: Any) -> Claim:
+        claims.append(claim(*arguments))
+        return claims[-1]
+
+    queue.store.claim = noted  # type: ignore[method-assign]
+    return claims
+
+
+def test_a_slow_job_of_a_key_keeps_no_thread_from_those_of_others(make_queue: MakeQueue) -> None:
+    queue, is_free = make_queue(), threading.Event()
+    queue.limit("t", running_per_key=1)
+    ran: list[str] = []
+
+    @queue.handler("t")
+    def work(job: JobInHand) -> None:
+        if job.payload == "first a":
+            is_free.wait(60)
+        ran.append(job.payload)
+        job.delete()
+
+    queue.add_jobs("t", ["first a", *["a"] * 20], limit_key="a")
+    queue.add_jobs("t", ["b"] * 20, limit_key="b")
+    worker = start(partial(queue.work, threads=2, wait=True))
+    await_true(lambda: ran.count("b") == 20)
+    assert ran.count("a") == 0
+    is_free.set()
+    await_true(lambda: sum(queue.counts().values()) == 0)
+    queue.stop()
+    worker.join(60)
 
 
 def test_starts_per_period(make_queue: MakeQueue) -> None:

@@ -1,10 +1,11 @@
 """Who passes the gates of limited types: decided without a store."""
 
 import math
+from random import Random
 
 import pytest
 
-from kqueue.contracts.admission import Limit
+from kqueue.contracts.admission import Claimer, Limit, hands_of
 from kqueue.stores.gates import (
     Candidate,
     Gates,
@@ -15,6 +16,7 @@ from kqueue.stores.gates import (
     free_at,
     gate_of,
     key_of,
+    leases_of,
     type_of,
 )
 
@@ -22,18 +24,17 @@ from kqueue.stores.gates import (
 class Counts:
     """Numbers as the test gives them; what was asked is noted."""
 
-    def __init__(self, running=(), starts=0, first_start=None, waiting=(), admitted=0):
+    def __init__(self, running=(), starts=0, first_start=None, waiting=(), admitted=0, gates=None):
         #: (limit key, end of the lease) of each that runs.
         self.runs, self.started, self.first = list(running), starts, first_start
         self.line, self.let_in = list(waiting), admitted
+        #: What rows of a key count with, if not by themselves.
+        self.gates = gates or {}
         self.asked = []
 
-    def running(self, type, limit_key):
+    def leases(self, type, limit_key):
         self.asked.append(("running", type, limit_key))
-        return len(self._ends(limit_key))
-
-    def lease_end(self, type, limit_key):
-        return min(self._ends(limit_key), default=None)
+        return leases_of((self.gates.get(key, type), end) for key, end in self.runs if limit_key in {None, key})
 
     def starts(self, limit):
         self.asked.append(("starts", limit.type))
@@ -49,9 +50,6 @@ class Counts:
         for place in self.line if gate == "t" else ():
             self.asked.append(("read", place))
             yield place
-
-    def _ends(self, limit_key):
-        return [end for key, end in self.runs if limit_key in {None, key}]
 
 
 def candidate(order, priority=9, type="t", gate=None, key=None):
@@ -148,3 +146,72 @@ def test_starts_far_ahead_of_the_clock_do_not_count():
     since, until = counted_starts(Limit("t", starts=1, period=10.0), 1000.0)
     assert since == 990.0
     assert 1010.0 <= until <= 1100.0
+
+
+# -- those of a holder count together --------------------------------------------------------------------
+
+ME, OTHER = Claimer("me", 4), Claimer("other", 2)
+
+
+def test_rows_of_a_holder_take_as_many_places_as_it_has_hands():
+    gates = [ME.gate_of("t")] * 9 + [OTHER.gate_of("t")] + ["t"] * 3
+    leases = leases_of((gate, 100.0 - number) for number, gate in enumerate(gates))
+    assert (leases.places(), leases.places(but=ME.gate_of("t")), leases.first_end) == (8, 4, 88.0)
+    assert leases.held == {ME.gate_of("t"): 9, OTHER.gate_of("t"): 1}
+
+
+def test_a_gate_of_a_type_is_of_no_holder():
+    assert (hands_of("t"), hands_of("t key"), hands_of("t 4 x"), hands_of(ME.gate_of("t"))) == (None, None, None, 4)
+
+
+@pytest.mark.parametrize(
+    ("most", "others", "mine", "follow", "rows"),
+    [
+        (4, 0, 0, 0, math.inf),  # room for all its hands
+        (9, 5, 700, 0, math.inf),
+        (9, 6, 0, 0, 3),  # not for all: each row is a place
+        (9, 6, 2, 50, 1),
+        (3, 0, 0, 0, 3),  # more hands than places
+        (3, 0, 2, 10, 31),
+        (3, 1, 1, 10, 1),  # others may have the rest
+        (1, 1, 0, 10, 0),
+        (1, 2, 5, 10, -6),
+    ],
+)
+def test_what_a_holder_may_claim(most, others, mine, follow, rows):
+    running = [("o", 9.0)] * others + [("m", 9.0)] * mine
+    counts = Counts(running=running, gates={"m": ME.gate_of("t")})
+    assert free(Limit("t", running=most), None, counts, ME._replace(follow=follow)) == rows
+
+
+def test_a_holder_starts_no_more_than_the_limit_says():
+    limit = Limit("t", running=9, starts=5, period=10.0)
+    assert free(limit, None, Counts(starts=3), ME) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_holders_never_run_more_than_the_limit_says(seed):
+    """Any number of them, who claim, run as many as they may by themselves, and settle, in any order."""
+    random = Random(seed)
+    most = random.randint(1, 6)
+    limit = Limit("t", running=most)
+    holders = [Claimer(str(number), random.randint(1, 8), random.choice([0, 3])) for number in range(4)] + [None]
+    rows = [0] * len(holders)
+    for _ in range(200):
+        number = random.randrange(len(holders))
+        if random.random() < 0.5:
+            gates = [
+                "t" if holder is None else holder.gate_of("t")
+                for holder, count in zip(holders, rows, strict=True)
+                for _ in range(count)
+            ]
+            counts = Counts(running=[(gate, 9.0) for gate in gates], gates={gate: gate for gate in gates})
+            rows[number] += int(max(0, min(free(limit, None, counts, holders[number]), random.randint(1, 9))))
+        else:
+            rows[number] -= random.randint(0, rows[number])
+        # The most that may run: each holder keeps the limit itself, and has only so many hands.
+        run = [
+            count if holder is None else min(count, holder.hands, most)
+            for holder, count in zip(holders, rows, strict=True)
+        ]
+        assert sum(run) <= most

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
-from kqueue.contracts.admission import Admission, Limit
+from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Abandoned, Due, Recovered
 from kqueue.contracts.runs import Claim, Selection
@@ -66,9 +66,10 @@ def claim(
     alone: bool = False,
     owner: str | None = None,
     limits: Sequence[Limit] = (),
+    holder: Claimer | None = None,
 ) -> Claim:
     """By ids, or whatever is ready if there are none."""
-    selection = Selection(tuple(types), ids or None, tuple(limits))
+    selection = Selection(tuple(types), ids or None, tuple(limits), holder)
     return store.claim(selection, budget, owner or f"window-{next(NUMBERS)}", now, alone)
 
 
@@ -120,10 +121,15 @@ def gates(store: JobStore, given: Sequence[str]) -> list[str | None]:
 
 
 def admit(
-    store: JobStore, limit: Limit, keys: Collection[str] | None = None, now: float = NOW, most: int = 100
+    store: JobStore,
+    limit: Limit,
+    keys: Collection[str] | None = None,
+    now: float = NOW,
+    most: int = 100,
+    holder: Claimer | None = None,
 ) -> Admission:
     """What is let through, and put now."""
-    return store.admit(limit, keys, now, now, most)
+    return store.admit(limit, keys, now, now, most, holder=holder)
 
 
 def keyed(*keys: str | None, **fields: Any) -> list[Row]:

@@ -1,0 +1,36 @@
+"""What the sweep of a SQLite store looks for, beside what one statement finds."""
+
+import heapq
+import math
+import sqlite3
+from contextlib import ExitStack, closing
+from itertools import islice
+from typing import Final
+
+from kqueue.contracts.repair import Abandoned, Head
+from kqueue.stores.sqlite import statements as sql
+
+#: Larger than any priority.
+_AFTER_ALL: Final = 2**63 - 1
+
+
+def find_abandoned(connection: sqlite3.Connection, now: float, most: int) -> list[Abandoned]:
+    """The longest abandoned first: the ranges of their TTRs, merged as far as they are read."""
+    with ExitStack() as cursors:
+        ranges = [
+            cursors.enter_context(closing(connection.execute(sql.FIND_ABANDONED, (ttr, now))))
+            for (ttr,) in connection.execute(sql.TTRS_ABANDONED, (now,)).fetchall()
+        ]
+        merged = cursors.enter_context(closing(heapq.merge(*ranges)))
+        return [
+            Abandoned(id, type, bool(alone), crashes, owner, until)
+            for until, id, type, alone, crashes, owner in islice(merged, most)
+        ]
+
+
+def lost_rule(head: Head | None, until: float, grace: float) -> tuple[int, float]:
+    """(the head's priority, the latest ``put_at`` of a row of that priority whose pointer is lost)."""
+    if head is None:
+        return _AFTER_ALL, until
+    # Strictly before, as the greatest number that is.
+    return head.priority, min(until, math.nextafter(head.put_at - grace, -math.inf))

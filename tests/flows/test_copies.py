@@ -29,6 +29,9 @@ from tests.tubes import MINT, await_true
 
 JOBS = 60
 
+#: They look into the tubes right after an add.
+pytestmark = pytest.mark.usefixtures("rings_at_once")
+
 
 class Service:
     """A queue on one of the stores, and what it ran."""

@@ -54,6 +54,7 @@ def pointers(queue: KQueue, type: str = "t") -> int:
 def test_while_a_job_waits_a_second_add_returns_its_id_and_puts_nothing(queue: KQueue) -> None:
     first = queue.add_job("t", 1, unique="user:42")
     assert [queue.add_job("t", n, unique="user:42", priority="urgent") for n in (2, 3)] == [first, first]
+    queue.flush()
     assert (jobs(queue), pointers(queue)) == (1, 1)
     job = queue.get_job(first)
     assert job is not None

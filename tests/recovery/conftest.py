@@ -24,6 +24,11 @@ PATIENCE_S = 240.0
 INTERVAL_S = 15.0
 
 
+@pytest.fixture(autouse=True)
+def pointers_at_once(rings_at_once: None) -> None:
+    """The tests look into the tubes right after an add."""
+
+
 class Site:
     """Makes queues, each with a store and connections of its own, as another process has them."""
 

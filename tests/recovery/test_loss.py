@@ -70,7 +70,7 @@ def rows_of(value: object) -> int:
     """How many rows a call's argument or result stands for."""
     if isinstance(value, list):
         return len(value)
-    return sum(value) if isinstance(value, Recovered) else 0
+    return value.ready + value.dead if isinstance(value, Recovered) else 0
 
 
 class Chain:

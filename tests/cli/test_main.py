@@ -157,10 +157,14 @@ def test_run_that_cannot_run_says_which_part_failed(shop: Shop, app: str, said: 
     assert said in shop.refused("run", "--app", app)
 
 
-def test_run_without_its_broker_exits_2(shop: Shop):
+def test_run_without_its_broker_runs_from_the_store_and_says_so(shop: Shop, queue: KQueue):
     address = f"beanstalk://127.0.0.1:{free_port()}"
     (shop.folder / "far.py").write_text(APP.replace('jobs.db", retry', f'jobs.db", broker="{address}", retry'))
-    assert address in shop.refused("run", "--app", "far:queue", "--create")
+    shop.ids("greet", '"Ada"')
+    done = shop.kqueue("run", "--app", "far:queue")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "hello Ada")
+    assert f"jobs run from the store until the broker is back: {address}" in done.stderr
+    assert queue.counts()["ready"] == 0
 
 
 def test_an_app_that_does_not_import_itself_has_no_line_of_ours(shop: Shop):

@@ -217,6 +217,7 @@ def test_a_retry_whose_pointer_is_put_slowly_runs_again_before_work_ends(
 
 def test_what_many_coroutines_end_with_is_written_together(queue: KQueue) -> None:
     settles = counted(queue, "settle")
+    with_a_claim = counted(queue, "settle_and_claim") if hasattr(queue.store, "settle_and_claim") else []
 
     @queue.handler("t", concurrency=100)
     async def handle(job: JobInHand) -> None:
@@ -225,9 +226,10 @@ def test_what_many_coroutines_end_with_is_written_together(queue: KQueue) -> Non
 
     queue.add_jobs("t", range(200))
     assert queue.work(wait=False).deleted == 200
+    ends = [*settles, *with_a_claim]
     # Of what a slow server did not answer in time a part is sent again.
-    assert len({one.id for settlements, _ in settles for one in settlements}) == 200
-    assert len(settles) <= 20
+    assert len({one.id for settlements, *_ in ends for one in settlements}) == 200
+    assert len(ends) <= 20
 
 
 def test_a_delete_is_durable_after_settle_ms_although_others_are_in_hand(queue: KQueue) -> None:

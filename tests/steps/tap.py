@@ -6,6 +6,8 @@ It is not part of the product. :mod:`tests.steps.edges` passes every call of a d
 To kill a process between two calls is to kill it after the first of them, so there is one way to be killed.
 """
 
+import socket
+import sqlite3
 import sys
 import threading
 from collections import Counter
@@ -121,13 +123,17 @@ class Tap:
         fate = self._note(nature, calls)
         if fate is Fate.BEFORE:
             raise self._strike(fail)
+        result: T | None = None
         try:
-            return effect()
+            result = effect()
+            return result
         finally:
             self._do_meanwhile(nature)
             if fate is Fate.KILLED:
                 die()
             if fate is Fate.AFTER:
+                if isinstance(result, socket.socket | sqlite3.Connection):
+                    result.close()  # nobody has it
                 raise self._strike(fail)
 
     def _note(self, nature: str, calls: tuple[Call, ...]) -> Fate | None:

@@ -11,6 +11,7 @@ import pytest
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Tick
+from kqueue.contracts.repair import Recovered
 from kqueue.contracts.runs import LeaseKey, Selection
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Unget
 from kqueue.model.errors import AddFailed, StoreError
@@ -189,7 +190,7 @@ def test_a_payload_stays_while_its_job_does(store: SqliteStore, path: Path) -> N
     ]
     assert store.settle(ends, NOW) == Settled()
     store.revive([taken[4].id], "once more", NOW, None)
-    assert store.recover(NOW + 60, 3, 9) == (2, 0)
+    assert store.recover(NOW + 60, 3, 9) == Recovered(2)
     assert payloads(store.get([one.id for one in rows])) == payloads(rows)
     # What has a newer fence is not touched, nor is its payload.
     assert store.settle([Delete(taken[1].id, 9)], NOW).lost == {taken[1].id}

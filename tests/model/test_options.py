@@ -63,7 +63,7 @@ def test_a_policy_is_set_whole_or_by_its_parts(options: Options, part: str) -> N
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"tttr": 5}, "options: no 'tttr'; did you mean 'ttr'\\? There are delay, keep_done, "),
+        ({"tttr": 5}, "options: no 'tttr'; did you mean 'ttr'\\? There are delay, delete_on"),
         ({"retries": 5}, "options: no 'retries'; did you mean 'retry'\\?"),
         ({"zzz": 5}, "options: no 'zzz'; did you mean "),
         ({"priority": "asap"}, "priority: "),

@@ -76,7 +76,7 @@ STARTS = {
     ),
     "a run on SQLite": (
         RUN,
-        197,
+        199,
         {
             "ctypes",
             "kqueue.execution",

@@ -114,6 +114,8 @@ class Client:
         """Let the renewer end, and wait for it, unless something is to be renewed. A later hold has a new one."""
         with self._turn():
             link, listener, wakeup = self._link, self._listener, self._wakeup
+            if not self._holds:
+                self._starter.close()
             if link is None or listener is None or wakeup is None or self._holds:
                 return
             self._starter.heard()

@@ -56,12 +56,14 @@ class Server:
         self._clients: dict[int, _Client] = {}
         self._numbers = 0
         self._renewing: dict[str, Renewing] = {}
-        self._closing = False
+        self._closing = self._is_over = False
 
     def add(self, link: socket.socket) -> None:
         """Serve the client at the other end of ``link``, which is the server's from now on. From any thread."""
         self._arrivals.append(link)
         self._wakeup.ring()
+        if self._is_over:
+            self._turn_away()
 
     def close(self) -> None:
         """End :meth:`serve`. From any thread. Idempotent."""
@@ -88,6 +90,8 @@ class Server:
         finally:
             for client in list(self._clients.values()):
                 self._part_with(client)
+            self._is_over = True
+            self._turn_away()
             for renewing in self._renewing.values():
                 renewing.close()
             self._selector.close()
@@ -187,6 +191,12 @@ class Server:
                 self._clock,
             )
         return self._renewing[url]
+
+    def _turn_away(self) -> None:
+        """Those that came too late to be welcomed."""
+        with suppress(IndexError):
+            while True:
+                self._arrivals.popleft().close()
 
     def _flush(self, client: "_Client") -> None:
         try:

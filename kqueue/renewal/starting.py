@@ -50,6 +50,11 @@ class Starter:
         """There is a renewer at the other end of ``link``, to be taken before any is started."""
         self._offered.append(link)
 
+    def close(self) -> None:
+        """Hang up on what was offered and not taken."""
+        while self._offered:
+            self._offered.pop().close()
+
     def connect(self) -> RenewalLink:
         """The next renewer to be tried."""
         if self._url is None:

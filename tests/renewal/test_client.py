@@ -163,6 +163,12 @@ def test_it_hears_what_is_lost_and_what_is_over(
     hold.let_go()
 
 
+def test_a_renewer_that_was_offered_and_never_needed_is_hung_up_on(client: Client, renewer: FakeRenewer) -> None:
+    """As at the end of a worker none of whose handlers wants it."""
+    client.close()
+    assert renewer.socket.recv(1) == b""
+
+
 def test_it_waits_for_a_new_renewer_only_where_a_lease_is_short(client: Client, renewer: FakeRenewer) -> None:
     client.prepare(60.0)  # returns although the renewer has said nothing
     prepared = threading.Event()

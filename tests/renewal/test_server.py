@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -331,3 +332,13 @@ def test_at_its_end_nothing_stays_behind(store: SlowStore) -> None:
     del peer, server
     gc.collect()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_who_comes_when_it_ends_is_hung_up_on(store: SlowStore, closes: Closes) -> None:
+    server = Server(lambda url: store, LOGGER)
+    ours, theirs = socket.socketpair()
+    closes(ours)
+    server.close()
+    server.serve()
+    server.add(theirs)
+    assert theirs.fileno() == -1

@@ -187,7 +187,9 @@ class Children:
         if child in self._old:
             self._old.remove(child)
         else:
-            pause = self._slot_of(child).lose(awake())
+            # A signal that nobody of ours has sent, while it ran jobs: most likely it comes from one of them.
+            by_job = child.jobs > 0 or (child.went and status < 0 and not child.was_killed)
+            pause = self._slot_of(child).lose(awake(), by_job)
             if not self._is_ending:
                 self._logger.warning("child %d: another one starts in %.0f s", child.pid, pause)
 

@@ -21,9 +21,12 @@ class Slot:
         self.child = None
         self.start_at = 0.0
 
-    def lose(self, now: float) -> float:
-        """Its child has died, or none could be started: returns the seconds after which it is tried again."""
-        self._restarts = self._restarts.after(0.0 if self.child is None else now - self.child.started_at)
+    def lose(self, now: float, by_job: bool = False) -> float:
+        """Its child has died, ``by_job`` or by something else, or none could be started: returns the seconds after
+        which it is tried again.
+        """
+        lived_s = 0.0 if self.child is None else now - self.child.started_at
+        self._restarts = self._restarts.after(lived_s, by_job)
         self.child = None
         self.start_at = now + self._restarts.pause_s
         return self._restarts.pause_s

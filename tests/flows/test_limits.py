@@ -96,7 +96,7 @@ def test_a_held_job_has_no_pointer_and_the_settle_that_frees_a_place_puts_it(
     assert sum(depths.values()) == 0
     end.set()
     loop.join(60)
-    assert other.broker.depths(["t"])["t"]["ready"] == 1  # put by the settle, and by no sweep
+    await_true(lambda: other.broker.depths(["t"])["t"]["ready"] == 1)  # put by the settle, and by no sweep
     assert other.run_jobs().count == 2
     assert seen == ["second", "third"]
     assert sum(other.broker.depths(["t"])["t"].values()) == 0

@@ -92,7 +92,9 @@ def test_workers_run_jobs_while_many_sweep(site: Site, start_child: StartChild) 
         marked_there, ran_there = worker.result()
         marked += marked_there
         ran += ran_there
-    assert sorted(marked) == sorted(ids)
+    # What a worker that found the tubes empty has claimed past them needed no pointer.
+    assert len(marked) == len(set(marked))
+    assert set(marked) <= set(ids)
     assert sorted(ran) == sorted(ids)
     assert site.entries(TYPES) == 0
 

@@ -139,13 +139,6 @@ def test_what_was_acknowledged_runs_once_whoever_is_the_primary(
     check(members, fault)
 
 
-def test_what_was_acknowledged_runs_once_though_the_primary_steps_down(
-    start_set: Callable[..., ReplicaSet],
-) -> None:
-    """A set of one elects the same again. With ``--proof`` there are three, and more that befalls them."""
-    check(start_set(None), step_down)
-
-
 def check(members: ReplicaSet, fault: Callable[[ReplicaSet], None]) -> None:
     service = Service(members.url(f"test_{fault.__name__}", "&serverSelectionTimeoutMS=500"))
     try:

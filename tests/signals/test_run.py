@@ -152,6 +152,9 @@ def crowded(tmp_path: Path):
     queue.close()
 
 
+# Python's own: an event loop that finds no file for its pipe leaves itself unclosed.
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:.*BaseEventLoop.__del__:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["plain", "async", "renewed"])
 @pytest.mark.parametrize("files", [0, 2, 4, *(pytest.param(n, marks=pytest.mark.proof) for n in range(1, 13))])
 def test_a_loop_that_waits_for_jobs_waits_for_files_too(crowded, kind: str, files: int, caplog) -> None:

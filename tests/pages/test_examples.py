@@ -12,7 +12,7 @@ from tests.pages.blocks import ROOT, blocks, page
 #: Pages whose examples are programs by themselves; their own tests run them.
 BY_THEMSELVES = {"async", "backup", "configuration", "events", "extending", "promise", "run", "worker"}
 #: Pages that show no program.
-WITHOUT = {"errors", "figures", "index", "proof", "settings", "sweep"}
+WITHOUT = {"docker", "errors", "figures", "hosts", "index", "proof", "security", "settings", "sweep", "upgrades"}
 PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.rst"))
 
 

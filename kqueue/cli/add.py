@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from kqueue import KQueueError
+from kqueue import Added, KQueue, KQueueError
 from kqueue.cli.terminal import make_queue, queue_options
+from kqueue.cli.times import duration, instant
 from kqueue.model.wording import counted
 
 #: Jobs, and bytes of text, that are read before they are added together.
@@ -24,8 +25,12 @@ BATCH_BYTES = 4 * 2**20
 @click.argument("payloads", metavar="[PAYLOAD...]", nargs=-1)
 @click.option("--lines", metavar="FILE", help="One PAYLOAD on each line of FILE; - is the standard input.")
 @click.option("--priority", metavar="NAME|N", help="URGENT, HIGH, NORMAL, LOW, BULK, or 0..2**32-1.")
-@click.option("--delay", type=float, metavar="SECONDS", help="Run it not before then.")
-@click.option("--ttr", type=float, metavar="SECONDS", help="Time to run: how long a claim holds.")
+@click.option("--delay", callback=duration, metavar="TIME", help="Run it not before so long: 90, or 10m, 2h, 3d.")
+@click.option("--run-at", callback=instant, metavar="TIME", help="Run it not before then: 2026-05-01T12:00.")
+@click.option("--ttr", callback=duration, metavar="TIME", help="Time to run: how long a claim holds.")
+@click.option("--unique", metavar="KEY", help="Of one PAYLOAD: add nothing while a job with this key is there.")
+@click.option("--unique-for", callback=duration, metavar="TIME", help="The key is taken for so long at least.")
+@click.option("--limit-key", metavar="KEY", help="Jobs with the same one count together where TYPE has limits.")
 @click.option("--count", "only_count", is_flag=True, help="Print how many were added, not their ids.")
 def add(
     *,
@@ -49,6 +54,13 @@ def add(
     if str(given.get("priority", "")).isdecimal():
         given["priority"] = int(given["priority"])
 
+    if "unique" in given:
+        if lines or len(payloads) > 1:
+            raise ValueError("--unique: for one PAYLOAD")
+        with make_queue(store, broker) as queue:
+            job_id, is_new = _add_one(queue, job_type, [*payloads, "null"][0], given)
+        click.echo(int(is_new) if only_count else job_id)
+        return
     added = 0
     with make_queue(store, broker) as queue, closing(_texts(payloads, lines)) as texts:
         try:
@@ -63,6 +75,13 @@ def add(
             raise click.ClickException(f"{error}; added before: {counted(added, 'job')}") from error
     if only_count:
         click.echo(added)
+
+
+def _add_one(queue: KQueue, job_type: str, text: str, given: dict[str, Any]) -> tuple[str, bool]:
+    """(the id of the job that has the unique key, whether it is new)."""
+    value, news = _parse("payload 1", os.fsencode(text)), [False]
+    queue.subscribe(lambda event: news.append(event.is_new) if isinstance(event, Added) else None)
+    return queue.add_job(job_type, value, **given), news[-1]
 
 
 def _texts(payloads: Sequence[str], lines: str | None) -> Generator[tuple[str, bytes], None, None]:

@@ -1,28 +1,21 @@
 """Which jobs are meant: the same options for ``kqueue list``, ``retry`` and ``delete``."""
 
-from datetime import datetime
 from typing import Any
 
 import click
 
 from kqueue import Filter
 from kqueue.cli.terminal import Command
-
-
-def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    try:
-        return None if value is None else datetime.fromisoformat(value).astimezone()
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"expected a time such as 2026-05-01T12:00, got {value!r:.40}") from None
+from kqueue.cli.times import instant
 
 
 def filter_options(command: Command) -> Command:
     """The options of :class:`~kqueue.Filter`."""
     for option in (
-        click.option("--ended-before", callback=_moment, metavar="TIME", help="Whose last run ended before."),
-        click.option("--ended-since", callback=_moment, metavar="TIME", help="Whose last run ended since."),
-        click.option("--added-before", callback=_moment, metavar="TIME", help="Added before."),
-        click.option("--added-since", callback=_moment, metavar="TIME", help="Added since."),
+        click.option("--ended-before", callback=instant, metavar="TIME", help="Whose last run ended before."),
+        click.option("--ended-since", callback=instant, metavar="TIME", help="Whose last run ended since."),
+        click.option("--added-before", callback=instant, metavar="TIME", help="Added before."),
+        click.option("--added-since", callback=instant, metavar="TIME", help="Added since."),
         click.option("--containing", metavar="TEXT", help="With this text in their reason."),
         click.option("--type", "job_type", metavar="TYPE", help="Of this type."),
     ):

@@ -27,6 +27,7 @@ COMMANDS = {
     "empty-tubes": "sweep:empty_tubes",
     "list": "jobs:list_command",
     "pause": "pauses:pause",
+    "purge": "retry_delete:purge",
     "restore": "backup:restore",
     "resume": "pauses:resume",
     "retry": "retry_delete:retry",

@@ -1,4 +1,4 @@
-"""``kqueue retry`` and ``kqueue delete``: decide what becomes of jobs, by ids or, of the dead, by a filter."""
+"""``kqueue retry``, ``delete`` and ``purge``: decide what becomes of jobs: by ids, by a filter, of a whole type."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -132,6 +132,27 @@ def delete(*, store: str | None, broker: str | None, as_json: bool, **given: Any
         asks_for_ids=True,
     )
     return _carry_out(act, store, broker, _choice({**given, "delayed": False}), as_json)
+
+
+@click.command()
+@queue_options
+@click.argument("job_type", metavar="TYPE")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def purge(*, store: str | None, broker: str | None, job_type: str, yes: bool, as_json: bool) -> int:
+    """Delete all jobs of TYPE that do not run, and print how many. Exit status 1 if you say no."""
+    if not yes and not _is_terminal():
+        raise ValueError("purge: there is no terminal to ask on; give --yes to go on without")
+    with find_queue(store, broker) as queue:
+        number = sum(rows for state, rows in queue.counts(job_type).items() if state != "running")
+        if not yes and number and not click.confirm(f"Delete all {number} jobs of {job_type} that do not run?"):
+            return SOME_FAILED
+        purged = queue.purge_jobs(job_type)
+    if as_json:
+        print_json({"purged": purged})
+    else:
+        click.echo(f"purged {purged}")
+    return OK
 
 
 def _choice(given: dict[str, Any]) -> _Choice:

@@ -6,7 +6,7 @@ import pytest
 
 from kqueue import KQueue
 from tests.beanstalkd import free_port
-from tests.shop import Shop
+from tests.shop import Shop, the_job
 
 
 @pytest.fixture
@@ -117,3 +117,28 @@ def test_add_while_the_broker_is_down_keeps_the_job(shop: Shop, queue: KQueue):
     done = shop.kqueue("add", "greet", "--broker", f"beanstalk://127.0.0.1:{free_port()}")
     assert done.returncode == 0
     assert queue.get_job(done.stdout.strip()) is not None
+
+
+def test_times_are_read_as_people_write_them(shop: Shop):
+    ids = [
+        *shop.ids("greet", "1", "--delay", "10m"),
+        *shop.ids("greet", "2", "--delay", "2h", "--ttr", "5m"),
+        *shop.ids("greet", "3", "--run-at", "2999-01-01T00:00"),
+    ]
+    with KQueue(store=shop.store) as queue:
+        jobs = [the_job(queue, job_id) for job_id in ids]
+    assert [job.state for job in jobs] == ["delayed"] * 3
+    assert [job.delay for job in jobs[:2]] == [600, 7200]
+    assert jobs[1].ttr == 300
+    assert "expected seconds, or 90s" in shop.refused("add", "greet", "--delay", "soon")
+    assert "run_at: either it or delay" in shop.refused("add", "greet", "--delay", "5", "--run-at", "2999-01-01")
+
+
+def test_a_unique_key_adds_one_job(shop: Shop):
+    first = shop.ids("greet", "1", "--unique", "user 42", "--limit-key", "a", "--unique-for", "1h")
+    assert shop.ids("greet", "2", "--unique", "user 42") == first
+    assert shop.kqueue("add", "greet", "3", "--unique", "user 42", "--count").stdout == "0\n"
+    with KQueue(store=shop.store) as queue:
+        [job] = queue.jobs("greet", state="ready")
+    assert (job.payload, job.unique, job.limit_key) == (1, "user 42", "a")
+    assert "--unique: for one PAYLOAD" in shop.refused("add", "greet", "1", "2", "--unique", "user 42")

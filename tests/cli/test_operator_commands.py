@@ -261,3 +261,13 @@ def test_show_tells_who_ran_it_when(shop: Shop, queue: KQueue) -> None:
 )
 def test_what_is_not_clear_is_refused_on_one_line(shop: Shop, queue: KQueue, args: list[str], said: str) -> None:
     assert said in shop.refused(*args)
+
+
+def test_purge_deletes_what_does_not_run(shop: Shop):
+    shop.ids("greet", "1", "2", "--delay", "1h")
+    shop.ids("other", "3")
+    assert "give --yes" in shop.refused("purge", "greet")
+    assert shop.kqueue("purge", "greet", "--yes").stdout == "purged 2\n"
+    assert json.loads(shop.kqueue("purge", "greet", "--yes", "--json").stdout) == {"purged": 0}
+    with KQueue(store=shop.store) as queue:
+        assert queue.counts()["ready"] == 1

@@ -171,8 +171,8 @@ class Job:
 
     @property
     def reason(self) -> str | None:
-        """Why it was last retried, given back, given up or recovered; None if never."""
-        return self._row.reason
+        """Why it was last retried, given back, given up or recovered; None if never, and once it is done."""
+        return None if self._row.state == State.DONE else self._row.reason
 
     @property
     def unique(self) -> str | None:

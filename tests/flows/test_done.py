@@ -121,3 +121,21 @@ def test_a_broker_that_is_down_does_not_hold_up_the_cleaning(closes: Closes) -> 
     with pytest.raises(BrokerUnavailable):
         closes(KQueue(store=store, broker="beanstalk://127.0.0.1:1")).sweep()
     assert queue.counts("t") == {**NONE, "ready": 1}
+
+
+def test_what_is_done_has_no_reason_any_more(make_queue: MakeQueue) -> None:
+    queue = make_queue(retry_delay=0)
+    queue.options("t", keep_done=3600)
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        if job.tries == 1:
+            raise OSError("down")
+        job.delete()
+
+    job_id = queue.add_job("t")
+    assert queue.run_jobs().deleted == 1
+    job = queue.get_job(job_id)
+    assert job is not None
+    assert (job.state, job.reason) == ("done", None)
+    assert [run.reason is None for run in job.runs] == [False, True]

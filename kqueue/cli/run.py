@@ -8,22 +8,39 @@ import click
 from kqueue import KQueue
 from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.foreground import step_aside
-from kqueue.cli.terminal import check_there, config_option, hand_on_config, json_option, print_report
+from kqueue.cli.terminal import (
+    check_there,
+    config_option,
+    configured,
+    hand_on_config,
+    json_option,
+    print_report,
+)
 from kqueue.worker.app import load_queue
 
 
 @click.command()
-@click.option("--app", required=True, metavar="MODULE:QUEUE", help="Where the KQueue and its handlers are.")
+@click.option("--app", metavar="MODULE:QUEUE", help="Where the KQueue and its handlers are; or as for the worker.")
 @click.option("--count-limit", type=int, metavar="N", help="Run N jobs at most.")
 @click.option("--time-limit-ms", type=float, metavar="N", help="Take no new job after so many milliseconds.")
 @click.option("--wait", is_flag=True, help="Wait for jobs, until a limit or a signal ends it.")
 @click.option("--create", is_flag=True, help="Make the store if there is none. Without it that is an error.")
+@click.option("--quiet", is_flag=True, help="Print nothing unless a job failed: cron sends a mail for each line.")
 @config_option
 @json_option
 def run(
-    *, app: str, count_limit: int | None, time_limit_ms: float | None, wait: bool, create: bool, as_json: bool
+    *,
+    app: str | None,
+    count_limit: int | None,
+    time_limit_ms: float | None,
+    wait: bool,
+    create: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Run jobs, for cron: exit status 0 if none failed, 1 if some did, 2 if they could not be run.
+
+    Without --app it is what KQUEUE_WORKER_APP says, or app in [worker] of kqueue.toml.
 
     SIGTERM, SIGHUP or SIGINT (Ctrl-C) ends it after the job that runs; a second SIGINT interrupts that one too.
     What a handler has started does not get them. SIGTSTP (Ctrl-Z) stops all of it, until SIGCONT.
@@ -31,6 +48,11 @@ def run(
     status = step_aside()
     if status is not None:
         return status
+    app = configured({"app": app}).worker()["app"]
+    if app is None:
+        raise ValueError(
+            "--app: there is none; give it, or set KQUEUE_WORKER_APP, or app in [worker] of kqueue.toml"
+        )
     hand_on_config()
     queue = load_queue(app)
     if not create:
@@ -43,8 +65,10 @@ def run(
             # Its code is the handler's, and may be 0: cron would take a failed job for a clean run.
             complain(f"a handler ended the run with SystemExit: {error.code}; its job counts a failed try")
             return SOME_FAILED
-    print_report(report, as_json)
-    return SOME_FAILED if report.retried or report.dead or report.lost_lease or report.unknown else OK
+    failed = bool(report.retried or report.dead or report.lost_lease or report.unknown)
+    if failed or not quiet:
+        print_report(report, as_json)
+    return SOME_FAILED if failed else OK
 
 
 def _stop_at_signals(queue: KQueue) -> None:

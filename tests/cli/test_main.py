@@ -379,3 +379,25 @@ def test_output_that_nobody_reads_to_its_end_is_no_traceback(shop: Shop):
     assert "Traceback" not in err
     assert "Exception" not in err
     assert process.returncode == 1
+
+
+def test_a_quiet_run_tells_only_of_failures_and_takes_its_app_from_the_configuration(shop: Shop, queue: KQueue):
+    (shop.folder / "quiet.py").write_text(QUIET)
+    (shop.folder / "kqueue.toml").write_text('[worker]\napp = "quiet:queue"\n')
+    shop.ids("works", "1")
+    done = shop.kqueue("run", "--quiet")
+    assert (done.returncode, done.stdout) == (0, "")
+    shop.ids("fails", "1")
+    done = shop.kqueue("run", "--quiet")
+    assert (done.returncode, done.stdout.startswith("count 1, deleted 0, retried 1")) == (1, True)
+    (shop.folder / "kqueue.toml").unlink()
+    assert "--app: there is none" in shop.refused("run")
+
+
+QUIET = """
+from kqueue import KQueue
+
+queue = KQueue(store="sqlite:///jobs.db")
+queue.add_handler("works", lambda job: job.delete())
+queue.add_handler("fails", lambda job: 1 / 0)
+"""

@@ -74,7 +74,7 @@ def test_the_crontab_line_runs_what_the_first_queue_has_left(shop: Path) -> None
     run('kqueue add resize \'{"path": "d.png"}\'', shop)
     (line,) = re.findall(r"^    \* \* \* \* \*  (cd .*)$", TEXT, flags=re.MULTILINE)
     said = run(f"export PATH=/usr/bin:/bin HOME='{shop.parent}'; cd /; {line}", shop)
-    assert said.startswith("resizing d.png\ncount 1, deleted 1, ")
+    assert said == "resizing d.png\n"  # what the handler prints; all went well, so --quiet adds nothing
 
 
 def test_every_public_name_is_documented() -> None:

@@ -64,7 +64,9 @@ def test_the_crontab_line_runs(shop: Path) -> None:
     (line,) = re.findall(r"^    \* \* \* \* \*  cd /srv/shop && (.*)$", TEXT, flags=re.MULTILINE)
     command = line.replace("/srv/shop/.venv/bin", str(Path(sys.executable).parent))
     assert command != line
-    assert "count 1" in run(f"PATH=/usr/bin:/bin; {command}", shop)
+    assert "count 1" in run(f"PATH=/usr/bin:/bin; {command.replace(' --quiet', '')}", shop)
+    run('kqueue add resize \'{"path": "b.png"}\'', shop)
+    assert run(f"PATH=/usr/bin:/bin; {command}", shop) == "resizing b.png\n"
 
 
 def test_no_dialogue_is_left_out() -> None:

@@ -6,7 +6,7 @@ So what is to be renewed is said *before* it starts, and renewing it is another 
 sides see: it costs next to nothing, and what has not started never waits for the one that runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -66,11 +66,17 @@ class Renewer(Protocol):
         handler should start.
         """
 
-    def hold(self, window: Mapping[str, Renewal | None], leased_at: float) -> RenewalHold:
+    def hold(
+        self,
+        window: Mapping[str, Renewal | None],
+        leased_at: float,
+        keep: Callable[[RenewalHold], object] | None = None,
+    ) -> RenewalHold:
         """Renew each job of ``window`` once it has started: see :meth:`RenewalHold.start`. They are given by their
         ids, in the order in which they are to start; None stands for one whose lease does not follow its handler.
         One at least does.
 
-        ``leased_at``: when their leases began, in seconds of the host's monotonic clock. Never waits. Raises as
-        :meth:`prepare` does.
+        ``leased_at``: when their leases began, in seconds of the host's monotonic clock. ``keep`` is called with
+        the hold before it holds anything: a signal handler may raise on the way out of here, and then the caller
+        has what it is to let go. Never waits. Raises as :meth:`prepare` does.
         """

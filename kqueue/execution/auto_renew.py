@@ -20,13 +20,17 @@ class AutoRenew:
         self._renewed: dict[str, Handler] = {}
 
     def hold(
-        self, rows: Sequence[Row], handlers: Mapping[str, Handler], leased_since: Callable[[], float]
+        self,
+        rows: Sequence[Row],
+        handlers: Mapping[str, Handler],
+        leased_since: Callable[[], float],
+        keep: Callable[[RenewalHold], object] | None = None,
     ) -> RenewalHold | None:
         """Have the renewer hold those of ``rows``, which are about to start in this order, whose handler wants it;
         None if there are none. ``handlers`` is a mapping that is replaced, never changed.
 
         ``leased_since()`` is called once the renewer is there, which may take a part of the leases: when they
-        began, in monotonic seconds.
+        began, in monotonic seconds. ``keep``: see :meth:`kqueue.contracts.renewer.Renewer.hold`.
         """
         if handlers is not self._handlers:
             self._handlers = handlers
@@ -39,7 +43,7 @@ class AutoRenew:
             return None
         renewer = self._renewer()
         renewer.prepare(min(ttrs))
-        return renewer.hold(window, leased_since())
+        return renewer.hold(window, leased_since(), keep)
 
     def _hold_of(self, row: Row) -> Renewal | None:
         handler = self._renewed.get(row.type)

@@ -36,6 +36,10 @@ class Batch:
         #: Of the renewer that renews leases while handlers run, if any of them wants it.
         self.renewal: RenewalHold | None = None
 
+    def keep_renewal(self, renewal: RenewalHold) -> None:
+        """It is the one that renews leases of these jobs."""
+        self.renewal = renewal
+
     def leased_since(self) -> float:
         """When the leases began, in monotonic seconds. Before the first start it renews them, if they are late."""
         self.jobs.renew_unstarted()

@@ -102,6 +102,10 @@ class InflightJob:
         if self._lease_check is not None:
             self._lease_check.renewed(at)
 
+    def keep_renewal(self, renewal: RenewalHold) -> None:
+        """It is the one that renews its lease, as long as its handler runs."""
+        self.renewal = renewal
+
     def let_go(self) -> None:
         """Its lease is not to be renewed any more."""
         if self.renewal is not None:

@@ -269,7 +269,7 @@ class Dispatcher:
 
     def _board(self) -> None:
         for job in self._unboarded():
-            job.renewal = self._auto_renew.hold([job.row], self._handlers(), job.leased_since)
+            self._auto_renew.hold([job.row], self._handlers(), job.leased_since, job.keep_renewal)
         self._concurrent.board()
         self._hands.start()
 

@@ -152,7 +152,7 @@ class Windows:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""
         if any(handler.is_async for handler in self._handlers().values()):
             self._awaiter.open()
-        batch.renewal = self._auto_renew.hold(batch.rows, self._handlers(), batch.leased_since)
+        self._auto_renew.hold(batch.rows, self._handlers(), batch.leased_since, batch.keep_renewal)
         spent: defaultdict[str, list[float]] = defaultdict(list)
         self._watchdog.watch(batch.jobs, alone=len(batch.rows) == 1)
         try:

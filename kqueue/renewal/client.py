@@ -8,7 +8,7 @@ a renewer that does not read costs no memory and no time; one that ends is repla
 import logging
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -94,14 +94,22 @@ class Client:
         if ttr * PART < START_S:
             wait_until(lambda: self._is_ready, START_S)
 
-    def hold(self, window: Mapping[str, Renewal | None], leased_at: float) -> "_RenewalHold":
+    def hold(
+        self,
+        window: Mapping[str, Renewal | None],
+        leased_at: float,
+        keep: Callable[["_RenewalHold"], object] | None = None,
+    ) -> "_RenewalHold":
         """See :meth:`kqueue.contracts.renewer.Renewer.hold`."""
         with self._turn():
             self._board = board = self._board or Board()
             first, self._serial = self._serial, self._serial + len(window) + 1
             slot = board.take()
             said = encode(RenewalWindow(slot, first, len(window), leased_at, runs(window.values())))
-            hold = self._holds[first] = _RenewalHold(self, board, slot, first=first, window=window, said=said)
+            hold = _RenewalHold(self, board, slot, first=first, window=window, said=said)
+            if keep is not None:
+                keep(hold)
+            self._holds[first] = hold
             try:
                 self._say(said)
             except BaseException:

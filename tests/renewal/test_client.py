@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kqueue.contracts.renewer import Renewal, RenewalEnd
+from kqueue.contracts.renewer import Renewal, RenewalEnd, RenewalHold
 from kqueue.model.errors import KQueueError
 from kqueue.renewal import board
 from kqueue.renewal.client import Client
@@ -161,6 +161,31 @@ def test_it_hears_what_is_lost_and_what_is_over(
         f"job {IDS[1]} ran longer than max_runtime",
     ]
     hold.let_go()
+
+
+def test_who_is_struck_on_the_way_out_has_what_there_is_to_let_go(client: Client, renewer: FakeRenewer) -> None:
+    """A signal handler may raise once it is held, and before the caller has it."""
+
+    class Struck(Exception):
+        pass
+
+    kept: list[RenewalHold] = []
+    say, held_before = client._say, []
+
+    def strike(said: bytes) -> None:
+        held_before.append(bool(kept))
+        say(said)
+        raise Struck
+
+    client._say = strike  # type: ignore[method-assign]
+    with pytest.raises(Struck):
+        client.hold(windows(IDS[0]), 0.0, kept.append)
+    client._say = say  # type: ignore[method-assign]
+    [hold] = kept
+    assert held_before == [True]
+    hold.let_go()
+    hold.let_go()
+    assert client._holds == {}
 
 
 def test_a_renewer_that_was_offered_and_never_needed_is_hung_up_on(client: Client, renewer: FakeRenewer) -> None:

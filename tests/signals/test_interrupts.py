@@ -14,7 +14,7 @@ from tests.signals.children import seen_by
 #: Rounds of a sample, and of the proof.
 FEW, MANY = 100, 12_000
 #: On a MongoDB each interrupt costs a new client.
-FEW_CLIENTS, MANY_CLIENTS = 20, 3_000
+FEW_CLIENTS, MANY_CLIENTS = 20, 1_500
 
 
 def store_and_broker(request: pytest.FixtureRequest, tmp_path: Path, where: str) -> tuple[str, str]:

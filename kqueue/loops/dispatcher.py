@@ -161,6 +161,7 @@ class Dispatcher:
                 release(found, self._context)
                 return
             try:
+                self.deny_solitude()  # of a suspect that had its time while this one waited for what it found
                 self._claim(found)
             except BaseException:
                 self._concurrent.give_back()

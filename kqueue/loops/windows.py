@@ -90,6 +90,8 @@ class Windows:
         try:
             with self._registry.isolation.window(self) as entered:
                 if entered:
+                    # It waited for this, perhaps for long: a suspect that had its time meanwhile is alone no more.
+                    self.deny_solitude()
                     self._work(found)
                 else:
                     release(found, self._context)

@@ -56,18 +56,16 @@ class ServedHandlers:
         #: (all as they were at the last look, those served, whether more slots are wanted).
         self._seen: tuple[Mapping[str, Handler], Mapping[str, Handler], bool] = (NOTHING, NOTHING, False)
         #: Held by the thread that looks: those that run handlers ask too.
-        self._looking = threading.Lock()
+        self._looking = threading.RLock()
 
     def __call__(self) -> Mapping[str, Handler]:
         """Those served now. The mapping is replaced when it changes."""
         seen, served, is_short = self._seen
         now = self._handlers()
-        if (now is not seen or is_short) and self._looking.acquire(blocking=False):
-            try:
-                return self._look(now)
-            finally:
-                self._looking.release()
-        return served
+        if now is seen and not is_short:
+            return served
+        with self._looking:
+            return self._look(now)
 
     def number(self) -> int:
         """How many may run at once in a loop that serves one bounded type, or none that is bounded."""

@@ -1,10 +1,11 @@
 """Reads what :mod:`kqueue.admin.why` and :mod:`kqueue.admin.doctor` judge by. Changes nothing."""
 
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable
 
 from kqueue.admin import doctor
+from kqueue.admin.dead_jobs import LOT
 from kqueue.admin.doctor import LATE_S, MOST_COUNTED, OFTEN, UNSERVED_S, Failing, Symptom, Vitals
 from kqueue.admin.why import MOST_AHEAD, Answer, Facts, why
 from kqueue.contracts.admission import Limit
@@ -117,11 +118,14 @@ class Inspection:
     def _failing(self) -> list[Failing]:
         """Types whose jobs fail again and again, among the delayed jobs that are due first."""
         ids = [due.id for due in self._store.find_due(math.inf, MOST_COUNTED)]
-        by_type: defaultdict[str, list[Row]] = defaultdict(list)
-        for row in self._store.get(ids):
-            if row.failures >= OFTEN:
-                by_type[row.type].append(row)
-        return [Failing(type, len(rows), rows[-1].reason) for type, rows in by_type.items()]
+        jobs: Counter[str] = Counter()
+        reasons: dict[str, str | None] = {}
+        for first in range(0, len(ids), LOT):
+            for row in self._store.get(ids[first : first + LOT]):
+                if row.failures >= OFTEN:
+                    jobs[row.type] += 1
+                    reasons[row.type] = row.reason
+        return [Failing(type, number, reasons[type]) for type, number in jobs.items()]
 
     def _strays(self, before: float) -> list[Stray]:
         try:

@@ -8,6 +8,7 @@ import greenstalk
 import pytest
 
 from kqueue import JobInHand, KQueue
+from kqueue.admin.dead_jobs import LOT
 from kqueue.admin.doctor import LONG_WAIT_S, MOST_COUNTED, MOST_NAMED, Failing, Severity, Symptom, Vitals, diagnose
 from kqueue.admin.hanging import Hanging, Hung, hanging_of
 from kqueue.brokers.beanstalk.health import MOST_TUBES
@@ -260,3 +261,14 @@ def test_a_checkup_finds_them_while_they_are_delayed() -> None:
     queue.run_jobs()
     said = [symptom.text for symptom in queue.checkup() if symptom.about == "failing"]
     assert said == ["failed 3 times or more: 2 jobs of mail, last: no such address"]
+
+
+def test_a_checkup_has_few_of_them_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their payloads are read with them, and may be large."""
+    queue = KQueue("memory:")
+    queue.add_jobs("mail", range(2 * LOT + 1), delay=3600)
+    read: list[int] = []
+    get = queue.store.get
+    monkeypatch.setattr(queue.store, "get", lambda ids: read.append(len(ids)) or get(ids))
+    assert queue.checkup() == []
+    assert read == [LOT, LOT, 1]

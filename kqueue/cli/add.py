@@ -57,8 +57,9 @@ def add(
     if "unique" in given:
         if lines or len(payloads) > 1:
             raise ValueError("--unique: for one PAYLOAD")
+        payload = _parse(*next(_texts(payloads, None)))
         with make_queue(store, broker) as queue:
-            job_id, is_new = _add_one(queue, job_type, [*payloads, "null"][0], given)
+            job_id, is_new = _add_one(queue, job_type, payload, given)
         click.echo(int(is_new) if only_count else job_id)
         return
     added = 0
@@ -77,11 +78,11 @@ def add(
         click.echo(added)
 
 
-def _add_one(queue: KQueue, job_type: str, text: str, given: dict[str, Any]) -> tuple[str, bool]:
+def _add_one(queue: KQueue, job_type: str, payload: object, given: dict[str, Any]) -> tuple[str, bool]:
     """(the id of the job that has the unique key, whether it is new)."""
-    value, news = _parse("payload 1", os.fsencode(text)), [False]
+    news = [False]
     queue.subscribe(lambda event: news.append(event.is_new) if isinstance(event, Added) else None)
-    return queue.add_job(job_type, value, **given), news[-1]
+    return queue.add_job(job_type, payload, **given), news[-1]
 
 
 def _texts(payloads: Sequence[str], lines: str | None) -> Generator[tuple[str, bytes], None, None]:

@@ -13,6 +13,7 @@ from kqueue.cli.filters import filter_of, filter_options
 from kqueue.cli.jobs import print_jobs
 from kqueue.cli.terminal import Command, find_queue, json_option, print_json, queue_options
 from kqueue.model import checks
+from kqueue.model.job import row_of
 
 #: Why dead jobs come back, where nothing else is said.
 RETRIED = "retried by an operator"
@@ -180,7 +181,7 @@ def _carry_out(act: _Act, store: str | None, broker: str | None, choice: _Choice
 def _agreed_to_filter(queue: KQueue, act: _Act, choice: _Choice) -> bool:
     state = State.DELAYED if choice.delayed else State.DEAD
     found = chain.from_iterable(queue.search(state, choice.wanted))
-    shown = list(islice((job for job in found if not choice.delayed or job.tries), SHOWN))
+    shown = list(islice((job for job in found if not choice.delayed or row_of(job).failures), SHOWN))
     if not shown:
         return True
     most = f", {choice.limit} at most" if choice.limit else ""

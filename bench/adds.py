@@ -18,6 +18,7 @@ import click
 
 from bench import bare, queues, show
 from bench.figures import ROUNDS, Findings, Goal, Table, interleaved, ratio, table
+from bench.mongodb import mongod
 from kqueue import KQueue
 from tests.mongod import Mongod
 from tests.mongod import executable as mongod_path
@@ -87,9 +88,7 @@ def main(jobs: int, rounds: int, json_file: Path | None) -> None:
             "SQLite FULL + beanstalkd -b": partial(on_sqlite, server.url),
         }
         if mongod_path() is not None:
-            mongod = Mongod()
-            servers.callback(mongod.stop)
-            places["MongoDB alone"] = partial(on_mongodb, mongod)
+            places["MongoDB alone"] = partial(on_mongodb, servers.enter_context(mongod()))
 
         def round_of(place: str, threads: int) -> float:
             with places[place]() as queue:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import click
 
-from bench import queues, show
+from bench import bare, queues, show
 from bench.figures import ROUNDS, Findings, Goal, interleaved, ratio, table
+from bench.mongodb import mongod
 from kqueue import JobInHand, KQueue
 from tests.mongod import Mongod
 from tests.mongod import executable as mongod_path
@@ -56,7 +57,7 @@ def rate(queue: KQueue, case: Case, jobs: int) -> float:
     queue.add_handler(queues.NOOP, JobInHand.delete)
     in_a_row = case.in_a_row or max(1, jobs // KEYS)
     for number, at in enumerate(range(0, jobs, in_a_row)):
-        payloads = [queues.PAYLOAD] * min(in_a_row, jobs - at)
+        payloads = [bare.PAYLOAD] * min(in_a_row, jobs - at)
         queue.add_jobs(queues.NOOP, payloads, limit_key=f"key {number % KEYS}")
     started = time.perf_counter()
     report = queue.work(threads=THREADS, wait=False)
@@ -89,9 +90,7 @@ def main(jobs: int, rounds: int, json_file: Path | None) -> None:
     with ExitStack() as servers:
         places: dict[str, Callable[[Case, int], float]] = {"SQLite FULL alone": on_sqlite}
         if mongod_path() is not None:
-            server = Mongod()
-            servers.callback(server.stop)
-            places["MongoDB alone"] = partial(on_mongodb, server)
+            places["MongoDB alone"] = partial(on_mongodb, servers.enter_context(mongod()))
         for place, run in places.items():
             rates = interleaved({name: partial(run, case, jobs) for name, case in CASES.items()}, rounds)
             findings.tables.append(table(f"no-ops in {THREADS} threads, {place}", "jobs/s", rates))

@@ -21,6 +21,7 @@ import click
 
 from bench import bare, queues, show
 from bench.figures import ROUNDS, Findings, Goal, Table, interleaved, ratio, table
+from bench.mongodb import mongod
 from kqueue import KQueue
 from kqueue.contracts.budget import MAX_JOBS
 from tests.mongod import Mongod
@@ -127,9 +128,7 @@ def main(jobs: int, rounds: int, json_file: Path | None) -> None:
     with ExitStack() as servers:
         places: dict[str, Callable[[int, int], Run]] = {SQLITE: on_sqlite, BARE: by_hand}
         if mongod_path() is not None:
-            server = Mongod()
-            servers.callback(server.stop)
-            places[MONGODB] = partial(on_mongodb, server)
+            places[MONGODB] = partial(on_mongodb, servers.enter_context(mongod()))
         contenders = {
             f"{place}: {name}": partial(run, size, jobs)
             for place, run in places.items()

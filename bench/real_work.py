@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import click
 
-from bench import queues, show
+from bench import bare, queues, show
 from bench.children import Start, together
 from bench.figures import ROUNDS, Findings, Goal, interleaved, table
 from bench.mongodb import DATABASE, mongod
@@ -106,7 +106,7 @@ def part_of_ideal(on: OnSqlite | OnMongodb, broker: str | None, hands: Hands, se
     with on.urls() as (added_by, url):
         with queues.opened(added_by, broker) as queue:
             for _ in range(jobs):
-                queue.add_job(TYPE, queues.PAYLOAD)
+                queue.add_job(TYPE, bare.PAYLOAD)
         if hands.processes == 1:
             started = time.monotonic()
             ends = [work(url, broker, hands)]

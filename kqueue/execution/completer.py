@@ -41,7 +41,8 @@ class Completer:
         self._running = running
         self._pending: list[Ended] = []
         self._failures = 0
-        #: One token for each write whose jobs that came back may still lack their pointers.
+        #: One token for each write whose jobs that came back may still lack their pointers, and whose places at
+        #: limits may not be given yet.
         self._ringing: set[object] = set()
         #: Writes that are done, and whose pointers are put.
         self.writes = 0
@@ -113,8 +114,8 @@ class Completer:
         self._context.telemetry.settled(written, self.seconds)
 
     def await_rings(self) -> None:
-        """Wait until what another thread has written is in the tubes too: else a loop that drains would find these
-        empty, and end.
+        """Wait until what another thread has written is rung, and what it let in at limits is ready: else a loop
+        that drains would find nothing, and end.
         """
         wait_until(lambda: not self._ringing, RING_S)
 

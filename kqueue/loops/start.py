@@ -44,10 +44,9 @@ class Loops:
         renewer: Callable[[], Renewer],
         hooks: Hooks,
     ) -> None:
-        """``open()`` opens what is not open, and returns what the names of the tubes begin with;
-        ``subscribe(types, waits)`` returns what a loop reserves from; ``context()``
-        makes a new one; ``handlers()`` returns a mapping that is replaced, never changed; ``renewer()`` returns
-        this process's.
+        """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``context()``
+        makes a new one; ``subscribe(types, waits)`` returns what a loop reserves from; ``handlers()`` returns a
+        mapping that is replaced, never changed; ``renewer()`` returns this process's.
         """
         self._open = open
         self._context = context
@@ -102,7 +101,7 @@ class Loops:
             plain = Part(self._handlers, _is_plain if threads is None else _is_unbounded)
             runners.append(self._runner(plain, limits, in_threads or Windows, number))
         for one in bounded:
-            part = Part(self._handlers, partial(_is_bounded_one, one))
+            part = Part(self._handlers, partial(_is_plain_one, one))
             runners.append(self._runner(part, limits, in_threads or Windows, number))
         loop = None
         if async_types:
@@ -164,5 +163,5 @@ def _is_unbounded(type: str, handler: Handler) -> bool:
     return not handler.is_async and not _is_bounded(handler)
 
 
-def _is_bounded_one(only: str, type: str, handler: Handler) -> bool:
+def _is_plain_one(only: str, type: str, handler: Handler) -> bool:
     return type == only and not handler.is_async

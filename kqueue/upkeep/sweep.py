@@ -33,6 +33,8 @@ from kqueue.telemetry.telemetry import Telemetry
 
 #: Rows in one batch.
 BATCH = 1000
+#: Of those the ones that are read together, with their payloads.
+MOST_READ = 100
 #: Types whose tubes are looked at with one exchange, one statement and one write of the position.
 PAGE_TYPES = 100
 #: Types that one part of a round looks at, at most.
@@ -255,9 +257,10 @@ class Sweep:
         recovered = self._store.recover(now, self._max_crashes, BATCH)
         self._recovered += recovered.ready
         self._dead += recovered.dead
-        if recovered.died:
+        died = [one.id for one in recovered.died]
+        for first in range(0, len(died), MOST_READ):
             # What was deleted since then is told of by nobody.
-            self._telemetry.died(self._store.get([one.id for one in recovered.died]), now)
+            self._telemetry.died(self._store.get(died[first : first + MOST_READ]), now)
         return recovered.ready + recovered.dead
 
     def _repair_times(self, types: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from kqueue import Died, Event, JobInHand, KQueue, RetryPolicy, Verdict
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import LeaseKey, Selection
 from kqueue.system.mint import IdMint
+from kqueue.upkeep.sweep import MOST_READ
 from tests.flows.conftest import MakeQueue
 
 
@@ -31,6 +32,10 @@ def by_its_word(queue: KQueue) -> None:
 def by_a_crash(queue: KQueue) -> None:
     """As after its worker died while it ran alone."""
     queue.add_handler("t", JobInHand.delete)
+    crash(queue)
+
+
+def crash(queue: KQueue) -> None:
     job_id = queue.add_job("t")
     now = queue.store.now()
     budget = Budget(1, job_s={"t": 0.0})
@@ -56,3 +61,17 @@ def test_a_death_is_told_once_whatever_it_came_by(
     assert f"job {job.id} (t): try 1 failed, it is dead: {job.reason}" in record.getMessage()
     assert report.dead == 1
     assert queue.stats().types["t"].died == 1
+
+
+def test_a_sweep_has_few_of_the_dead_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read with their payloads, which may be what has killed their workers."""
+    queue = KQueue("memory:", max_crashes=1)
+    for _ in range(2 * MOST_READ + 1):
+        crash(queue)
+    told: list[Event] = []
+    queue.subscribe(told.append)
+    read: list[int] = []
+    get = queue.store.get
+    monkeypatch.setattr(queue.store, "get", lambda ids: read.append(len(ids)) or get(ids))
+    assert queue.sweep().dead == sum(isinstance(one, Died) for one in told) == 2 * MOST_READ + 1
+    assert read == [MOST_READ, MOST_READ, 1]

@@ -5,7 +5,8 @@ between is :meth:`tests.steps.tap.Tap.unheard`.
 """
 
 import sqlite3
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -94,9 +95,19 @@ def add_large(house: House) -> None:
 
 
 def add_with_others(house: House) -> None:
-    """One thread writes for two more, and the fault is its own: each is told what became of its job."""
+    """One thread writes for two more, and the fault is its own: each is told what became of its job. Where they are
+    to write by themselves, they do so after it: else who opens the file again would be another in each run.
+    """
     group = house.queue._parts.adding._group_commit._groups.get()
+    first, has_ended, add_rows = threading.get_ident(), threading.Event(), house.queue.store.add
+
+    def in_turn(rows: Sequence[Row]) -> None:
+        if threading.get_ident() != first:
+            assert has_ended.wait(PATIENCE_S)
+        add_rows(rows)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(house.queue.store, "add", in_turn)
         patch.setattr(group_commit, "is_main_thread", lambda: False)
         patch.setattr(group_commit, "PATIENCE_S", PATIENCE_S)
         with group._turn:
@@ -105,6 +116,7 @@ def add_with_others(house: House) -> None:
         try:
             house.add("a")
         finally:
+            has_ended.set()
             for other in others:
                 other.join(PATIENCE_S)
 

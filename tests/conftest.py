@@ -18,6 +18,7 @@ from kqueue.dispatch import ringing
 from tests import folders, left_open, sample
 from tests.beanstalkd import Beanstalkd, executable
 from tests.closing import Closes, T
+from tests.mongo_databases import MongoDatabases
 from tests.mongod import Mongod, faketime
 from tests.mongod import executable as mongod_path
 from tests.tubes import no_thread, opened
@@ -54,7 +55,7 @@ def pytest_report_header() -> list[str]:
     """Where that is, and what is drawn."""
     return [
         f"the tests write to {tempfile.gettempdir()} ({folders.CHOICE} chooses another place)",
-        f"seed {sample.seed()} draws a third of what runs on a MongoDB and elsewhere too ({sample.SEED} chooses"
+        f"seed {sample.seed()} draws a fourth of what runs on a MongoDB and elsewhere too ({sample.SEED} chooses"
         " another one, --proof runs all)",
     ]
 
@@ -227,3 +228,17 @@ def mongo_database(mongod: Mongod) -> Iterator[str]:
     yield name
     with mongod.client() as client:
         client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def mongo_databases(mongod: Mongod) -> MongoDatabases:
+    """Of that server."""
+    return MongoDatabases(mongod)
+
+
+@pytest.fixture
+def emptied_mongo_database(mongo_databases: MongoDatabases) -> Iterator[str]:
+    """The name of one that is empty, and whose schema may be made already."""
+    name = mongo_databases.take()
+    yield name
+    mongo_databases.give_back(name)

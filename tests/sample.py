@@ -14,7 +14,7 @@ import pytest
 #: Draws what was drawn another day.
 SEED = "TEST_SEED"
 #: Of those on a MongoDB.
-PART = 1 / 3
+PART = 1 / 4
 
 
 def seed() -> int:

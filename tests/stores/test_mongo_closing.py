@@ -1,5 +1,7 @@
 """MongoDB's clients are closed by the last that uses them."""
 
+import threading
+
 import pytest
 
 from kqueue.stores.mongo.store import MongoStore
@@ -19,3 +21,13 @@ def test_a_client_is_closed_by_the_last_that_uses_it(mongod, mongo_database):
     store.close()
     with pytest.raises(Exception, match="after close"):
         client.admin.command("ping")
+
+
+def test_no_thread_of_the_driver_tells_of_changes_since_a_close_would_wait_for_it(mongod, mongo_database):
+    """It looks twice a second whether it is to end: each command of a user's would take so much longer."""
+    store = MongoStore(mongod.url(mongo_database))
+    store.open()
+    names = {thread.name for thread in threading.enumerate()}
+    store.close()
+    assert any("server_monitor" in name for name in names)
+    assert not any("events" in name for name in names)

@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 from bson import ObjectId
 from pymongo.database import Database
 from pymongo.monitoring import (
-    TopologyClosedEvent,
-    TopologyDescriptionChangedEvent,
-    TopologyListener,
-    TopologyOpenedEvent,
+    ServerHeartbeatFailedEvent,
+    ServerHeartbeatListener,
+    ServerHeartbeatStartedEvent,
+    ServerHeartbeatSucceededEvent,
 )
-from pymongo.topology_description import TopologyDescription
 
 from kqueue.stores.mongo.schema import Document
 from kqueue.system.clock import Clock
@@ -30,27 +29,36 @@ _REFRESH_S = 60.0
 _DRIFT_S = 1.0
 
 
-class Primaries(TopologyListener):
-    """Tells when another server is the primary, or none."""
+class Primaries(ServerHeartbeatListener):
+    """Tells when another server is the primary, or none.
+
+    By the driver's heartbeats, which it tells of in the thread that has them, before it goes by what they say. Of
+    changes of its topology it tells up to half a second later, by another thread, which every close waits for.
+    """
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
+        #: The election of each server that says that it is the primary.
+        self._elections: dict[Any, ObjectId | None] = {}
 
-    def opened(self, event: TopologyOpenedEvent) -> None:
+    def started(self, event: ServerHeartbeatStartedEvent) -> None:
         """Nothing."""
 
-    def description_changed(self, event: TopologyDescriptionChangedEvent) -> None:
-        """The driver calls this in a thread of its own."""
-        if _primary(event.previous_description) != _primary(event.new_description):
+    def succeeded(self, event: ServerHeartbeatSucceededEvent) -> None:
+        """A server has said what it is."""
+        server, before = event.connection_id, dict(self._elections)
+        if event.reply.is_writable:
+            self._elections[server] = event.reply.election_id
+        else:
+            self._elections.pop(server, None)
+        if self._elections != before:
             self._changed()
 
-    def closed(self, event: TopologyClosedEvent) -> None:
-        """Nothing."""
-
-
-def _primary(topology: TopologyDescription) -> list[tuple[Any, Any]]:
-    servers = topology.server_descriptions().values()
-    return [(server.address, server.election_id) for server in servers if server.is_writable]
+    def failed(self, event: ServerHeartbeatFailedEvent) -> None:
+        """A server does not answer."""
+        if event.connection_id in self._elections:
+            del self._elections[event.connection_id]
+            self._changed()
 
 
 class Known(NamedTuple):

@@ -1,6 +1,7 @@
 """The demo, on files that are known here and on the standard library itself."""
 
 import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -134,6 +135,20 @@ def test_the_standard_library_is_python_files_and_nothing_installed():
     assert not any("site-packages" in path.parts for path in files)
     assert "ast.py" in {path.name for path in files}
     assert demo.standard_library(3) == files[:3]
+
+
+def test_what_is_installed_beside_the_standard_library_is_not_walked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("a.py", "b/c.py", "site-packages/big/d.py", "b/dist-packages/e.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    looked, scan = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked.append(str(path)) or scan(path))
+    monkeypatch.setattr(demo.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert demo.standard_library() == [tmp_path / "a.py", tmp_path / "b" / "c.py"]
+    assert looked == [str(tmp_path), str(tmp_path / "b")]
 
 
 def test_the_command_runs_it(tmp_path: Path):

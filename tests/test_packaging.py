@@ -160,6 +160,7 @@ def test_an_environment_that_cannot_be_made_is_one_line(programs: Path, tmp_path
     assert not (tmp_path / "venv").exists()
 
 
+@pytest.mark.proof  # make test makes one, on a new machine
 def test_an_environment_is_made(tmp_path: Path):
     folder = tmp_path / "venv"
     done = run([ROOT / "scripts" / "make-venv", sys.executable, folder])

@@ -175,18 +175,25 @@ class Mongod:
         with self.client(serverSelectionTimeoutMS=100) as client:
             while time.monotonic() < deadline:
                 try:
-                    client.admin.command("replSetInitiate", members)
-                except OperationFailure as error:
-                    if error.code != _ALREADY_INITIALIZED:
-                        raise
-                except PyMongoError:
+                    _initiate(client, members)
+                    if client.admin.command("hello")["isWritablePrimary"]:
+                        return
+                except OperationFailure:
+                    raise
+                except PyMongoError:  # it is busy
                     continue
-                if client.admin.command("hello")["isWritablePrimary"]:
-                    return
         raise RuntimeError(f"mongod did not become primary: {self._log()}")
 
     def _log(self) -> str:
         return Path(self.folder, "log").read_text(errors="replace")[-2000:]
+
+
+def _initiate(client: MongoClient[dict[str, Any]], members: dict[str, Any]) -> None:
+    try:
+        client.admin.command("replSetInitiate", members)
+    except OperationFailure as error:
+        if error.code != _ALREADY_INITIALIZED:
+            raise
 
 
 def executable() -> str | None:

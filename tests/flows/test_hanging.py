@@ -23,6 +23,8 @@ from tests.tubes import await_true
 Handle = Callable[[JobInHand], Awaitable[None]]
 #: Seconds of a lease that is to run out.
 TTR = 1
+#: Of those whose leases are not to run out on a machine that stands still for a second.
+LONG_TTR = 3
 TWO_TRIES = RetryPolicy(max_tries=2, delay=0)
 
 
@@ -262,12 +264,12 @@ def test_eleven_silent_jobs_with_two_tries_are_started_twice_each_and_end_dead(
     """As a field report had it, whose queue started them for ever."""
     starts: Counter[str] = Counter()
 
-    @queue.handler("silent", concurrency=4, retry=TWO_TRIES)
+    @queue.handler("silent", concurrency=11, retry=TWO_TRIES)
     async def silent(job: JobInHand) -> None:
         starts[job.id] += 1
         await handle(job)
 
-    ids = queue.add_jobs("silent", range(11), ttr=TTR)
+    ids = queue.add_jobs("silent", range(11), ttr=LONG_TTR)
     report = queue.work(wait=False)
     assert starts == Counter(dict.fromkeys(ids, 2))
     assert (report.count, report.retried, report.dead, report.lost_lease) == (22, 11, 11, 0)

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -49,6 +50,9 @@ class Interrupter:
         signal.signal(signal.SIGUSR1, self._raise)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
+        if _is_at_a_lock_of_pymongo(frame):
+            signal.setitimer(signal.ITIMER_REAL, 1e-5)  # a moment later
+            return
         if isinstance(self._error, Late) and number == signal.SIGALRM and self._dice.random() < 0.5:
             os.kill(os.getpid(), signal.SIGUSR1)  # comes at once: Python looks for signals after each call
         error, self._error = self._error, None
@@ -71,13 +75,25 @@ class Interrupter:
         except (KeyboardInterrupt, Late) as error:
             self.caught[f"{name} {type(error).__name__}"] += 1
         except Exception as error:
-            # CPython and pymongo catch it here and there, and raise one of their own, or trip over what it left.
-            if not _comes_from(error, (KeyboardInterrupt, Late)):
+            # CPython and pymongo catch it here and there, and raise one of their own, or trip over what it left; so
+            # does bson's C code, where it has struck.
+            trips = isinstance(error, SystemError) and self._error is None
+            if not trips and not _comes_from(error, (KeyboardInterrupt, Late)):
                 raise
             self.caught[f"{name} {type(error).__name__}"] += 1
         finally:
             self._error = None
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_at_a_lock_of_pymongo(frame: FrameType | None) -> bool:
+    """Whether it takes a lock of its pool or lets go of it, which is Python code of a ``Condition``. What is raised
+    there may leave the lock held, and pymongo waits for it in its own clean-up (docs/worker.rst).
+    """
+    codes = (threading.Condition.__enter__.__code__, threading.Condition.__exit__.__code__)
+    if frame is None or frame.f_code not in codes or frame.f_back is None:
+        return False
+    return str(frame.f_back.f_globals.get("__name__")).startswith("pymongo.")
 
 
 def _comes_from(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:

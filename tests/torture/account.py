@@ -2,8 +2,8 @@
 
 Of the words: a run is a *duplicate* if the one before it did not end with its handler asking for another. A job
 is *lost* if its add was acknowledged, or it ran, and no row is left of it though the last of its runs did not end
-in its delete. A job that ran is *unexpected* if nobody added such a one with such a payload, or its add was
-refused.
+in its delete. A delete of which nobody can tell whether it was done has been done if the row is gone. A job that
+ran is *unexpected* if nobody added such a one with such a payload, or its add was refused.
 """
 
 from collections import Counter, defaultdict
@@ -143,8 +143,9 @@ class Runs:
         runs: list[Record] = []
         #: What each run ended with, by (id, fence).
         self.ends: dict[Claim, str] = {}
-        #: Runs that were told that another holder has the job.
+        #: Runs that were told that another holder has the job; and of these, those that were told it may be so.
         self.refused: set[Claim] = set()
+        self._unknown: set[Claim] = set()
         #: When each run was about to settle, and runs that slept past their lease and settled all the same.
         self._ended: dict[Claim, float] = {}
         self._kept: set[Claim] = set()
@@ -157,6 +158,8 @@ class Runs:
                     self._ended[_claim(record)] = record["time"]
                 case "lost":
                     self.refused.add(_claim(record))
+                    if record["unknown"]:
+                        self._unknown.add(_claim(record))
                 case "kept":
                     self._kept.add(_claim(record))
         self.count = len(runs)
@@ -169,9 +172,10 @@ class Runs:
         self.twice = [claim for claim, count in Counter(map(_claim, runs)).items() if count > 1]
 
     def finished(self) -> set[str]:
-        """Jobs whose last run ended in their delete, and was not told that another holder has them."""
+        """Jobs whose last run ended in their delete, and was not told that another holder has them for sure."""
         last = {id: _claim(runs[-1]) for id, runs in self.by_job.items()}
-        return {id for id, claim in last.items() if self.ends.get(claim) in DELETES and claim not in self.refused}
+        refused = self.refused - self._unknown
+        return {id for id, claim in last.items() if self.ends.get(claim) in DELETES and claim not in refused}
 
     def stolen(self) -> list[Claim]:
         """Late settles that were accepted though the job had begun to run under a higher fence."""

@@ -47,12 +47,18 @@ def test_a_job_that_is_added_run_and_deleted_breaks_nothing() -> None:
         ([run("a")], "its run never ended"),
         ([run("a"), end("a", act="retry")], "it was to run again"),
         ([run("a"), end("a"), run("a", 2)], "a later run took it and did not end"),
-        ([run("a"), end("a"), {"what": "lost", "id": "a", "fence": 1}], "its delete was refused"),
+        ([run("a"), end("a"), {"what": "lost", "id": "a", "fence": 1, "unknown": False}], "its delete was refused"),
     ],
 )
 def test_a_job_whose_row_went_without_its_delete_is_lost(records: list[Record], what: str) -> None:
     reckoned = account(adding("A"), added("a"), *records, at_risk=[("a", 1)])
     assert reckoned.broken() == ["1 jobs were lost"], what
+
+
+def test_a_delete_that_may_have_been_done_was_done_if_the_row_is_gone() -> None:
+    told = {"what": "lost", "id": "a", "fence": 1, "unknown": True}
+    assert account(adding("A"), added("a"), run("a"), end("a"), told).broken() == []
+    assert account(adding("A"), added("a"), run("a"), end("a"), told, run("a", 2)).lost == 1
 
 
 def test_a_job_that_is_still_there_is_left_and_not_lost() -> None:
@@ -119,7 +125,7 @@ def test_a_duplicate_is_allowed_where_a_fault_struck_its_claim_and_nowhere_else(
 
 
 def test_a_run_past_its_ttr_may_cost_a_duplicate() -> None:
-    lost = {"what": "lost", "id": "a", "fence": 1}
+    lost = {"what": "lost", "id": "a", "fence": 1, "unknown": False}
     reckoned = account(
         adding("A"),
         added("a"),

@@ -4,7 +4,7 @@ Its ledger:
 
     run   id fence tries start digest act   the handler has begun
     end   id fence act time                 the handler is done with the job and is about to settle it
-    lost  id fence                          the settle or the renew raised ``LeaseLost``
+    lost  id fence unknown                  the settle or the renew raised ``LeaseLost``
     kept  id fence                          a late act settled, and no ``LeaseLost`` came
     down  error                             ``run_jobs`` raised: the store was not there when it opened
 
@@ -61,8 +61,8 @@ class Hands:
             _sleep(job, act)
             self._ledger.write("end", id=job.id, fence=job.fence, act=act, time=time.monotonic())
             _settle(job, act)
-        except LeaseLost:
-            self._ledger.write("lost", id=job.id, fence=job.fence)
+        except LeaseLost as error:
+            self._ledger.write("lost", id=job.id, fence=job.fence, unknown=error.unknown)
         else:
             if plan.is_late(act) and self._is_told:
                 self._ledger.write("kept", id=job.id, fence=job.fence)

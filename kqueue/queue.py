@@ -369,7 +369,7 @@ class KQueue:
     def run_jobs(
         self, count_limit: int | None = None, time_limit_ms: float | None = None, wait: bool = False
     ) -> RunReport:
-        """Run ready jobs that have a handler here, in the order (priority, added): see ``docs/beanstalkd.rst``.
+        """Run ready jobs that have a handler here, by priority and order: see ``docs/beanstalkd.rst``, "The order".
 
         Returns after ``count_limit`` jobs; once ``time_limit_ms`` have passed (the running job ends first); when
         nothing is ready, unless ``wait``; or after :meth:`stop`. Without any limit it drains what is ready. If this

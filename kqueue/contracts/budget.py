@@ -7,7 +7,8 @@ A window is what one claim takes: many fast jobs, or one slow one. Theory of ope
 * the *store* reads candidates in order and asks :meth:`Budget.fit` which of them go into the window. The
   first always fits, so a window always makes progress;
 * a *suspect* (its last holder died with several jobs in hand) goes only into a much smaller window: a
-  sixteenth for each death, down to one. So the guilty job is alone after a few deaths and its neighbours run.
+  sixteenth for each death, down to one. So the guilty job is alone after a few deaths, and its neighbours, which
+  it stands behind, run.
 """
 
 from collections.abc import Iterable, Mapping
@@ -58,15 +59,20 @@ class Budget:
         for row in candidates:
             room -= len(row.payload)
             seconds -= cost.get(row.type, self.work_s)
-            if row.suspicion:
-                jobs = min(jobs, suspect_jobs(row.suspicion))
+            if row.suspicion or row.crashes:
+                jobs = min(jobs, suspect_jobs(row.suspicion, row.crashes))
             if taken and (len(taken) >= jobs or room < 0 or seconds < 0):
                 return taken, True
             taken.append(row)
         return taken, False
 
 
-def suspect_jobs(suspicion: int) -> int:
-    """Jobs in the window of a suspect at most."""
+def is_suspect(row: Row) -> bool:
+    """Whether a worker has died that had it in hand, and it has ended no run since."""
+    return row.suspicion > 0 or row.crashes > 0
+
+
+def suspect_jobs(suspicion: int, crashes: int = 0) -> int:
+    """Jobs in the window of a suspect at most. One that was alone when its worker died is alone again."""
     divisor: int = SUSPECT_DIVISOR**suspicion
-    return max(1, MAX_JOBS // divisor)
+    return 1 if crashes else max(1, MAX_JOBS // divisor)

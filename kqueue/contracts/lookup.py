@@ -39,4 +39,4 @@ class Lookup(Protocol):
         """
 
     def ahead(self, row: Row, most: int) -> int:
-        """How many ready rows of its type come before ``row`` by (priority, order added); ``most`` at most."""
+        """How many ready rows of its type come before ``row`` by (priority, place); ``most`` at most."""

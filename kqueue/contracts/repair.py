@@ -71,8 +71,8 @@ class Repairing(Protocol):
         clock is asked for its time; then ``now`` does not matter.
 
         A row that was ``alone`` gets a crash, and is dead at ``max_crashes``; any other gets a suspicion.
-        Those not dead are ready, with ``put_at`` and ``gate`` None. The fence and ``lease_owner`` stay, so a late
-        holder that comes before the next claim may still settle. It adds to their history.
+        Those not dead are ready, behind all others, with ``put_at`` and ``gate`` None. The fence and the owner
+        stay, so a late holder that comes before the next claim may still settle. It adds to their history.
         """
 
     def expire(self, now: float, most: int) -> int:

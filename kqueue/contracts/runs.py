@@ -13,7 +13,7 @@ class Selection(NamedTuple):
     """Which rows a claim may take: those of ``types``, either by id or whatever is ready."""
 
     types: tuple[str, ...]
-    #: Candidates in this order; None for all ready rows by (priority, order added).
+    #: Candidates in this order; None for all ready rows by (priority, place).
     ids: tuple[str, ...] | None = None
     #: Of those types that have limits, at most one each.
     limits: tuple[Limit, ...] = ()
@@ -64,10 +64,10 @@ class Runs(Protocol):
         than ``running`` rows of the type run under a lease that is not over, and fewer than ``starts`` were claimed
         in the last ``period`` seconds; then at the gate of its ``limit_key``, fewer than ``running_per_key`` of the
         type and key run so. It is held at the first gate that has no place (``state`` held, ``gate`` its name,
-        ``put_at`` None), and also where another row that comes before it by (priority, order added) waits at that
-        gate or was admitted by it and not claimed yet, unless this gate has admitted it: so nobody is overtaken. A
-        held row is passed over, and does not cut the window; a claim without ids may end after it has held 1,000,
-        or 64 if it has got a row.
+        ``put_at`` None), and also where another row that comes before it by (priority, place) waits at that gate or
+        was admitted by it and not claimed yet, unless this gate has admitted it: so nobody is overtaken. A held row
+        is passed over, and does not cut the window; a claim without ids may end after it has held 1,000, or 64 if
+        it has got a row.
         While it runs, ``gate`` begins with the type. So what runs is counted if it was claimed under a limit, or
         was renewed after it was recovered.
 
@@ -91,6 +91,9 @@ class Runs(Protocol):
 
         Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, and the reason (None for
         Finish).
+
+        A row's place is behind all others when it is added, and anew when it comes back from a run: by a Retry, an
+        Unget that was started, or :meth:`recover`. So what comes back again and again keeps nobody waiting.
 
         A row may also have become ready by :meth:`recover` since: its fence still matches, so its late holder may
         settle it. A dead row's holder may too. Rows that come back are ``delayed`` if ``run_at > now``, else

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 
-from kqueue.contracts.budget import SOLITUDE_S, suspect_jobs
+from kqueue.contracts.budget import SOLITUDE_S, is_suspect, suspect_jobs
 from kqueue.execution import endings
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight import BOUND_S, LEAST_PART, InflightJobs
@@ -363,4 +363,5 @@ def _late_in(job: InflightJob) -> float:
 
 def _most(jobs: Iterable[InflightJob]) -> float:
     """How many may run together, if these are."""
-    return min((suspect_jobs(one.row.suspicion) for one in jobs if one.row.suspicion), default=math.inf)
+    rows = (one.row for one in jobs if is_suspect(one.row))
+    return min((suspect_jobs(row.suspicion, row.crashes) for row in rows), default=math.inf)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from functools import partial
 
 from kqueue.contracts.admission import Claimer
-from kqueue.contracts.budget import Budget
+from kqueue.contracts.budget import Budget, is_suspect
 from kqueue.execution.batch import Batch
 from kqueue.execution.execute import execute
 from kqueue.execution.inflight import BOUND_S
@@ -136,7 +136,7 @@ class Windows:
     def _run(self, batch: Batch) -> None:
         """Raises what a handler raised to end the loop."""
         rows, isolation = batch.rows, self._registry.isolation
-        if len(rows) > 1 or not rows[0].suspicion:
+        if len(rows) > 1 or not is_suspect(rows[0]):
             if not isolation.has_one_loop():
                 batch.jobs.deny_solitude()  # another loop has begun since the claim
             self._run_handlers(batch)

@@ -17,9 +17,11 @@ class Restarts:
 
     def after(self, lived_s: float, by_job: bool = False) -> "Restarts":
         """One more child has died that lived for ``lived_s`` seconds. ``by_job``: a job is to blame. It counts its
-        own deaths, and those that wait behind it are not to wait longer for the next child.
+        own deaths and is dead after a few, and those that wait behind it are not to wait for the next child.
         """
-        return Restarts(1 if by_job or lived_s >= STEADY_S else self.deaths + 1)
+        if by_job:
+            return Restarts()
+        return Restarts(1 if lived_s >= STEADY_S else self.deaths + 1)
 
     @property
     def pause_s(self) -> float:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from kqueue.model.job import Row, State
 from kqueue.stores.gates import Candidate, Place, after_gates, key_of, type_of
 
-#: (priority, order added, id)
+#: (priority, order added or come back, id)
 _Stand: TypeAlias = tuple[int, int, str]
 
 
@@ -24,7 +24,7 @@ class MemoryRows:
         self.by_id: dict[str, Row] = {}
         #: The number of changes so far.
         self.changes = 0
-        #: When each row was added, as a number.
+        #: When each row was added, or came back from a run, as a number.
         self._order: dict[str, int] = {}
         self._next_order = count()
         #: Whether a change was begun and not ended.
@@ -66,12 +66,14 @@ class MemoryRows:
         self._order[row.id] = next(self._next_order)
         self.write(row)
 
-    def write(self, row: Row) -> None:
-        """The one way to change a row."""
+    def write(self, row: Row, *, last: bool = False) -> None:
+        """The one way to change a row. ``last``: its place is behind all others from now on."""
         self._mend()
         self._is_torn = True
         before = self.by_id.get(row.id)
         self._leave_place(row.id)
+        if last:
+            self._order[row.id] = next(self._next_order)
         self.by_id[row.id] = row
         self.changes += 1
         self._take_place(row, before)

@@ -14,7 +14,7 @@ from kqueue.contracts.lookup import Backlog
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
 from kqueue.contracts.rules import is_lost
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
-from kqueue.contracts.settlements import Settled, Settlement
+from kqueue.contracts.settlements import Settled, Settlement, has_run
 from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model import tubes
@@ -227,7 +227,7 @@ class MemoryStore:
                 if after is None:
                     self._rows.remove([row])
                 else:
-                    self._rows.write(after)
+                    self._rows.write(after, last=has_run(settlement))
         return Settled(frozenset(lost))
 
     # -- the operator's ----------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ class MemoryStore:
             found = self._rows.abandoned(now, most)
             after = [recovered(row, max_crashes, now) for row in found]
             for row in after:
-                self._rows.write(row)
+                self._rows.write(row, last=True)
         died = [abandoned(was) for was, row in zip(found, after, strict=True) if row.state == State.DEAD]
         return Recovered(len(after) - len(died), tuple(died))
 

@@ -28,12 +28,12 @@ from kqueue.system.clock import SystemClock
 _PRIMARY = "primary"
 
 
-def recover(jobs: Collection[Document], moment: Moment, max_crashes: int, most: int) -> Recovered:
+def recover(jobs: Collection[Document], moment: Moment, max_crashes: int, most: int, last: int) -> Recovered:
     """One read, a write for the ready, and one for each that is dead. ``moment`` is the server's clock, asked just
-    now.
+    now; ``last`` a place behind those of all that wait.
     """
     while found := runs.abandoned(jobs, moment.at, most):
-        recovery = endings.recoveries(found, moment, max_crashes)
+        recovery = endings.recoveries(found, moment, max_crashes, last)
         ready = write(jobs, recovery.ready).matched
         # Each by itself: so it is known which are dead by this sweep, and each is told of once.
         died = [row for row, death in recovery.dead if write(jobs, [death]).matched]

@@ -2,7 +2,7 @@
 
 import heapq
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from pymongo.collection import Collection
@@ -55,14 +55,17 @@ def renew(
     return frozenset(job.id for job in keys if fences.get(job.id) != job.fence)
 
 
-def settle(jobs: Collection[Document], settlements: Sequence[Settlement], now: float) -> Settled:
-    """Deletes are not told apart where some found no row."""
+def settle(
+    jobs: Collection[Document], settlements: Sequence[Settlement], now: float, places: Callable[[int], range]
+) -> Settled:
+    """Deletes are not told apart where some found no row. ``places(count)``: behind those of all that wait."""
     if not settlements:
         return Settled()
     token = secrets.token_hex(8)
     deletes = [one for one in settlements if isinstance(one, Delete)]
     others = [one for one in settlements if not isinstance(one, Delete)]
-    written = write(jobs, endings.settlements(settlements, token, now))
+    last = places(1).start if others else 0
+    written = write(jobs, endings.settlements(settlements, token, now, last))
     lost: set[str] = set()
     if written.matched < len(others):
         ids = {one.id for one in others}

@@ -39,8 +39,10 @@ from kqueue.stores.transitions import waiting
 _NONE: Document = {"$in": [0, None]}
 
 
-def settlements(many: Sequence[Settlement], token: str, now: float) -> list[Write]:
-    """Deletes, one write for each fence; then the others, one write for all that say the same."""
+def settlements(many: Sequence[Settlement], token: str, now: float, last: int) -> list[Write]:
+    """Deletes, one write for each fence; then the others, one write for all that say the same. ``last``: a place
+    behind those of all that wait.
+    """
     deletes: defaultdict[int, list[str]] = defaultdict(list)
     updates: defaultdict[tuple[type, Any], list[str]] = defaultdict(list)
     for one in many:
@@ -50,7 +52,7 @@ def settlements(many: Sequence[Settlement], token: str, now: float) -> list[Writ
             updates[type(one), one._replace(id="")].append(one.id)
     return [
         *(DeleteMany(among(ids, SETTLED) | {"fence": fence}) for fence, ids in deletes.items()),
-        *(_ending(alike, ids, token, now) for (_, alike), ids in updates.items()),
+        *(_ending(alike, ids, token, now, last) for (_, alike), ids in updates.items()),
     ]
 
 
@@ -62,9 +64,9 @@ class Recovery(NamedTuple):
     dead: list[tuple[Abandoned, Write]]
 
 
-def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int) -> Recovery:
+def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int, last: int) -> Recovery:
     """Take abandoned rows from their holder, if their leases are over by the clock that they were found by, and by
-    that of the server that does it.
+    that of the server that does it. ``last`` as above.
     """
     now = moment.at
     groups: defaultdict[tuple[bool, int], list[Abandoned]] = defaultdict(list)
@@ -76,7 +78,7 @@ def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int) -> 
         as_read: Document = {"alone": True, "crashes": crashes or _NONE} if alone else {"alone": False}
         fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
         changes = _run_ended(fields, now, reason, one_more="crashes" if alone else "suspicion")
-        changes[0]["$set"]["run_at"] = {"$min": ["$run_at", now]}
+        changes[0]["$set"] |= {"run_at": {"$min": ["$run_at", now]}, "place": last}
         if state == State.DEAD:
             died = ((row, UpdateMany(_abandoned([row], moment) | as_read, changes)) for row in rows)
             recovered.dead.extend(died)
@@ -91,7 +93,7 @@ def _abandoned(rows: Sequence[Abandoned], moment: Moment) -> Document:
     return among([row.id for row in rows], *over)
 
 
-def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now: float) -> Write:
+def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now: float, last: int) -> Write:
     where = among(ids, SETTLED) | {"fence": alike.fence}
     at = now if isinstance(alike, Die) or alike.asked_at is None else alike.asked_at
     fields: Document = SETTLED | {"lease_until": None, "alone": False, "written_by": token}
@@ -106,14 +108,19 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
         case Retry(run_at=run_at, reason=reason, put_at=put_at):
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
             fields |= {"reason": storable(reason)} | NO_DEATHS
-            return UpdateMany(where, _run_ended(fields, now, storable(reason), one_more="failures"))
+            changes = _run_ended(fields, now, storable(reason), one_more="failures")
+            changes[0]["$set"]["place"] = last
+            return UpdateMany(where, changes)
         case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started, reason=reason):
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
             fields |= {} if reason is None else {"reason": storable(reason)}
             fields |= {} if priority is None else {"priority": int(priority)}
-            fields |= NO_DEATHS if started else {}
+            added_by = _added_by(now)
+            if started:
+                fields |= NO_DEATHS | {"place": last}
+                del added_by["place"]
             return UpdateMany(
-                where, {"$set": fields, "$min": _added_by(now), "$inc": {"tries": -1}, "$unset": {"gate": ""}}
+                where, {"$set": fields, "$min": added_by, "$inc": {"tries": -1}, "$unset": {"gate": ""}}
             )
 
 

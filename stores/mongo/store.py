@@ -239,7 +239,7 @@ class MongoStore:
         """
         try:
             with self._jobs() as jobs:
-                return runs.settle(jobs, settlements, now)
+                return runs.settle(jobs, settlements, now, self._links.get().places)
         except StoreError as error:
             error.may_be_done |= len({isinstance(one, Delete) for one in settlements}) > 1
             raise
@@ -380,7 +380,7 @@ class MongoStore:
             if election is not None:
                 recovers.follow(jobs.database, election)
                 link.follows(election)
-            return recovers.recover(jobs, moment, max_crashes, most)
+            return recovers.recover(jobs, moment, max_crashes, most, link.places(1).start)
 
     def expire(self, now: float, most: int) -> int:
         """See :meth:`kqueue.contracts.store.JobStore.expire`.

@@ -1,9 +1,10 @@
 """Where the payloads of the SQLite store are: small ones in their job's row, all others in a table of their own.
 
 A claim, and an end that keeps the job, write its row again, with all that is in it. So what is large stands apart,
-under the row's key: it is written once, when it is added. In its place the row says how many bytes it has, a number
-where else there are bytes. It goes with its row by a trigger, in the same transaction and whoever deletes that, so
-that none is ever left behind.
+under the key that the row was added with: it is written once, then. A row that has got another key since, to stand
+behind others, says so in ``payload_key``; new keys are larger, so that one is given to no other row meanwhile.
+In its place the row says how many bytes it has, a number where else there are bytes. It goes with its row by a
+trigger, in the same transaction and whoever deletes that, so that none is ever left behind.
 
 Rows that an older version added keep their payload in the row, whatever its length, until they end.
 """
@@ -21,12 +22,18 @@ MOST_IN_ROW: Final = 512
 #: The column that has the payload, or how many bytes of it stand apart.
 COLUMN: Final = "payload_or_size"
 
+_APART: Final = "FROM kqueue_payloads AS apart WHERE apart.key = coalesce(job.payload_key, job.key)"
 #: The payload of ``job``.
-PAYLOAD: Final = f"""iif(typeof(job.{COLUMN}) = 'integer',
-    (SELECT apart.payload FROM kqueue_payloads AS apart WHERE apart.key = job.key), job.{COLUMN})"""
+PAYLOAD: Final = f"iif(typeof(job.{COLUMN}) = 'integer', (SELECT apart.payload {_APART}), job.{COLUMN})"
+
+#: In an update: the row goes behind all others, and its payload stays where it is.
+GO_LAST: Final = f"""
+    payload_key = iif(typeof({COLUMN}) = 'integer', coalesce(payload_key, key), NULL),
+    key = (SELECT max(key) + 1 FROM kqueue_jobs NOT INDEXED)
+"""
 
 PUT_APART: Final = "INSERT INTO kqueue_payloads (key, payload) SELECT key, ? FROM kqueue_jobs WHERE id = ?"
-FIND_APART: Final = "SELECT payload FROM kqueue_payloads WHERE key = ?"
+FIND_APART: Final = f"SELECT (SELECT apart.payload {_APART}) FROM kqueue_jobs AS job WHERE job.key = ?"
 
 
 def columns(names: Sequence[str]) -> str:

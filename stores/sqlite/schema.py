@@ -173,11 +173,12 @@ STEPS: Final[Steps] = (
         "PRAGMA writable_schema = ON",
         "ALTER TABLE kqueue_jobs RENAME COLUMN payload TO payload_or_size",
         "PRAGMA writable_schema = OFF",
+        "ALTER TABLE kqueue_jobs ADD COLUMN payload_key INTEGER",
         "CREATE TABLE kqueue_payloads (key INTEGER PRIMARY KEY, payload BLOB NOT NULL)",
         """
         CREATE TRIGGER kqueue_jobs_payload AFTER DELETE ON kqueue_jobs WHEN typeof(old.payload_or_size) = 'integer'
         BEGIN
-            DELETE FROM kqueue_payloads WHERE key = old.key;
+            DELETE FROM kqueue_payloads WHERE key = coalesce(old.payload_key, old.key);
         END
         """,
     ),

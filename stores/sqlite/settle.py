@@ -48,11 +48,10 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
                 retry = (*back, reason, run_of(now, reason), id, fence)
                 others.setdefault(sql.SETTLE_RETRY, []).append(retry)
             case Unget(id, fence, run_at, priority, put_at, started, reason, asked_at):
-                keep = 0 if started else 1
                 said = None if reason is None else storable(reason)
                 back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
-                unget = (*back, priority, said, keep, keep, id, fence)
-                others.setdefault(sql.SETTLE_UNGET, []).append(unget)
+                statement = sql.SETTLE_UNGET_STARTED if started else sql.SETTLE_UNGET
+                others.setdefault(statement, []).append((*back, priority, said, id, fence))
             case Die(id, fence, reason):
                 reason = storable(reason)
                 others.setdefault(sql.SETTLE_DIE, []).append((now, now, reason, run_of(now, reason), id, fence))

@@ -11,7 +11,7 @@ from typing import Final
 
 from kqueue.model.history import MOST
 from kqueue.model.job import Row, State
-from kqueue.stores.sqlite.payloads import columns
+from kqueue.stores.sqlite.payloads import GO_LAST, columns
 
 _COLUMNS: Final = columns(Row._fields)
 _BY_ID: Final = "FROM json_each(:ids) AS wanted CROSS JOIN kqueue_jobs AS job ON job.id = wanted.value"
@@ -103,7 +103,7 @@ _IN_HAND: Final = "id = ? AND fence = ? AND lease_owner IS NOT NULL"
 SETTLE_RETRY: Final = f"""
     UPDATE kqueue_jobs SET
         state = ?, run_at = ?, put_at = ?, {_ASKED}, reason = ?, {_WITH_RUN},
-        failures = failures + 1, crashes = 0, suspicion = 0, {_IDLE}
+        failures = failures + 1, crashes = 0, suspicion = 0, {_IDLE}, {GO_LAST}
     WHERE {_IN_HAND}
 """
 
@@ -113,13 +113,14 @@ SETTLE_FINISH: Final = f"""
     WHERE {_IN_HAND}
 """
 
-SETTLE_UNGET: Final = f"""
+_UNGET: Final = f"""
     UPDATE kqueue_jobs SET
         state = ?, run_at = ?, put_at = ?, {_ASKED}, priority = coalesce(?, priority), tries = tries - 1,
-        reason = coalesce(?, reason),
-        crashes = crashes * ?, suspicion = suspicion * ?, {_IDLE}
-    WHERE {_IN_HAND}
+        reason = coalesce(?, reason), {_IDLE}
 """
+#: Of one that was not started, and keeps its place and its deaths.
+SETTLE_UNGET: Final = f"{_UNGET} WHERE {_IN_HAND}"
+SETTLE_UNGET_STARTED: Final = f"{_UNGET}, crashes = 0, suspicion = 0, {GO_LAST} WHERE {_IN_HAND}"
 
 SETTLE_DIE: Final = f"""
     UPDATE kqueue_jobs SET
@@ -248,7 +249,7 @@ RECOVER: Final = f"""
     UPDATE kqueue_jobs SET
         state = ?, crashes = crashes + alone, suspicion = suspicion + (1 - alone), reason = ?, {_WITH_RUN},
         put_at = NULL, lease_until = NULL, gate = NULL,
-        created_at = min(created_at, ?), run_at = min(run_at, ?)
+        created_at = min(created_at, ?), run_at = min(run_at, ?), {GO_LAST}
     WHERE id = ?
 """
 

@@ -10,8 +10,8 @@ from kqueue.loops.sizer import GROWTH, Sizer
 from kqueue.model.job import Row
 
 
-def candidate(n: int, *, payload: bytes = b"", suspicion: int = 0, type: str = "fast") -> Row:
-    return Row(f"{n:028d}", type, payload, "bytes", 0, "ready", 0, 0, 1, suspicion=suspicion)
+def candidate(n: int, *, payload: bytes = b"", suspicion: int = 0, crashes: int = 0, type: str = "fast") -> Row:
+    return Row(f"{n:028d}", type, payload, "bytes", 0, "ready", 0, 0, 1, suspicion=suspicion, crashes=crashes)
 
 
 FAST = {"fast": 0.000_01}
@@ -51,6 +51,13 @@ def test_a_suspect_shrinks_its_window_by_a_sixteenth_for_each_death_down_to_one(
     for deaths in (1, 2, 3):
         rows = [candidate(n, suspicion=deaths) for n in range(100)]
         assert len(Budget(MAX_JOBS, job_s=FAST).fit(rows)[0]) == suspect_jobs(deaths)
+
+
+def test_one_that_has_killed_its_worker_alone_is_alone_again() -> None:
+    assert suspect_jobs(0, crashes=1) == 1
+    rows = [candidate(0), candidate(1, crashes=1), candidate(2)]
+    assert Budget(MAX_JOBS, job_s=FAST).fit(rows) == (rows[:1], True)
+    assert Budget(MAX_JOBS, job_s=FAST).fit(rows[1:]) == (rows[1:2], True)
 
 
 def test_a_suspect_among_many_does_not_join_a_large_window() -> None:

@@ -189,10 +189,10 @@ class House:
         self.note("added", ids=ids)
         return ids
 
-    def row(self, label: str, type: str = "t", **fields: Any) -> Row:
+    def row(self, label: str, type: str = "t", size: int = 0, **fields: Any) -> Row:
         """A new job, for what a queue does not do by itself."""
         [job_id] = self._mint.make(1)
-        data, encoding = payload.encode(_payload(label, 0), 10_000)
+        data, encoding = payload.encode(_payload(label, size), 10_000 + size)
         now = self.clock.time()
         return Row(job_id, type, data, encoding, 1, State.READY, 0.0, now, TTR, created_at=now, **fields)
 

@@ -364,6 +364,7 @@ def operate(house: House) -> None:
     if queue.retry_job(dead, "look again"):
         house.note("revived", ids=[dead.id])
     waiting = [job.id for state in ("ready", "delayed") for job in queue.jobs("u", state=state)]
+    queue.store.hasten(waiting, queue.store.now(), None)
     house.note("unwanted", ids=waiting)
     queue.purge_jobs("u")
     house.note("deleted", ids=waiting)
@@ -445,7 +446,7 @@ LIMIT = Limit("t", running=1, running_per_key=1, starts=9, period=60.0)
 
 def limited_jobs(house: House) -> None:
     store = house.another().store
-    rows = [*(house.row(label, limit_key="k") for label in ("a", "b", "c")), house.row("d", type="u")]
+    rows = [*(house.row(label, limit_key="k") for label in ("a", "b", "c")), house.row("d", type="u", size=LARGE)]
     house.insert(rows, lambda: store.add(rows))
 
 

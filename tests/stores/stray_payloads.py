@@ -5,11 +5,12 @@ import sqlite3
 #: (row key, what is wrong with it)
 _STRAYS = """
     SELECT apart.key, 'has no job' FROM kqueue_payloads AS apart
-    LEFT JOIN kqueue_jobs AS job ON job.key = apart.key AND typeof(job.payload_or_size) = 'integer'
+    LEFT JOIN kqueue_jobs AS job
+        ON coalesce(job.payload_key, job.key) = apart.key AND typeof(job.payload_or_size) = 'integer'
     WHERE job.key IS NULL
     UNION ALL
     SELECT job.key, 'is not as long as its job says' FROM kqueue_jobs AS job
-    LEFT JOIN kqueue_payloads AS apart ON apart.key = job.key
+    LEFT JOIN kqueue_payloads AS apart ON apart.key = coalesce(job.payload_key, job.key)
     WHERE typeof(job.payload_or_size) = 'integer' AND length(apart.payload) IS NOT job.payload_or_size
 """
 

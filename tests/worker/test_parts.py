@@ -96,12 +96,12 @@ def test_pauses_grow_with_each_death_and_begin_anew_after_a_long_life() -> None:
     assert Restarts(8).after(STEADY_S).pause_s == 1
 
 
-def test_a_death_for_which_a_job_is_to_blame_does_not_grow_the_pause() -> None:
+def test_after_a_death_for_which_a_job_is_to_blame_there_is_no_pause() -> None:
     restarts = Restarts()
     for _ in range(8):
         restarts = restarts.after(0.1, by_job=True)
-        assert restarts.pause_s == 1
-    assert restarts.after(0.1).pause_s == 2  # the next one dies before it has run anything
+        assert restarts.pause_s == 0
+    assert restarts.after(0.1).pause_s == 1  # the next one dies before it has run anything
 
 
 def test_resident_memory_grows_with_what_is_used() -> None:

@@ -117,6 +117,27 @@ def test_a_row_that_is_given_back_keeps_its_place(store: JobStore) -> None:
     assert ids(claim(store).rows) == given
 
 
+@pytest.mark.parametrize("back", ["retry", "unget", "recover"])
+@pytest.mark.parametrize("size", [1, 5000])
+def test_a_row_that_comes_back_from_a_run_stands_behind_those_that_waited(
+    store: JobStore, other: JobStore, back: str, size: int
+) -> None:
+    """Also where its payload stands apart. Others that are added after it stand behind it."""
+    given = add(store, *(row(payload=bytes([65 + number]) * size) for number in range(3)))
+    (first,) = claim(store, budget=window(jobs=1)).rows
+    now = NOW
+    if back == "retry":
+        store.settle([Retry(first.id, first.fence, NOW, "broken", NOW)], NOW)
+    elif back == "unget":
+        store.settle([Unget(first.id, first.fence, NOW, None, NOW, started=True)], NOW)
+    else:
+        now = NOW + first.ttr + 1
+        store.recover(now, 3, 10)
+    [newcomer] = add(store, row())
+    assert ids(claim(other, now=now).rows) == [*given[1:], given[0], newcomer]
+    assert read(other, given[0]).payload == b"A" * size
+
+
 def test_without_ids_several_types_are_merged_in_one_order(store: JobStore) -> None:
     a, b, c, d, e = add(
         store, row(type="x", priority=2), row(type="y", priority=1), row(type="z", priority=0),

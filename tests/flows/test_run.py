@@ -295,6 +295,34 @@ def test_retry_keeps_reason_and_delay_and_counts_tries(make_queue: MakeQueue) ->
     assert (job.state, job.reason, job.fence) == ("delayed", "later", 3)
 
 
+@pytest.mark.parametrize("back", ["fails", "gives back"])
+def test_a_job_that_comes_back_at_once_again_and_again_keeps_no_other_type_waiting(
+    make_queue: MakeQueue, back: str
+) -> None:
+    """Two types that this loop has measured or not, the comer in the first place."""
+    queue = make_queue(retry_delay=0, max_tries=None)
+    ran: list[Any] = []
+
+    @queue.handler("comer")
+    def again(job: JobInHand) -> None:
+        ran.append("again")
+        if back == "fails":
+            job.retry("once more", delay=0)
+        else:
+            job.unget()
+
+    @queue.handler("other")
+    def other(job: JobInHand) -> None:
+        ran.append(job.payload)
+        job.delete()
+
+    queue.add_job("comer")
+    queue.run_jobs(count_limit=3)
+    queue.add_jobs("other", range(5))
+    queue.run_jobs(count_limit=15)
+    assert [payload for payload in ran if payload != "again"] == list(range(5))
+
+
 def test_unget_costs_no_try_and_may_change_the_priority(queue: KQueue) -> None:
     seen: list[tuple[int, int, int]] = []
 

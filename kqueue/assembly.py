@@ -32,7 +32,7 @@ from kqueue.dispatch.opening import Opening
 from kqueue.dispatch.tubes_then_store import Dispatching
 from kqueue.loops.registry import Registry
 from kqueue.model import checks
-from kqueue.model.handlers import Handler, Handlers
+from kqueue.model.handlers import Handler, Handlers, Types
 from kqueue.model.options import Options, TypeOptions
 from kqueue.model.reports import Stats
 from kqueue.model.retry import RetryPolicy, growing
@@ -187,8 +187,8 @@ class Parts:
             self.registry.blames_interrupts,
         )
 
-    def loops(self) -> Loops:
-        """What runs jobs in this process."""
+    def loops(self, types: Types = None) -> Loops:
+        """What runs jobs of ``types`` in this process; None: of all. Raises ``ValueError`` and ``TypeError``."""
         from kqueue.loops.start import Loops  # noqa: PLC0415 (see test_layout.LAZY)
 
         streams.secure()
@@ -199,7 +199,7 @@ class Parts:
             sweeper=self.sweeper,
             registry=self.registry,
             maintenance=self.maintenance,
-            handlers=self.handlers.all,
+            handlers=self.handlers.only(types),
             mint=self.mint,
             renewer=self.renewers.get,
             hooks=self.hooks,

@@ -18,7 +18,7 @@ from kqueue.loops.stopping import RunLimits
 from kqueue.model import around, checks, handlers
 from kqueue.model.around import Around
 from kqueue.model.events import Event
-from kqueue.model.handlers import HandlerFunction, HandlerOptions
+from kqueue.model.handlers import HandlerFunction, HandlerOptions, Types
 from kqueue.model.ids import is_job_id
 from kqueue.model.job import Job, JobInHand, Priority, State
 from kqueue.model.options import GivenOptions, TypeOptions
@@ -367,9 +367,13 @@ class KQueue:
     # -- running -----------------------------------------------------------------------------------------
 
     def run_jobs(
-        self, count_limit: int | None = None, time_limit_ms: float | None = None, wait: bool = False
+        self,
+        count_limit: int | None = None,
+        time_limit_ms: float | None = None,
+        wait: bool = False,
+        types: Types = None,
     ) -> RunReport:
-        """Run ready jobs that have a handler here, by priority and order: see ``docs/beanstalkd.rst``, "The order".
+        """Run ready jobs that have a handler here, or of ``types``, in order: see ``docs/beanstalkd.rst``.
 
         Returns after ``count_limit`` jobs; once ``time_limit_ms`` have passed (the running job ends first); when
         nothing is ready, unless ``wait``; or after :meth:`stop`. Without any limit it drains what is ready. If this
@@ -379,20 +383,21 @@ class KQueue:
         and ``SystemExit`` end the loop; they are raised again once the unstarted jobs are given back. Raises
         ``StoreError`` when the store is down; with ``wait`` it tries again. A beanstalkd may be down.
 
-        An ``async def`` handler runs to its end before the next job starts; :meth:`work` runs several at once. In a
-        running event loop such handlers are refused: there say ``await asyncio.to_thread(queue.run_jobs)``.
+        An ``async def`` handler runs to its end before the next job. In an event loop: ``asyncio.to_thread``.
         """
-        return self._parts.loops().run(RunLimits.checked(count_limit, time_limit_ms, wait))
+        return self._parts.loops(types).run(RunLimits.checked(count_limit, time_limit_ms, wait))
 
-    def work(self, threads: int = 1, time_limit_ms: float | None = None, wait: bool = True) -> RunReport:
-        """Run jobs of all types that have a handler now: those of plain functions in ``threads`` threads, and
-        beside them those of each ``async def``, up to its ``concurrency`` at once, all in one event loop.
+    def work(
+        self, threads: int = 1, time_limit_ms: float | None = None, wait: bool = True, types: Types = None
+    ) -> RunReport:
+        """Run jobs of all types that have a handler now, or of ``types``: of plain functions in ``threads``
+        threads, and beside them those of each ``async def``, ``concurrency`` at once, all in one event loop.
 
         Returns, with what all did, once all have ended: at the time limit, after :meth:`stop`, or without ``wait``
         when nothing is ready for any. Coroutines that run then end by themselves. An error in one ends all.
         """
         limits = RunLimits.checked(None, time_limit_ms, wait)
-        return self._parts.loops().work(checks.whole("threads", threads, 1), limits)
+        return self._parts.loops(types).work(checks.whole("threads", threads, 1), limits)
 
     def renew_through(self, descriptor: int) -> None:
         """For what starts worker processes: the renewer of leases is at the other end of this inherited socket, and
@@ -401,9 +406,7 @@ class KQueue:
         self._parts.renewer.offer(descriptor)
 
     def stop(self) -> None:
-        """End ``run_jobs`` after its current job: in all threads, from any thread or a signal handler. Where
-        none runs, the next ``run_jobs`` returns at once, so that a signal is never missed.
-        """
+        """End ``run_jobs`` after its job, in all threads; or the next one, if none runs. From anywhere."""
         self._parts.registry.stop()
 
     def flush(self) -> None:
@@ -489,9 +492,7 @@ class KQueue:
         return self._parts.opened().store.counts(job_type)
 
     def stats(self) -> Stats:
-        """How each type does, in one snapshot: what this process has counted since its queue was made (after a fork
-        from 0), and what waits in the store. It may read every row: ask it some times a minute.
-        """
+        """What this process has counted of each type, and what waits in the store. It may read every row."""
         return self._parts.opened().stats()
 
     def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:

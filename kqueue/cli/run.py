@@ -14,13 +14,16 @@ from kqueue.cli.terminal import (
     configured,
     hand_on_config,
     json_option,
+    key_options,
     print_report,
 )
-from kqueue.worker.app import load_queue
+from kqueue.config.keys import WORKER
+from kqueue.worker.app import load_queue, serve
 
 
 @click.command()
 @click.option("--app", metavar="MODULE:QUEUE", help="Where the KQueue and its handlers are; or as for the worker.")
+@key_options([key for key in WORKER if key.name in ("types", "except_types")])
 @click.option("--count-limit", type=int, metavar="N", help="Run N jobs at most.")
 @click.option("--time-limit-ms", type=float, metavar="N", help="Take no new job after so many milliseconds.")
 @click.option("--wait", is_flag=True, help="Wait for jobs, until a limit or a signal ends it.")
@@ -31,6 +34,8 @@ from kqueue.worker.app import load_queue
 def run(
     *,
     app: str | None,
+    types: tuple[str, ...],
+    except_types: tuple[str, ...],
     count_limit: int | None,
     time_limit_ms: float | None,
     wait: bool,
@@ -48,13 +53,15 @@ def run(
     status = step_aside()
     if status is not None:
         return status
-    app = configured({"app": app}).worker()["app"]
+    settings = configured({"app": app, "types": types, "except_types": except_types}).worker()
+    app = settings["app"]
     if app is None:
         raise ValueError(
             "--app: there is none; give it, or set KQUEUE_WORKER_APP, or app in [worker] of kqueue.toml"
         )
     hand_on_config()
     queue = load_queue(app)
+    serve(queue, settings["types"], settings["except_types"])
     if not create:
         check_there(queue, "the app", "kqueue add makes a new one, and so does --create")
     with queue:

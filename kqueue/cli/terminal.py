@@ -50,14 +50,16 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def key_options(keys: Sequence[Key]) -> Callable[[Command], Command]:
-    """An option for each key that can be configured. The command gets a text as it was given, or None; what it may
-    be, :func:`configured` says, as of a text of the environment.
+    """An option for each key that can be configured. The command gets a text as it was given, or None, or each of
+    a list; what it may be, :func:`configured` says, as of a text of the environment.
     """
 
     def add(command: Command) -> Command:
         for key in reversed(keys):
             default = "" if key.default is None else f" [default: {key.default}]"
-            command = click.option(key.option, metavar=key.metavar, help=f"{key.help}{default}")(command)
+            names, is_list = (key.option, key.name), bool(key.option_of_one)
+            text = f"{key.help}{default}"
+            command = click.option(*names, metavar=key.metavar, multiple=is_list, help=text)(command)
         return command
 
     return add

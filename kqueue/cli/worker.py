@@ -9,7 +9,7 @@ from kqueue.cli.exits import OK
 from kqueue.cli.terminal import config_option, configured, hand_on_config, key_options
 from kqueue.config.keys import WORKER
 from kqueue.worker import logs
-from kqueue.worker.app import load_queue
+from kqueue.worker.app import load_queue, serve
 from kqueue.worker.awaiting_store import await_store
 from kqueue.worker.options import WorkerOptions
 from kqueue.worker.supervisor import Supervisor
@@ -18,7 +18,7 @@ from kqueue.worker.supervisor import Supervisor
 @click.command()
 @key_options(WORKER)
 @config_option
-def worker(**given: str | None) -> int:
+def worker(**given: str | tuple[str, ...] | None) -> int:
     """Run jobs until SIGTERM or SIGINT (Ctrl-C) comes.
 
     It ends once the running handlers have ended, or after --grace seconds; a second signal ends it now. Exit
@@ -33,6 +33,7 @@ def worker(**given: str | None) -> int:
     options = WorkerOptions(**settings)
     hand_on_config()
     queue = load_queue(options.app)
+    serve(queue, options.types, options.except_types)
     logs.configure(options.log_level)
     if not await_store(queue, logging.getLogger("kqueue.worker")):
         return OK

@@ -3,7 +3,7 @@
 A key stands at the top of the file, in its table ``[worker]``, or in a type's own table, as ``[types.resize]``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,11 +42,13 @@ class Key:
     optional: bool = False
     #: What stands for a value in the help of a command.
     metavar: str = "VALUE"
+    #: Of one that is a list, for which a text has commas: the option that gives one of them, and may come again.
+    option_of_one: str = ""
 
     @property
     def option(self) -> str:
         """As a command line names it."""
-        return f"--{self.name.replace('_', '-')}"
+        return self.option_of_one or f"--{self.name.replace('_', '-')}"
 
     def value(self, given: object) -> Any:
         """``given``, checked."""
@@ -94,6 +96,23 @@ def _text(name: str, help: str, metavar: str) -> Key:
 def _option(name: str, help: str, *, optional: bool = False) -> Key:
     """One that ``KQueue.options`` takes."""
     return Key(name, None, CHECKS[name], help, optional=optional)
+
+
+def _types(name: str, option: str, help: str) -> Key:
+    def check(value: object) -> list[str]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise TypeError(f"{name}: expected a list of types, got {value!r:.80}")
+        try:
+            checks.job_types(value)
+        except (ValueError, TypeError) as error:
+            raise type(error)(str(error).replace("type", name, 1)) from None
+        return list(value)
+
+    return Key(name, None, check, help, _read_list, optional=True, metavar="TYPE", option_of_one=option)
+
+
+def _read_list(text: str) -> object:
+    return [one.strip() for one in text.split(",")] if text != NONE else NONE
 
 
 def _read_whole(text: str) -> object:
@@ -163,6 +182,8 @@ WORKER: Final = (
     _text("app", "Where the KQueue and its handlers are.", "MODULE:QUEUE"),
     _whole("processes", 1, 1, "Processes that run jobs."),
     _whole("threads", 1, 1, "Jobs of plain functions that each runs at once."),
+    _types("types", "--type", "Run jobs of this type only; may come again. None: all that have a handler."),
+    _types("except_types", "--except", "Run no jobs of this type; may come again."),
     _number("grace", 30, 0, "What running handlers get at a stop."),
     _whole("max_jobs", None, 1, "Jobs after which a process is replaced. None: never.", optional=True),
     _whole(

@@ -127,15 +127,15 @@ def of_environment(environment: Mapping[str, str]) -> Layer:
 def of_options(options: Mapping[str, object]) -> Layer:
     """What a command was given, by the names of its options: ``retry_delay`` for ``--retry-delay``.
 
-    None: it was not given. A text is read as one of the environment is. Raises ``ValueError`` that names the
-    option.
+    None, or none of a list: it was not given. A text is read as one of the environment is. Raises ``ValueError``
+    that names the option.
     """
     layer = {}
     for name, given in options.items():
         if name not in _OPTIONS:
             raise ValueError(f"{name}: there is no such key; the nearest one is {nearest(name, _OPTIONS)}")
         full_name, key = _OPTIONS[name]
-        if given is None:
+        if given in (None, ()):
             continue
         try:
             value = key.value(key.read(given) if isinstance(given, str) else given)

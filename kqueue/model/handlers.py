@@ -1,10 +1,10 @@
 """What runs the jobs of a type, and which types have something here."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 from kqueue.model import checks, times
 from kqueue.model.around import AroundFunction, surrounded
@@ -12,6 +12,8 @@ from kqueue.model.job import JobInHand
 from kqueue.model.retry import RetryPolicy
 from kqueue.model.times import Duration
 
+#: Some types; None: all that have a handler.
+Types: TypeAlias = Iterable[str] | None
 #: What a decorator takes and returns as it is.
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[[JobInHand], Any])
 
@@ -108,6 +110,22 @@ class Handlers:
     def types(self) -> list[str]:
         """Those that have one, sorted."""
         return sorted(self._by_type)
+
+    def only(self, types: Types) -> Callable[[], Mapping[str, Handler]]:
+        """What returns those of ``types`` as they are at each call, or all if it is None.
+
+        Raises ``ValueError`` if one of them has none now, ``TypeError`` if it is no list of types.
+        """
+        if types is None:
+            return self.all
+        if isinstance(types, str):
+            raise TypeError(f"types: expected a list of types, got {types!r:.80}")
+        chosen = frozenset(types)
+        without = sorted(chosen.difference(self._by_type), key=str)
+        if without or not chosen:
+            named = f"{without[0]} has no handler" if without else "there is none"
+            raise ValueError(f"types: {named}; these have one: {', '.join(self.types())}")
+        return Part(self.all, lambda type, handler: type in chosen)
 
     def refuse_second(self, type: str) -> None:
         """Raises ``ValueError`` if the type has one."""

@@ -4,6 +4,7 @@ import importlib
 import operator
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 
 from kqueue import KQueue
@@ -29,6 +30,23 @@ def load_queue(app: str, *, to_run: bool = True) -> KQueue:
     if to_run and not queue.types():
         raise ValueError(f"--app: {app} has no handler; {name} must import what calls @{attribute}.handler")
     return queue
+
+
+def serve(queue: KQueue, types: Sequence[str] | None, except_types: Sequence[str] | None) -> None:
+    """Let this process run the jobs of ``types`` only, or of all but ``except_types``; None: all.
+
+    Raises ``ValueError`` for one that has no handler, and where none is left.
+    """
+    known = queue.types()
+    for option, named in (("--type", types), ("--except", except_types)):
+        for type in named or ():
+            if type not in known:
+                raise ValueError(f"{option}: {type} has no handler; these have one: {', '.join(known)}")
+    for type in known:
+        if (types is not None and type not in types) or type in (except_types or ()):
+            queue.remove_handler(type)
+    if not queue.types():
+        raise ValueError(f"--except: no type is left of {', '.join(types or known)}")
 
 
 def _import(name: str) -> ModuleType:

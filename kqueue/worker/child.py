@@ -20,7 +20,7 @@ from kqueue.system import prctl, streams
 from kqueue.system.clock import awake, steady
 from kqueue.system.wakeup import Wakeup, wait_readable
 from kqueue.worker import logs, messages
-from kqueue.worker.app import load_queue
+from kqueue.worker.app import load_queue, serve
 from kqueue.worker.liveness import Liveness
 from kqueue.worker.memory import resident_mib
 from kqueue.worker.messages import (
@@ -201,6 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     line.catch_signals()
     try:
         queue = load_queue(options.app)
+        serve(queue, options.types, options.except_types)
         line.catch_signals()  # the app may have come in between
         logs.configure(options.log_level)
         queue.renew_through(int(renewer))

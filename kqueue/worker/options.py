@@ -16,6 +16,8 @@ class WorkerOptions:
     app: str
     processes: int
     threads: int
+    types: list[str] | None
+    except_types: list[str] | None
     #: Seconds.
     grace: float
     max_jobs: int | None

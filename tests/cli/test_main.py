@@ -29,6 +29,13 @@ def queue(shop: Shop):
 # -- run -----------------------------------------------------------------------------------------------------
 
 
+def test_run_serves_the_types_that_it_is_told(shop: Shop, queue: KQueue) -> None:
+    queue.add_job("greet", "Ann")
+    assert "--except: no type is left of greet" in shop.refused("run", "--app", "shop:queue", "--except", "greet")
+    done = shop.kqueue("run", "--app", "shop:queue", "--type", "greet")
+    assert done.stdout.startswith("hello Ann")
+
+
 def test_run_runs_what_is_ready_and_exits_0(shop: Shop, queue: KQueue):
     shop.ids("greet", '"Ada"', '"Bob"')
     done = shop.kqueue("run", "--app", "shop:queue")

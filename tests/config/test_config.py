@@ -330,8 +330,11 @@ def test_every_key_has_a_variable():
         "KQUEUE_WORKER_APP": "a:b",
         "KQUEUE_WORKER_HEALTH_FILE": "h",
         "KQUEUE_WORKER_LOG_LEVEL": "error",
+        "KQUEUE_WORKER_TYPES": "mail, resize",
+        "KQUEUE_WORKER_EXCEPT_TYPES": "video",
     }
     layer = layers.of_environment(environment)
+    assert (layer["worker.types"].value, layer["worker.except_types"].value) == (["mail", "resize"], ["video"])
     assert layer.keys() == DEFAULTS.keys()
     assert {source for _, _, source in layer.values()} == {f"environment {name}" for name in environment}
     assert {layer[key].value for key in NUMBERS} == {10}

@@ -111,6 +111,37 @@ def test_types_share_one_order_and_a_type_without_a_handler_is_left_alone(queue:
     assert queue.counts("other")["ready"] == 50
 
 
+@pytest.mark.parametrize("call", ["run_jobs", "work", "work in threads"])
+def test_a_loop_serves_the_types_that_it_is_told(queue: KQueue, call: str) -> None:
+    ran: list[Any] = []
+
+    @queue.handler("a", "b", "c", concurrency=2)
+    def handle(job: JobInHand) -> None:
+        ran.append(job.payload)
+        job.delete()
+
+    for type in "abc":
+        queue.add_jobs(type, [type] * 3)
+    if call == "run_jobs":
+        report = queue.run_jobs(types=["a", "c"])
+    else:
+        report = queue.work(threads=3 if "threads" in call else 1, wait=False, types=iter(["a", "c"]))
+    assert (report.count, sorted(ran)) == (6, ["a"] * 3 + ["c"] * 3)
+    assert queue.run_jobs().count == 3
+
+
+def test_types_that_no_loop_can_serve_are_refused(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    queue.add_handler("a", JobInHand.delete)
+    queue.add_handler("b", JobInHand.delete)
+    with pytest.raises(ValueError, match="types: mail has no handler; these have one: a, b"):
+        queue.run_jobs(types=["a", "mail"])
+    with pytest.raises(ValueError, match="types: there is none; these have one: a, b"):
+        queue.work(types=[], wait=False)
+    with pytest.raises(TypeError, match="types: expected a list of types, got 'a'"):
+        queue.run_jobs(types="a")
+
+
 def test_count_limit_runs_exactly_so_many_and_keeps_the_order(queue: KQueue) -> None:
     seen: list[Any] = []
     queue.add_handler("t", deleting(seen))

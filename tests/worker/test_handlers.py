@@ -149,3 +149,26 @@ def test_a_limit_holds_over_all_processes_of_two_workers(works: Works) -> None:
     at_once = list(accumulate(1 if record["what"] == "begin" else -1 for record in records))
     assert max(at_once) <= 2
     assert sorted(record["id"] for record in records if record["what"] == "end") == sorted(ids)
+
+
+@pytest.mark.parametrize("options", [["--type", "t", "--type", "limited"], ["--except", "renewed"]])
+def test_a_worker_serves_the_types_that_it_is_told(works: Works, options: list[str]) -> None:
+    ids = {type: works.add("quick", type=type) for type in ("t", "limited", "renewed")}
+    with works.worker(*options) as worker:
+        await_true(lambda: works.runs().keys() == {*ids["t"], *ids["limited"]})
+        await_true(lambda: [one.types for one in works.queue.workers()] == [("limited", "t")])
+        assert worker.stop() == 0
+    assert works.queue.counts("renewed")["ready"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--type", "mail"], "--type: mail has no handler; these have one: limited, renewed, t"),
+        (["--except", "mail"], "--except: mail has no handler; these have one: limited, renewed, t"),
+        (["--type", "t", "--except", "t"], "--except: no type is left of t"),
+        (["--type", "t", "--type", "t"], "--type: each once"),
+    ],
+)
+def test_a_worker_is_refused_types_that_it_cannot_serve(works: Works, options: list[str], said: str) -> None:
+    assert said in works.refused(*options)

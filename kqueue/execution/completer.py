@@ -56,6 +56,8 @@ class Completer:
         self._unsure: set[str] = set()
         #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
         self.seconds: dict[str, float] = {}
+        #: What its handler raised, by its id, until its end is told: not longer, since that holds all its frames.
+        self.errors: dict[str, BaseException] = {}
 
     def add(self, row: Row, settlement: Settlement) -> bool:
         """To be written ``settle_ms`` after the first that waits; whether it is the first."""
@@ -111,7 +113,7 @@ class Completer:
             self.writes += me in self._ringing
             self._ringing.discard(me)
         self._context.outages.is_over(self._context.store.address)
-        self._context.telemetry.settled(written, self.seconds)
+        self._context.telemetry.settled(written, self.seconds, self.errors)
 
     def await_rings(self) -> None:
         """Wait until what another thread has written is rung, and what it let in at limits is ready: else a loop

@@ -196,9 +196,9 @@ class InflightJobs:
         """Whether its handler runs, also after its outcome."""
         return job in self.running
 
-    def end(self, job: InflightJob, settlement: Settlement) -> None:
-        """Write down how the run of ``job`` ends. Raises ``AlreadySettled``, and where it is settled at once,
-        ``LeaseLost`` and ``StoreError``.
+    def end(self, job: InflightJob, settlement: Settlement, error: BaseException | None = None) -> None:
+        """Write down how the run of ``job`` ends, whose handler has raised ``error``, if any. Raises
+        ``AlreadySettled``, and where it is settled at once, ``LeaseLost`` and ``StoreError``.
         """
         self.check_process()
         is_due = False
@@ -209,6 +209,8 @@ class InflightJobs:
                     self.tell_seconds(job)
                 if job.renewal is not None and job.follows():
                     job.leased_at = self._monotonic()  # what its handler still does has one TTR
+                if error is not None and not isinstance(error, SystemExit):
+                    self.completer.errors[job.row.id] = error
                 is_due = self.completer.add(job.row, settlement)
                 job.settlement = settlement
                 if self._awake is not None and is_last and len(self.running) == 1:

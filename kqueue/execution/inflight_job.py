@@ -35,9 +35,9 @@ class Hold(Protocol):
     def is_running(self, job: "InflightJob") -> bool:
         """Whether its handler runs, also after its outcome."""
 
-    def end(self, job: "InflightJob", settlement: Settlement) -> None:
-        """Write down how the run of ``job`` ends. Raises ``AlreadySettled``, and where it is settled at once,
-        ``LeaseLost`` and ``StoreError``.
+    def end(self, job: "InflightJob", settlement: Settlement, error: BaseException | None = None) -> None:
+        """Write down how the run of ``job`` ends, whose handler has raised ``error``, if any. Raises
+        ``AlreadySettled``, and where it is settled at once, ``LeaseLost`` and ``StoreError``.
         """
 
     def renew(self, job: "InflightJob") -> None:
@@ -171,7 +171,7 @@ class InflightJob:
 
     def end(self, row: Row, decision: Decision) -> None:
         """End the run as it was decided."""
-        self._hold.end(self, self._hold.context.settlement(row, decision, self._hold.now))
+        self._hold.end(self, self._hold.context.settlement(row, decision, self._hold.now), decision.error)
 
     # -- its handler's, through its JobInHand ------------------------------------------------------------
 

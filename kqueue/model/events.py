@@ -5,7 +5,7 @@ since 1970; of what was written together it is one time. ``tries`` and ``fence``
 and ``job.fence``. ``seconds`` of a run are those from its start until its handler settled it, or ended.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kqueue.model.reports import SweepReport
 
@@ -62,6 +62,8 @@ class Retried(Event):
     seconds: float
     reason: str
     run_at: float
+    #: What the handler raised, with its traceback; None if it raised nothing.
+    exception: BaseException | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Died(Event):
     fence: int
     seconds: float
     reason: str
+    #: As of :class:`Retried`.
+    exception: BaseException | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,20 +127,25 @@ class Telemetry:
         """The handlers of a window have ended: by type, the seconds of each."""
         self._counters.get().ran(spent)
 
-    def settled(self, written: Settlings, seconds: dict[str, float]) -> None:
-        """Runs have ended. ``seconds`` of each whose start was told, by its id, are taken out of there."""
+    def settled(
+        self, written: Settlings, seconds: dict[str, float], errors: dict[str, BaseException] | None = None
+    ) -> None:
+        """Runs have ended. By their ids: ``seconds`` of each whose start was told, and ``errors`` that handlers
+        raised, which are taken out of there.
+        """
+        raised = {row.id: errors.pop(row.id) for row, _ in written.ended if row.id in errors} if errors else {}
         self._count(written)
         if written.lost:
             self._log_lost(written)
         if written.others and self._logger.isEnabledFor(logging.ERROR):
-            self._log_failed(written)
+            self._log_failed(written, raised)
         if not seconds:
             return
         told = {row.id: seconds.pop(row.id) for row, _ in written.ended if row.id in seconds}
         if self._logger.isEnabledFor(logging.DEBUG):
             self._log_ended(written, told)
         if self._observers.are_any():
-            self._observers.publish(_events(written, told))
+            self._observers.publish(_events(written, told, raised))
 
     def died(self, rows: Sequence[Row], now: float) -> None:
         """The sweep has found them dead, as they are in ``rows``: they have killed their worker once too often."""
@@ -192,16 +197,18 @@ class Telemetry:
                     text = "the lease with fence %d is over, and whether it was %s is unknown: a reply was lost"
                 self.log(logging.WARNING, row, text, row.fence, how)
 
-    def _log_failed(self, written: Settlings) -> None:
-        """A line each, however many."""
+    def _log_failed(self, written: Settlings, raised: Mapping[str, BaseException]) -> None:
+        """A record each, however many, with what was raised."""
         warns = self._logger.isEnabledFor(logging.WARNING)
         for row, settlement in written.others:
+            error = raised.get(row.id)
             if isinstance(settlement, Die):
-                self.log(logging.ERROR, row, "try %d failed, it is dead: %s", row.tries, _line(settlement.reason))
+                text, reason = "try %d failed, it is dead: %s", _line(settlement.reason)
+                self.log(logging.ERROR, row, text, row.tries, reason, error=error)
             elif warns and isinstance(settlement, Retry):
                 wait = max(0.0, settlement.run_at - written.now)
                 text = "try %d failed, the next is in %.0f s: %s"
-                self.log(logging.WARNING, row, text, row.tries, wait, _line(settlement.reason))
+                self.log(logging.WARNING, row, text, row.tries, wait, _line(settlement.reason), error=error)
 
     def _log_ended(self, written: Settlings, seconds: Mapping[str, float]) -> None:
         for row, settlement in written.ended:
@@ -210,22 +217,26 @@ class Telemetry:
                 self.log(logging.DEBUG, row, "was %s after %.3f s, try %d", how, seconds[row.id], row.tries)
 
 
-def _events(written: Settlings, seconds: Mapping[str, float]) -> Iterator[Event]:
+def _events(
+    written: Settlings, seconds: Mapping[str, float], raised: Mapping[str, BaseException]
+) -> Iterator[Event]:
     for row, settlement in written.ended:
         spent = seconds.get(row.id)
         if spent is not None:
-            yield _event(row, settlement, written, spent)
+            yield _event(row, settlement, written, spent, raised.get(row.id))
 
 
-def _event(row: Row, settlement: Settlement, written: Settlings, seconds: float) -> Event:
+def _event(
+    row: Row, settlement: Settlement, written: Settlings, seconds: float, error: BaseException | None
+) -> Event:
     run = (written.now, row.id, row.type, row.tries, row.fence, seconds)
     if row.id in written.lost:
         return LostLease(*run, outcome(settlement).value, row.id in written.unknown)
     match settlement:
         case Retry():
-            return Retried(*run, settlement.reason, settlement.run_at)
+            return Retried(*run, settlement.reason, settlement.run_at, error)
         case Die():
-            return Died(*run, settlement.reason)
+            return Died(*run, settlement.reason, error)
         case Unget():
             return GivenBack(*run, settlement.reason, settlement.run_at)
     return Finished(*run)

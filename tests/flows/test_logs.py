@@ -1,16 +1,18 @@
 """What is logged: one line for each failure, with the job's id, type and try; no payload that nobody asked for."""
 
+import gc
 import logging
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kqueue import Event, JobInHand, KQueue
+from kqueue import Died, Event, JobInHand, KQueue, Retried
 from tests.beanstalkd import Beanstalkd
 from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
@@ -66,6 +68,39 @@ def test_a_failure_is_one_warning_and_a_death_is_one_error(
     assert error.getMessage().startswith(f"job {job_id} (resize): try 2 failed, it is dead: {reason}")
     assert (fields(warning), fields(error)) == ((job_id, "resize", 1), (job_id, "resize", 2))
     assert warning.name == error.name == "kqueue"
+
+
+@pytest.mark.parametrize("is_heard", [False, True], ids=["unheard", "heard"])
+def test_what_was_raised_goes_with_the_record_and_the_event_and_is_not_kept(
+    make_queue: MakeQueue, caplog: Any, is_heard: bool
+) -> None:
+    """Neither are the frames, and what the handler had in hand."""
+    queue = make_queue(retry_delay=0, max_tries=2)
+    in_hand: list[weakref.ref[Renewer]] = []
+    events: list[Event] = []
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        large = Renewer()
+        in_hand.append(weakref.ref(large))
+        raise OSError("disk on fire")
+
+    if is_heard:
+        queue.subscribe(events.append)
+    queue.add_job("t")
+    queue.run_jobs()
+    raised = [(record.levelname, record.exc_info) for record in about_jobs(caplog.records)]
+    assert [level for level, _ in raised] == ["WARNING", "ERROR"]
+    for _, (kind, error, traceback) in raised:
+        assert (kind, str(error)) == (OSError, "disk on fire")
+        assert traceback.tb_next.tb_frame.f_code.co_name == "handle"
+    ends = [event for event in events if isinstance(event, Retried | Died)]
+    assert [repr(event.exception) for event in ends] == ["OSError('disk on fire')"] * (2 if is_heard else 0)
+    caplog.clear()
+    del raised, ends, kind, error, traceback
+    events.clear()
+    gc.collect()
+    assert [one() for one in in_hand] == [None, None]
 
 
 def test_starts_ends_and_tracebacks_are_told_at_debug(
@@ -278,5 +313,6 @@ print("untouched")
 def test_the_root_logger_is_untouched_and_an_unconfigured_program_sees_failures_on_stderr() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "untouched\n"), done.stderr
-    (line,) = done.stderr.splitlines()
-    assert re.search(r"\(t\): try 1 failed, the next is in \d+ s: ZeroDivisionError: division by zero", line)
+    first, *_, last = done.stderr.splitlines()
+    assert re.search(r"\(t\): try 1 failed, the next is in \d+ s: ZeroDivisionError: division by zero", first)
+    assert last == "ZeroDivisionError: division by zero"

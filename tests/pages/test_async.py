@@ -10,12 +10,13 @@ EXAMPLES = blocks(page("async"), "python")
 
 
 def run(code: str, folder: Path, said: int = 0) -> str:
-    """``said``: lines that it logs."""
+    """``said``: records about jobs that it logs."""
     (folder / "shop.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "-W", "error", "shop.py"], check=False, cwd=folder, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr.count("\n")) == (0, said), done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("job ")]
+    assert (done.returncode, len(told), bool(told)) == (0, said, bool(done.stderr)), done.stderr
     return done.stdout
 
 

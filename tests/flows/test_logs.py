@@ -72,10 +72,12 @@ def test_a_failure_is_one_warning_and_a_death_is_one_error(
 
 @pytest.mark.parametrize("is_heard", [False, True], ids=["unheard", "heard"])
 def test_what_was_raised_goes_with_the_record_and_the_event_and_is_not_kept(
-    make_queue: MakeQueue, caplog: Any, is_heard: bool
+    make_queue: MakeQueue, is_heard: bool
 ) -> None:
     """Neither are the frames, and what the handler had in hand."""
-    queue = make_queue(retry_delay=0, max_tries=2)
+    logger, kept = logging.Logger("of its own: pytest keeps the records of others"), Renewer()
+    logger.addHandler(kept)
+    queue = make_queue(retry_delay=0, max_tries=2, logger=logger)
     in_hand: list[weakref.ref[Renewer]] = []
     events: list[Event] = []
 
@@ -89,14 +91,14 @@ def test_what_was_raised_goes_with_the_record_and_the_event_and_is_not_kept(
         queue.subscribe(events.append)
     queue.add_job("t")
     queue.run_jobs()
-    raised = [(record.levelname, record.exc_info) for record in about_jobs(caplog.records)]
+    raised: list[Any] = [(record.levelname, record.exc_info) for record in about_jobs(kept.records)]
     assert [level for level, _ in raised] == ["WARNING", "ERROR"]
     for _, (kind, error, traceback) in raised:
         assert (kind, str(error)) == (OSError, "disk on fire")
         assert traceback.tb_next.tb_frame.f_code.co_name == "handle"
     ends = [event for event in events if isinstance(event, Retried | Died)]
     assert [repr(event.exception) for event in ends] == ["OSError('disk on fire')"] * (2 if is_heard else 0)
-    caplog.clear()
+    kept.records.clear()
     del raised, ends, kind, error, traceback
     events.clear()
     gc.collect()

@@ -75,7 +75,7 @@ def test_what_was_raised_goes_with_the_record_and_the_event_and_is_not_kept(
     make_queue: MakeQueue, is_heard: bool
 ) -> None:
     """Neither are the frames, and what the handler had in hand."""
-    logger, kept = logging.Logger("of its own: pytest keeps the records of others"), Renewer()
+    logger, kept = logging.Logger("pytest keeps the records of others", logging.WARNING), Renewer()
     logger.addHandler(kept)
     queue = make_queue(retry_delay=0, max_tries=2, logger=logger)
     in_hand: list[weakref.ref[Renewer]] = []

@@ -51,7 +51,7 @@ class Interrupter:
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         if _is_at_a_lock_of_pymongo(frame):
-            signal.setitimer(signal.ITIMER_REAL, 1e-5)  # a moment later
+            signal.setitimer(signal.ITIMER_REAL, 1e-4)  # a moment later
             return
         if isinstance(self._error, Late) and number == signal.SIGALRM and self._dice.random() < 0.5:
             os.kill(os.getpid(), signal.SIGUSR1)  # comes at once: Python looks for signals after each call
@@ -90,6 +90,9 @@ def _is_at_a_lock_of_pymongo(frame: FrameType | None) -> bool:
     """Whether it takes a lock of its pool or lets go of it, which is Python code of a ``Condition``. What is raised
     there may leave the lock held, and pymongo waits for it in its own clean-up (docs/worker.rst).
     """
+    own = (_is_at_a_lock_of_pymongo.__code__, Interrupter._raise.__code__)
+    while frame is not None and frame.f_code in own:  # a signal has come in the midst of the last one's handler
+        frame = frame.f_back
     codes = (threading.Condition.__enter__.__code__, threading.Condition.__exit__.__code__)
     if frame is None or frame.f_code not in codes or frame.f_back is None:
         return False

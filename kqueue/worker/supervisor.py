@@ -27,6 +27,8 @@ from kqueue.worker.renewal import RenewalThread
 CLEAN, CUT_SHORT = 0, 1
 #: Seconds between two looks at everything.
 TICK_S = 1.0
+#: Types that the first line names.
+MOST_TYPES = 20
 #: Seconds that the store has to take back what killed children had in hand, at the end.
 FINISH_S = 15.0
 
@@ -58,6 +60,7 @@ class Supervisor:
         self._orphans = Orphans(queue, self._logger)
         self._renewer = RenewalThread(self._logger)
         self._children = Children(options, self._orphans, self._renewer, self._logger)
+        self._serves = _serves(queue, options)
 
     def run(self) -> int:
         """Until a signal ends it. Returns the exit status. Raises ``KQueueError`` if a first child cannot start."""
@@ -99,6 +102,7 @@ class Supervisor:
         self._children.begin()
         while not self._signals:
             if self._children.are_ready():
+                self._logger.info("%s", self._serves)
                 self._children.let_go()
                 return True
             self._listen(TICK_S)
@@ -159,6 +163,17 @@ class Supervisor:
             "jobs": self._children.jobs(),
             "children": [{"pid": child.pid, "jobs": child.jobs} for child in self._children.children()],
         }
+
+
+def _serves(queue: KQueue, options: WorkerOptions) -> str:
+    """What this worker is, on one line: what an operator asks first."""
+    broker = queue.broker.address if queue.broker.carries_pointers else "none"
+    types = queue.types()
+    more = f" and {len(types) - MOST_TYPES} more" if len(types) > MOST_TYPES else ""
+    return (
+        f"store {queue.store.address}, broker {broker}, processes {options.processes}, threads {options.threads},"
+        f" types {' '.join(types[:MOST_TYPES])}{more}"
+    )
 
 
 def _ignore_signals() -> None:

@@ -172,3 +172,13 @@ def test_a_worker_serves_the_types_that_it_is_told(works: Works, options: list[s
 )
 def test_a_worker_is_refused_types_that_it_cannot_serve(works: Works, options: list[str], said: str) -> None:
     assert said in works.refused(*options)
+
+
+def test_the_first_line_of_a_worker_says_what_it_is(works: Works) -> None:
+    with works.worker("--processes", "2", "--threads", "3", "--except", "renewed") as worker:
+        worker.await_children(2)
+        works.await_line("runs jobs", times=2)
+        assert worker.stop() == 0
+    first = works.log.read_text().splitlines()[0]
+    said = f"store sqlite:///{works.folder}/jobs.db, broker none, processes 2, threads 3, types limited t"
+    assert first.endswith(said)

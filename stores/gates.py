@@ -5,7 +5,7 @@ and the limit key. A type holds no space, so as text a type's gates stand togeth
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
@@ -19,7 +19,7 @@ MOST_HELD, FEW_HELD = 1000, 64
 #: Seconds that a caller's time may be behind.
 STALE_S = 60.0
 
-#: (priority, order added): who comes before whom at a gate.
+#: (priority, place): who comes before whom at a gate.
 Place: TypeAlias = tuple[int, int]
 
 
@@ -27,7 +27,7 @@ class Candidate(NamedTuple):
     """What the gates must know of a row that a claim looks at."""
 
     priority: int
-    #: Grows with each row added. No two rows have the same.
+    #: Its place: grows with each row added. On MongoDB those that came back from a run together have the same.
     order: int
     type: str
     #: The gate that has admitted it, if any.
@@ -224,12 +224,14 @@ class _Line:
     def __init__(self, stored: Iterator[Place]) -> None:
         self._stored = stored
         self._next = next(stored, None)
-        self._left: set[int] = set()
+        #: How many have left, by their places: those that came back together have the same.
+        self._left: Counter[int] = Counter()
         self._joined: Place | None = None
 
     def has_before(self, candidate: Candidate) -> bool:
         """Whether one stands there that comes before the candidate, which does not."""
-        while self._next is not None and self._next[1] in self._left:
+        while self._next is not None and self._left[self._next[1]]:
+            self._left[self._next[1]] -= 1
             self._next = next(self._stored, None)
         place = candidate[:2]
         return (self._next is not None and self._next < place) or (
@@ -243,4 +245,4 @@ class _Line:
 
     def leave(self, candidate: Candidate) -> None:
         """A row that stood at the gate waits there no more."""
-        self._left.add(candidate.order)
+        self._left[candidate.order] += 1

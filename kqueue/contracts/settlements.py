@@ -101,6 +101,11 @@ def has_run(settlement: Settlement) -> bool:
     return not isinstance(settlement, Unget) or settlement.started
 
 
+def comes_back(settlement: Settlement) -> bool:
+    """Whether its job waits again after a run, behind those that waited."""
+    return isinstance(settlement, Retry | Unget) and has_run(settlement)
+
+
 def unstarted(row: Row, run_at: float, put_at: float | None, asked_at: float | None = None) -> Unget:
     """Back before its handler was called. ``asked_at``: when ``run_at`` was reckoned."""
     return Unget(row.id, row.fence, run_at, None, put_at, started=False, asked_at=asked_at)

@@ -18,7 +18,7 @@ from kqueue.model.errors import KQueueError, StoreError
 from kqueue.model.job import Row
 from kqueue.model.retry import backoff
 from kqueue.system.locks import OwnLock, entry, wait_until
-from kqueue.telemetry.telemetry import Ended, Settlings
+from kqueue.telemetry.telemetry import Ended, Errors, Settlings
 
 #: Where a signal handler came in between.
 JOB_WRITE = "a job's end or renewal"
@@ -56,8 +56,9 @@ class Completer:
         self._unsure: set[str] = set()
         #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
         self.seconds: dict[str, float] = {}
-        #: What its handler raised, by its id, until its end is told: not longer, since that holds all its frames.
-        self.errors: dict[str, BaseException] = {}
+        #: What a handler raised, by id and fence of its run, until its end is told: not longer, since that holds
+        #: all its frames.
+        self.errors: Errors = {}
 
     def add(self, row: Row, settlement: Settlement) -> bool:
         """To be written ``settle_ms`` after the first that waits; whether it is the first."""

@@ -209,8 +209,8 @@ class InflightJobs:
                     self.tell_seconds(job)
                 if job.renewal is not None and job.follows():
                     job.leased_at = self._monotonic()  # what its handler still does has one TTR
-                if error is not None and not isinstance(error, SystemExit):
-                    self.completer.errors[job.row.id] = error
+                if error is not None and self.context.telemetry.tells_errors(error):
+                    self.completer.errors[job.row.id, job.row.fence] = error
                 is_due = self.completer.add(job.row, settlement)
                 job.settlement = settlement
                 if self._awake is not None and is_last and len(self.running) == 1:

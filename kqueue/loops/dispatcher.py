@@ -241,32 +241,42 @@ class Dispatcher:
 
     def _start(self, most: float, ttr: float) -> None:
         """Start what is claimed, once no more than ``most`` run with it."""
-        until = self._monotonic() + min(SOLITUDE_S, WAITING_PART * ttr)
+        # One that was alone when its worker died, which may have been the power, is not to wait for ever.
+        must_fit = any(job.row.suspicion for job in self._unboarded())
+        until = self._monotonic() + (min(SOLITUDE_S, WAITING_PART * ttr) if must_fit else ASIDE_S)
         while not self._concurrent.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
             self._pause(min(IDLE_S, until - self._monotonic()))
-        if not self._concurrent.fits(most):
-            self._concurrent.give_back(0.0 if self._stopping.is_stopped() else self._registry.isolation.again_in())
-        elif most == 1:
-            self._start_aside()
+        if self._concurrent.fits(most):
+            is_over = most == 1 and self._start_aside(must_fit)
         else:
+            is_over = must_fit or self._stopping.is_stopped()
+            if is_over:
+                self._concurrent.give_back(
+                    0.0 if self._stopping.is_stopped() else self._registry.isolation.again_in()
+                )
+        if not is_over:
             self._jobs.renew_unstarted()
             self._board()
 
-    def _start_aside(self) -> None:
-        """Start the suspect that is claimed, and wait for its end as long as others wait for it."""
+    def _start_aside(self, must_be_alone: bool) -> bool:
+        """Start the suspect that is claimed, and wait for its end as long as others wait for it. False if it cannot
+        be alone and need not: then it is still to be started.
+        """
         isolation = self._registry.isolation
         if not self._jobs.completer.is_written():
             self._jobs.settle()
         with isolation.aside(ASIDE_S) as isolated:
             if not isolated:
-                self._concurrent.give_back(isolation.again_in())
-                return
+                if must_be_alone:
+                    self._concurrent.give_back(isolation.again_in())
+                return must_be_alone
             self._jobs.mark_alone()
             self._board()
             while self._concurrent.are_under_way() and not isolation.has_expired():
                 self._pause(LOOK_S)
             self._jobs.deny_solitude()
             self._jobs.settle()
+        return True
 
     def _board(self) -> None:
         for job in self._unboarded():

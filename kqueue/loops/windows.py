@@ -142,13 +142,17 @@ class Windows:
             self._run_handlers(batch)
             return
         with isolation.aside(ASIDE_S, self) as isolated:
-            if not isolated:
-                batch.jobs.give_back(isolation.again_in())
+            if isolated:
+                if batch.jobs.alone is None:
+                    batch.jobs.mark_alone()
+                if batch.jobs.unstarted:
+                    self._run_handlers(batch)
                 return
-            if batch.jobs.alone is None:
-                batch.jobs.mark_alone()
-            if batch.jobs.unstarted:
-                self._run_handlers(batch)
+        if rows[0].suspicion:
+            batch.jobs.give_back(isolation.again_in())
+        else:  # it was alone when its worker died, which may have been the power: it is not to wait for ever
+            batch.jobs.deny_solitude()
+            self._run_handlers(batch)
 
     def _run_handlers(self, batch: Batch) -> None:
         """Start the batch's jobs one by one. Raises what a handler raised to end the loop."""

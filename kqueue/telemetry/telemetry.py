@@ -36,6 +36,8 @@ from kqueue.telemetry.subscribers import Subscribers
 SHOWN_BYTES = 1000
 
 Ended: TypeAlias = tuple[Row, Settlement]
+#: What handlers raised, by id and fence of the run.
+Errors: TypeAlias = dict[tuple[str, int], BaseException]
 
 
 class Settlings(NamedTuple):
@@ -83,6 +85,20 @@ class Telemetry:
         """Whether single starts and ends are of interest. To be asked once a window."""
         return self._observers.are_any() or self._logger.isEnabledFor(logging.DEBUG)
 
+    def tells_errors(self, error: BaseException) -> bool:
+        """Whether what a handler raised is to be kept until its run is written, for a record or an event. Of a text
+        that no file could take it would cost the whole record.
+        """
+        if isinstance(error, SystemExit) or not (
+            self._observers.are_any() or self._logger.isEnabledFor(logging.ERROR)
+        ):
+            return False
+        try:
+            str(error).encode()
+        except Exception:
+            return False
+        return True
+
     def added(self, type: str, ids: Sequence[str], now: float, *, is_new: bool = True) -> None:
         """Jobs are in the store since ``now``; or, if not ``is_new``, were there already."""
         if is_new:
@@ -127,13 +143,11 @@ class Telemetry:
         """The handlers of a window have ended: by type, the seconds of each."""
         self._counters.get().ran(spent)
 
-    def settled(
-        self, written: Settlings, seconds: dict[str, float], errors: dict[str, BaseException] | None = None
-    ) -> None:
-        """Runs have ended. By their ids: ``seconds`` of each whose start was told, and ``errors`` that handlers
-        raised, which are taken out of there.
+    def settled(self, written: Settlings, seconds: dict[str, float], errors: Errors | None = None) -> None:
+        """Runs have ended. ``seconds`` of each whose start was told, by its id, and ``errors`` that handlers raised
+        are taken out of there.
         """
-        raised = {row.id: errors.pop(row.id) for row, _ in written.ended if row.id in errors} if errors else {}
+        raised = _taken(written, errors) if errors else {}
         self._count(written)
         if written.lost:
             self._log_lost(written)
@@ -141,7 +155,8 @@ class Telemetry:
             self._log_failed(written, raised)
         if not seconds:
             return
-        told = {row.id: seconds.pop(row.id) for row, _ in written.ended if row.id in seconds}
+        popped = {row.id: seconds.pop(row.id, None) for row, _ in written.ended}  # other threads take theirs
+        told = {id: spent for id, spent in popped.items() if spent is not None}
         if self._logger.isEnabledFor(logging.DEBUG):
             self._log_ended(written, told)
         if self._observers.are_any():
@@ -240,6 +255,12 @@ def _event(
         case Unget():
             return GivenBack(*run, settlement.reason, settlement.run_at)
     return Finished(*run)
+
+
+def _taken(written: Settlings, errors: Errors) -> dict[str, BaseException]:
+    """Those of these runs, by the ids of their jobs."""
+    popped = {row.id: errors.pop((row.id, row.fence), None) for row, _ in written.ended}
+    return {id: error for id, error in popped.items() if error is not None}
 
 
 def _line(reason: str) -> str:

@@ -14,7 +14,7 @@ from kqueue.contracts.lookup import Backlog
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
 from kqueue.contracts.rules import is_lost
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
-from kqueue.contracts.settlements import Settled, Settlement, has_run
+from kqueue.contracts.settlements import Settled, Settlement, comes_back
 from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model import tubes
@@ -227,7 +227,7 @@ class MemoryStore:
                 if after is None:
                     self._rows.remove([row])
                 else:
-                    self._rows.write(after, last=has_run(settlement))
+                    self._rows.write(after, last=comes_back(settlement))
         return Settled(frozenset(lost))
 
     # -- the operator's ----------------------------------------------------------------------------------

@@ -128,8 +128,8 @@ class _LimitedClaim:
         if type not in self._limits or self._has_enough:
             return True
         self._turns.check(type)
-        # Two rows have the same place if two processes added them in the same microsecond. Neither is then before
-        # the other.
+        # Two rows have the same place if they came back from a run together, or if two processes added them in the
+        # same microsecond. Neither is then before the other.
         gate = self._gates.stop(
             Candidate(row["priority"], row["place"], type, row.get("gate"), row.get("limit_key"))
         )

@@ -9,6 +9,7 @@ from kqueue.contracts.admission import Claimer, Limit, hands_of
 from kqueue.stores.gates import (
     Candidate,
     Gates,
+    _Line,
     after_gates,
     bounded,
     counted_starts,
@@ -215,3 +216,13 @@ def test_holders_never_run_more_than_the_limit_says(seed):
             for holder, count in zip(holders, rows, strict=True)
         ]
         assert sum(run) <= most
+
+
+def test_of_those_that_came_back_together_one_that_leaves_does_not_take_the_others_along() -> None:
+    """They have the same place on a MongoDB."""
+    line = _Line(iter([(0, 10), (0, 10)]))
+    one, newcomer = Candidate(0, 10, "t", "t", None), Candidate(0, 20, "t", None, None)
+    line.leave(one)
+    assert line.has_before(newcomer)
+    line.leave(one)
+    assert not line.has_before(newcomer)

@@ -96,11 +96,14 @@ def test_pauses_grow_with_each_death_and_begin_anew_after_a_long_life() -> None:
     assert Restarts(8).after(STEADY_S).pause_s == 1
 
 
-def test_after_a_death_for_which_a_job_is_to_blame_there_is_no_pause() -> None:
+def test_after_a_death_for_which_a_job_is_to_blame_there_is_no_pause_until_there_were_many() -> None:
     restarts = Restarts()
-    for _ in range(8):
+    for _ in range(30):
         restarts = restarts.after(0.1, by_job=True)
         assert restarts.pause_s == 0
+    assert restarts.after(0.1, by_job=True).pause_s == 1
+    assert restarts.after(0.1, by_job=True).after(0.1, by_job=True).pause_s == 1
+    assert restarts.after(600, by_job=True).pause_s == 0
     assert restarts.after(0.1).pause_s == 1  # the next one dies before it has run anything
 
 

@@ -138,6 +138,14 @@ def test_a_row_that_comes_back_from_a_run_stands_behind_those_that_waited(
     assert read(other, given[0]).payload == b"A" * size
 
 
+def test_a_row_that_died_and_is_revived_stands_where_it_stood(store: JobStore) -> None:
+    given = add(store, *(row() for _ in range(3)))
+    (first,) = claim(store, budget=window(jobs=1)).rows
+    store.settle([Die(first.id, first.fence, "broken")], NOW)
+    store.revive([first.id], "mended", NOW, NOW)
+    assert ids(claim(store).rows) == given
+
+
 def test_without_ids_several_types_are_merged_in_one_order(store: JobStore) -> None:
     a, b, c, d, e = add(
         store, row(type="x", priority=2), row(type="y", priority=1), row(type="z", priority=0),

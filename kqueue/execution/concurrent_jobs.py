@@ -111,7 +111,9 @@ class ConcurrentJobs:
             running, waiting = self.jobs.running, self.jobs.unstarted
             if self._is_held_up:
                 number, ahead = min(number, len(running) + free), 0
-            most = min(number + ahead, _most(one for one in (*running, *waiting) if one.leased_at > since))
+            # One that has no suspicion is alone while it is aside, or it runs beside others as they do.
+            suspects = [one for one in (*running, *waiting) if one.row.suspicion and one.leased_at > since]
+            most = min(number + ahead, _most(suspects))
             places = max(0, int(most) - len(running) - len(waiting))
             few = ahead // 2
             if places and len(waiting) > few:

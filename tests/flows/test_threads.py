@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue, KQueueError, LeaseLost, RunReport
+from kqueue.contracts.budget import Budget
+from kqueue.contracts.runs import Selection
+from kqueue.stores.memory.store import MemoryStore
 from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.flows.working import PATIENCE_S, Gate, Suspects, Working, counted, is_drained
@@ -84,6 +87,31 @@ def test_what_waits_behind_jobs_that_suddenly_take_long_goes_back_at_no_try(queu
         gate.open()
         await_true(lambda: is_drained(queue, "t"))
     assert working.report.deleted == 232
+
+
+def test_one_that_was_alone_when_its_worker_died_does_not_wait_for_one_that_runs_for_minutes(
+    closes: Closes,
+) -> None:
+    """Nor does it keep others waiting."""
+    queue, gate = closes(KQueue(store=MemoryStore())), Gate()
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        if job.payload in ("long", "crashed"):
+            gate.wait(job.payload)
+        job.delete()
+
+    job_id = queue.add_job("t", "crashed")
+    store = queue.store
+    store.claim(Selection(("t",), (job_id,)), Budget(1), "the dead", store.now(), True)
+    store.recover(store.now() + 1_000, 3, 10)
+    assert [row.crashes for row in store.get([job_id])] == [1]
+    queue.add_job("t", "long", priority="high")
+    with Working(queue, threads=3):
+        await_true(lambda: gate.inside == ["long", "crashed"])
+        queue.add_jobs("t", range(20))
+        await_true(lambda: sum(queue.counts("t").values()) == 2)
+        gate.open()
 
 
 def test_what_threads_end_is_written_together_and_no_later_than_settle_ms(make_queue: MakeQueue) -> None:

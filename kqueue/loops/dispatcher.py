@@ -246,15 +246,10 @@ class Dispatcher:
         until = self._monotonic() + (min(SOLITUDE_S, WAITING_PART * ttr) if must_fit else ASIDE_S)
         while not self._concurrent.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
             self._pause(min(IDLE_S, until - self._monotonic()))
-        if self._concurrent.fits(most):
-            is_over = most == 1 and self._start_aside(must_fit)
-        else:
-            is_over = must_fit or self._stopping.is_stopped()
-            if is_over:
-                self._concurrent.give_back(
-                    0.0 if self._stopping.is_stopped() else self._registry.isolation.again_in()
-                )
-        if not is_over:
+        fits, is_stopped = self._concurrent.fits(most), self._stopping.is_stopped()
+        if not fits and (must_fit or is_stopped):
+            self._concurrent.give_back(0.0 if is_stopped else self._registry.isolation.again_in())
+        elif not (fits and most == 1 and self._start_aside(must_fit)):
             self._jobs.renew_unstarted()
             self._board()
 

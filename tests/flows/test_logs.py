@@ -1,4 +1,4 @@
-"""What is logged: one line for each failure, with the job's id, type and try; no payload that nobody asked for."""
+"""What is logged: a record for each failure, with the job's id, type and try; no payload that nobody asked for."""
 
 import gc
 import logging
@@ -103,6 +103,28 @@ def test_what_was_raised_goes_with_the_record_and_the_event_and_is_not_kept(
     events.clear()
     gc.collect()
     assert [one() for one in in_hand] == [None, None]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "plain"])
+def test_a_text_that_no_file_takes_costs_the_traceback_and_not_the_record(
+    make_queue: MakeQueue, tmp_path: Path, text: str
+) -> None:
+    log, logger = tmp_path / "log", logging.Logger("to a file")
+    handler = logging.FileHandler(log, encoding="utf-8")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    queue = make_queue(logger=logger)
+
+    @queue.handler("t")
+    def handle(job: JobInHand) -> None:
+        raise ValueError(text)
+
+    queue.add_job("t")
+    queue.run_jobs()
+    handler.close()
+    written = log.read_text(encoding="utf-8")
+    assert "try 1 failed" in written
+    assert ("Traceback" in written) == (text == "plain")
 
 
 def test_starts_ends_and_tracebacks_are_told_at_debug(

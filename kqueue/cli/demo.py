@@ -7,6 +7,7 @@ uses nothing of KQueue but what any user has.
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import sysconfig
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -80,6 +81,22 @@ def count_syntax(path: Path) -> SyntaxCounts:
     )
 
 
+class _Line(logging.Formatter):
+    """Of a file that cannot be parsed the reason is enough: a traceback would lead into the parser."""
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 (logging's own name)
+        """Nothing."""
+        return ""
+
+
+def _log() -> logging.Logger:
+    """Each failure on a line of standard error."""
+    logger, handler = logging.Logger("kqueue.demo", logging.WARNING), logging.StreamHandler()
+    handler.setFormatter(_Line())
+    logger.addHandler(handler)
+    return logger
+
+
 class Tally:
     """The handler, and what it found. By path, since a job that runs twice must not count twice."""
 
@@ -99,7 +116,8 @@ def run(files: Sequence[Path], store: str | None, broker: str | None, console: C
     Without ``store`` the jobs stand in a SQLite file that is removed at the end. Raises ``KQueueError`` if the
     store or the broker is not there.
     """
-    with _store_url(store) as url, KQueue(store=url, broker=broker, retry_delay=0.2, max_tries=3) as queue:
+    options: dict[str, Any] = {"retry_delay": 0.2, "max_tries": 3, "logger": _log()}
+    with _store_url(store) as url, KQueue(store=url, broker=broker, **options) as queue:
         # Jobs could be added without the broker, and would wait for it; here somebody is watching.
         queue.broker.depths([JOB_TYPE])
         try:

@@ -58,6 +58,14 @@ def test_it_parses_what_it_can_and_the_rest_ends_dead_after_three_tries(files: l
     assert list(temporary.glob("kqueue-*")) == []
 
 
+def test_each_failure_is_a_line(files: list[Path], capsys: pytest.CaptureFixture[str]):
+    run(files, None)
+    lines = capsys.readouterr().err.splitlines()
+    failures = [line for line in lines if line.startswith("job ")]
+    assert (len(failures), [line for line in failures if "SyntaxError: " not in line]) == (6, [])
+    assert failures == lines
+
+
 def test_a_store_of_ones_own_keeps_the_dead(files: list[Path], tmp_path: Path):
     store = f"sqlite:///{tmp_path}/demo.db"
     run(files, store)

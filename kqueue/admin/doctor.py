@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from kqueue.admin.hanging import hanging_of
 from kqueue.contracts.broker import Stray
 from kqueue.contracts.lookup import Backlog
 from kqueue.contracts.operator import ALL_TYPES
@@ -15,6 +14,7 @@ from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord, is_alive
 from kqueue.model.job import State
 from kqueue.model.wording import counted, span
+from kqueue.upkeep.hanging import hanging_of
 
 #: Seconds that a repair may be late before somebody should look: a few sweeps.
 LATE_S = 60.0
@@ -169,13 +169,13 @@ def _hanging(vitals: Vitals) -> Iterator[Symptom]:
     for worker in vitals.workers:
         if not is_alive(worker, vitals.now):
             continue
-        where, hanging = f"process {worker.pid} on {worker.host}", hanging_of(worker)
+        where, hanging = f"process {worker.pid} on {worker.host}", hanging_of(worker, vitals.now)
         for one in hanging.past_lease:
             yield Symptom(
                 Severity.PROBLEM,
                 "hang",
-                f"job {one.job_id} of type {one.type} runs in {where} although its lease is over: its handler"
-                " hangs, or its ttr is too short; it keeps a thread until it ends: restart the process",
+                f"job {one.job_id} of type {one.type} still runs in {where}, {span(one.seconds)} beyond its lease:"
+                " its handler hangs, or its ttr is too short; it keeps a thread until it ends: restart the process",
             )
         if hanging.event_loop_s:
             yield Symptom(

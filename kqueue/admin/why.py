@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kqueue.admin.hanging import hanging_of
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.operator import ALL_TYPES
 from kqueue.contracts.repair import Head
@@ -18,6 +17,7 @@ from kqueue.contracts.workers import WorkerRecord, is_alive
 from kqueue.model.ids import is_job_id, maker, origin
 from kqueue.model.job import Row, State
 from kqueue.model.wording import counted, moment, span
+from kqueue.upkeep.hanging import hanging_of
 
 #: Jobs that are counted before a waiting one at most.
 MOST_AHEAD = 10_000
@@ -136,7 +136,7 @@ def _running(facts: Facts) -> Answer:
             f"it runs, its lease held by {who} until {moment(until)} (for {span(until - facts.now)}){_age(facts)}",
         )
     blame = f"; it ran alone: crash {row.crashes + 1} of {facts.max_crashes}" if row.alone else ""
-    blame += "".join(f"; its handler hangs in {where}" for where in _where_it_hangs(facts))
+    blame += "".join(f"; it still {where}" for where in _where_it_hangs(facts))
     return Answer(
         Cause.ABANDONED,
         f"{who} had it, and its lease ran out {span(facts.now - until)} ago{blame}; the next sweep takes it back"
@@ -157,8 +157,10 @@ def _age(facts: Facts) -> str:
 
 def _where_it_hangs(facts: Facts) -> Iterator[str]:
     for worker in facts.workers:
-        if is_alive(worker, facts.now) and hanging_of(worker).names(facts.row.id):
-            yield f"process {worker.pid} on {worker.host}"
+        hung = hanging_of(worker, facts.now).find(facts.row.id) if is_alive(worker, facts.now) else None
+        if hung is not None:
+            late = f", {span(hung.seconds)} beyond its lease" if hung.seconds else ""
+            yield f"runs in process {worker.pid} on {worker.host}{late}"
 
 
 def _delayed(facts: Facts) -> Answer:
@@ -206,7 +208,7 @@ def _waiting(facts: Facts) -> Iterator[Answer]:
     yield from _everyone(facts)
     row = facts.row
     for where in _where_it_hangs(facts):
-        yield Answer(Cause.WAITING, f"its last run hangs in {where}, whose lease is over; another one is to come")
+        yield Answer(Cause.WAITING, f"its last run does not end: it still {where}; another one is to come")
     if facts.has_tubes and row.put_at is None:
         yield Answer(
             Cause.NO_POINTER,

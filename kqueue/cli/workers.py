@@ -29,3 +29,7 @@ def workers(store: str | None, broker: str | None, with_dead: bool, as_json: boo
             for one in found
         ],
     )
+    for one in found:
+        for job_id, type, seconds in one.hanging:
+            where = f"process {one.pid} on {one.host}"
+            click.echo(f"job {job_id} of {type} still runs in {where}, {span(seconds)} beyond its lease")

@@ -56,6 +56,9 @@ class RenewalHold(Protocol):
     def end_of(self, id: str) -> RenewalEnd | None:
         """Why the renewer has stopped with this job; None while it has not."""
 
+    def ended_at(self, id: str) -> float:
+        """When it was heard that it has, in seconds of the host's monotonic clock; infinity while it has not."""
+
 
 class Renewer(Protocol):
     """Renews leases. Shared by the threads of one process."""

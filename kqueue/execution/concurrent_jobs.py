@@ -260,6 +260,10 @@ class ConcurrentJobs:
         look_at = self._look_at if self.jobs.running else math.inf
         return min(self.jobs.wants_attention_at(now), look_at)
 
+    def tell_late(self, now: float) -> None:
+        """See :meth:`kqueue.execution.inflight.InflightJobs.tell_late`."""
+        self.jobs.tell_late(now)
+
     def attend(self, now: float) -> None:
         """Look for those that are late, give back what waits for those that keep all places, and write what has
         ended.

@@ -168,11 +168,23 @@ class InflightJobs:
         left = self.lease_left(now)
         return {self.thread} if left is not None and left > 0 else set()
 
-    def past_lease(self, at: float) -> list[Row]:
-        """Those that run, have no outcome, and whose leases were over ``at``, in monotonic seconds."""
-        return [one.row for one in self._without_outcome() if one.lease_left(at) <= 0]
+    def past_lease(self, now: float) -> list[tuple[InflightJob, float]]:
+        """Those that run, have no outcome, and whose leases are over, each with the seconds since then. ``now`` in
+        monotonic seconds.
+        """
+        late = [(one, -one.lease_left(now)) for one in self._without_outcome()]
+        return [(one, seconds) for one, seconds in late if seconds >= 0]
 
     # -- the watchdog's ----------------------------------------------------------------------------------
+
+    def tell_late(self, now: float) -> None:
+        """Warn of each handler that goes on beyond its lease, and again when that has doubled. ``now`` in monotonic
+        seconds.
+        """
+        for job, seconds in self.past_lease(now):
+            if seconds >= job.tell_late_at:
+                job.tell_late_at = 2 * seconds
+                self.context.telemetry.goes_on(job.row, seconds)
 
     def wants_attention_at(self, now: float) -> float:
         """When another thread is to call :meth:`attend`, in monotonic seconds; infinity for never."""

@@ -1,6 +1,7 @@
 """One job while it is in hand, whoever runs its handler: a loop's own thread, or an event loop."""
 
 import logging
+import math
 from typing import Protocol
 
 from kqueue.contracts.renewer import RenewalHold
@@ -14,6 +15,9 @@ from kqueue.execution.overtime import TimeLeft, time_left, unended
 from kqueue.model.handlers import Handler, name_of
 from kqueue.model.job import Priority, Row
 from kqueue.model.retry import RetryPolicy
+
+#: Seconds that a run is past its lease before it counts as one that hangs.
+HANGS_S = 3.0
 
 
 class Hold(Protocol):
@@ -68,6 +72,8 @@ class InflightJob:
     renewal: RenewalHold | None = None
     #: Seconds that its handler may run, where its lease follows it; None: without end.
     max_runtime: float | None = None
+    #: Seconds beyond its lease, from which on it is to be told that its handler still runs.
+    tell_late_at = HANGS_S
     _cut: Decision | None = None
     _lease_check: LeaseCheck | None = None
 
@@ -90,7 +96,10 @@ class InflightJob:
 
     def lease_left(self, now: float) -> float:
         """Seconds that it still holds; below 0 once it is over. ``now`` in monotonic seconds."""
-        return self.row.ttr if self.follows() else self.leased_at + self.row.ttr - now
+        if self.follows():
+            return self.row.ttr
+        stopped = math.inf if self.renewal is None else self.renewal.ended_at(self.row.id)
+        return (stopped if self.leased_at <= stopped < math.inf else self.leased_at + self.row.ttr) - now
 
     def leased_since(self) -> float:
         """When it began, in monotonic seconds."""

@@ -26,6 +26,9 @@ class Watched(Protocol):
     def attend(self, now: float) -> None:
         """Do what is due. Raises if it cannot be done; then it is due again later."""
 
+    def tell_late(self, now: float) -> None:
+        """Tell of handlers that go on beyond their leases. Called about once a second while anything is watched."""
+
 
 class Watchdog:
     """A thread that calls :meth:`Watched.attend` when the batch wants it.
@@ -45,6 +48,8 @@ class Watchdog:
         #: Each failing batch is told of once, until all goes well with it.
         self._complained_of: Watched | None = None
         self._sleeps = False
+        #: When to look next for what goes on beyond its lease, in monotonic seconds.
+        self._late_at = -math.inf
         self._closed = False
         self._thread: Background | None = None
         self._fork = ForkGuard()
@@ -79,14 +84,18 @@ class Watchdog:
                     return
                 now = self._clock.monotonic()
                 batch = self._batch
+                looks = batch is not None and now >= self._late_at
                 due = math.inf if batch is None else batch.wants_attention_at(now)
-                if now < due:
+                if now < due and not looks:
                     # Not woken for a new batch while it waits for an older one's time, so never for long.
                     self._sleeps = due - now > BOUND_S
                     self._condition.wait(min(due - now, LONGEST_LOOK_S))
                     self._sleeps = False
                     continue
-            if batch is not None and not self._attend(batch, now):
+            if batch is not None and looks:
+                self._late_at = now + LONGEST_LOOK_S
+                batch.tell_late(now)
+            if batch is not None and now >= due and not self._attend(batch, now):
                 with self._lock:
                     self._condition.wait(BOUND_S)
 

@@ -6,6 +6,7 @@ a renewer that does not read costs no memory and no time; one that ends is repla
 """
 
 import logging
+import math
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ from kqueue.renewal.messages import (
     runs,
 )
 from kqueue.renewal.starting import FAILURES, PATIENCE_S, RenewalLink, Starter
-from kqueue.system.clock import awake
+from kqueue.system.clock import awake, steady
 from kqueue.system.forks import ForkGuard
 from kqueue.system.locks import OwnLock, entry, wait_until
 from kqueue.system.threads import Background
@@ -270,7 +271,7 @@ class Client:
             case Told(first, id, end):
                 hold = self._holds.get(first)
                 if hold is not None:
-                    hold.ends[id] = end
+                    hold.ends[id] = end, steady()
                     if end is RenewalEnd.OVER:
                         self._logger.warning(
                             "job %s ran longer than max_runtime: it is given up, and what its handler still does to"
@@ -302,8 +303,8 @@ class _RenewalHold:
         self.first = first
         #: As it is said to a renewer.
         self.said = said
-        #: What it has told, by id.
-        self.ends: dict[str, RenewalEnd] = {}
+        #: What it has told, by id, and when that was heard.
+        self.ends: dict[str, tuple[RenewalEnd, float]] = {}
 
     def start(self, id: str, now: float) -> None:
         """See :meth:`kqueue.contracts.renewer.RenewalHold.start`."""
@@ -325,4 +326,8 @@ class _RenewalHold:
 
     def end_of(self, id: str) -> RenewalEnd | None:
         """See :meth:`kqueue.contracts.renewer.RenewalHold.end_of`."""
-        return self.ends.get(id)
+        return self.ends[id][0] if id in self.ends else None
+
+    def ended_at(self, id: str) -> float:
+        """See :meth:`kqueue.contracts.renewer.RenewalHold.ended_at`."""
+        return self.ends[id][1] if id in self.ends else math.inf

@@ -8,6 +8,7 @@ unless the queue was made with ``log_payloads``.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +28,7 @@ from kqueue.model.events import (
 )
 from kqueue.model.job import Row
 from kqueue.model.reports import SweepReport
+from kqueue.model.wording import span
 from kqueue.system.clock import Clock
 from kqueue.system.forks import PerProcess
 from kqueue.telemetry.counters import Counters
@@ -133,6 +135,18 @@ class Telemetry:
             "its handler %s returned without having settled it, so it runs again: end it by job.delete(), or say"
             " delete_on_success=True",
             handler,
+        )
+
+    def goes_on(self, row: Row, seconds: float) -> None:
+        """Its handler runs although its lease has been over for so long."""
+        self.log(
+            logging.WARNING,
+            row,
+            "its handler still runs in process %d, %s beyond its lease, and keeps its place there: it hangs, or its"
+            " ttr of %g s is too short; others may run the job meanwhile",
+            os.getpid(),
+            span(seconds),
+            row.ttr,
         )
 
     def warn(self, row: Row, error: KQueueError) -> None:

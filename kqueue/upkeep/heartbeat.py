@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kqueue.contracts.store import JobStore
 from kqueue.contracts.workers import TELL_S, WorkerRecord, is_alive
 from kqueue.model.errors import StoreError
+from kqueue.upkeep.hanging import Hung, hanging_of
 
 #: Seconds until its first.
 FIRST_S = 1.0
@@ -85,6 +86,9 @@ class Worker:
     silent_s: float
     #: Whether that is lately: 15 seconds ago at most.
     alive: bool
+    #: Runs there that go on beyond their leases, as ``(job_id, type, seconds)``: the longest first, ten at most.
+    #: Seconds since their leases were over.
+    hanging: tuple[Hung, ...] = ()
 
 
 def workers_of(store: JobStore) -> list[Worker]:
@@ -103,4 +107,5 @@ def worker_of(record: WorkerRecord, now: float) -> Worker:
         record.started_at,
         max(0.0, now - record.seen_at),
         is_alive(record, now),
+        hanging_of(record, now).past_lease if is_alive(record, now) else (),
     )

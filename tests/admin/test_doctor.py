@@ -10,7 +10,6 @@ import pytest
 from kqueue import JobInHand, KQueue
 from kqueue.admin.dead_jobs import LOT
 from kqueue.admin.doctor import LONG_WAIT_S, MOST_COUNTED, MOST_NAMED, Failing, Severity, Symptom, Vitals, diagnose
-from kqueue.admin.hanging import Hanging, Hung, hanging_of
 from kqueue.brokers.beanstalk.health import MOST_TUBES
 from kqueue.brokers.embedded import EmbeddedBroker
 from kqueue.contracts.lookup import Backlog
@@ -18,6 +17,7 @@ from kqueue.contracts.operator import ALL_TYPES
 from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import ALIVE_S, WorkerRecord
 from kqueue.stores.memory.store import MemoryStore
+from kqueue.upkeep.hanging import Hanging, Hung, hanging_of
 from tests.beanstalkd import Beanstalkd
 from tests.closing import Closes
 
@@ -195,13 +195,13 @@ def test_a_beanstalkd_that_is_down_is_a_problem_and_the_rest_is_told(
 
 
 def test_what_hangs_in_a_live_worker() -> None:
-    hanging = Hanging((Hung("a" * 28, "mail"),), (Hung("b" * 28, "mail"),), 12, 90.0)
+    hanging = Hanging((Hung("a" * 28, "mail", 29.0),), (Hung("b" * 28, "mail"),), 12, 90.0)
     note = json.dumps({"loops": 2, **hanging.note()})
     first, second, third = symptoms(workers=[worker("mail", note=note)])
     assert {first.about, second.about, third.about} == {"hang"}
     assert [one.severity for one in (first, second, third)] == ["problem", "problem", "warning"]
     assert first.text.startswith(
-        f"job {'a' * 28} of type mail runs in process 1 on here although its lease is over"
+        f"job {'a' * 28} of type mail still runs in process 1 on here, 30 s beyond its lease: its handler hangs"
     )
     assert second.text.startswith("the event loop of process 1 on here has stood still for 90 s")
     assert third.text.endswith(f": 12; one was of job {'b' * 28} of type mail")
@@ -212,7 +212,12 @@ def test_what_hangs_in_a_live_worker() -> None:
     "note", ["", "[]", "{", '{"abandoned": 3}', '{"past_lease": [1]}', '{"event_loop_s": "x"}']
 )
 def test_a_note_of_another_version_says_nothing(note: str) -> None:
-    assert hanging_of(worker("mail", note=note)) == Hanging()
+    assert hanging_of(worker("mail", note=note), NOW) == Hanging()
+
+
+def test_a_note_of_an_older_version_tells_no_seconds() -> None:
+    note = json.dumps({"past_lease": [["a" * 28, "mail"]]})
+    assert hanging_of(worker("mail", note=note), NOW).past_lease == (Hung("a" * 28, "mail"),)
 
 
 def test_of_many_tubes_the_worst_are_named_and_none_is_looked_at_without_need(

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from kqueue.admin.hanging import Hanging, Hung
 from kqueue.admin.why import MOST_AHEAD, Cause, Facts, why
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.operator import ALL_TYPES
@@ -14,6 +13,7 @@ from kqueue.contracts.workers import ALIVE_S, WorkerRecord
 from kqueue.model.ids import origin
 from kqueue.model.job import Row, State
 from kqueue.system.mint import IdMint
+from kqueue.upkeep.hanging import Hanging, Hung
 
 NOW = 1_700_000_000.0
 [OWNER] = IdMint().make(1)
@@ -55,11 +55,13 @@ def test_nothing_keeps_a_job_that_is_next() -> None:
 
 
 def test_a_run_that_hangs_is_told_where() -> None:
-    note = json.dumps(Hanging((Hung("0" * 28, "mail"),)).note())
+    note = json.dumps(Hanging((Hung("0" * 28, "mail", 29.0),)).note())
     workers = [WorkerRecord("1" * 28, "here", 12, ("mail",), NOW - 100, NOW - 1, note)]
     running = job(state=State.RUNNING, lease_owner=OWNER, lease_until=NOW - 5)
-    assert "; its handler hangs in process 12 on here" in about(running, workers=workers)[Cause.ABANDONED]
-    assert "its last run hangs in process 12 on here" in about(job(), workers=workers)[Cause.WAITING]
+    said = about(running, workers=workers)[Cause.ABANDONED]
+    assert "; it still runs in process 12 on here, 30 s beyond its lease" in said
+    said = about(job(), workers=workers)[Cause.WAITING]
+    assert "it still runs in process 12 on here, 30 s beyond its lease; another one is to come" in said
 
 
 @pytest.mark.parametrize(

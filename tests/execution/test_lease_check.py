@@ -66,6 +66,9 @@ class Hold:
     def end_of(self, id: str) -> RenewalEnd | None:
         return self.said
 
+    def ended_at(self, id: str) -> float:
+        raise AssertionError
+
 
 @pytest.fixture
 def clock() -> ManualClock:

@@ -15,6 +15,7 @@ class Script:
 
     def __init__(self, *ends: Exception | None) -> None:
         self.ends = list(ends)
+        self.looks = 0
 
     def wants_attention_at(self, now: float) -> float:
         return now if self.ends else math.inf
@@ -23,6 +24,9 @@ class Script:
         end = self.ends.pop(0)
         if end is not None:
             raise end
+
+    def tell_late(self, now: float) -> None:
+        self.looks += 1
 
 
 def test_what_fails_is_told_of_once_until_all_goes_well_again(caplog: pytest.LogCaptureFixture) -> None:

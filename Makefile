@@ -69,7 +69,7 @@ bench: $(TESTABLE) servers
 	$(VENV)/bin/python -m bench.throughput --rounds 3 --jobs 10000
 	$(VENV)/bin/python -m bench.one_by_one --rounds 3 --jobs 1500
 	$(VENV)/bin/python -m bench.adds --rounds 2 --jobs 640
-	$(VENV)/bin/python -m bench.pickup --rounds 2 --jobs 150 --idle 3
+	$(VENV)/bin/python -m bench.pickup --rounds 2 --jobs 150 --delayed 5 --idle 3
 	$(VENV)/bin/python -m bench.processes --rounds 2 --jobs 20000
 	$(VENV)/bin/python -m bench.mongodb --rounds 3 --jobs 5000
 	$(VENV)/bin/python -m bench.growth --rounds 3 --largest 100000

@@ -37,7 +37,8 @@ class EntryFate(NamedTuple):
     """What becomes of a reserved entry."""
 
     entry: Entry
-    #: None deletes it; 0 gives it back unchanged to its place; more gives it back after so many seconds.
+    #: None deletes it; 0 gives it back unchanged to its place; more gives it back after so many seconds, rounded up
+    #: to whole ones.
     release_in: float | None
 
 
@@ -89,7 +90,11 @@ class Subscription(Protocol):
         """
 
     def settle(self, verdicts: Sequence[EntryFate]) -> int:
-        """Delete or release entries; returns how many were not ours any more (which harms nothing)."""
+        """Delete or release entries; returns how many were not ours any more (which harms nothing).
+
+        One that was given back for some seconds may still be deleted by whoever gave it back, as long as nobody has
+        reserved it and no connection was lost; to give it back again does nothing.
+        """
 
     def post(self, verdicts: Sequence[EntryFate]) -> None:
         """As :meth:`settle`, but does not wait for the answers: whoever waits for a handler to begin need not wait

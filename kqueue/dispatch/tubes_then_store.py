@@ -14,17 +14,23 @@ store is asked for there until there is no more. Idle loops of a process look a 
 alone, several times a second.
 
 *A pointer whose row was claimed so* is deleted by whoever meets it, as any that has nothing left to claim.
+
+*A delay* is the tube's in whole seconds, rounded down. A loop that gets the pointer before its rows are due gives
+it back for the rest, rounded up, so that it is there if this one dies or has other work then. It remembers the time
+itself (:mod:`kqueue.dispatch.falling_due`): it waits in the tubes no longer than until then, claims the rows, and
+deletes the pointer where it is.
 """
 
 import logging
 import math
 from collections.abc import Sequence
 
-from kqueue.contracts.broker import Broker, EntryFate, Reservation, Subscription
+from kqueue.contracts.broker import Broker, Entry, EntryFate, Reservation, Subscription
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.back_off import BackOff
 from kqueue.dispatch.doorbell import Doorbell
+from kqueue.dispatch.falling_due import FallingDue
 from kqueue.model.errors import BrokerError
 from kqueue.system.clock import Clock
 from kqueue.system.wakeup import Wakeup, wait_readable
@@ -34,7 +40,7 @@ from kqueue.telemetry.outages import Outages
 WAIT_S = 1.0
 #: Seconds between two probes of a process that finds nothing.
 PROBE_S = 0.25
-#: Seconds that an entry may be late: the tube counts its delay in whole ones.
+#: Seconds that a due row is left to its entry by a loop that waits: for one that came early and was given back.
 ROUNDING_S = 2.0
 #: Delayed rows that are made ready in one look at most.
 PROMOTE_ROWS = 1000
@@ -73,15 +79,15 @@ class Dispatching:
         """Whether no loop has found the store empty just now. Two that ask at once may both."""
         return self.clock.monotonic() >= self._probe_at
 
-    def probe(self, types: Sequence[str]) -> bool:
+    def probe(self, types: Sequence[str], waits: bool) -> bool:
         """Whether a claim from the store may find something. Raises ``StoreError``."""
-        found = self._probe(types)
+        found = self._probe(types, waits and not self.back_off.is_on())
         self._probe_at = -math.inf if found else self.clock.monotonic() + PROBE_S
         return found
 
-    def _probe(self, types: Sequence[str]) -> bool:
-        """Delayed rows that are due count, unless their entries are only about to come."""
-        until = self.store.now() - (0.0 if self.back_off.is_on() else ROUNDING_S)
+    def _probe(self, types: Sequence[str], is_patient: bool) -> bool:
+        """Delayed rows that are due count; for one that is patient, unless their entries are only about to come."""
+        until = self.store.now() - (ROUNDING_S if is_patient else 0.0)
         due_at = self.store.next_run_at()
         is_cut = due_at is not None and due_at <= until and self.store.promote(until, PROMOTE_ROWS) == PROMOTE_ROWS
         return self.store.has_ready(types) or is_cut
@@ -108,6 +114,7 @@ class TubesThenStore:
         self._types = types
         self._waits = waits
         self._wakeup = Wakeup()
+        self._falling_due = FallingDue(dispatching.clock)
         #: Whether the store is asked as soon as the tubes are empty: at first, and after it had something.
         self._asks_at_once = True
 
@@ -118,22 +125,28 @@ class TubesThenStore:
         if self._wakeup.answer():
             return Reservation(None, [])
         self._dispatching.doorbell.flush()
-        found = self._reserve(jobs, 0.0 if self._asks_at_once else min(timeout, WAIT_S))
+        wait = min(timeout, WAIT_S, self._falling_due.seconds_left())
+        found = self._reserve(jobs, 0.0 if self._asks_at_once else wait)
+        due = self._falling_due.take(jobs)
+        if due:
+            return self._with_due(found, due)
         if found.selection is not None:
             return found
         self._asks_at_once = self._ask_store()
         if self._asks_at_once:
             return found._replace(selection=Selection(self._types))
         if self._dispatching.back_off.is_on():
-            wait_readable([self._wakeup], min(timeout, self._dispatching.back_off.seconds_left(), PROBE_S))
+            wait_readable([self._wakeup], min(wait, self._dispatching.back_off.seconds_left(), PROBE_S))
         return found
 
     def settle(self, verdicts: Sequence[EntryFate]) -> int:
         """See :meth:`kqueue.contracts.broker.Subscription.settle`."""
+        self._falling_due.note(verdicts)
         return self._tubes.settle(verdicts)
 
     def post(self, verdicts: Sequence[EntryFate]) -> None:
         """See :meth:`kqueue.contracts.broker.Subscription.post`."""
+        self._falling_due.note(verdicts)
         self._tubes.post(verdicts)
 
     def wake(self) -> None:
@@ -158,6 +171,14 @@ class TubesThenStore:
         self._dispatching.has_answered()
         return found
 
+    def _with_due(self, found: Reservation, due: list[Entry]) -> Reservation:
+        """What has fallen due stands behind what the tubes had of its priority."""
+        entries = sorted([*found.entries, *due], key=lambda entry: entry.pointer.priority)
+        ids = tuple(id for entry in entries for id in entry.pointer.ids)
+        return found._replace(selection=Selection(self._types, ids), entries=entries)
+
     def _ask_store(self) -> bool:
         """Whether a claim from it may find something."""
-        return (not self._waits or self._dispatching.may_probe()) and self._dispatching.probe(self._types)
+        if self._waits and not self._dispatching.may_probe():
+            return False
+        return self._dispatching.probe(self._types, self._waits)

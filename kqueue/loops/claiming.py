@@ -61,7 +61,8 @@ def fetch(
     if settle is not None and isinstance(store, RunsInOneWrite):
         settle(partial(order.with_settlements, store))
     claim = order.claim or order.by_itself(now, alone)
-    verdicts = judge(found.reservation.entries, claim, now)
+    # A claim may have waited for the store; what is not due yet is awaited to the millisecond.
+    verdicts = judge(found.reservation.entries, claim, store.now() if claim.later else now)
     _post(found.subscription, verdicts, context.logger)
     _look_after(claim, selection, context)
     return stale(verdicts, claim)

@@ -6,6 +6,10 @@ from kqueue.contracts.broker import Entry, EntryFate
 from kqueue.contracts.runs import Claim
 from kqueue.dispatch.pointers import MAX_TUBE_DELAY_S
 
+#: Seconds that an entry is given back for at least, if its rows are not due: by the store's clock, which may be
+#: another than that of ``now``.
+SHORTEST_S = 0.001
+
 
 def judge(entries: Sequence[Entry], claim: Claim, now: float) -> list[EntryFate]:
     """What becomes of each entry once ``claim`` (of all their ids, in their order) has committed.
@@ -31,7 +35,7 @@ def _release_in(entry: Entry, claim: Claim, unseen: frozenset[str], now: float) 
     if claim.later:
         waits = [claim.later[id] for id in entry.pointer.ids if id in claim.later]
         if waits:
-            return min(max(1.0, min(waits) - now), MAX_TUBE_DELAY_S)
+            return min(max(SHORTEST_S, min(waits) - now), MAX_TUBE_DELAY_S)
     return None
 
 

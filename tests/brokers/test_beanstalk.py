@@ -471,6 +471,53 @@ def test_a_wait_that_ends_long_before_the_servers_does_costs_the_connection(bean
         assert client.stats()["total-connections"] == before + 1
 
 
+def test_what_was_given_back_for_a_while_may_still_be_deleted_also_after_a_wait_that_was_cut(
+    beanstalkd, broker, subscription
+):
+    """A wait that is cut costs the connection that waited, and that is another one."""
+    first, second, third = pointer(), pointer(), pointer()
+    broker.put([(first, 0), (second, 0)])
+    entries = reserve_all(subscription)
+    assert subscription.settle([EntryFate(entry, 1000.0) for entry in entries]) == 0
+    assert subscription.reserve(1, 0.1).selection is None
+    broker.put([(third, 0)])
+    [other] = subscription.reserve(1, PATIENCE_S).entries
+    assert delete(subscription, [other, entries[0]]) == 0
+    assert delete(subscription, [entries[0]]) == 1
+    subscription.post([EntryFate(entries[1], 5.0)])  # it is given back already
+    with beanstalkd.client(PREFIX + "mail") as client:
+        [left] = [client.peek_delayed()]
+        assert (wire.decode(left.body), client.stats_job(left)["delay"]) == (second, 1000)
+    subscription.post([EntryFate(entries[1], None)])
+    subscription.reserve(1, 0)
+    assert not any(broker.depths(["mail"])["mail"].values())
+
+
+def test_what_came_while_entries_are_away_is_settled_where_it_came(broker, subscription):
+    broker.put([(pointer(), 0)])
+    assert subscription.settle([EntryFate(entry, 1000.0) for entry in reserve_all(subscription)]) == 0
+    came = []
+    waiting = run(lambda: came.extend(subscription.reserve(1, FOR_EVER_S - 0.5).entries))
+    ours = pointer()
+    broker.put([(ours, 0)])
+    waiting.join(PATIENCE_S)
+    assert [entry.pointer for entry in came] == [ours]
+    assert delete(subscription, came) == 0
+
+
+def test_nothing_that_is_away_is_deleted_once_its_connection_is_lost(beanstalkd, broker, subscription):
+    """There the same id may be another entry's."""
+    broker.put([(pointer(), 0)])
+    away = reserve_all(subscription)
+    subscription.settle([EntryFate(entry, 1000.0) for entry in away])
+    beanstalkd.restart()
+    broker.put([(pointer(), 1000)])
+    assert delete(subscription, away) == 1
+    subscription.reserve(1, 0)
+    assert delete(subscription, away) == 1
+    assert broker.depths(["mail"])["mail"]["delayed"] == 1
+
+
 def test_an_entry_held_too_long_costs_the_connection_and_no_storm(beanstalkd, subscription, caplog):
     with beanstalkd.client(PREFIX + "mail") as client:
         client.put(wire.encode(pointer()), ttr=1)

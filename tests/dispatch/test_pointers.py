@@ -1,5 +1,6 @@
 """What is put for rows, and what becomes of an entry after a claim."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from kqueue.contracts.repair import Due, Head
 from kqueue.contracts.rules import GRACE_S, is_lost
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.dispatch.pointers import MAX_TUBE_DELAY_S, group
-from kqueue.loops.verdicts import judge, stale
+from kqueue.loops.verdicts import SHORTEST_S, judge, stale
 from kqueue.model.job import Row
 from kqueue.stores.memory.store import MemoryStore
 
@@ -32,15 +33,25 @@ def test_rows_of_one_type_priority_and_time_share_a_pointer_in_their_order() -> 
         Due("b", "u", 5, 100.0, 100.0),
         Due("c", "t", 5, 100.0, 100.0),
         Due("d", "t", 6, 100.0, 100.0),
-        Due("e", "t", 5, 100.5, 100.0),
+        Due("e", "t", 5, 100.5, 99.5),
         Due("f", "t", 5, 100.0, 99.0),
+        Due("g", "t", 5, 101.5, 100.0),
+        Due("h", "t", 5, 101.2, 100.0),
     ]
     assert group(dues, 100.0) == [
-        (Pointer("t", 5, 99.0, ("a", "c", "f")), 0.0),
+        (Pointer("t", 5, 99.0, ("a", "c", "e", "f")), 0.0),
         (Pointer("u", 5, 100.0, ("b",)), 0.0),
         (Pointer("t", 6, 100.0, ("d",)), 0.0),
-        (Pointer("t", 5, 100.0, ("e",)), 1.0),
+        (Pointer("t", 5, 100.0, ("g", "h")), 1.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("delay", "whole"), [(0.3, 0), (0.96, 0), (0.98, 1), (1.0, 1), (1.3, 1), (29.99, 30), (3599.5, 3599)]
+)
+def test_a_pointer_comes_before_its_rows_are_due_but_for_a_moment(delay: float, whole: int) -> None:
+    """The tube knows whole seconds only; one that is a moment late need not come twice."""
+    assert [delay for _, delay in group([Due("a", "t", 5, 1000.0 + delay, 1000.0)], 1000.0)] == [whole]
 
 
 def test_a_pointer_of_rows_that_were_rung_together_shows_none_of_their_neighbours_to_be_lost() -> None:
@@ -71,7 +82,12 @@ def test_an_entry_not_due_yet_waits_for_the_rest_of_its_shortest_delay() -> None
     entries = [entry(1, "a", "b")]
     assert releases(entries, claim(later={"a": 1030.0, "b": 1010.0})) == [10.0]
     assert releases(entries, claim(later={"a": 1000.0 + 1e6})) == [MAX_TUBE_DELAY_S]
-    assert releases(entries, claim(later={"a": 1000.2})) == [1.0]  # the tube knows whole seconds only
+    assert releases(entries, claim(later={"a": 1000.25})) == [0.25]
+
+
+def test_an_entry_that_is_due_by_our_clock_and_not_by_the_stores_is_given_back_for_a_moment() -> None:
+    """Not to its place, from where it would come at once."""
+    assert releases([entry(1, "a")], claim(later={"a": 999.0})) == [SHORTEST_S]
 
 
 def test_an_entry_unseen_and_not_due_keeps_its_place() -> None:

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from kqueue.contracts.broker import Broker, EntryFate, Reservation
+from kqueue.contracts.broker import Broker, Entry, EntryFate, Pointer, Reservation
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
+from kqueue.dispatch.falling_due import MARGIN_S, MAX_NOTED
 from kqueue.dispatch.tubes_then_store import PROBE_S, PROMOTE_ROWS, ROUNDING_S, WAIT_S, Dispatching
 from kqueue.model.errors import BrokerUnavailable
 from kqueue.model.retry import FIRST_BACKOFF_S, LAST_BACKOFF_S
@@ -207,14 +208,86 @@ def test_a_wake_ends_the_wait_and_nothing_is_asked(world: World, dispatching: Di
 def test_what_is_due_is_made_ready_but_not_before_its_entry_may_have_come(
     world: World, dispatching: Dispatching
 ) -> None:
-    """A delay in the tube is rounded up, and a ring takes a moment: else each retry would leave a stale pointer."""
-    loop = dispatching.subscribe(["t"], False)
+    """For one that waits: what came early was given back for a whole second, and another loop knows its time."""
+    loop = dispatching.subscribe(["t"], True)
     world.due_at = world.now()
     loop.reserve(1, 0.0)
     assert world.promoted == []
     world.clock.advance(ROUNDING_S)
     loop.reserve(1, 0.0)
     assert world.promoted == [world.now() - ROUNDING_S]
+
+
+def test_who_does_not_wait_leaves_nothing_that_is_due(world: World, dispatching: Dispatching) -> None:
+    loop = dispatching.subscribe(["t"], False)
+    world.due_at = world.now()
+    loop.reserve(1, 0.0)
+    assert world.promoted == [world.now()]
+
+
+def early(token: int, priority: int = 5) -> Entry:
+    return Entry(token, Pointer("t", priority, 0.0, (f"job {token}",)))
+
+
+def of_tube(*entries: Entry) -> Reservation:
+    return Reservation(Selection(("t",), tuple(id for one in entries for id in one.pointer.ids)), list(entries))
+
+
+def test_what_came_early_is_claimed_at_its_time_and_nothing_more_is_asked(
+    world: World, dispatching: Dispatching
+) -> None:
+    """To the millisecond, whatever the tube makes of the rest of its delay."""
+    loop = dispatching.subscribe(["t"], True)
+    loop.reserve(1, 15.0)
+    loop.post([EntryFate(early(1), 0.3), EntryFate(early(2), 0.5), EntryFate(early(3), 60.0)])
+    probes, began = world.probes, world.clock.monotonic()
+    for token, seconds in ((1, 0.3), (2, 0.5)):
+        assert loop.reserve(1, 15.0) == of_tube(early(token))
+        assert world.clock.monotonic() - began == pytest.approx(seconds + MARGIN_S)
+    assert world.probes == probes
+    loop.reserve(1, 15.0)
+    assert world.waits[-1] == WAIT_S
+
+
+def test_what_has_fallen_due_stands_behind_what_the_tubes_have_of_its_priority(
+    world: World, dispatching: Dispatching
+) -> None:
+    loop = dispatching.subscribe(["t"], True)
+    loop.post([EntryFate(early(1, 5), 0.1), EntryFate(early(2, 7), 0.1), EntryFate(early(3, 1), 0.1)])
+    world.clock.advance(1.0)
+    world.entries = [of_tube(early(4, 5), early(5, 7), early(6, 7))]
+    assert loop.reserve(10, 15.0) == of_tube(
+        *(early(token, of) for token, of in [(3, 1), (4, 5), (1, 5), (5, 7), (6, 7), (2, 7)])
+    )
+
+
+def test_what_has_fallen_due_and_did_not_fit_is_there_the_next_time(world: World, dispatching: Dispatching) -> None:
+    """In no tube it has a place to come from; what came from one has."""
+    loop = dispatching.subscribe(["t"], False)
+    loop.post([EntryFate(early(token), 0.1) for token in (1, 2, 3)])
+    world.clock.advance(1.0)
+    assert loop.reserve(2, 0.0) == of_tube(early(1), early(2))
+    loop.post([EntryFate(early(1), None), EntryFate(early(2), 0.0), EntryFate(early(9), 0.0)])
+    assert loop.reserve(9, 0.0) == of_tube(early(3), early(2))
+    loop.post([EntryFate(early(2), 0.1), EntryFate(early(3), None)])
+    assert loop.reserve(9, 0.0) == NOTHING
+    world.clock.advance(1.0)
+    assert loop.reserve(9, 0.0) == of_tube(early(2))
+
+
+def test_a_loop_remembers_so_many_and_no_more(world: World, dispatching: Dispatching) -> None:
+    loop = dispatching.subscribe(["t"], False)
+    loop.post([EntryFate(early(token), 0.1) for token in range(MAX_NOTED + 5)])
+    world.clock.advance(1.0)
+    assert len(loop.reserve(2 * MAX_NOTED, 0.0).entries) == MAX_NOTED
+
+
+def test_beside_a_broker_that_is_down_what_falls_due_is_claimed_too(world: World, dispatching: Dispatching) -> None:
+    loop = dispatching.subscribe(["t"], True)
+    loop.post([EntryFate(early(1), 0.1)])
+    world.is_down = True
+    assert loop.reserve(1, 15.0) == NOTHING
+    assert loop.reserve(1, 15.0) == of_tube(early(1))
 
 
 def test_beside_a_broker_that_is_down_what_is_due_is_made_ready_at_its_time(

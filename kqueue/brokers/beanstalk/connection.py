@@ -44,6 +44,8 @@ BYTE_S = 1e-7
 FINISH_S = 1.0
 #: Seconds by which the server's whole-second timeout may come after ours before we hang up on it.
 LATE_S = 0.05
+#: The same where a wait is to end exactly.
+NEAR_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +154,16 @@ class Connection:
                 self._stream.send(b"".join([command.data for command in commands]))
                 self._owed += commands
 
-    def reserve(self, seconds: float, wakeup: Wakeup) -> Reply | None:
+    def reserve(self, seconds: float, wakeup: Wakeup, exactly: bool = False) -> Reply | None:
         """One blocking reserve: the reply, or None if the time is up or the wakeup rang before it came.
 
         After None the connection is closed: a reserve left pending would take an entry for nobody. What begins to
-        come has the time of an exchange.
+        come has the time of an exchange. ``exactly``: the time is nearly never stretched to save a connection.
         """
         whole = max(1, math.ceil(seconds))
         # The server counts whole seconds from a moment later than ours. Where these are about to end
         # together, waiting a little for its TIMED_OUT saves a new connection.
-        patience = whole + LATE_S if whole - seconds <= LATE_S else seconds
+        patience = whole + LATE_S if whole - seconds <= (NEAR_S if exactly else LATE_S) else seconds
         command = wire.reserve(whole)
         with self._conversation(1):
             self._read_owed()

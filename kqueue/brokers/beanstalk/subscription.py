@@ -4,6 +4,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from kqueue.brokers.beanstalk import wire
 from kqueue.brokers.beanstalk.connection import Connection, Endpoint
@@ -25,9 +26,13 @@ RECENT_ENTRIES = 16
 MAX_DELAY = 3600
 #: Seconds that one reserve waits at most.
 MAX_WAIT = 3600.0
+#: Entries given back for a while that can still be deleted, at most.
+MAX_AWAY = 1000
 
 #: The server's word for an entry that was there when we settled it.
 _SETTLED = frozenset({b"DELETED", b"RELEASED"})
+#: What came, and by which connection.
+_Got: TypeAlias = tuple[Connection, list[Reply]]
 
 
 class BeanstalkSubscription:
@@ -50,9 +55,13 @@ class BeanstalkSubscription:
         self._warn = warn
         self._wakeup = Wakeup()
         self._connection: Connection | None = None
-        #: Entries reserved on this very connection, from token to tube id. An id means nothing on another
+        #: For waits that are to be cut short while entries are away: to cut one costs its connection.
+        self._spare: Connection | None = None
+        #: Entries that are reserved, from token to their connection and tube id. An id means nothing on another
         #: connection: after a restart the server gives the same ids to other entries.
-        self._held: dict[int, int] = {}
+        self._held: dict[int, tuple[Connection, int]] = {}
+        #: In the same way, those that were given back for a while.
+        self._away: dict[int, tuple[Connection, int]] = {}
         self._last_token = 0
         #: Entries that the last reserve got.
         self._got = 0
@@ -69,19 +78,19 @@ class BeanstalkSubscription:
             return Reservation(None, [])
         deadline = self._clock.monotonic() + min(timeout, MAX_WAIT)
         foreign = 0
-        replies: list[Reply] | None = self._reserve_now(self._batch_size(jobs))
-        while replies is not None:
-            entries, buried = self._sift(replies)
+        got: _Got | None = self._reserve_now(self._batch_size(jobs))
+        while got is not None:
+            entries, buried = self._sift(*got)
             foreign += buried
             if entries or (buried and self._clock.monotonic() >= deadline):
                 ids = tuple(job_id for entry in entries for job_id in entry.pointer.ids)
                 return Reservation(Selection(self._types, ids), entries, foreign)
             if not buried:
-                replies = self._wait(deadline)
+                got = self._wait(deadline)
             elif self._wakeup.answer():
                 break
             else:
-                replies = self._reserve_now(self._batch_size(jobs))
+                got = self._reserve_now(self._batch_size(jobs))
         return Reservation(None, [], foreign)
 
     def settle(self, verdicts: Sequence[EntryFate]) -> int:
@@ -90,28 +99,45 @@ class BeanstalkSubscription:
         if connection is None or not connection.usable():
             self.close()
             return len(verdicts)
-        replies = connection.exchange(self._orders(verdicts))
+        replies = [
+            reply
+            for connection, commands in self._orders(verdicts).items()
+            if commands and connection.usable()
+            for reply in connection.exchange(commands)
+        ]
         return len(verdicts) - sum(reply.status in _SETTLED for reply in replies)
 
     def post(self, verdicts: Sequence[EntryFate]) -> None:
         """See :meth:`kqueue.contracts.broker.Subscription.post`. A connection that broke shows at the next
         reserve.
         """
-        if self._connection is not None:
-            self._connection.post(self._orders(verdicts))
+        for connection, commands in self._orders(verdicts).items():
+            connection.post(commands)
 
-    def _orders(self, verdicts: Sequence[EntryFate]) -> list[Command]:
-        """What the connection that reserved them is to be told; nothing about those that it does not hold."""
-        commands = []
+    def _orders(self, verdicts: Sequence[EntryFate]) -> dict[Connection, list[Command]]:
+        """What the connections that reserved them are to be told; nothing about those that none holds."""
+        orders: dict[Connection, list[Command]] = {}
         for entry, release_in in verdicts:
-            tube_id = self._held.pop(entry.token, None)
-            if tube_id is None:
-                continue
-            if release_in is None:
-                commands.append(wire.delete(tube_id))
-            else:
-                commands.append(wire.release(tube_id, entry.pointer.priority, whole_delay(release_in)))
-        return commands
+            where = self._held.pop(entry.token, None)
+            if where is not None:
+                connection, tube_id = where
+                if release_in is None:
+                    command = wire.delete(tube_id)
+                else:
+                    command = wire.release(tube_id, entry.pointer.priority, whole_delay(release_in))
+                    if release_in:
+                        self._remember(entry.token, where)
+                orders.setdefault(connection, []).append(command)
+            elif release_in is None and entry.token in self._away:
+                connection, tube_id = self._away.pop(entry.token)
+                orders.setdefault(connection, []).append(wire.delete(tube_id))
+        return orders
+
+    def _remember(self, token: int, where: tuple[Connection, int]) -> None:
+        """It is given back for a while. The oldest is forgotten where there are too many."""
+        self._away[token] = where
+        if len(self._away) > MAX_AWAY:
+            del self._away[next(iter(self._away))]
 
     def wake(self) -> None:
         """See :meth:`kqueue.contracts.broker.Subscription.wake`."""
@@ -120,17 +146,22 @@ class BeanstalkSubscription:
     def close(self) -> None:
         """See :meth:`kqueue.contracts.broker.Subscription.close`. A later reserve connects again."""
         self._held.clear()
-        if self._connection is not None:
-            self._connection.finish()
-            self._connection = None
+        self._away.clear()
+        connections = [one for one in (self._connection, self._spare) if one is not None]
+        self._connection = self._spare = None
+        for connection in connections:
+            connection.finish()
 
     def _connected(self) -> Connection:
         if self._connection is None or not self._connection.usable():
             self.close()
-            connection = self._endpoint.connect()
-            connection.exchange(wire.watch_only(self._tubes))
-            self._connection = connection
+            self._connection = self._connect()
         return self._connection
+
+    def _connect(self) -> Connection:
+        connection = self._endpoint.connect()
+        connection.exchange(wire.watch_only(self._tubes))
+        return connection
 
     def _batch_size(self, jobs: int) -> int:
         if not self._recent:
@@ -139,20 +170,34 @@ class BeanstalkSubscription:
         jobs_seen = sum(self._recent)
         return min(most, max(1, math.ceil(jobs * len(self._recent) / jobs_seen))) if jobs_seen else most
 
-    def _reserve_now(self, count: int) -> list[Reply]:
-        return self._reserved(self._connected().exchange([wire.reserve(0)] * count))
+    def _reserve_now(self, count: int) -> _Got:
+        connection = self._connected()
+        return connection, self._reserved(connection.exchange([wire.reserve(0)] * count))
 
-    def _wait(self, deadline: float) -> list[Reply] | None:
+    def _wait(self, deadline: float) -> _Got | None:
         """What came, or None if the time is up or the wakeup rang."""
         seconds = deadline - self._clock.monotonic()
         if seconds <= 0:
             return None
-        reply = self._connected().reserve(seconds, self._wakeup)
+        connection = self._to_wait_on()
+        reply = connection.reserve(seconds, self._wakeup, exactly=bool(self._away))
         if reply is None:
-            self.close()
+            if connection is self._spare:
+                self._spare = None
+            else:
+                self.close()
             self._wakeup.answer()
             return None
-        return None if reply.status == b"TIMED_OUT" else self._reserved([reply])
+        return None if reply.status == b"TIMED_OUT" else (connection, self._reserved([reply]))
+
+    def _to_wait_on(self) -> Connection:
+        """Not the one on which entries are away, if there are any."""
+        connection = self._connected()
+        if not self._away:
+            return connection
+        if self._spare is None or not self._spare.usable():
+            self._spare = self._connect()
+        return self._spare
 
     def _reserved(self, replies: list[Reply]) -> list[Reply]:
         reserved = [reply for reply in replies if reply.status == b"RESERVED"]
@@ -165,7 +210,7 @@ class BeanstalkSubscription:
             self.close()
         return reserved
 
-    def _sift(self, replies: Sequence[Reply]) -> tuple[list[Entry], int]:
+    def _sift(self, connection: Connection, replies: Sequence[Reply]) -> tuple[list[Entry], int]:
         """(the entries that are ours, how many were not and are buried now)."""
         entries, strangers = [], []
         for reply in replies:
@@ -174,10 +219,10 @@ class BeanstalkSubscription:
                 strangers.append(reply)
                 self._recent.append(0)
             else:
-                entries.append(self._hold(reply.values[0], pointer))
-        if strangers and self._connection is not None:
+                entries.append(self._hold(connection, reply.values[0], pointer))
+        if strangers and not connection.is_closed():
             self._warn(strangers[0])
-            self._connection.exchange([wire.bury(reply.values[0]) for reply in strangers])
+            connection.exchange([wire.bury(reply.values[0]) for reply in strangers])
         return entries, len(strangers)
 
     def _pointer(self, body: bytes) -> Pointer | None:
@@ -187,9 +232,9 @@ class BeanstalkSubscription:
             return None
         return pointer if pointer.type in self._types else None
 
-    def _hold(self, tube_id: int, pointer: Pointer) -> Entry:
+    def _hold(self, connection: Connection, tube_id: int, pointer: Pointer) -> Entry:
         self._last_token += 1
-        self._held[self._last_token] = tube_id
+        self._held[self._last_token] = connection, tube_id
         self._recent.append(len(pointer.ids))
         return Entry(self._last_token, pointer)
 

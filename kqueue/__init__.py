@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         KQueueError,
         LeaseLost,
         StoreError,
+        StoreReadOnly,
         StoreUnavailable,
     )
     from kqueue.model.events import (
@@ -75,6 +76,7 @@ __all__ = [
     "State",
     "Stats",
     "StoreError",
+    "StoreReadOnly",
     "StoreUnavailable",
     "SweepReport",
     "Swept",
@@ -94,7 +96,8 @@ _HOMES = {
     "admin.why": "Answer Cause",
     "model.answers": "Snooze Verdict",
     "model.errors": (
-        "AddFailed AlreadySettled BrokerError BrokerUnavailable KQueueError LeaseLost StoreError StoreUnavailable"
+        "AddFailed AlreadySettled BrokerError BrokerUnavailable KQueueError LeaseLost StoreError StoreReadOnly"
+        " StoreUnavailable"
     ),
     "model.events": "Added Died Event Finished GivenBack LostLease Reconnected Retried Started Swept",
     "model.history": "Run",

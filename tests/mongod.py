@@ -25,6 +25,8 @@ _UNPACKED = Path(__file__).parents[1] / ".venv" / "mongod" / "fiftyone" / "db" /
 PATIENCE_S = 240.0
 #: The server's code for a replica set that was made before.
 _ALREADY_INITIALIZED = 23
+#: And for one that asks who we are, which was made before it did.
+_UNAUTHORIZED = 13
 
 
 #: Where Debian's package ``faketime`` has the library that shifts the clock of a program; that for programs with
@@ -41,6 +43,7 @@ class Mongod:
     def __init__(self, *, alone: bool = True, shift: float | None = None) -> None:
         self.folder = tempfile.mkdtemp(prefix="mongod-")
         self._alone = alone
+        self._more_flags: list[str] = []
         self._environment = dict(os.environ)
         self._shift = Path(self.folder, "shift")
         self._write_shift(shift or 0.0)
@@ -105,6 +108,14 @@ class Mongod:
                     raise RuntimeError(f"its clock is not {shift} s ahead, but {at - before}")
                 time.sleep(0.05)
 
+    def ask_for_users(self) -> None:
+        """Restart it; from then on a client may do what the roles of its user let it. Make users before."""
+        key = Path(self.folder, "key")
+        key.write_text("0" * 64)
+        key.chmod(0o600)
+        self._more_flags = ["--keyFile", str(key)]
+        self.restart()
+
     def step_down(self) -> None:
         """Let it stop being the primary, for a second at least, whatever others are there."""
         with suppress(PyMongoError), self.client() as client:
@@ -152,7 +163,7 @@ class Mongod:
         # Not --logpath: what the loader says of a missing library must be there too.
         with Path(self.folder, "log").open("wb") as log:
             return subprocess.Popen(
-                [binary, "--dbpath", str(data), *flags.split()],
+                [binary, "--dbpath", str(data), *flags.split(), *self._more_flags],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
@@ -192,7 +203,7 @@ def _initiate(client: MongoClient[dict[str, Any]], members: dict[str, Any]) -> N
     try:
         client.admin.command("replSetInitiate", members)
     except OperationFailure as error:
-        if error.code != _ALREADY_INITIALIZED:
+        if error.code not in {_ALREADY_INITIALIZED, _UNAUTHORIZED}:
             raise
 
 

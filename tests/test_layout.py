@@ -34,6 +34,7 @@ LAZY = {
     "kqueue/queue.py": "the configuration",
     "kqueue/renewal/__init__.py": "the client of the process that renews, for handlers that run",
     "stores/__init__.py": "the store of the URL",
+    "stores/sqlite/file/connect.py": "how a file is read that may not be written",
 }
 #: Where the system's time is asked for. All others have a clock, or `steady` and `awake` of the first of these.
 CLOCKS = {

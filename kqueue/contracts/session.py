@@ -31,7 +31,11 @@ class Session(Protocol):
         """The store's clock: seconds since 1970."""
 
     def setting(self, name: str, default: str) -> str:
-        """The setting's value; if it has none, ``default`` is stored. Of many writers the first wins."""
+        """The setting's value; if it has none, ``default`` is stored. Of many writers the first wins.
+
+        A store that this user may only read returns ``default``, and all that would write there raises
+        ``StoreReadOnly``; what reads it works, and a copy has the id of no other.
+        """
 
     def identity(self) -> str:
         """The store's random id, as :func:`kqueue.model.tubes.new_id` makes one: always the same, unless another

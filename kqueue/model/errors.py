@@ -25,6 +25,10 @@ class StoreUnavailable(StoreError):
     """The store is not there, does not answer, or is locked for too long. Trying again may help."""
 
 
+class StoreReadOnly(StoreError):
+    """The store may only be read by this user, and what was asked would write. Nothing was changed."""
+
+
 class AddFailed(StoreError):
     """``add_job`` or ``add_jobs`` did not take every job.
 

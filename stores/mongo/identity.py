@@ -16,6 +16,7 @@ from pymongo.errors import OperationFailure
 
 from kqueue.model import tubes
 from kqueue.stores.mongo.schema import JOBS, META, Document
+from kqueue.stores.mongo.server.errors import suppress_read_only
 
 #: What a copy's fences begin above at least, beside the time: the clock may have gone back since the last copy.
 STRIDE: Final = 2**32
@@ -58,14 +59,18 @@ def place_of(database: Database[Document]) -> DatabasePlace:
 
 def adopt(database: Database[Document], place: DatabasePlace) -> MongoIdentity:
     """The identity of the store at ``place``, which gets one if it has none, and another one if it is a copy. One
-    read if not. Of many that do so at once one wins.
+    read if not. Of many that do so at once one wins. Who may only read gets one that is not kept.
     """
     meta = database[META]
     found = meta.find_one(_IDENTITY)
-    while found is None or not place.is_of(found["bound_to"]):
-        found = _write(meta, found, place)
-    if found["bound_to"].get("set_id") is None and place.set_id is not None:  # one more thing to know it by
-        meta.update_one(_IDENTITY | {"store_id": found["store_id"]}, {"$set": {"bound_to": place._asdict()}})
+    with suppress_read_only():
+        while found is None or not place.is_of(found["bound_to"]):
+            found = _write(meta, found, place)
+        if found["bound_to"].get("set_id") is None and place.set_id is not None:  # one more thing to know it by
+            meta.update_one(_IDENTITY | {"store_id": found["store_id"]}, {"$set": {"bound_to": place._asdict()}})
+    if found is None or not place.is_of(found["bound_to"]):
+        # A copy that may only be read has tubes of its own, which are those of nobody.
+        return MongoIdentity(tubes.new_id(), 0 if found is None else found["fence_floor"])
     return MongoIdentity(found["store_id"], found["fence_floor"])
 
 

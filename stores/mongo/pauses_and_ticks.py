@@ -1,8 +1,10 @@
-"""What a MongoDB store keeps beside jobs, a small document each: pauses, and the last ticks of schedules."""
+"""What a MongoDB store keeps beside jobs, a small document each: settings, pauses, the last ticks of schedules."""
 
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
+from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -11,6 +13,23 @@ from kqueue.contracts.intake import Span, Tick
 from kqueue.stores.mongo import schema
 from kqueue.stores.mongo.keys_and_workers import within
 from kqueue.stores.mongo.schema import Document
+from kqueue.stores.mongo.server.errors import suppress_read_only
+
+
+def setting(meta: Collection[Document], name: str, default: str) -> str:
+    """The setting's value; ``default`` is stored if it has none, unless the user may only read."""
+    stored: Any = meta.find_one({"_id": f"setting {name}"})
+    if stored is None:
+        with suppress_read_only():
+            # Of two upserts at once by _id the server itself turns the second into an update:
+            # https://www.mongodb.com/docs/manual/reference/method/db.collection.update/#upsert-with-unique-index
+            stored = meta.find_one_and_update(
+                {"_id": f"setting {name}"},
+                {"$setOnInsert": {"value": default}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+    return default if stored is None else str(stored["value"])
 
 
 def pause(meta: Collection[Document], type: str, now: float) -> bool:

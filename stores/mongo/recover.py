@@ -21,6 +21,7 @@ from kqueue.stores.mongo import settle_writes as endings
 from kqueue.stores.mongo.access import write
 from kqueue.stores.mongo.schema import Document
 from kqueue.stores.mongo.server.clock import look
+from kqueue.stores.mongo.server.errors import suppress_read_only
 from kqueue.stores.mongo.server.moment import Moment
 from kqueue.system.clock import SystemClock
 
@@ -46,10 +47,14 @@ def recover(jobs: Collection[Document], moment: Moment, max_crashes: int, most: 
 
 def begin(database: Database[Document]) -> None:
     """Remember whose clock the leases of a new store follow."""
+    meta = database[schema.META]
+    if meta.find_one({"_id": _PRIMARY}) is not None:
+        return
     election = look(database, SystemClock()).election
     if election is not None:
         first = {"$setOnInsert": {"election": election}}
-        database[schema.META].update_one({"_id": _PRIMARY}, first, upsert=True)
+        with suppress_read_only():
+            meta.update_one({"_id": _PRIMARY}, first, upsert=True)
 
 
 def follow(database: Database[Document], election: ObjectId) -> None:

@@ -230,6 +230,8 @@ def prepare(database: Database[Document], address: str) -> None:
             f"{address}: its schema is version {version} and this KQueue knows {len(_MIGRATIONS)};"
             " upgrade kqueue here, or use another database"
         )
+    if version == len(_MIGRATIONS):
+        return  # who may only read gets here too
     for migrate in dict.fromkeys(_MIGRATIONS[version:]):
         migrate(database)
     meta.update_one({"_id": "schema"}, {"$max": {"version": len(_MIGRATIONS)}}, upsert=True)

@@ -21,9 +21,8 @@ import re
 from collections.abc import Collection as Many
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-from pymongo import DeleteOne, MongoClient, ReturnDocument
+from pymongo import DeleteOne, MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -138,15 +137,7 @@ class MongoStore:
     def setting(self, name: str, default: str) -> str:
         """See :meth:`kqueue.contracts.store.JobStore.setting`."""
         with self._meta() as meta:
-            # Of two upserts at once by _id the server itself turns the second into an update:
-            # https://www.mongodb.com/docs/manual/reference/method/db.collection.update/#upsert-with-unique-index
-            stored: Any = meta.find_one_and_update(
-                {"_id": f"setting {name}"},
-                {"$setOnInsert": {"value": default}},
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
-            )
-        return str(stored["value"])
+            return metas.setting(meta, name, default)
 
     # -- a job's way -------------------------------------------------------------------------------------
 

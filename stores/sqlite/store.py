@@ -20,7 +20,7 @@ from kqueue.contracts.runs import Claim, LeaseKey, Selection
 from kqueue.contracts.settlements import Settled, Settlement
 from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
-from kqueue.model.errors import StoreError
+from kqueue.model.errors import StoreError, StoreReadOnly
 from kqueue.model.job import Row, State
 from kqueue.model.reasons import storable
 from kqueue.stores.sqlite import backup as files
@@ -161,8 +161,11 @@ class SqliteStore:
         key = f"setting.{name}"
         found = self._read(sql.SETTING, (key,))
         if not found:
-            with self._file.write() as connection:
-                connection.execute(sql.SET_DEFAULT, (key, default))
+            try:
+                with self._file.write() as connection:
+                    connection.execute(sql.SET_DEFAULT, (key, default))
+            except StoreReadOnly:
+                return default
             found = self._read(sql.SETTING, (key,))
         return str(found[0][0])
 

@@ -15,7 +15,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from kqueue.model.errors import StoreError, StoreUnavailable
+from kqueue.model.errors import StoreError, StoreReadOnly, StoreUnavailable
 from kqueue.model.urls import without_passwords
 
 #: The server undid a transaction since others were faster, or since it has a new primary.
@@ -24,6 +24,10 @@ _UNKNOWN = "UnknownTransactionCommitResult"
 #: Of a member that is the primary no more, or ends. pymongo knows them where the whole command failed, not where
 #: one of its writes did. https://github.com/mongodb/specifications: server discovery and monitoring.
 _STATE_CHANGES = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+#: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml: Unauthorized.
+_UNAUTHORIZED = 13
+#: What it was that the user may not do, where it writes.
+_WRITES = re.compile(r"to execute command \{ (insert|update|delete|findAndModify|createIndexes|create|drop)\w*:")
 #: Where the driver's text goes on with its settings, its view of all servers, or the whole reply.
 _REST = re.compile(r" \(configured timeouts|, Timeout: |, Topology Description|, full error|[\r\n]")
 #: Characters of it in ours at most; the rest is in the chained one.
@@ -44,10 +48,21 @@ def named(error: PyMongoError, address: str) -> StoreError:
         ours.may_be_done = sent
     elif error.has_error_label(TRANSIENT):
         ours = StoreUnavailable(f"{address}: others change the same for too long ({said}); try again")
+    elif is_read_only(error):
+        ours = StoreReadOnly(
+            f"{address}: this user may only read it, and nothing was changed; to write, give the user the role"
+            " readWrite"
+        )
     else:
         ours = StoreError(f"{address}: MongoDB refuses ({said}); check the user, its rights and the URL's options")
     ours.__cause__ = error
     return ours
+
+
+def is_read_only(error: PyMongoError) -> bool:
+    """Whether it was refused since the user has no right to write."""
+    code = error.code if isinstance(error, OperationFailure) else None
+    return code == _UNAUTHORIZED and _WRITES.search(str(error)) is not None
 
 
 def may_be_done(error: PyMongoError) -> bool:
@@ -62,6 +77,16 @@ def named_errors(address: str) -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise named(error, address) from error
+
+
+@contextmanager
+def suppress_read_only() -> Iterator[None]:
+    """Go on where the user may only read: for what is written at an open, and can be left."""
+    try:
+        yield
+    except OperationFailure as error:
+        if not is_read_only(error):
+            raise
 
 
 def _may_pass(error: PyMongoError) -> bool:

@@ -50,22 +50,38 @@ class Settings(NamedTuple):
 
 
 def connect(settings: Settings, handle: Handle) -> int:
-    """Give the handle a connection; returns the floor of the file's fences. On an error it has none; the caller has
-    its lock throughout.
+    """Give the handle a connection, one that only reads where this process may not write; returns the floor of the
+    file's fences. On an error it has none; the caller has its lock throughout.
     """
     handle.disconnect(for_good=False)  # what a signal has left half done
     real = os.path.realpath(settings.path)
     try:
-        _find_or_make(settings, real)
-        if is_mount_point(real):
-            raise StoreError(
-                f"{settings.address}: the file itself is a mount point, so that its log would lie in another folder"
-                f" than for those who mounted it, and jobs would be lost; mount the folder that it is in there, not"
-                " the file"
-            )
-        handle.anchor = anchor = ANCHORS.join(real, handle)
-    except OSError as error:
-        raise explain_opening(settings.address, error) from error
+        return _connect(settings, handle, real)
+    except (OSError, sqlite3.Error) as error:
+        from kqueue.stores.sqlite.file import read_only  # noqa: PLC0415 (see test_layout.LAZY)
+
+        if not read_only.is_refused(error) or not read_only.may_only_be_read(real):
+            if isinstance(error, OSError):
+                raise explain_opening(settings.address, error) from error
+            raise
+    try:
+        return read_only.connect(settings.path, real, settings.address, settings.busy_timeout, handle)
+    except BaseException:
+        handle.disconnect()
+        raise
+
+
+def _connect(settings: Settings, handle: Handle, real: str) -> int:
+    """To read and to write."""
+    handle.only_reads = False
+    _find_or_make(settings, real)
+    if is_mount_point(real):
+        raise StoreError(
+            f"{settings.address}: the file itself is a mount point, so that its log would lie in another folder"
+            f" than for those who mounted it, and jobs would be lost; mount the folder that it is in there, not"
+            " the file"
+        )
+    handle.anchor = anchor = ANCHORS.join(real, handle)
     handle.real = real
     try:
         floor = _open(settings, handle, anchor)

@@ -4,7 +4,7 @@ import errno
 import sqlite3
 from typing import Final
 
-from kqueue.model.errors import StoreError, StoreUnavailable
+from kqueue.model.errors import StoreError, StoreReadOnly, StoreUnavailable
 from kqueue.stores.sqlite.schema import NewerSchemaError, check_version
 from kqueue.system.locks import REENTERED
 
@@ -68,6 +68,14 @@ def locked(address: str, busy_timeout: float) -> StoreUnavailable:
     return StoreUnavailable(
         f"{address}: locked by another process for more than {busy_timeout:g} s;"
         " try again, or wait longer with ?busy_timeout="
+    )
+
+
+def only_read(address: str) -> StoreReadOnly:
+    """By this user; and what was asked would write."""
+    return StoreReadOnly(
+        f"{address}: this user may only read it, and nothing was changed; to write, give the user the right to"
+        " write the file, its -wal and -shm, and their folder"
     )
 
 

@@ -26,6 +26,9 @@ So each call of a store is *whole*: at its end, in a way that no signal interrup
 back, and its locks are freed (:mod:`kqueue.stores.sqlite.file.lock`). A call from a handler that interrupted the
 same store's own call is refused if that has the lock, and else works.
 
+*Reading alone.* A file that this process may not write is read all the same, and nothing is made beside it
+(:mod:`kqueue.stores.sqlite.file.read_only`). What would write tries again whether it may, and is refused.
+
 Every wait has an end: ``busy_timeout`` for the other threads, and as long again for other processes. They look
 again and again, and stand in no line: under steady writes one process may wait much longer than those that came
 after it.
@@ -42,7 +45,7 @@ from weakref import WeakSet
 from kqueue.model.errors import StoreError, StoreUnavailable
 from kqueue.stores.sqlite.file.anchor import FENCE, OPENING
 from kqueue.stores.sqlite.file.connect import Settings, connect
-from kqueue.stores.sqlite.file.errors import Unanswered, explain, interrupted, locked
+from kqueue.stores.sqlite.file.errors import Unanswered, explain, interrupted, locked, only_read
 from kqueue.stores.sqlite.file.handle import ANCHORS, Handle
 from kqueue.stores.sqlite.file.lock import Taking
 from kqueue.stores.sqlite.file.place import size, url
@@ -132,7 +135,11 @@ class SqliteFile:
         ``ROLLBACK``, and no commit follows.
         """
         with self._turn(self._busy_timeout) as (handle, turn):
+            if handle.only_reads:
+                handle.disconnect()  # it may be written by now
             connection = self._connected(handle)
+            if handle.only_reads:
+                raise only_read(self.address)
             try:
                 self._take_fence(handle)
                 connection.execute("BEGIN IMMEDIATE")
@@ -165,7 +172,8 @@ class SqliteFile:
 
     def _identity(self) -> SqliteIdentity | None:
         with self.read() as connection:
-            return read(connection)
+            handle = self._handles.get()
+            return handle.identity if handle.only_reads else read(connection)
 
     def begin_anew(self) -> None:
         """Become another store, as a copy does."""
@@ -203,6 +211,8 @@ class SqliteFile:
                 turn.release()
 
     def _connected(self, handle: Handle) -> sqlite3.Connection:
+        if handle.only_reads and handle.change() is not None:
+            handle.disconnect()  # somebody has begun, or ended, to write it
         if handle.serial is None or handle.connection is None:
             last = self._connected_last
             if last is not None and last is not handle and last.connection is not None:

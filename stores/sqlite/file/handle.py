@@ -10,6 +10,7 @@ from typing import Final, ParamSpec, TypeVar
 from kqueue.stores.sqlite.file.anchor import FENCE, Anchor, Anchors
 from kqueue.stores.sqlite.file.lock import OwnedLock, Taking
 from kqueue.stores.sqlite.file.place import FilePlace, identity, look, size
+from kqueue.stores.sqlite.identity import SqliteIdentity
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +33,10 @@ class Handle:
         self.place = FilePlace(None, None, None)
         #: A new one for each connection; None until it can be used.
         self.serial: object | None = None
+        #: This process may not write the file: see :mod:`kqueue.stores.sqlite.file.read_only`.
+        self.only_reads = False
+        #: Who the file is then.
+        self.identity: SqliteIdentity | None = None
         #: What was said of the file, once.
         self.warned: set[str] = set()
 

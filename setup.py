@@ -14,6 +14,7 @@ setup(
         "kqueue.brokers",
         "kqueue.brokers.beanstalk",
         "kqueue.cli",
+        "kqueue.cli.looks",
         "kqueue.config",
         "kqueue.contracts",
         "kqueue.dispatch",

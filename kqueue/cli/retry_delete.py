@@ -10,7 +10,7 @@ import click
 from kqueue import Filter, Job, KQueue, State
 from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.filters import filter_of, filter_options
-from kqueue.cli.looks.jobs import print_jobs
+from kqueue.cli.looks.jobs import job_lines
 from kqueue.cli.terminal import Command, find_queue, json_option, print_json, queue_options
 from kqueue.model import checks
 from kqueue.model.job import row_of
@@ -189,7 +189,8 @@ def _agreed_to_filter(queue: KQueue, act: _Act, choice: _Choice) -> bool:
 
 
 def _agreed(act: _Act, jobs: Sequence[Job], what: str) -> bool:
-    print_jobs(jobs)
+    for line in job_lines(jobs):
+        click.echo(line)
     return click.confirm(f"{act.name} {what}?")
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -161,14 +161,20 @@ def print_report(report: RunReport | SweepReport, as_json: bool) -> None:
 
 
 def print_columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows under their heads: numbers to the right, all else to the left."""
+    """Print :func:`columns`."""
+    for line in columns(heads, rows):
+        click.echo(line)
+
+
+def columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """Lines: rows under their heads, numbers to the right, all else to the left."""
     cells = [[one_line(str(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     numeric = [isinstance(value, int) for value in rows[0]]
     for line in [heads, *cells]:
-        columns = zip(line, widths, numeric, strict=True)
-        aligned = [f"{cell:>{width}}" if right else f"{cell:{width}}" for cell, width, right in columns]
-        click.echo("  ".join(aligned).rstrip())
+        each = zip(line, widths, numeric, strict=True)
+        aligned = [f"{cell:>{width}}" if right else f"{cell:{width}}" for cell, width, right in each]
+        yield "  ".join(aligned).rstrip()
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 launchers leave them, a socket to a database becomes "standard output", and whatever prints writes into it.
 """
 
+import io
 import os
 import sys
 
@@ -25,8 +26,13 @@ def secure() -> None:
 
 
 def secure_program() -> None:
-    """The same for a whole program: what it prints goes nowhere then, and nothing that prints fails."""
+    """The same for a whole program: what it prints goes nowhere then, and nothing that prints fails: a character
+    that the locale cannot say is shown escaped.
+    """
     secure()
     for number, name in _WRITTEN.items():
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+        elif stream is None:
             setattr(sys, name, open(number, "w", closefd=False, encoding="utf-8", errors="replace"))  # noqa: SIM115

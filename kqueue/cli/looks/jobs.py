@@ -1,19 +1,32 @@
 """``kqueue list``, ``show`` and ``why``: look at jobs."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import click
 
-from kqueue import Job, State
+from kqueue import Filter, Job, KQueue, State
 from kqueue.admin import views
 from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.filters import filter_of, filter_options
-from kqueue.cli.terminal import find_queue, json_option, one_line, print_columns, print_json, queue_options
+from kqueue.cli.looks.watching import show_each, watch_option
+from kqueue.cli.terminal import (
+    columns,
+    find_queue,
+    json_option,
+    one_line,
+    print_columns,
+    print_json,
+    queue_options,
+)
 from kqueue.model import checks
 from kqueue.model.wording import moment
+
+#: Jobs that are listed unless another number is given.
+PAGE = 100
 
 
 @click.command("list")
@@ -22,34 +35,67 @@ from kqueue.model.wording import moment
 @click.option(
     "--state", type=click.Choice([state.value for state in State]), default=State.DEAD.value, show_default=True
 )
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help=f"Of so many at most. [default: {PAGE}]")
 @click.option("--after", metavar="ID", help="Only jobs added after this one: the last one of the page before.")
+@click.option("--count", "only_count", is_flag=True, help="How many they are, by type, instead of the jobs.")
+@watch_option
 @json_option
 def list_command(
     *,
     store: str | None,
     broker: str | None,
     state: str,
-    limit: int,
+    limit: int | None,
     after: str | None,
+    only_count: bool,
+    every: float | None,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """List jobs in one state, in the order added. The dead ones unless --state says otherwise."""
+    """List jobs in one state, in the order added. The dead ones unless --state says otherwise.
+
+    A TIME is 2026-05-01T12:00, or 90s, 10m, 2h, 3d: so long ago.
+    """
     wanted = filter_of(given)
     with find_queue(store, broker) as queue:
-        jobs = [*chain.from_iterable(queue.search(state, wanted, limit=limit, after=after))]
-    more_after = jobs[-1].id if len(jobs) == limit else None
+
+        def look() -> list[str]:
+            if only_count:
+                return _count_lines(_count(queue, state, wanted, limit, after), state, as_json=as_json)
+            most = PAGE if limit is None else limit
+            jobs = [*chain.from_iterable(queue.search(state, wanted, limit=most, after=after))]
+            return _list_lines(jobs, state, jobs[-1].id if len(jobs) == most else None, as_json=as_json)
+
+        show_each(look, every)
+
+
+def _count(queue: KQueue, state: str, wanted: Filter, limit: int | None, after: str | None) -> Counter[str]:
+    """Jobs by type. Without a need to look at each, the store counts them in an index."""
+    if limit is None and after is None and wanted == Filter(wanted.type):
+        if wanted.type is not None:
+            return +Counter({wanted.type: queue.counts(wanted.type)[state]})
+        return Counter({one.type: one.rows for one in queue.store.overview() if one.state == state})
+    lots = queue.search(state, wanted, limit=limit, after=after)
+    return Counter(job.type for lot in lots for job in lot)
+
+
+def _count_lines(jobs: Counter[str], state: str, *, as_json: bool) -> list[str]:
+    if as_json:
+        return [json.dumps({"count": jobs.total(), "types": jobs})]
+    if not jobs:
+        return [f"no {state} jobs"]
+    total = [["all types", jobs.total()]] if len(jobs) > 1 else []
+    return [*columns(["type", state], [*jobs.most_common(), *total])]
+
+
+def _list_lines(jobs: Sequence[Job], state: str, more_after: str | None, *, as_json: bool) -> list[str]:
     if as_json:
         listed = [views.summary(job) | {"scheduled_for": moment(job.scheduled_for)} for job in jobs]
-        print_json({"jobs": listed, "more_after": more_after})
-        return
+        return [json.dumps({"jobs": listed, "more_after": more_after})]
     if not jobs:
-        click.echo(f"no {state} jobs")
-        return
-    print_jobs(jobs)
-    if more_after:
-        click.echo(f"There may be more: the same with --after {more_after}")
+        return [f"no {state} jobs"]
+    more = [f"There may be more: the same with --after {more_after}"] if more_after else []
+    return [*job_lines(jobs), *more]
 
 
 @click.command()
@@ -101,7 +147,8 @@ def why(store: str | None, broker: str | None, job_id: str, as_json: bool) -> in
     return OK
 
 
-def print_jobs(jobs: Sequence[Job]) -> None:
-    """Print a line for each job."""
+def job_lines(jobs: Sequence[Job]) -> Iterator[str]:
+    """A line for each job, under their heads."""
     rows = [list(views.summary(job).values()) for job in jobs]
-    print_columns(list(views.summary(jobs[0])), [["" if value is None else value for value in row] for row in rows])
+    heads = list(views.summary(jobs[0]))
+    return columns(heads, [["" if value is None else value for value in row] for row in rows])

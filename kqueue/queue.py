@@ -159,6 +159,11 @@ class KQueue:
         return self._parts.opening.follow()
 
     @property
+    def parts(self) -> Parts:
+        """What it is made of: for a program that starts its loops in processes of its own."""
+        return self._parts
+
+    @property
     def registry(self) -> Registry:
         """The loops of this process and what they hold: for a program that looks after them."""
         return self._parts.registry
@@ -264,7 +269,8 @@ class KQueue:
         ``auto_renew=False``: another process renews the lease at each third of the TTR while the handler runs,
         whatever that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
         ``max_runtime``: with ``auto_renew``, seconds that the handler may run; then its job is retried with that
-        reason, and what the handler still does to it changes nothing.
+        reason, and what the handler still does to it changes nothing. ``kill``: with ``max_runtime``, under
+        ``kqueue worker``: the process whose handler runs for longer is killed, and replaced.
         ``concurrency``: how many of its jobs a process runs at once. Of an ``async def`` under :meth:`work`, by
         default 1; of a plain one at most, by default without a bound. What it returns is awaited if it can be.
 
@@ -398,12 +404,6 @@ class KQueue:
         """
         limits = RunLimits.checked(None, time_limit_ms, wait)
         return self._parts.loops(types).work(checks.whole("threads", threads, 1), limits)
-
-    def renew_through(self, descriptor: int) -> None:
-        """For what starts worker processes: the renewer of leases is at the other end of this inherited socket, and
-        no process is started for it. See :mod:`kqueue.renewal`.
-        """
-        self._parts.renewer.offer(descriptor)
 
     def stop(self) -> None:
         """End ``run_jobs`` after its job, in all threads; or the next one, if none runs. From anywhere."""

@@ -22,6 +22,9 @@ class Renewal(NamedTuple):
     max_runtime: float | None = None
     #: When the job is to run again after a run that took longer; None: it is dead then.
     retry_in: float | None = None
+    #: Whether the process is to be killed in which it runs for longer, by a renewer that can have this done. Then
+    #: it is who kills that ends the run.
+    kill: bool = False
 
 
 class RenewalEnd(StrEnum):

@@ -51,4 +51,4 @@ class AutoRenew:
             return None
         if handler.max_runtime is None:
             return Renewal(row.id, row.fence, row.ttr)
-        return Renewal(row.id, row.fence, row.ttr, handler.max_runtime, self._retry_in(row))
+        return Renewal(row.id, row.fence, row.ttr, handler.max_runtime, self._retry_in(row), handler.kill)

@@ -30,6 +30,8 @@ class Handler:
     auto_renew: bool = False
     #: Seconds that it may run, with ``auto_renew``; None: without end.
     max_runtime: float | None = None
+    #: Whether the process is killed in which it runs for longer, by a parent that there is.
+    kill: bool = False
     #: Whether it is a coroutine function, which runs in an event loop.
     is_async: bool = False
     #: Jobs that it runs at once in a process: of a coroutine function under ``work``; of a plain one at most, None
@@ -57,6 +59,8 @@ class HandlerOptions(TypedDict, total=False):
     auto_renew: bool
     #: With ``auto_renew``: seconds that the handler may run. By default None: without end.
     max_runtime: Duration | None
+    #: With ``max_runtime``: ``kqueue worker`` kills the process whose handler runs for longer. By default False.
+    kill: bool
     #: How many jobs it runs at once in a process: an ``async def`` under ``work``, by default 1; a plain function
     #: at most, by default as many as there are threads.
     concurrency: int
@@ -83,11 +87,14 @@ def make(type: str, function: Callable[[JobInHand], Any], **given: Unpack[Handle
         delete_on_success=None if deletes is None else checks.flag("delete_on_success", deletes),
         auto_renew=checks.flag("auto_renew", given.get("auto_renew", False)),
         max_runtime=None if max_runtime is None else times.seconds_above_0("max_runtime", max_runtime),
+        kill=checks.flag("kill", given.get("kill", False)),
         is_async=is_async,
         concurrency=checks.whole("concurrency", given["concurrency"], 1) if "concurrency" in given else None,
     )
     if handler.max_runtime is not None and not handler.auto_renew:
         raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")
+    if handler.kill and handler.max_runtime is None:
+        raise ValueError("kill: only with auto_renew=True and max_runtime=..., which says after how long")
     return handler
 
 

@@ -78,6 +78,8 @@ class Client:
         #: Wakes the listening thread.
         self._wakeup: Wakeup | None = None
         self._is_ready = False
+        #: Whether it was told that nobody kills this process.
+        self._is_told = False
 
     def offer(self, descriptor: int) -> None:
         """There is a renewer at the other end of this socket, inherited from who started this process: none of our
@@ -117,6 +119,14 @@ class Client:
                 del self._holds[first]
                 board.give_back(slot)
                 raise
+            kills = self._link is not None and self._link.kills
+            tells = not (kills or self._is_told) and any(one is not None and one.kill for one in window.values())
+            self._is_told |= tells
+        if tells:
+            self._logger.warning(
+                "a handler has kill=True, and only the parent that kqueue worker has kills a process: here one that"
+                " runs longer than max_runtime goes on, and what it does to its job changes nothing"
+            )
         return hold
 
     def close(self) -> None:

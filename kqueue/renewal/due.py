@@ -44,6 +44,8 @@ class WindowEntry(NamedTuple):
     #: Of its window.
     first: int
     hold: Renewal
+    #: What its slot of the board says while it runs.
+    serial: int = 0
 
 
 class News(NamedTuple):
@@ -59,6 +61,8 @@ class Round(NamedTuple):
     renew: list[WindowEntry]
     #: Ran for longer than they may.
     end: list[WindowEntry]
+    #: Those of them whose processes are to be killed. Each is here once, and nothing is to be told of it.
+    kill: list[WindowEntry]
 
 
 #: Asked with a client and its slot.
@@ -96,7 +100,9 @@ class _Window:
 class DueRenewals:
     """The leases of one store. Not for several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, kills: bool = False) -> None:
+        """``kills``: whether somebody kills processes whose handlers run for too long."""
+        self._kills = kills
         self._windows: dict[tuple[int, int], _Window] = {}
 
     def __len__(self) -> int:
@@ -129,7 +135,7 @@ class DueRenewals:
 
     def round(self, now: float, look: Look) -> Round:
         """What is due. One of the next three is to be told what became of it."""
-        due = Round([], [])
+        due = Round([], [], [])
         for (client, slot), window in self._windows.items():
             if window.at - window.slack <= now:
                 self._look_at(client, window, now, look(client, slot), due)
@@ -161,8 +167,7 @@ class DueRenewals:
                 late.append(entry)
         return news + self._drop(late, RenewalEnd.LOST, entries)
 
-    @staticmethod
-    def _look_at(client: int, window: _Window, now: float, progress: HandlerProgress, due: Round) -> None:
+    def _look_at(self, client: int, window: _Window, now: float, progress: HandlerProgress, due: Round) -> None:
         leases = window.leases
         if leases is None:
             leases = window.leases = _leases(window.said)
@@ -176,8 +181,14 @@ class DueRenewals:
                 _await_start(lease, now)
             else:
                 started = progress.started if lease.position == position else math.inf
+                said, hold = window.said, lease.hold
                 _judge(
-                    WindowEntry(client, window.said.slot, window.said.first, lease.hold), lease, started, now, due
+                    WindowEntry(client, said.slot, said.first, hold, said.first + lease.position),
+                    lease,
+                    started,
+                    now,
+                    due,
+                    kills=self._kills and hold.kill,
                 )
         _plan(window)
 
@@ -207,9 +218,14 @@ class DueRenewals:
         return news
 
 
+def too_long(hold: Renewal) -> str:
+    """The reason of a run that took longer than it may."""
+    return f"ran longer than max_runtime ({hold.max_runtime:g} s)"
+
+
 def settlement(hold: Renewal, now: float) -> Retry | Die:
     """What is written of a job that ran for too long; ``now`` by the store's clock. The sweep puts its pointer."""
-    reason = f"ran longer than max_runtime ({hold.max_runtime:g} s)"
+    reason = too_long(hold)
     if hold.retry_in is None:
         return Die(hold.id, hold.fence, reason)
     return Retry(hold.id, hold.fence, now + hold.retry_in, reason, None, asked_at=now)
@@ -223,8 +239,10 @@ def _leases(window: RenewalWindow) -> dict[str, _Lease]:
     }
 
 
-def _judge(entry: WindowEntry, lease: _Lease, started: float, now: float, due: Round) -> None:
-    """Of a lease whose handler has started; ``started`` is infinity once it has ended."""
+def _judge(entry: WindowEntry, lease: _Lease, started: float, now: float, due: Round, *, kills: bool) -> None:
+    """Of a lease whose handler has started; ``started`` is infinity once it has ended. ``kills``: its process is
+    killed if that takes too long.
+    """
     bound = lease.hold.max_runtime
     lease.deadline = math.inf if bound is None else started + bound
     if lease.is_over:
@@ -232,7 +250,11 @@ def _judge(entry: WindowEntry, lease: _Lease, started: float, now: float, due: R
             due.end.append(entry)
     elif now >= lease.deadline:
         lease.is_over = True
-        due.end.append(entry)
+        if kills:
+            lease.at = math.inf
+            due.kill.append(entry)
+        else:
+            due.end.append(entry)
     elif now >= lease.at - (0.0 if lease.failures else lease.hold.ttr * SLACK):
         due.renew.append(entry)
 

@@ -12,7 +12,7 @@ from kqueue.contracts.renewer import Renewal, RenewalEnd
 from kqueue.model.urls import showable
 
 #: Of this format. A worker's parent may have been started before an upgrade, and its children after.
-VERSION = 1
+VERSION = 2
 #: A line is at most this long. A window of 512 jobs that are all unlike takes some 60,000 bytes.
 MAX_LINE = 2**20
 #: Windows that a client may hold at once, over all threads of its process.
@@ -47,6 +47,7 @@ class HandlerRun(NamedTuple):
     ttr: float
     max_runtime: float | None
     retry_in: float | None
+    kill: bool
     ids: Sequence[str]
 
 
@@ -159,7 +160,7 @@ def runs(window: Iterable[Renewal | None]) -> list[HandlerRun]:
 def holds(run: HandlerRun) -> list[tuple[int, Renewal]]:
     """Each of its jobs with its position."""
     return [
-        (position, Renewal(id, run.fence, run.ttr, run.max_runtime, run.retry_in))
+        (position, Renewal(id, run.fence, run.ttr, run.max_runtime, run.retry_in, run.kill))
         for position, id in enumerate(run.ids, run.position)
     ]
 
@@ -187,7 +188,7 @@ def _fields(line: bytes) -> Any:
 
 def _run(fields: object, size: int) -> HandlerRun:
     match fields:
-        case [int(position), int(fence), ttr, max_runtime, retry_in, list(ids)] if (
+        case [int(position), int(fence), ttr, max_runtime, retry_in, bool(kill), list(ids)] if (
             0 <= position <= size - len(ids) and 0 <= fence < _BOUND and _are_ids(ids)
         ):
             return HandlerRun(
@@ -196,6 +197,7 @@ def _run(fields: object, size: int) -> HandlerRun:
                 _seconds(ttr),
                 None if max_runtime is None else _seconds(max_runtime),
                 None if retry_in is None else _seconds(retry_in),
+                kill,
                 ids,
             )
     raise ValueError(f"no run of jobs: {fields!r:.80}")

@@ -25,9 +25,12 @@ class Renewing:
         tell: Callable[[Sequence[News]], None],
         complain: Callable[[Trouble], None],
         clock: Clock,
+        *,
+        kill: Callable[[WindowEntry], object] | None = None,
     ) -> None:
         """``open_store()`` is called in the thread, until it returns a store. ``tell`` and ``complain`` get what
-        clients are to know, in the thread too; they must not wait.
+        clients are to know, and ``kill`` a run whose process is to be killed, in the thread too; they must not
+        wait.
         """
         self._open_store = open_store
         self._look = look
@@ -35,7 +38,8 @@ class Renewing:
         self._complain = complain
         self._monotonic = clock.monotonic
         self._store: JobStore | None = None
-        self._due = DueRenewals()
+        self._kill = kill
+        self._due = DueRenewals(kills=kill is not None)
         self._changed = threading.Condition()
         #: When the thread wakes by itself.
         self._wakes_at = math.inf
@@ -76,7 +80,10 @@ class Renewing:
                 self._await_time()
                 if self._closed:
                     break
-                renew, end = self._due.round(self._monotonic(), self._look)
+                renew, end, kill = self._due.round(self._monotonic(), self._look)
+            for entry in kill:
+                if self._kill is not None:
+                    self._kill(entry)
             self._renew(renew)
             self._end(end)
         if self._store is not None:
@@ -94,7 +101,7 @@ class Renewing:
 
     def _renew(self, entries: list[WindowEntry]) -> None:
         at = self._monotonic()
-        keys = [LeaseKey(hold.id, hold.fence, hold.ttr) for *_, hold in entries]
+        keys = [LeaseKey(hold.id, hold.fence, hold.ttr) for hold in (entry.hold for entry in entries)]
         self._ask(
             entries,
             lambda store: store.renew(keys, store.now()),
@@ -104,7 +111,7 @@ class Renewing:
     def _end(self, entries: list[WindowEntry]) -> None:
         def settle(store: JobStore) -> frozenset[str]:
             now = store.now()
-            return store.settle([settlement(hold, now) for *_, hold in entries], now).lost
+            return store.settle([settlement(hold, now) for hold in (entry.hold for entry in entries)], now).lost
 
         self._ask(entries, settle, lambda lost: self._due.ended(entries, lost))
 

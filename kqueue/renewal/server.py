@@ -12,10 +12,13 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
 
+from kqueue.contracts.renewer import Renewal
 from kqueue.contracts.store import JobStore
 from kqueue.renewal import board
-from kqueue.renewal.due import HandlerProgress, News
+from kqueue.renewal.due import HandlerProgress, News, WindowEntry
 from kqueue.renewal.messages import (
     Answer,
     Forget,
@@ -39,13 +42,29 @@ TURN_BYTES = 2**16
 MAX_UNREAD = 2**20
 
 
+class Overrun(NamedTuple):
+    """A run that has taken longer than it may, whose process is to be killed."""
+
+    pid: int
+    hold: Renewal
+    #: Whether it still runs: to be asked last of all.
+    goes_on: Callable[[], bool]
+
+
 class Server:
     """Renews leases for clients in other processes. See the module's text."""
 
     def __init__(
-        self, open_store: Callable[[str], JobStore], logger: logging.Logger, clock: Clock | None = None
+        self,
+        open_store: Callable[[str], JobStore],
+        logger: logging.Logger,
+        clock: Clock | None = None,
+        overrun: Callable[[Overrun], object] | None = None,
     ) -> None:
-        """``open_store(url)`` makes the store of a client's URL; it is called once for each URL."""
+        """``open_store(url)`` makes the store of a client's URL; it is called once for each URL. ``overrun(run)``
+        has a process killed, and is called in any thread; None: nobody can.
+        """
+        self._overrun = overrun
         self._open_store = open_store
         self._logger = logger
         self._clock = clock or SystemClock()
@@ -104,6 +123,15 @@ class Server:
             return HandlerProgress(0, 0.0) if client is None else board.read(client.board, slot)
         except OSError:  # it has just gone
             return HandlerProgress(0, 0.0)
+
+    def _kill(self, entry: WindowEntry) -> None:
+        client = self._clients.get(entry.client)
+        if client is not None and self._overrun is not None:
+            goes_on = partial(self._runs, entry)
+            self._overrun(Overrun(client.pid, entry.hold, goes_on))
+
+    def _runs(self, entry: WindowEntry) -> bool:
+        return self._look(entry.client, entry.slot).serial == entry.serial
 
     def _tell(self, news: Sequence[News]) -> None:
         for number, told in news:
@@ -174,6 +202,7 @@ class Server:
     def _begin(self, client: "_Client", hello: Hello) -> None:
         if client.renewing is not None or client.board < 0:
             raise ValueError("it says hello twice, or without a board")
+        client.pid = hello.pid
         client.watch_process(hello.pid)
         if client.process >= 0:
             self._selector.register(client.process, selectors.EVENT_READ, client)
@@ -189,6 +218,7 @@ class Server:
                 self._tell,
                 lambda trouble: self._complain(url, trouble),
                 self._clock,
+                kill=None if self._overrun is None else self._kill,
             )
         return self._renewing[url]
 
@@ -234,6 +264,7 @@ class _Client:
         #: A file descriptor that can be read once its process has ended.
         self.process = -1
         self.store = ""
+        self.pid = -1
         #: None before its first message.
         self.renewing: Renewing | None = None
         self.unsaid: deque[bytes] = deque()

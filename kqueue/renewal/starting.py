@@ -28,6 +28,8 @@ class RenewalLink(NamedTuple):
     socket: socket.socket
     #: Called once, when the socket is closed: waits until the renewer has ended.
     end: Callable[[], object]
+    #: Whether it kills this process where a handler runs for too long that wants that.
+    kills: bool = False
 
 
 class Starter:
@@ -60,7 +62,7 @@ class Starter:
         if self._url is None:
             return in_thread(self._store, self._logger)
         if self._offered:
-            return RenewalLink(self._offered.pop(), lambda: None)
+            return RenewalLink(self._offered.pop(), lambda: None, kills=True)
         self._failures += 1
         if self._failures <= FAILURES:
             try:

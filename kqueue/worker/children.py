@@ -10,6 +10,7 @@ import signal
 import socket
 
 from kqueue import KQueueError
+from kqueue.renewal.server import Overrun
 from kqueue.system.clock import awake
 from kqueue.worker.messages import ChildCommand
 from kqueue.worker.options import WorkerOptions
@@ -126,6 +127,21 @@ class Children:
             self._logger.warning("child %d does not end, and is killed", child.pid)
             child.kill()
 
+    def kill_overrun(self, run: Overrun) -> None:
+        """Kill the child in which it goes on, at once. It may have ended in this very moment: then nothing is done,
+        and what a run settled before its process was killed stays settled.
+        """
+        child = next((one for one in self.children() if one.pid == run.pid and one.poll() is None), None)
+        if child is not None and run.goes_on():
+            child.overruns.append(run.hold)
+            self._logger.warning(
+                "child %d is killed: job %s has run longer than max_runtime (%g s)",
+                child.pid,
+                run.hold.id,
+                run.hold.max_runtime,
+            )
+            child.kill()
+
     def _slot_of(self, child: ChildProcess) -> Slot:
         return next(slot for slot in self._slots if slot.child is child)
 
@@ -188,14 +204,16 @@ class Children:
             self._old.remove(child)
         else:
             # A signal that nobody of ours has sent, while it ran jobs: most likely it comes from one of them.
-            by_job = child.jobs > 0 or (child.went and status < 0 and not child.was_killed)
+            by_job = child.jobs > 0 or bool(child.overruns) or (child.went and status < 0 and not child.was_killed)
             pause = self._slot_of(child).lose(awake(), by_job)
             if not self._is_ending:
                 self._logger.warning("child %d: another one starts in %.0f s", child.pid, pause)
 
     def _inherit(self, child: ChildProcess) -> None:
         """The jobs of a child whose time was over are not to blame; any other death may have come from them."""
-        if child.done is not None or child.was_killed:
+        if child.overruns:
+            self._orphans.end_overruns(child.pid, child.tail or "", child.overruns)
+        elif child.done is not None or child.was_killed:
             self._orphans.give_back(child.pid, child.tail or "")
         else:
             self._orphans.end(child.pid, child.tail or "")

@@ -8,14 +8,19 @@ import logging
 import math
 import queue as queues
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from kqueue import BrokerError, KQueue, KQueueError
+from kqueue.contracts.renewer import Renewal
 from kqueue.contracts.runs import LeaseKey
-from kqueue.contracts.settlements import STOPPED, unstarted
+from kqueue.contracts.settlements import STOPPED, Outcome, unstarted
+from kqueue.execution.completer import Completer
+from kqueue.execution.execute import Decision
 from kqueue.model.ids import is_made_by
+from kqueue.model.job import State
 from kqueue.model.retry import backoff
+from kqueue.renewal.due import too_long
 from kqueue.system.clock import awake
 
 #: Rows in one call of the store.
@@ -48,6 +53,35 @@ def give_back(queue: KQueue, tail: str) -> int:
         lot = rows[start : start + BATCH]
         store.settle([unstarted(row, now, None, now)._replace(reason=STOPPED) for row in lot], now)
     return _swept(queue, len(rows))
+
+
+def end_overruns(queue: KQueue, tail: str, overruns: Sequence[Renewal]) -> tuple[int, int]:
+    """End what a child had in hand that was killed for these runs: they have failed, and all else is given back, at
+    no cost of a try. Returns how many of both there were; what was settled before is not there any more.
+    """
+    store, context = queue.store, queue.parts.loop_context()
+    forget(queue, tail)
+    guilty = {(run.id, run.fence): run for run in overruns}
+    rows = store.claimed_by_process(tail)
+    # A sweep has taken back one whose lease was over, and it is still its last holder's to settle.
+    missing = {run.id for run in overruns}.difference(row.id for row in rows)
+    found = [row for row in store.get(sorted(missing)) if row.state in {State.READY, State.DELAYED}]
+    rows += [row for row in found if (row.id, row.fence) in guilty]
+    now = store.now()
+    back = f"its process was killed for job {overruns[0].id}, which ran for too long"
+    completer = Completer(context, threading.RLock(), ())
+    for row in rows:
+        run = guilty.get((row.id, row.fence))
+        if run is None:
+            put_at = context.doorbell.put_at(now, now)
+            completer.add(row, unstarted(row, now, put_at, now)._replace(reason=back))
+        else:
+            decision = Decision(Outcome.RETRIED, f"{too_long(run)}; its process was killed", run.retry_in)
+            completer.add(row, context.settlement(row, decision))
+            completer.seconds[row.id] = run.max_runtime or 0.0
+    completer.write()
+    failed = sum((row.id, row.fence) in guilty for row in rows)
+    return failed, len(rows) - failed
 
 
 def forget(queue: KQueue, tail: str) -> None:
@@ -84,6 +118,15 @@ class Orphans:
     def give_back(self, pid: int, tail: str) -> None:
         """See :func:`give_back`. Tried again until the store takes it."""
         self._tasks.put(lambda: self._say(pid, "given back", give_back(self._queue, tail)))
+
+    def end_overruns(self, pid: int, tail: str, overruns: Sequence[Renewal]) -> None:
+        """See :func:`end_overruns`. Tried again until the store takes it."""
+
+        def task() -> None:
+            failed, back = end_overruns(self._queue, tail, overruns)
+            self._logger.warning("child %d: %d of its runs failed, %d others are given back", pid, failed, back)
+
+        self._tasks.put(task)
 
     def alive_until(self, tail: str, heard_at: float) -> float:
         """Until when a lease of this child shows that it gets on, in monotonic seconds. It is looked up again.

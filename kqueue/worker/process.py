@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
+from kqueue.contracts.renewer import Renewal
 from kqueue.system.clock import awake
 from kqueue.worker import messages
 from kqueue.worker.messages import (
@@ -65,6 +66,8 @@ class ChildProcess:
         self.is_stopped = False
         #: Whether it was killed because its time was over.
         self.was_killed = False
+        #: The runs that it was killed for, since they took longer than they may.
+        self.overruns: list[Renewal] = []
         #: When it is to be killed, in monotonic seconds.
         self.kill_at = math.inf
         #: Jobs that it has started.

@@ -3,9 +3,10 @@
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from functools import partial
 
-from kqueue.renewal.server import Server
+from kqueue.renewal.server import Overrun, Server
 from kqueue.stores import open_store
 
 #: Seconds that its end is waited for.
@@ -15,8 +16,9 @@ PATIENCE_S = 5.0
 class RenewalThread:
     """Renews the leases of handlers that want it. See :mod:`kqueue.renewal`."""
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._server = Server(partial(open_store, create=False), logger)
+    def __init__(self, logger: logging.Logger, overrun: Callable[[Overrun], object]) -> None:
+        """``overrun(run)`` is called in another thread, and must not wait."""
+        self._server = Server(partial(open_store, create=False), logger, overrun=overrun)
         self._thread = threading.Thread(target=self._server.serve, name="kqueue-renewer", daemon=True)
 
     def add(self, link: socket.socket) -> None:

@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import time
+from collections import deque
 from types import FrameType
 
 from kqueue import KQueue
 from kqueue.model.wording import counted
+from kqueue.renewal.server import Overrun
 from kqueue.system.clock import awake
 from kqueue.system.wakeup import Wakeup, wait_readable
 from kqueue.worker.children import Children
@@ -58,7 +60,8 @@ class Supervisor:
         self._is_to_stand_still = False
         self._reaper = Reaper()
         self._orphans = Orphans(queue, self._logger)
-        self._renewer = RenewalThread(self._logger)
+        self._overruns: deque[Overrun] = deque()
+        self._renewer = RenewalThread(self._logger, self._note_overrun)
         self._children = Children(options, self._orphans, self._renewer, self._logger)
         self._serves = _serves(queue, options)
 
@@ -113,7 +116,14 @@ class Supervisor:
             self._tick()
             self._listen(min(self._tick_at, self._children.look_at()) - awake())
             self._obey()
+            while self._overruns:
+                self._children.kill_overrun(self._overruns.popleft())
             self._children.look_after()
+
+    def _note_overrun(self, run: Overrun) -> None:
+        """Of the renewer's thread."""
+        self._overruns.append(run)
+        self._wakeup.ring()
 
     def _listen(self, seconds: float) -> None:
         """Wait until something is said, a signal comes or a child ends, but for so long at most."""

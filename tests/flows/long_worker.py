@@ -62,7 +62,7 @@ def main(way: str, seconds: float, renewer: int | None, handler: dict[str, Any],
     """
     jobs = KQueue(**queue)
     if renewer is not None:
-        jobs.renew_through(renewer)
+        jobs.parts.renewer.offer(renewer)
 
     @jobs.handler("long", **handler)
     def long(job: JobInHand) -> None:

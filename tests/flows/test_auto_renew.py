@@ -581,7 +581,7 @@ def test_where_no_renewer_can_be_had_no_handler_starts_and_its_job_is_given_back
 def test_a_window_costs_one_word_when_it_begins_and_one_when_it_ends(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with at_a_still_clock(f"sqlite:///{tmp_path}/jobs.db") as queue:
-        queue.renew_through(theirs.detach())
+        queue.parts.renewer.offer(theirs.detach())
         queue.add_handler("noop", JobInHand.delete, auto_renew=True, max_runtime=60)
         queue.add_jobs("noop", range(1000))
         ours.sendall(encode(ServerReady()))

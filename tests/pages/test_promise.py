@@ -71,6 +71,7 @@ def test_each_cause_of_a_duplicate_is_in_the_table() -> None:
     causes = re.findall(r"^(\w[\w' ]+\w)  +\S", section.split("====\nwhat fails")[1], re.MULTILINE)
     assert causes == [
         "a worker dies",
+        "a process is killed",
         "a worker is frozen",
         "a signal raises in a worker",
         "a handler outlives its TTR",

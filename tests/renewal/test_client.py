@@ -16,6 +16,7 @@ from kqueue.renewal import board
 from kqueue.renewal.client import Client
 from kqueue.renewal.due import HandlerProgress
 from kqueue.renewal.messages import (
+    VERSION,
     Answer,
     Forget,
     Hello,
@@ -116,7 +117,7 @@ def held(client: Client, *ids: str) -> RenewalWindow:
 def test_it_says_who_it_is_what_it_holds_and_what_it_lets_go(client: Client, renewer: FakeRenewer) -> None:
     began = time.monotonic()
     hold = client.hold({IDS[0]: Renewal(IDS[0], 1, 60.0), IDS[1]: None, IDS[2]: Renewal(IDS[2], 1, 60.0)}, began)
-    assert renewer.hear() == Hello(1, os.getpid(), URL)
+    assert renewer.hear() == Hello(VERSION, os.getpid(), URL)
     assert renewer.hear() == Forget()
     window = renewer.hear()
     assert isinstance(window, RenewalWindow)

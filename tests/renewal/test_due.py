@@ -19,8 +19,10 @@ BOUND = 600.0
 class Worker:
     """A client whose board says what it is told to."""
 
-    def __init__(self, *window: Renewal | None, leased_at: float = 0.0, now: float = 0.0) -> None:
-        self.keeping = DueRenewals()
+    def __init__(
+        self, *window: Renewal | None, leased_at: float = 0.0, now: float = 0.0, kills: bool = False
+    ) -> None:
+        self.keeping = DueRenewals(kills=kills)
         self.progress = HandlerProgress(0, 0.0)
         self.window = window
         self.at = self.keeping.hold(CLIENT, self.said(SLOT, FIRST, leased_at), now)
@@ -253,7 +255,7 @@ def test_a_run_that_takes_too_long_is_ended_and_not_renewed() -> None:
     worker.start(0, 3.0)
     assert [worker.renewed_at(now) for now in (20.0, 40.0, 60.0)] == [IDS[:1]] * 3
     assert worker.next_at() == 73.0
-    assert worker.round(72.9) == Round([], [])
+    assert worker.round(72.9) == Round([], [], [])
     due = worker.round(73.0)
     assert (due.renew, ids(due.end)) == ([], IDS[:1])
     assert worker.keeping.ended(due.end, frozenset()) == [told(IDS[0], RenewalEnd.OVER)]
@@ -267,10 +269,29 @@ def test_a_run_that_was_taken_before_it_took_too_long_is_lost() -> None:
     assert worker.keeping.ended(worker.round(10.0).end, {IDS[0]}) == [told(IDS[0], RenewalEnd.LOST)]
 
 
+def test_a_run_whose_process_is_to_be_killed_is_named_once_and_left_to_who_kills() -> None:
+    worker = Worker(plain(), bounded(1, bound=70.0)._replace(kill=True), kills=True)
+    worker.start(1)
+    assert worker.renewed_at(20.0) == IDS[:2]
+    due = worker.round(70.0)
+    assert (ids(due.kill), due.kill[0].serial) == (IDS[1:2], worker.progress.serial)
+    assert (ids(due.renew), due.end) == (IDS[:1], [])
+    assert worker.keeping.renewed(due.renew, frozenset(), 70.0) == []
+    due = worker.round(100.0)
+    assert (ids(due.renew), due.end, due.kill) == (IDS[:1], [], [])
+
+
+def test_where_nobody_kills_it_is_ended_as_any_other() -> None:
+    worker = Worker(bounded(bound=70.0)._replace(kill=True))
+    worker.start(0)
+    due = worker.round(70.0)
+    assert (ids(due.end), due.kill) == (IDS[:1], [])
+
+
 def test_in_a_window_the_time_of_each_run_is_its_own() -> None:
     worker = Worker(bounded(0, 1.0), bounded(1, 1.0))
     worker.start(1, 0.9)
-    assert worker.round(1.0) == Round([], [])
+    assert worker.round(1.0) == Round([], [], [])
     assert worker.next_at() == 1.9
     assert ids(worker.round(1.9).end) == IDS[1:2]
 
@@ -279,7 +300,7 @@ def test_a_run_that_ended_takes_no_more_time() -> None:
     worker = Worker(bounded(bound=1.0))
     worker.start(0)
     worker.rest()
-    assert worker.round(1.0) == Round([], [])
+    assert worker.round(1.0) == Round([], [], [])
     assert worker.next_at() == 20.0
 
 
@@ -318,7 +339,7 @@ def test_an_end_that_is_written_late_is_told_once() -> None:
     worker = Worker(bounded(bound=10.0))
     worker.start(0)
     worker.keeping.failed(worker.round(10.0).end, 10.0)
-    assert worker.round(10.05) == Round([], [])
+    assert worker.round(10.05) == Round([], [], [])
     assert worker.keeping.ended(worker.round(11.0).end, frozenset()) == []
     assert worker.next_at() == math.inf
 

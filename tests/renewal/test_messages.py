@@ -28,7 +28,11 @@ from tests.tubes import MINT
 
 IDS = MINT.make(4)
 WINDOW = RenewalWindow(
-    3, 17, 4, 12.5, [HandlerRun(0, 1, 60.0, None, None, IDS[:2]), HandlerRun(3, 2, 1.5, 600.0, 30.0, IDS[3:])]
+    3,
+    17,
+    4,
+    12.5,
+    [HandlerRun(0, 1, 60.0, None, None, False, IDS[:2]), HandlerRun(3, 2, 1.5, 600.0, 30.0, True, IDS[3:])],
 )
 
 
@@ -52,8 +56,8 @@ def test_what_a_renewer_says_is_understood(said):
 def hold(**changes: object) -> bytes:
     """A hold of one job, with some of it changed."""
     said = {"slot": 0, "first": 1, "size": 1, "at": 0.5, "position": 0, "fence": 1, "ttr": 60, "bound": None}
-    said |= {"retry": None, "ids": IDS[:1], **changes}
-    run = [said[name] for name in ("position", "fence", "ttr", "bound", "retry", "ids")]
+    said |= {"retry": None, "kill": False, "ids": IDS[:1], **changes}
+    run = [said[name] for name in ("position", "fence", "ttr", "bound", "retry", "kill", "ids")]
     return json.dumps(["hold", *(said[name] for name in ("slot", "first", "size", "at")), [run]]).encode()
 
 
@@ -62,7 +66,7 @@ def test_a_lease_may_have_begun_before_the_clock():
 
 
 def test_a_hold_of_one_job_is_understood():
-    assert request(hold()) == RenewalWindow(0, 1, 1, 0.5, [HandlerRun(0, 1, 60.0, None, None, IDS[:1])])
+    assert request(hold()) == RenewalWindow(0, 1, 1, 0.5, [HandlerRun(0, 1, 60.0, None, None, False, IDS[:1])])
 
 
 NO_REQUESTS = {
@@ -90,6 +94,7 @@ NO_REQUESTS = {
     "a fence too high": hold(fence=2**63),
     "a bound as text": hold(bound="10"),
     "a delay below 0": hold(retry=-0.5),
+    "a kill that is a number": hold(kill=1),
     "an id that is none": hold(ids=["mail"]),
     "an id of another form": hold(ids=["A" * 28]),
     "an id that is a number": hold(ids=[1]),
@@ -111,7 +116,7 @@ def test_what_no_renewer_says_is_refused(line):
 
 def test_jobs_that_are_alike_are_said_together_and_come_out_one_by_one():
     one, two, three = (Renewal(id, 1, 60.0) for id in IDS[:3])
-    other = Renewal(IDS[3], 2, 60.0, 5.0, 1.0)
+    other = Renewal(IDS[3], 2, 60.0, 5.0, 1.0, kill=True)
     window = [one, two, None, three, other]
     found = runs(window)
     assert [(run.position, list(run.ids)) for run in found] == [(0, IDS[:2]), (3, IDS[2:3]), (4, IDS[3:])]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kqueue.model.history import Run
     from kqueue.model.job import Job, JobInHand, Priority, State
     from kqueue.model.options import TypeOptions
-    from kqueue.model.reports import Finding, Repair, RunReport, Stats, SweepReport, TypeStats
+    from kqueue.model.reports import Finding, Repair, RunReport, ScheduleReport, Stats, SweepReport, TypeStats
     from kqueue.model.retry import RetryPolicy, exponential, fixed
     from kqueue.model.schedule import Missed
     from kqueue.queue import KQueue
@@ -70,6 +70,7 @@ __all__ = [
     "RetryPolicy",
     "Run",
     "RunReport",
+    "ScheduleReport",
     "Severity",
     "Snooze",
     "Started",
@@ -103,7 +104,7 @@ _HOMES = {
     "model.history": "Run",
     "model.job": "Job JobInHand Priority State",
     "model.options": "TypeOptions",
-    "model.reports": "Finding Repair RunReport Stats SweepReport TypeStats",
+    "model.reports": "Finding Repair RunReport ScheduleReport Stats SweepReport TypeStats",
     "model.retry": "RetryPolicy exponential fixed",
     "model.schedule": "Missed",
     "queue": "KQueue",

@@ -13,6 +13,7 @@ the one that it was given.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ from kqueue.system import streams
 from kqueue.system.clock import Clock, SystemClock
 from kqueue.system.forks import PerProcess
 from kqueue.system.mint import IdMint
+from kqueue.telemetry.counters import Lately
 from kqueue.telemetry.outages import Outages
 from kqueue.telemetry.subscribers import Subscribers
 from kqueue.telemetry.telemetry import Telemetry
@@ -58,6 +60,10 @@ if TYPE_CHECKING:
     from kqueue.execution.context import LoopContext
     from kqueue.loops.start import Loops
     from kqueue.renewal.client import Client
+
+
+#: Delayed jobs that are due which are counted among those that wait, at most.
+MOST_DUE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,9 @@ class Parts:
 
     def stats(self) -> Stats:
         """What this process counted, and what waits in the store now. Raises ``StoreError``."""
-        return self.telemetry.counters.stats(self.store.overview(), self.store.now())
+        now = self.store.now()
+        due = Counter(one.type for one in self.store.find_due(now, MOST_DUE))
+        return self.telemetry.counters.stats(self.store.overview(), due, now)
 
     def flush(self) -> None:
         """Settle what has ended, and put what was added. Raises ``StoreError``."""
@@ -308,6 +316,7 @@ def assemble(
 
     def make_maintenance() -> Maintenance:
         registry = registries.get()
+        lately = Lately(telemetry.counters, clock.monotonic)
         heartbeat = Heartbeat(
             store=job_store,
             id=mint.make(1)[0],
@@ -315,6 +324,7 @@ def assemble(
             note=lambda: {
                 "loops": registry.isolation.loops(),
                 **hanging_in(registry, clock.monotonic()).note(),
+                **lately.note(),
             },
             monotonic=clock.monotonic,
         )

@@ -15,14 +15,15 @@ from kqueue.contracts.store import JobStore
 from kqueue.dispatch.limiter import GivenLimits, checked_limit
 from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import RunLimits
-from kqueue.model import around, checks, handlers
+from kqueue.model import checks, handlers
 from kqueue.model.around import Around
 from kqueue.model.events import Event
 from kqueue.model.handlers import HandlerFunction, HandlerOptions, Types
 from kqueue.model.ids import is_job_id
 from kqueue.model.job import Job, JobInHand, Priority, State
 from kqueue.model.options import GivenOptions, TypeOptions
-from kqueue.model.reports import Finding, RunReport, Stats, SweepReport
+from kqueue.model.reports import Finding, RunReport, ScheduleReport, Stats, SweepReport
+from kqueue.model.schedule import MOST_TICKS
 from kqueue.model.times import Duration, Instant
 from kqueue.upkeep.cron import CronHandlerOptions, CronOptions, split
 from kqueue.upkeep.heartbeat import Worker, workers_of
@@ -299,20 +300,15 @@ class KQueue:
         """Have a generator function of the job go around each run: it yields once, while the handler runs, and what
         that raises is raised there. An async one goes around ``async def`` handlers. The first is the outermost.
         """
-        self._parts.handlers.surround(around.checked(function))
-        return function
+        return self._parts.handlers.surround(function)
 
     def on_start(self, function: Hook) -> Hook:
         """Have ``function()`` called in each process before it runs the first job, as to open a pool."""
-        checks.takes("on_start", function, "nothing", ())
-        self._parts.hooks.at_start.append(function)
-        return function
+        return self._parts.hooks.at_start.add(function)
 
     def on_stop(self, function: Hook) -> Hook:
         """Have ``function()`` called in a process whose last loop has ended, the last one given first."""
-        checks.takes("on_stop", function, "nothing", ())
-        self._parts.hooks.at_stop.append(function)
-        return function
+        return self._parts.hooks.at_stop.add(function)
 
     def remove_handler(self, type: str) -> bool:
         """Stop running jobs of ``type`` here; they stay for others. False if it had no handler."""
@@ -365,6 +361,10 @@ class KQueue:
             return function
 
         return register
+
+    def schedules(self, ticks: int = 1) -> list[ScheduleReport]:
+        """The schedules of this queue, and those that only the store knows: their last tick, the next ``ticks``."""
+        return self._parts.opened().cron.reports(checks.whole("ticks", ticks, 1, MOST_TICKS))
 
     def has_coroutines(self) -> bool:
         """Whether any handler here is an ``async def``."""

@@ -67,16 +67,16 @@ def imported(code: str, folder: Path) -> set[str]:
 STARTS = {
     "import kqueue": ("import kqueue", 10, set()),
     "an error": ("from kqueue import KQueueError, State", 65, set()),
-    "the queue": ("from kqueue import KQueue", 127, set()),
+    "the queue": ("from kqueue import KQueue", 131, set()),
     "the command line": ("from kqueue.cli.main import cli", 55, set()),
     "a command": (
         "from kqueue.cli.main import cli; cli.get_command(None, 'run')",
-        165,
+        169,
         {"ctypes", "kqueue.config", "kqueue.worker"},
     ),
     "a run on SQLite": (
         RUN,
-        199,
+        203,
         {
             "ctypes",
             "kqueue.execution",

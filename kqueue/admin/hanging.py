@@ -1,6 +1,6 @@
 """What hangs in this process: see :mod:`kqueue.upkeep.hanging`."""
 
-from kqueue.execution.inflight_job import HANGS_S
+from kqueue.contracts.workers import HANGS_S
 from kqueue.loops.registry import Registry
 from kqueue.upkeep.hanging import Hanging, Hung
 

@@ -8,6 +8,8 @@ from kqueue.model.job import Row
 TELL_S = 5.0
 
 
+#: Seconds that a run is past its lease before it counts as one that hangs.
+HANGS_S = 3.0
 #: Seconds after which one that was not heard of does not count as alive.
 ALIVE_S = 3 * TELL_S
 

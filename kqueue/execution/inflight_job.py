@@ -7,6 +7,7 @@ from typing import Protocol
 from kqueue.contracts.renewer import RenewalHold
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.settlements import Settlement
+from kqueue.contracts.workers import HANGS_S
 from kqueue.execution import endings
 from kqueue.execution.context import LoopContext
 from kqueue.execution.execute import Decision
@@ -15,9 +16,6 @@ from kqueue.execution.overtime import TimeLeft, time_left, unended
 from kqueue.model.handlers import Handler, name_of
 from kqueue.model.job import Priority, Row
 from kqueue.model.retry import RetryPolicy
-
-#: Seconds that a run is past its lease before it counts as one that hangs.
-HANGS_S = 3.0
 
 
 class Hold(Protocol):

@@ -19,6 +19,8 @@ from kqueue.model.job import JobInHand, Priority, State
 TYPE_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{1,190}", re.ASCII)
 PREFIX_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{0,10}", re.ASCII)
 MAX_PRIORITY = 2**32 - 1
+#: Of any number of things: as far as floats and JSON count exactly, and as both databases can.
+MOST = 2**53
 #: Characters of a unique key and of a limit key.
 MAX_KEY = 200
 
@@ -79,12 +81,14 @@ def part(name: str, value: object) -> float:
     return result
 
 
-def whole(name: str, value: object, at_least: int) -> int:
-    """An integer, not below ``at_least``."""
+def whole(name: str, value: object, at_least: int, at_most: int = MOST) -> int:
+    """An integer, not below ``at_least``, nor above ``at_most``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected an integer, at least {at_least}, got {_shown(value)}")
     if value < at_least:
         raise ValueError(f"{name}: at least {at_least}, got {_shown(value)}")
+    if value > at_most:
+        raise ValueError(f"{name}: at most {at_most}, got {_shown(value)}")
     return value
 
 

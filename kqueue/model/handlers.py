@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 from kqueue.model import checks, times
-from kqueue.model.around import AroundFunction, surrounded
+from kqueue.model.around import Around, AroundFunction, checked, surrounded
 from kqueue.model.job import JobInHand
 from kqueue.model.retry import RetryPolicy
 from kqueue.model.times import Duration
@@ -152,10 +152,14 @@ class Handlers:
         self._replace()
         return had
 
-    def surround(self, function: AroundFunction) -> None:
-        """Have it around each run of all of them, within those given before: see :mod:`kqueue.model.around`."""
-        self._around = [*self._around, function]
+    def surround(self, function: Around) -> Around:
+        """Have it around each run of all of them, within those given before: see :mod:`kqueue.model.around`.
+
+        Returns it. Raises ``TypeError`` for what is no such function.
+        """
+        self._around = [*self._around, checked(function)]
         self._replace()
+        return function
 
     def _replace(self) -> None:
         around = self._around

@@ -90,6 +90,25 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleReport:
+    """A schedule: what it adds, when it did last, and when it does next. Times in seconds since 1970."""
+
+    #: Under which the store keeps its last tick.
+    name: str
+    #: What it adds; None, as the next three are, for one that only the store knows: it is not in this program.
+    type: str | None
+    expression: str | None
+    tz: str | None
+    missed: str | None
+    #: The last tick for which a job was added; None if there was none, or the store does not say.
+    last: float | None
+    #: Since when a tick is due for which no worker has added a job; None if none is.
+    due_since: float | None
+    #: Its next ticks, the earliest first. Empty for one that only the store knows.
+    next: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TypeStats:
     """How one job type does: what this process counted since it began, and what waits in the store now.
 
@@ -115,7 +134,8 @@ class TypeStats:
     unknown: int = 0
     #: That all of ``run`` took.
     seconds: float = 0.0
-    #: Jobs in the store that are ready, or held back by a limit, whoever added them.
+    #: Jobs in the store that are ready, or held back by a limit, or delayed until a time that has come (of those
+    #: 10,000 are counted at most), whoever added them.
     waiting: int = 0
     #: Seconds since the longest waiting one fell due, also one that is delayed until then; None if none waits.
     oldest_age: float | None = None

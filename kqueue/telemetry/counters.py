@@ -2,9 +2,10 @@
 
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from kqueue.contracts.lookup import Backlog
 from kqueue.contracts.settlements import Outcome
@@ -15,6 +16,26 @@ from kqueue.system.locks import is_ours
 
 #: The states of jobs that wait for nothing but a worker, or a place under a limit.
 WAITING = frozenset({State.READY, State.HELD})
+
+
+#: Seconds that a process tells of with its heartbeat, and under which name; and types, those with most runs.
+LATELY_S: Final = 60.0
+LATELY: Final = "lately"
+MOST_TYPES: Final = 100
+
+
+class Ended(NamedTuple):
+    """Runs of one type that have ended."""
+
+    runs: float = 0
+    finished: float = 0
+    failed: float = 0
+    #: That all of them took.
+    seconds: float = 0.0
+
+    def since(self, before: "Ended") -> "Ended":
+        """Those that came after."""
+        return Ended(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class Counters:
@@ -59,8 +80,23 @@ class Counters:
                 self._ended[type, Outcome.DELETED] += jobs
             self._ended.update(others)
 
-    def stats(self, overview: Sequence[Backlog], now: float) -> Stats:
-        """The counts beside what the store had at ``now``, by its clock."""
+    def ended(self) -> dict[str, Ended]:
+        """Runs that have ended here, by type."""
+        with self._lock:
+            return {
+                type: Ended(
+                    runs,
+                    self._ended[type, Outcome.DELETED],
+                    self._ended[type, Outcome.RETRIED] + self._ended[type, Outcome.DEAD],
+                    self._seconds.get(type, 0.0),
+                )
+                for type, runs in self._run.items()
+            }
+
+    def stats(self, overview: Sequence[Backlog], due: Mapping[str, int], now: float) -> Stats:
+        """The counts beside what the store had at ``now``, by its clock. ``due``: delayed jobs that are due then,
+        by type, as far as they were counted.
+        """
         standings = _by_type(overview)
         with self._lock:
             self._count_late()
@@ -70,7 +106,10 @@ class Counters:
             at=now,
             seconds=self._clock.monotonic() - self._began,
             types=MappingProxyType(
-                {type: _beside(count, standings.get(type, ()), now) for type, count in counted.items()}
+                {
+                    type: _beside(count, standings.get(type, ()), due.get(type, 0), now)
+                    for type, count in counted.items()
+                }
             ),
         )
 
@@ -90,6 +129,27 @@ class Counters:
         )
 
 
+class Lately:
+    """What one process has counted in the last minute."""
+
+    def __init__(self, counters: Counters, monotonic: Callable[[], float]) -> None:
+        self._counters = counters
+        self._monotonic = monotonic
+        #: (when, all that was counted until then), from the last one before the last minute on.
+        self._looks: deque[tuple[float, Mapping[str, Ended]]] = deque([(monotonic(), {})])
+
+    def note(self) -> dict[str, Any]:
+        """For :attr:`kqueue.contracts.workers.WorkerRecord.note`."""
+        now, counted = self._monotonic(), self._counters.ended()
+        while len(self._looks) > 1 and self._looks[1][0] <= now - LATELY_S:
+            self._looks.popleft()
+        since, before = self._looks[0]
+        self._looks.append((now, counted))
+        lately = {type: ended.since(before.get(type, Ended())) for type, ended in counted.items()}
+        most = sorted((type for type in lately if any(lately[type])), key=lambda type: -lately[type].runs)
+        return {LATELY: {"seconds": now - since, "types": {type: lately[type] for type in most[:MOST_TYPES]}}}
+
+
 def _by_type(overview: Sequence[Backlog]) -> dict[str, list[Backlog]]:
     found: dict[str, list[Backlog]] = {}
     for standing in overview:
@@ -97,9 +157,10 @@ def _by_type(overview: Sequence[Backlog]) -> dict[str, list[Backlog]]:
     return found
 
 
-def _beside(count: TypeStats, standings: Sequence[Backlog], now: float) -> TypeStats:
-    """A delayed job that is due waits too. How many of a type are due is not told, so they show in the age only."""
+def _beside(count: TypeStats, standings: Sequence[Backlog], due: int, now: float) -> TypeStats:
+    """A delayed job that is due waits too."""
     waiting = [one for one in standings if one.state in WAITING]
-    due = [one for one in standings if one.state == State.DELAYED and one.oldest_run_at <= now]
-    ages = [max(0.0, now - one.oldest_run_at) for one in waiting + due]
-    return replace(count, waiting=sum(one.rows for one in waiting), oldest_age=max(ages, default=None))
+    delayed = [one for one in standings if one.state == State.DELAYED and one.oldest_run_at <= now]
+    ages = [max(0.0, now - one.oldest_run_at) for one in waiting + delayed]
+    rows = sum(one.rows for one in waiting) + (max(1, due) if delayed else 0)
+    return replace(count, waiting=rows, oldest_age=max(ages, default=None))

@@ -11,6 +11,7 @@ added for a time to come are known by that time, and those in between are added 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict
 
@@ -22,6 +23,7 @@ from kqueue.model import checks
 from kqueue.model.errors import StoreError
 from kqueue.model.handlers import HandlerOptions
 from kqueue.model.job import Priority, Row
+from kqueue.model.reports import ScheduleReport
 from kqueue.model.retry import backoff
 from kqueue.model.schedule import MOST_TICKS, Missed, Schedule, is_in, make
 from kqueue.model.times import Duration
@@ -101,6 +103,32 @@ class Cron:
     def jobs(self) -> list[CronJob]:
         """All of them, in the order added."""
         return list(self._jobs.values())
+
+    def reports(self, ticks: int) -> list[ScheduleReport]:
+        """Each with its next ``ticks``; then those that only the store knows, by name. Raises ``StoreError``."""
+        now = self._store.now()
+        last_ticks, added = self._store.last_ticks(), self._store.added_ticks()
+        known = [self._report(job, last_ticks.get(job.name), added, now, ticks) for job in self.jobs()]
+        names = sorted(last_ticks.keys() - self._jobs.keys())
+        nothing = (None, None, None, None)
+        return known + [ScheduleReport(name, *nothing, _last(added.get(name)), None, ()) for name in names]
+
+    def _report(
+        self, job: CronJob, dealt_with: float | None, added: Mapping[str, Sequence[Span]], now: float, ticks: int
+    ) -> ScheduleReport:
+        schedule, due = job.schedule, None
+        if dealt_with is not None and dealt_with <= latest(now):
+            due = next(iter(schedule.due(dealt_with, now)), None)
+        return ScheduleReport(
+            job.name,
+            job.order.type,
+            schedule.expression,
+            str(schedule.zone),
+            schedule.missed.value,
+            _last(added.get(job.name)),
+            due,
+            tuple(islice(schedule.ticks_after(now), ticks)),
+        )
 
     def seconds_to_look(self) -> float:
         """Seconds until :meth:`add_due` has something to do; infinite without a schedule."""
@@ -187,6 +215,11 @@ class Cron:
         """A job for each tick, whose time is what it is for."""
         rows = self._adding.rows(job.order._replace(payloads=job.order.payloads * len(ticks)), now)
         return [row._replace(run_at=tick, scheduled_for=tick) for row, tick in zip(rows, ticks, strict=True)]
+
+
+def _last(spans: Sequence[Span] | None) -> float | None:
+    """The last tick that was added."""
+    return max((until for _, until in spans or ()), default=None)
 
 
 class _Awaited(NamedTuple):

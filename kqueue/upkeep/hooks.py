@@ -7,9 +7,10 @@ raises at the stop is logged, and the others are called.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
+from kqueue.model import checks
 from kqueue.system.forks import PerProcess
 
 #: What ``queue.on_start`` and ``queue.on_stop`` take.
@@ -18,13 +19,33 @@ HookFunction: TypeAlias = Callable[[], Any]
 Hook = TypeVar("Hook", bound=HookFunction)
 
 
+class HookList:
+    """In the order given."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._hooks: list[HookFunction] = []
+
+    def add(self, hook: Hook) -> Hook:
+        """Returns it. Raises ``TypeError`` for what cannot be called without arguments."""
+        checks.takes(self._name, hook, "nothing", ())
+        self._hooks.append(hook)
+        return hook
+
+    def __iter__(self) -> Iterator[HookFunction]:
+        return iter(self._hooks)
+
+    def __reversed__(self) -> Iterator[HookFunction]:
+        return reversed(self._hooks)
+
+
 class Hooks:
     """Of one queue. A forked child calls them anew: what its parent has started is not the child's."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self.at_start: list[HookFunction] = []
-        self.at_stop: list[HookFunction] = []
+        self.at_start = HookList("on_start")
+        self.at_stop = HookList("on_stop")
         self._state = PerProcess(_State)
 
     def enter(self, run: object) -> None:

@@ -9,7 +9,8 @@ from kqueue import JobInHand, KQueue
 from kqueue.admin.hanging import hanging_in
 from kqueue.assembly import assemble
 from kqueue.contracts.renewer import RenewalEnd, RenewalHold
-from kqueue.execution.inflight_job import HANGS_S, Hold, InflightJob
+from kqueue.contracts.workers import HANGS_S
+from kqueue.execution.inflight_job import Hold, InflightJob
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.system.clock import ManualClock
 from kqueue.testing.contracts.rows import row

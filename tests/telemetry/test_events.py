@@ -284,7 +284,7 @@ def test_a_job_that_is_kept_is_finished_too(
     telemetry = make_telemetry(observers)
     telemetry.settled(written(Finish(FIRST, 3, NOW + 60), Delete(SECOND, 3)), {FIRST: 0.5, SECOND: 0.5})
     assert seen == [Finished(NOW, FIRST, "t", 2, 3, 0.5), Finished(NOW, SECOND, "t", 2, 3, 0.5)]
-    assert telemetry.counters.stats([], NOW).types["t"].finished == 2
+    assert telemetry.counters.stats([], {}, NOW).types["t"].finished == 2
     assert caplog.records == []
 
 
@@ -294,7 +294,7 @@ def test_what_was_given_back_unstarted_is_no_event_and_no_end(observers: Subscri
     telemetry.settled(written(Unget(FIRST, 3, NOW, None, None, started=False)), {})
     telemetry.settled(written(Unget(FIRST, 3, NOW, None, None, started=False), lost=FIRST), {})
     assert seen == []
-    assert dict(telemetry.counters.stats([], NOW).types) == {}
+    assert dict(telemetry.counters.stats([], {}, NOW).types) == {}
 
 
 def test_an_end_is_told_where_the_start_was_and_once(observers: Subscribers, seen: list[Event]) -> None:
@@ -314,7 +314,7 @@ def test_ends_are_counted_by_type(observers: Subscribers) -> None:
     telemetry.ran({"t": [0.25, 0.5], "u": [1.0]})
     telemetry.settled(all_written(), {})
     telemetry.settled(written(Delete(FIRST, 3), Delete(SECOND, 3)), {})
-    assert dict(telemetry.counters.stats([], NOW).types) == {
+    assert dict(telemetry.counters.stats([], {}, NOW).types) == {
         "t": TypeStats(
             added=2, run=2, finished=3, failed=2, died=1, given_back=1, lost_lease=1, seconds=0.75, waiting=0
         ),
@@ -391,7 +391,7 @@ def test_many_threads_count_together() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert dict(counters.stats([], NOW).types) == {
+    assert dict(counters.stats([], {}, NOW).types) == {
         "t": TypeStats(added=4000, run=2000, finished=2000, failed=2000, seconds=1000.0)
     }
 
@@ -412,13 +412,13 @@ def test_what_waits_stands_beside_the_counts() -> None:
         Backlog("t", "running", 1, NOW - 900),
         Backlog("u", "ready", 1, NOW + 0.5),
     ]
-    stats = counters.stats(overview, NOW)
+    stats = counters.stats(overview, {"t": 3}, NOW)
     assert (stats.at, stats.seconds) == (NOW, 60)
     assert {type: (one.added, one.waiting, one.oldest_age) for type, one in stats.types.items()} == {
         "a": (0, 0, None),
         "b": (0, 0, None),
-        "c": (0, 0, 10),
-        "t": (3, 7, 30),
+        "c": (0, 1, 10),  # one at least is due, however many were counted
+        "t": (3, 10, 30),
         "u": (0, 1, 0),  # added by a clock that is ahead
     }
     with pytest.raises(TypeError):

@@ -30,6 +30,8 @@ BINLOG ?= yes
 
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+# A plain line in a .pth: the finder that it is by default costs each start of a Python as much as that start itself.
+EDITABLE := --config-settings editable_mode=compat --editable
 # Each stamp lies in the environment, so it goes when the environment goes. The first names its
 # interpreter, so that another PYTHON makes the environment anew.
 MADE := $(VENV)/.made-by-$(subst /,_,$(PYTHON))
@@ -121,17 +123,17 @@ $(MADE):
 
 $(INSTALLED): $(MADE) setup.cfg setup.py
 	@echo "installing kqueue into $(VENV)"
-	@$(PIP) install --editable .
+	@$(PIP) install $(EDITABLE) .
 	@touch "$@"
 
 $(TESTABLE): $(INSTALLED)
 	@echo "installing what the tests need into $(VENV)"
-	@$(PIP) install --editable ".[mongo,test]"
+	@$(PIP) install $(EDITABLE) ".[mongo,test]"
 	@touch "$@"
 
 $(PLOTTABLE): $(TESTABLE)
 	@echo "installing what the plots need into $(VENV)"
-	@$(PIP) install --editable ".[bench]"
+	@$(PIP) install $(EDITABLE) ".[bench]"
 	@touch "$@"
 
 $(COMPARABLE): bench/peers/requirements.txt

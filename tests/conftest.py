@@ -221,15 +221,6 @@ def mongod() -> Iterator[Mongod]:
     server.stop()
 
 
-@pytest.fixture
-def mongo_database(mongod: Mongod) -> Iterator[str]:
-    """The name of a database that is new for each test, and dropped after it."""
-    name = f"test_{secrets.token_hex(6)}"
-    yield name
-    with mongod.client() as client:
-        client.drop_database(name)
-
-
 @pytest.fixture(scope="session")
 def mongo_databases(mongod: Mongod) -> MongoDatabases:
     """Of that server."""
@@ -237,8 +228,17 @@ def mongo_databases(mongod: Mongod) -> MongoDatabases:
 
 
 @pytest.fixture
-def emptied_mongo_database(mongo_databases: MongoDatabases) -> Iterator[str]:
-    """The name of one that is empty, and whose schema may be made already."""
+def mongo_database(mongo_databases: MongoDatabases) -> Iterator[str]:
+    """The name of one of the test's own that is empty, and whose schema may be made already."""
     name = mongo_databases.take()
     yield name
     mongo_databases.give_back(name)
+
+
+@pytest.fixture
+def new_mongo_database(mongod: Mongod) -> Iterator[str]:
+    """The name of one that is not there yet. To make one costs the server a tenth of a second."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield name
+    with mongod.client() as client:
+        client.drop_database(name)

@@ -22,7 +22,7 @@ class MongoDatabases:
         name = _new_name()
         with closing(MongoStore(mongod.url(name))) as store, mongod.client() as client:
             store.open()
-            self._as_made = _indexes(client[name])
+            self._as_made = _made(client[name])
         self.give_back(name)
 
     def take(self) -> str:
@@ -33,11 +33,12 @@ class MongoDatabases:
         """Nobody uses it any more."""
         with self._mongod.client() as client:
             database = client[name]
-            if _indexes(database) != self._as_made:
+            if _made(database) != self._as_made:
                 client.drop_database(name)
                 return
-            for collection in self._as_made:
+            for collection in self._as_made[0]:
                 database[collection].delete_many({"_id": {"$ne": "schema"}} if collection == META else {})
+                database.command("planCacheClear", collection)  # or it plans by what was there before
             self._free.append(name)
 
 
@@ -45,6 +46,7 @@ def _new_name() -> str:
     return f"test_{secrets.token_hex(6)}"
 
 
-def _indexes(database: Database[dict[str, Any]]) -> dict[str, set[str]]:
-    """By collection, their names."""
-    return {name: set(database[name].index_information()) for name in database.list_collection_names()}
+def _made(database: Database[dict[str, Any]]) -> tuple[dict[str, set[str]], dict[str, Any] | None]:
+    """(The names of its indexes by collection; what is noted of its schema.)"""
+    indexes = {name: set(database[name].index_information()) for name in database.list_collection_names()}
+    return indexes, database[META].find_one({"_id": "schema"})

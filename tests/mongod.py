@@ -23,6 +23,8 @@ from tests.beanstalkd import free_port
 _UNPACKED = Path(__file__).parents[1] / ".venv" / "mongod" / "fiftyone" / "db" / "bin" / "mongod"
 #: Seconds after which a server that does not answer counts as broken. Nothing waits that long otherwise.
 PATIENCE_S = 240.0
+#: Seconds between two looks at one that becomes the primary: to ask without a pause would keep it from that.
+_LOOK_S = 0.02
 #: The server's code for a replica set that was made before.
 _ALREADY_INITIALIZED = 23
 #: And for one that asks who we are, which was made before it did.
@@ -183,16 +185,20 @@ class Mongod:
     def _await_primary(self) -> None:
         members = {"_id": "rs0", "members": [{"_id": 0, "host": self.host}]}
         deadline = time.monotonic() + PATIENCE_S
+        is_initiated = False
         with self.client(serverSelectionTimeoutMS=100) as client:
             while time.monotonic() < deadline:
                 try:
-                    _initiate(client, members)
+                    if not is_initiated:
+                        _initiate(client, members)
+                        is_initiated = True
                     if client.admin.command("hello")["isWritablePrimary"]:
                         return
                 except OperationFailure:
                     raise
                 except PyMongoError:  # it is busy
                     continue
+                time.sleep(_LOOK_S)
         raise RuntimeError(f"mongod did not become primary: {self._log()}")
 
     def _log(self) -> str:

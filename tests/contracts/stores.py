@@ -84,7 +84,7 @@ def mongomocked(request: pytest.FixtureRequest) -> MakeStore:
 
 
 def mongodb(request: pytest.FixtureRequest) -> MakeStore:
-    url = request.getfixturevalue("mongod").url(request.getfixturevalue("emptied_mongo_database"))
+    url = request.getfixturevalue("mongod").url(request.getfixturevalue("mongo_database"))
 
     def make() -> JobStore:
         # The contract says what time it is: tests/stores/test_mongo_clock.py has the server's own.

@@ -223,7 +223,7 @@ def a_waiting_loop_goes_on(site: Site, call: str, caplog: Any) -> None:
 # -- a MongoDB that goes away ------------------------------------------------------------------------------
 
 #: So that who meets a frozen server knows it soon.
-IMPATIENT = "&socketTimeoutMS=1000&serverSelectionTimeoutMS=1000&connectTimeoutMS=1000"
+IMPATIENT = "&socketTimeoutMS=500&serverSelectionTimeoutMS=500&connectTimeoutMS=500"
 
 
 class Outage:

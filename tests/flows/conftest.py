@@ -20,7 +20,7 @@ def make_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeQ
     if request.param == "memory":
         options = {"store": MemoryStore()}
     elif "mongod" in request.param:
-        server, database = request.getfixturevalue("mongod"), request.getfixturevalue("emptied_mongo_database")
+        server, database = request.getfixturevalue("mongod"), request.getfixturevalue("mongo_database")
         options["store"] = server.url(database)
     if "beanstalkd" in request.param:
         options["broker"] = request.getfixturevalue("beanstalkd").url
@@ -45,6 +45,6 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files | D
     if request.param == "sqlite":
         yield Files(tmp_path)
         return
-    databases = Databases(request.getfixturevalue("mongod"), request.getfixturevalue("mongo_database"))
+    databases = Databases(request.getfixturevalue("mongod"), request.getfixturevalue("new_mongo_database"))
     yield databases
     databases.drop()

@@ -62,14 +62,14 @@ def test_a_command_that_looks_for_jobs_names_the_file_that_is_not_there(
 
 
 def test_a_database_without_a_store_stays_so(
-    mongod: object, mongo_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mongod: object, new_mongo_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = mongod.url(mongo_database)  # type: ignore[attr-defined]
+    url = mongod.url(new_mongo_database)  # type: ignore[attr-defined]
     monkeypatch.setenv("KQUEUE_STORE", url)
     assert kqueue("status") == 2
-    assert f"/{mongo_database}, which environment KQUEUE_STORE names" in capsys.readouterr().err
+    assert f"/{new_mongo_database}, which environment KQUEUE_STORE names" in capsys.readouterr().err
     with mongod.client() as client:  # type: ignore[attr-defined]
-        assert mongo_database not in client.list_database_names()
+        assert new_mongo_database not in client.list_database_names()
     assert kqueue("add t") == 0
     assert kqueue("status") == 0
 

@@ -1,10 +1,11 @@
 """What is MongoDB's alone: its commands and indexes, lost replies, URLs, forks. The rest is in the contract."""
 
 import os
+import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from pymongo import MongoClient
@@ -37,6 +38,7 @@ from tests.stores.mongo_helpers import (
     new_rows,
     window,
 )
+from tests.tubes import await_true
 
 
 def claim(store: MongoStore, rows: list[Row], owner: str = "me", now: float = NOW) -> Claim:
@@ -170,24 +172,43 @@ def test_no_crashes_are_none_whether_a_document_says_so_or_not(
 BACKLOG = 3000
 
 
-@pytest.fixture
-def backlog(watched: MongoStore, commands: Commands) -> MongoStore:
+class Backlog(NamedTuple):
     """Thousands of rows in each state, of which any call wants a few."""
+
+    store: MongoStore
+    database: str
+    commands: Commands
+
+
+@pytest.fixture(scope="module")
+def filled(mongod: Mongod) -> Iterator[Backlog]:
+    """One for all tests: they take a few rows out of it."""
     waiting = [
         row._replace(type=f"t{at % 3}", priority=10 * (1 + at % 5), put_at=NOW + at)
         for at, row in enumerate(new_rows(BACKLOG))
     ]
-    delayed = [row._replace(run_at=NOW + at) for at, row in enumerate(new_rows(BACKLOG, state=State.DELAYED))]
+    delayed = [
+        row._replace(type="t1", run_at=NOW + at) for at, row in enumerate(new_rows(BACKLOG, state=State.DELAYED))
+    ]
     held = [
-        row._replace(lease_until=NOW + at, alone=bool(at % 2))
+        row._replace(type="t1", lease_until=NOW + at, alone=bool(at % 2))
         for at, row in enumerate(new_rows(BACKLOG, state=State.RUNNING, fence=1, tries=1))
     ]
     unput = new_rows(20, type="unput", put_at=None)
     dead = [row._replace(type=f"t{at % 2}") for at, row in enumerate(new_rows(BACKLOG, state=State.DEAD))]
-    for rows in (waiting, delayed, held, unput, dead):
-        watched.add(rows)
-    commands.sent.clear()
-    return watched
+    name, commands = f"test_backlog_{secrets.token_hex(6)}", Commands()
+    with mongod.client(event_listeners=[commands]) as client:
+        store = MongoStore(mongod.url(name), clock=ManualClock(NOW), client=client)
+        for rows in (waiting, delayed, held, unput, dead):
+            store.add(rows)
+        yield Backlog(store, name, commands)
+        client.drop_database(name)
+
+
+@pytest.fixture
+def backlog(filled: Backlog) -> Backlog:
+    filled.commands.sent.clear()
+    return filled
 
 
 CALLS: dict[str, Callable[[MongoStore], object]] = {
@@ -216,16 +237,14 @@ CALLS: dict[str, Callable[[MongoStore], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_call_reads_what_it_wants_by_an_index_whatever_the_backlog(
-    backlog: MongoStore, mongod: Mongod, mongo_database: str, commands: Commands, call: str
-):
-    result = CALLS[call](backlog)
+def test_a_call_reads_what_it_wants_by_an_index_whatever_the_backlog(backlog: Backlog, mongod: Mongod, call: str):
+    result = CALLS[call](backlog.store)
     assert result, "it must find something"
     wanted = len(result) if isinstance(result, list) else 10
-    sent = list(commands.sent)
+    sent = list(backlog.commands.sent)
     assert sent
     for command in sent:
-        stages, keys, documents = explain(mongod, mongo_database, command)
+        stages, keys, documents = explain(mongod, backlog.database, command)
         assert stages <= USING_INDEX, command
         assert keys <= 3 * wanted + 30, (command, keys)
         assert documents <= 2 * wanted + 20, (command, documents)
@@ -242,40 +261,35 @@ def test_many_types_cost_few_commands(watched: MongoStore, commands: Commands):
     assert len(commands.sent) == 1
 
 
-def test_find_walks_only_the_rows_of_a_state(
-    backlog: MongoStore, mongod: Mongod, mongo_database: str, commands: Commands
-):
-    found = backlog.find("unput", State.READY, None, 100)
-    (command,) = commands.sent
-    _, keys, documents = explain(mongod, mongo_database, command)
+def test_find_walks_only_the_rows_of_a_state(backlog: Backlog, mongod: Mongod):
+    found = backlog.store.find("unput", State.READY, None, 100)
+    (command,) = backlog.commands.sent
+    _, keys, documents = explain(mongod, backlog.database, command)
     assert len(found) == documents == 20
     assert keys <= 30
 
 
-def test_counts_walk_an_index_and_not_the_rows(
-    backlog: MongoStore, mongod: Mongod, mongo_database: str, commands: Commands
-):
-    backlog.counts()
-    backlog.counts("t")
-    for command in list(commands.sent):
-        stages, _, documents = explain(mongod, mongo_database, command)
+def test_counts_walk_an_index_and_not_the_rows(backlog: Backlog, mongod: Mongod):
+    backlog.store.counts()
+    backlog.store.counts("t")
+    for command in list(backlog.commands.sent):
+        stages, _, documents = explain(mongod, backlog.database, command)
         assert stages <= USING_INDEX, command
         assert documents == 0
 
 
-def test_claims_and_settles_by_id_use_the_ids(
-    backlog: MongoStore, mongod: Mongod, mongo_database: str, commands: Commands
-):
+def test_claims_and_settles_by_id_use_the_ids(backlog: Backlog, mongod: Mongod):
     rows = new_rows(50)
-    backlog.add(rows)
+    store, _, commands = backlog
+    store.add(rows)
     commands.sent.clear()
-    claim(backlog, rows)
-    backlog.renew([LeaseKey(row.id, 1, TTR) for row in rows], NOW)
-    backlog.settle([Retry(row.id, 1, NOW, "", None) for row in rows[:5]], NOW)
-    backlog.mark([due._replace(put_at=None) for due in backlog.find_unput(NOW, 10)], NOW)
-    backlog.settle([Delete(row.id, 1) for row in rows[5:]], NOW)
+    claim(store, rows)
+    store.renew([LeaseKey(row.id, 1, TTR) for row in rows], NOW)
+    store.settle([Retry(row.id, 1, NOW, "", None) for row in rows[:5]], NOW)
+    store.mark([due._replace(put_at=None) for due in store.find_unput(NOW, 10)], NOW)
+    store.settle([Delete(row.id, 1) for row in rows[5:]], NOW)
     for command in list(commands.sent):
-        stages, keys, _ = explain(mongod, mongo_database, command)
+        stages, keys, _ = explain(mongod, backlog.database, command)
         assert stages <= USING_INDEX, command
         assert keys <= 2 * len(rows) + 20, command
 
@@ -627,7 +641,7 @@ def test_an_add_that_is_refused_or_not_sent_says_that_nothing_was_taken(store: M
 def test_a_server_that_goes_away_before_an_add_has_taken_nothing(start_mongod: Callable[[], Mongod]):
     mongod = start_mongod()
     with closing(MongoStore(mongod.url("app", "&serverSelectionTimeoutMS=500"), clock=ManualClock())) as store:
-        store.add(new_rows(1))
+        await_true(lambda: _is_added(store))
         mongod.stop()
         for _ in range(2):  # the first may meet the broken connection, which leaves its rows unknown
             rows = new_rows(2)
@@ -635,6 +649,14 @@ def test_a_server_that_goes_away_before_an_add_has_taken_nothing(start_mongod: C
                 store.add(rows)
     assert failed.value.not_taken == ids_of(rows)
     assert isinstance(failed.value.__cause__, StoreUnavailable)
+
+
+def _is_added(store: MongoStore) -> bool:
+    try:
+        store.add(new_rows(1))
+    except AddFailed:
+        return False
+    return True
 
 
 def test_an_id_that_is_there_already_is_named_and_the_others_are_taken(store: MongoStore):
@@ -765,19 +787,19 @@ def test_of_many_that_store_a_setting_at_once_the_first_wins(store: MongoStore):
 # -- opening ---------------------------------------------------------------------------------------------
 
 
-def test_a_newer_schema_is_refused_and_nothing_is_changed(mongod: Mongod, mongo_database: str):
+def test_a_newer_schema_is_refused_and_nothing_is_changed(mongod: Mongod, new_mongo_database: str):
     with mongod.client() as client:
-        client[mongo_database].kqueue_meta.insert_one({"_id": "schema", "version": 99})
-        with closing(MongoStore(mongod.url(mongo_database))) as store:
+        client[new_mongo_database].kqueue_meta.insert_one({"_id": "schema", "version": 99})
+        with closing(MongoStore(mongod.url(new_mongo_database))) as store:
             with pytest.raises(StoreError, match="version 99.*upgrade"):
                 store.open()
             with pytest.raises(StoreError, match="version 99"):
                 store.add(new_rows(1))
-        assert client[mongo_database].list_collection_names() == ["kqueue_meta"]
+        assert client[new_mongo_database].list_collection_names() == ["kqueue_meta"]
 
 
-def test_opening_twice_and_after_closing_works(mongod: Mongod, mongo_database: str):
-    store = MongoStore(mongod.url(mongo_database))
+def test_opening_twice_and_after_closing_works(mongod: Mongod, new_mongo_database: str):
+    store = MongoStore(mongod.url(new_mongo_database))
     store.open()
     store.open()
     rows = new_rows(1)
@@ -840,7 +862,7 @@ def test_a_client_is_made_as_the_url_says(mongod: Mongod, mongo_database: str):
 
 
 def test_it_reads_from_the_primary_whatever_the_url_prefers(mongod: Mongod, mongo_database: str):
-    url = mongod.url(mongo_database, "&readPreference=secondary&serverSelectionTimeoutMS=500")
+    url = mongod.url(mongo_database, "&readPreference=secondary")
     with closing(MongoStore(url)) as store:
         rows = new_rows(1)
         store.add(rows)

@@ -446,8 +446,8 @@ def test_no_sweep_waits_for_who_was_killed_in_a_transaction(
         database[NOTES].update_one({"job": row.id}, {"$set": {"job": "of the killed"}}, session=session)
         assert store.expire(NOW + 1, 10) == 0
         session.abort_transaction()
-    assert database[NOTES].count_documents({}) == 1
-    await_true(lambda: store.expire(NOW + 1, 10) == database[NOTES].count_documents({}))
+    # Unless the server has come to it by now: it has had its time, and is told so when it looks.
+    await_true(lambda: store.expire(NOW + 1, 10) >= 0 and not database[NOTES].count_documents({}))
 
 
 def test_a_key_that_another_took_meanwhile_is_not_forgotten(
@@ -516,9 +516,12 @@ def test_a_database_of_version_1_is_migrated_by_many_at_once(
         store.close()
 
 
-def test_a_new_database_is_made_with_the_newest_schema(store: MongoStore, database: Any):
-    assert database[META].find_one({"_id": "schema"})["version"] == 3
-    assert set(database[JOBS].index_information()) == NEWEST
+def test_a_new_database_is_made_with_the_newest_schema(mongod: Mongod, new_mongo_database: str):
+    with closing(MongoStore(mongod.url(new_mongo_database))) as store, mongod.client() as client:
+        store.open()
+        database = client[new_mongo_database]
+        assert database[META].find_one({"_id": "schema"})["version"] == 3
+        assert set(database[JOBS].index_information()) == NEWEST
 
 
 def test_rows_that_use_nothing_new_are_in_no_new_index(store: MongoStore, mongod: Mongod, mongo_database: str):

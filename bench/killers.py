@@ -3,7 +3,8 @@
     python -m bench.killers [--killers N] [--good N] [--rounds N] [--json FILE]
 
 A worker of 1, 2 and 4 processes with 2 threads each meets jobs that end in SIGSEGV, and behind them good ones of
-the same type that take 50 ms, while every half second a job of another type is added. On SQLite, with no broker.
+the same type that take 50 ms, while every half second a job of another type is added; and once more, in 1 process, while
+one of the good ones runs for minutes. On SQLite, with no broker.
 Seconds from the worker's start until the last good one has run and until all killers are dead, and the longest time
 without a run of the other type.
 """
@@ -45,7 +46,7 @@ queue = KQueue("sqlite:///jobs.db")
 def handle(job):
     if job.payload == "killer":
         os.kill(os.getpid(), signal.SIGSEGV)
-    time.sleep(0.05)
+    time.sleep(600 if job.payload == "long" else 0.05)
     job.delete()
 
 @queue.handler("other")
@@ -64,16 +65,16 @@ class Outcome(NamedTuple):
     pause: float
 
 
-def trial(processes: int, killers: int, good: int) -> Outcome:
-    """One round, in a folder of its own."""
+def trial(processes: int, killers: int, good: int, *, long: bool) -> Outcome:
+    """One round, in a folder of its own. ``long``: with one more that does not end meanwhile."""
     with queues.folder() as folder:
         (folder / "app.py").write_text(APP)
         with KQueue(queues.sqlite_url(folder)) as queue:
-            queue.add_jobs("t", ["killer"] * killers + ["good"] * good)
+            queue.add_jobs("t", ["long"] * long + ["killer"] * killers + ["good"] * good)
             began = time.time()
             worker = _started(folder, processes)
             try:
-                done = _watch(queue, killers, good, began)
+                done = _watch(queue, killers, killers + long, began)
             finally:
                 worker.terminate()
                 worker.wait()
@@ -84,13 +85,13 @@ def trial(processes: int, killers: int, good: int) -> Outcome:
 
 def _started(folder: Path, processes: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "kqueue", "worker", "--app", "app:queue", "--log-level", "error"]
-    command += ["--processes", str(processes), "--threads", str(THREADS)]
+    command += ["--processes", str(processes), "--threads", str(THREADS), "--grace", "0"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
 
 
-def _watch(queue: KQueue, killers: int, good: int, began: float) -> tuple[float, float]:
-    """(seconds until the good ones have run, until the killers are dead)."""
+def _watch(queue: KQueue, killers: int, rest: int, began: float) -> tuple[float, float]:
+    """(seconds until the good ones have run, until the killers are dead). ``rest``: jobs that are left then."""
     good_s = dead_s = None
     other_at = began
     while good_s is None or dead_s is None:
@@ -98,7 +99,7 @@ def _watch(queue: KQueue, killers: int, good: int, began: float) -> tuple[float,
         if now - began > PATIENCE_S:
             raise RuntimeError(f"after {PATIENCE_S:g} s there are {queue.counts('t')}")
         counts = queue.counts("t")
-        if good_s is None and sum(counts.values()) == killers:
+        if good_s is None and sum(counts.values()) == rest:
             good_s = now - began
         if dead_s is None and counts["dead"] == killers:
             dead_s = now - began
@@ -120,9 +121,9 @@ def main(killers: int, good: int, processes: Sequence[int], rounds: int, json_fi
     about = show.begin(QUESTION, {})
     findings = Findings(QUESTION)
     rows, most = [], Outcome(0.0, 0.0, 0.0)
-    for number in processes:
-        seen = [trial(number, killers, good) for _ in range(rounds)]
-        name = f"{number} process{'es' if number > 1 else ''}"
+    for number, long in [*((one, False) for one in processes), (1, True)]:
+        seen = [trial(number, killers, good, long=long) for _ in range(rounds)]
+        name = f"{number} process{'es' if number > 1 else ''}{', beside one of minutes' if long else ''}"
         rows += [
             Row(f"{name}: all good ones have run", [one.good for one in seen]),
             Row(f"{name}: all killers are dead", [one.dead for one in seen]),

@@ -6,6 +6,7 @@ asks a store or a broker is done by the dispatcher's thread or the watchdog's. H
 (:mod:`kqueue.loops.thread_hands`) or in an event loop (:mod:`kqueue.loops.loop_hands`).
 """
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
@@ -17,7 +18,7 @@ from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.claiming import Found, fetch, give_back_claim, release
-from kqueue.loops.isolation import LOOK_S
+from kqueue.loops.isolation import LOOK_S, YIELD_S
 from kqueue.loops.registry import Registry
 from kqueue.loops.runner import WindowsParts
 from kqueue.loops.sizer import Sizer
@@ -242,16 +243,24 @@ class Dispatcher:
     def _start(self, most: float, ttr: float) -> None:
         """Start what is claimed, once no more than ``most`` run with it."""
         # One that was alone when its worker died, which may have been the power, is not to wait for ever.
+        if most < math.inf and self._registry.isolation.must_yield():
+            self._concurrent.give_back(YIELD_S)
+            return
         must_fit = any(job.row.suspicion for job in self._unboarded())
         until = self._monotonic() + (min(SOLITUDE_S, WAITING_PART * ttr) if must_fit else ASIDE_S)
-        while not self._concurrent.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
-            self._pause(min(IDLE_S, until - self._monotonic()))
+        if not self._concurrent.fits(most):
+            with self._registry.isolation.waiting():
+                self._wait_to_fit(most, until)
         fits, is_stopped = self._concurrent.fits(most), self._stopping.is_stopped()
         if not fits and (must_fit or is_stopped):
             self._concurrent.give_back(0.0 if is_stopped else self._registry.isolation.again_in())
         elif not (fits and most == 1 and self._start_aside(must_fit)):
             self._jobs.renew_unstarted()
             self._board()
+
+    def _wait_to_fit(self, most: float, until: float) -> None:
+        while not self._concurrent.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
+            self._pause(min(IDLE_S, until - self._monotonic()))
 
     def _start_aside(self, must_be_alone: bool) -> bool:
         """Start the suspect that is claimed, and wait for its end as long as others wait for it. False if it cannot
@@ -267,7 +276,8 @@ class Dispatcher:
                 return must_be_alone
             self._jobs.mark_alone()
             self._board()
-            while self._concurrent.are_under_way() and not isolation.has_expired():
+            # Where all loops end, nothing else starts here, and it stays alone for as long as it takes.
+            while self._concurrent.are_under_way() and (self._stopping.is_stopped() or not isolation.has_expired()):
                 self._pause(LOOK_S)
             self._jobs.deny_solitude()
             self._jobs.settle()

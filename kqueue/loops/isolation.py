@@ -4,6 +4,9 @@ In a process with one loop every window of one job is alone. Where several loops
 jobs run side by side and none is alone; a *suspect*, whose last holder died, is then taken aside: the other
 loops end their windows and wait until it has ended, and only then is it alone. Where one of them is busy for
 long, the suspect goes back into the store, for longer each time, and nobody waits for it.
+
+A process in which a suspect waits for others, or they for it, for longer than a moment is *crowded*: who can start
+another process then does so, and this one ends with what it has in hand.
 """
 
 import math
@@ -16,6 +19,10 @@ from kqueue.model.retry import backoff
 from kqueue.system.clock import Clock
 from kqueue.system.locks import wait_until
 
+#: Seconds from its first loop on in which a process runs no suspect, where these yield to all others.
+YIELD_S = 0.3
+#: Seconds of such a wait from which on the process is crowded.
+CROWDED_S = 0.5
 #: How often a dispatcher that waits for its suspect asks whether it is to end, in seconds.
 LOOK_S = 0.05
 
@@ -31,6 +38,13 @@ class Isolation:
         self._loops: set[object] = set()
         self._windows: set[object] = set()
         self._refusals = 0
+        #: Whether suspects let others go first in a new process: those that wait are not to see one process after
+        #: the other end by a suspect before it has run anything else.
+        self.yields = False
+        #: When the first loop began, in monotonic seconds.
+        self._began_at = math.inf
+        #: Since when suspects wait for others, or they for them, by a token each; in monotonic seconds.
+        self._waits: dict[object, float] = {}
         #: The thread whose suspect is aside, or about to be.
         self._taken_by: int | None = None
         self._taken_for: object = None
@@ -41,6 +55,7 @@ class Isolation:
     def loop(self, me: object = None) -> Iterator[None]:
         """While a loop lives. ``me``: what :meth:`forget` is told of it."""
         me = me or object()
+        self._began_at = min(self._began_at, self._clock.monotonic())
         try:
             self._loops.add(me)
             yield
@@ -62,6 +77,21 @@ class Isolation:
     def has_expired(self) -> bool:
         """Whether a suspect is still running whose solitude is over: it must not be called alone any more."""
         return self._taken_by is not None and self._clock.monotonic() >= self._until
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While a suspect waits for others to end, or they for it."""
+        me = object()
+        try:
+            self._waits[me] = self._clock.monotonic()
+            yield
+        finally:
+            self._waits.pop(me, None)
+
+    def is_crowded(self) -> bool:
+        """Whether that takes long, or was in vain again and again: another process would do all of them good."""
+        since = min(list(self._waits.values()), default=math.inf)
+        return self._refusals > 1 or self._clock.monotonic() - since >= CROWDED_S
 
     def wait_until_free(self, is_over: Callable[[], bool]) -> None:
         """Wait while a suspect is aside, but no longer than until ``is_over()``."""
@@ -97,7 +127,8 @@ class Isolation:
                 self._until = self._clock.monotonic() + SOLITUDE_S
             alone = mine and len(self._windows) == 1
             self._refusals = 0 if alone else self._refusals + 1
-            yield alone
+            with self.waiting():
+                yield alone
         finally:
             if mine:
                 self._taken_by = self._taken_for = None
@@ -108,6 +139,10 @@ class Isolation:
         self._windows.discard(me)
         if self._taken_for is me:
             self._taken_by = self._taken_for = None
+
+    def must_yield(self) -> bool:
+        """Whether a suspect is to let others go first, and to be tried again in :data:`YIELD_S`."""
+        return self.yields and self._clock.monotonic() - self._began_at < YIELD_S
 
     def again_in(self) -> float:
         """Seconds until a suspect that was refused is to be tried again: more after each refusal."""

@@ -26,6 +26,7 @@ from kqueue.worker.memory import resident_mib
 from kqueue.worker.messages import (
     ChildCommand,
     ChildReady,
+    Crowded,
     Done,
     Failed,
     Leaving,
@@ -68,6 +69,7 @@ class Child:
             return self._end()
         self._queue.registry.max_jobs = self._options.max_jobs
         self._queue.registry.blames_interrupts = True
+        self._queue.registry.isolation.yields = True
         self._threads.start()
         while not self._threads.have_ended():
             now = awake()
@@ -90,6 +92,8 @@ class Child:
                 self._liveness.quiet_s(now, self._threads.away_since(), steady()),
             )
         )
+        if self._queue.registry.isolation.is_crowded() and not self._is_leaving:
+            self._line.say(Crowded())
         if len(self._queue.registry.abandoned) >= MOST_ABANDONED:
             self._leave(f"{MOST_ABANDONED} coroutines that were cancelled have not ended")
         most = self._options.max_rss
@@ -102,6 +106,8 @@ class Child:
             self._leave(f"it has run {counted(self._queue.registry.jobs_started(), 'job')}")
         if is_signalled:
             self._leave("it got a signal")
+        if ChildCommand.LEAVE in orders:
+            self._is_leaving = True
         if ChildCommand.STOP in orders:
             self._is_leaving = True
             self._give_up_at = min(self._give_up_at, now + self._options.grace)

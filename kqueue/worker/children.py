@@ -24,6 +24,9 @@ START_S = 120.0
 #: Seconds that a child has to give back its running jobs before it is killed, and to exit once its loops are over.
 GIVE_UP_S = 3.0
 EXIT_S = 10.0
+#: Children that only end what they have in hand, beside one that has taken its place for a suspect's sake, at most,
+#: for each process that was asked for.
+MOST_KEPT = 2
 #: Seconds of silence after which the store is asked whether a child holds a lease.
 SILENT_S = 5.0
 
@@ -114,9 +117,19 @@ class Children:
 
     def _replace_if_leaving(self, child: ChildProcess) -> None:
         if child.leaving is not None and child not in self._old:
-            self._logger.info("child %d is replaced: %s", child.pid, child.leaving)
-            self._slot_of(child).leave()
-            self._old.append(child)
+            self._replace(child, child.leaving)
+        elif child.is_crowded and child not in self._old and not self._is_ending:
+            child.is_crowded = False  # it says so again
+            if sum(one.is_kept for one in self._old) < MOST_KEPT * self._options.processes:
+                child.is_kept = True
+                child.tell(ChildCommand.LEAVE)
+                self._replace(child, "a job there is to run alone, since it may have killed its worker")
+
+    def _replace(self, child: ChildProcess, why: str) -> None:
+        """Start another one in its place. It ends by itself."""
+        self._logger.info("child %d is replaced: %s", child.pid, why)
+        self._slot_of(child).leave()
+        self._old.append(child)
 
     def _attend(self, child: ChildProcess, now: float) -> None:
         if child.done is not None and child.kill_at == math.inf:

@@ -27,6 +27,8 @@ class ChildCommand(StrEnum):
     STOP = "stop"
     #: End without waiting for handlers.
     NOW = "now"
+    #: Take nothing new, and end when the running handlers have ended, however long that is.
+    LEAVE = "leave"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowded:
+    """A job that is to run alone waits for others, or they for it: another process would do all of them good."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The child's loops are over."""
 
@@ -70,8 +77,10 @@ class Done:
     clean: bool
 
 
-Report: TypeAlias = ChildReady | Failed | Pulse | Leaving | Done
-_REPORTS: dict[str, type[Report]] = {kind.__name__: kind for kind in (ChildReady, Failed, Pulse, Leaving, Done)}
+Report: TypeAlias = ChildReady | Failed | Pulse | Leaving | Crowded | Done
+_REPORTS: dict[str, type[Report]] = {
+    kind.__name__: kind for kind in (ChildReady, Failed, Pulse, Leaving, Crowded, Done)
+}
 
 
 def encode(message: ChildCommand | Report) -> bytes:

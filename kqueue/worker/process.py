@@ -12,6 +12,7 @@ from kqueue.worker import messages
 from kqueue.worker.messages import (
     ChildCommand,
     ChildReady,
+    Crowded,
     Done,
     Failed,
     Leaving,
@@ -58,6 +59,10 @@ class ChildProcess:
         self.failure: str | None = None
         #: Why it wants to be replaced.
         self.leaving: str | None = None
+        #: Whether it wants another one beside it, since a job there is to run alone.
+        self.is_crowded = False
+        #: Whether it only ends what it has in hand, for as long as it takes, and another one has its place.
+        self.is_kept = False
         #: What it said at its end.
         self.done: Done | None = None
         #: Whether it may take jobs.
@@ -102,6 +107,8 @@ class ChildProcess:
                     self.alive_at = now - quiet
                 case Leaving(why=why):
                     self.leaving = why
+                case Crowded():
+                    self.is_crowded = True
                 case Done() as done:
                     self.done = done
                     self.jobs = done.jobs

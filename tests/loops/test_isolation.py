@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kqueue.loops.isolation import Isolation
-from kqueue.system.clock import SystemClock
+from kqueue.loops.isolation import CROWDED_S, YIELD_S, Isolation
+from kqueue.system.clock import ManualClock, SystemClock
 
 
 def in_thread(work: Callable[[], object]) -> None:
@@ -110,3 +110,46 @@ def test_whatever_is_raised_frees_the_others() -> None:
         assert isolation.has_one_loop()
         with isolation.aside(0) as alone:
             assert alone
+
+
+def test_a_process_is_crowded_where_a_wait_takes_long_or_is_in_vain_again_and_again() -> None:
+    clock = ManualClock()
+    isolation = Isolation(clock)
+    assert not isolation.is_crowded()
+    with isolation.waiting():
+        clock.advance(CROWDED_S - 0.1)
+        assert not isolation.is_crowded()
+        with isolation.waiting():  # of another thread
+            clock.advance(0.1)
+            assert isolation.is_crowded()
+        assert isolation.is_crowded()
+    assert not isolation.is_crowded()
+    with isolation.window(), isolation.aside(0.0) as alone:
+        assert alone
+        clock.advance(CROWDED_S)
+        assert isolation.is_crowded(), "others wait for it"
+    assert not isolation.is_crowded()
+    with isolation.window(), isolation.window():
+        for crowded in (False, True):
+            with isolation.aside(0.0) as alone:
+                assert not alone
+            assert isolation.is_crowded() == crowded
+    with isolation.window(), isolation.aside(0.0):
+        assert not isolation.is_crowded()
+
+
+def test_in_a_new_process_of_a_worker_suspects_let_others_go_first() -> None:
+    clock = ManualClock()
+    isolation = Isolation(clock)
+    with isolation.loop():
+        assert not isolation.must_yield(), "others would have to run it again"
+    isolation.yields = True
+    clock.advance(YIELD_S)
+    with isolation.loop():
+        assert not isolation.must_yield()
+    isolation = Isolation(clock)
+    isolation.yields = True
+    with isolation.loop():
+        assert isolation.must_yield()
+        clock.advance(YIELD_S)
+        assert not isolation.must_yield()

@@ -3,8 +3,8 @@
     python -m bench.killers [--killers N] [--good N] [--rounds N] [--json FILE]
 
 A worker of 1, 2 and 4 processes with 2 threads each meets jobs that end in SIGSEGV, and behind them good ones of
-the same type that take 50 ms, while every half second a job of another type is added; and once more, in 1 process, while
-one of the good ones runs for minutes. On SQLite, with no broker.
+the same type that take 50 ms, while every half second a job of another type is added. And once more, in 1 process,
+while one job runs for minutes. On SQLite, with no broker.
 Seconds from the worker's start until the last good one has run and until all killers are dead, and the longest time
 without a run of the other type.
 """

@@ -20,7 +20,7 @@ from kqueue.system.clock import Clock
 from kqueue.system.locks import wait_until
 
 #: Seconds from its first loop on in which a process runs no suspect, where these yield to all others.
-YIELD_S = 0.3
+YIELD_S = 0.1
 #: Seconds of such a wait from which on the process is crowded.
 CROWDED_S = 0.5
 #: How often a dispatcher that waits for its suspect asks whether it is to end, in seconds.

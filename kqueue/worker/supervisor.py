@@ -24,6 +24,7 @@ from kqueue.worker.options import WorkerOptions
 from kqueue.worker.orphans import Orphans
 from kqueue.worker.reaping import Reaper
 from kqueue.worker.renewal import RenewalThread
+from kqueue.worker.systemd import Systemd
 
 #: Exit statuses: a clean stop; the grace ran out, a second signal came, or a child died meanwhile.
 CLEAN, CUT_SHORT = 0, 1
@@ -53,6 +54,8 @@ class Supervisor:
         self._health = None if options.health_file is None else HealthFile(options.health_file)
         if self._health is not None:
             self._health.prepare()
+        self._systemd = Systemd(os.environ, self._logger)
+        self._tick_s = min(TICK_S, self._systemd.every_s or TICK_S)
         self._wakeup = Wakeup()
         self._signals = 0
         self._obeyed = 0
@@ -107,6 +110,7 @@ class Supervisor:
             if self._children.are_ready():
                 self._logger.info("%s", self._serves)
                 self._children.let_go()
+                self._systemd.ready(self._serves)
                 return True
             self._listen(TICK_S)
         return False
@@ -147,6 +151,7 @@ class Supervisor:
         """The first signal stops the children, and any other ends them now."""
         signals = self._signals
         if signals and not self._obeyed:
+            self._systemd.stops()
             self._logger.info("stopping: running jobs have %g s", self._options.grace)
             self._children.end(ChildCommand.STOP, self._options.grace)
         if signals > 1 and self._obeyed < 2:
@@ -155,12 +160,17 @@ class Supervisor:
         self._obeyed = signals
 
     def _tick(self) -> None:
-        """Once a second."""
+        """Once a second, or as often as systemd wants to hear of it."""
         now = awake()
         if now < self._tick_at:
             return
-        self._tick_at = now + TICK_S
-        if self._health is not None and is_alive(self._children.silences(now)):
+        self._tick_at = now + self._tick_s
+        if self._health is None and self._systemd.every_s is None:
+            return
+        if not is_alive(self._children.silences(now)):
+            return
+        self._systemd.gets_on()
+        if self._health is not None:
             try:
                 self._health.write(self._state())
             except OSError as error:

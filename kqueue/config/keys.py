@@ -11,6 +11,7 @@ from kqueue.brokers import open_broker
 from kqueue.model import checks
 from kqueue.model.options import CHECKS
 from kqueue.model.retry import exponential
+from kqueue.model.wording import shown
 from kqueue.stores import open_store
 
 #: What a text says for None, for which neither TOML nor an environment has a word.
@@ -101,7 +102,7 @@ def _option(name: str, help: str, *, optional: bool = False) -> Key:
 def _types(name: str, option: str, help: str) -> Key:
     def check(value: object) -> list[str]:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise TypeError(f"{name}: expected a list of types, got {value!r:.80}")
+            raise TypeError(f"{name}: expected a list of types, got {shown(value)}")
         try:
             checks.job_types(value)
         except (ValueError, TypeError) as error:
@@ -156,7 +157,8 @@ def _retry_delay(value: Any) -> Any:
     for name in value:
         checks.one_of("retry_delay", name, GROWTH)
     if "first" not in value:
-        raise ValueError(f"retry_delay: a table with first, and perhaps factor, most and jitter, got {value!r:.80}")
+        expected = "a table with first, and perhaps factor, most and jitter"
+        raise ValueError(f"retry_delay: {expected}, got {shown(value)}")
     return exponential(**value)
 
 

@@ -17,6 +17,7 @@ from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
 from kqueue.model.job import JobInHand
+from kqueue.model.wording import shown
 
 #: What ``queue.around`` takes.
 AroundFunction: TypeAlias = Callable[[JobInHand], Iterator[None] | AsyncIterator[None]]
@@ -27,7 +28,7 @@ Around = TypeVar("Around", bound=AroundFunction)
 def checked(value: object) -> AroundFunction:
     """A generator function, or an async one, of the job. Raises ``TypeError``."""
     if not (inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value)):
-        raise TypeError(f"around: expected a function of the job that yields once, got {value!r:.80}")
+        raise TypeError(f"around: expected a function of the job that yields once, got {shown(value)}")
     function: AroundFunction = value
     return function
 

@@ -11,6 +11,7 @@ from kqueue.model.around import Around, AroundFunction, checked, surrounded
 from kqueue.model.job import JobInHand
 from kqueue.model.retry import RetryPolicy
 from kqueue.model.times import Duration
+from kqueue.model.wording import shown
 
 #: Some types; None: all that have a handler.
 Types: TypeAlias = Iterable[str] | None
@@ -125,9 +126,9 @@ class Handlers:
         """
         if types is None:
             return self.all
-        if isinstance(types, str):
-            raise TypeError(f"types: expected a list of types, got {types!r:.80}")
-        chosen = frozenset(types)
+        if isinstance(types, str) or not isinstance(types, Iterable):
+            raise TypeError(f"types: expected a list of types, got {shown(types)}")
+        chosen = frozenset(checks.text("types", type) for type in types)
         without = sorted(chosen.difference(self._by_type), key=str)
         if without or not chosen:
             named = f"{without[0]} has no handler" if without else "there is none"

@@ -9,6 +9,7 @@ from kqueue.model import checks, times
 from kqueue.model.job import Priority
 from kqueue.model.retry import AnyDelay, RetryPolicy, checked_retry_delay
 from kqueue.model.times import Duration
+from kqueue.model.wording import shown
 
 #: Of a type for which nothing says otherwise.
 DEFAULT_RETRY = RetryPolicy()
@@ -55,7 +56,7 @@ class GivenOptions(TypedDict, total=False):
 
 def _policy(value: object) -> RetryPolicy:
     if not isinstance(value, RetryPolicy):
-        raise TypeError(f"retry: expected a RetryPolicy, got {value!r:.80}")
+        raise TypeError(f"retry: expected a RetryPolicy, got {shown(value)}")
     return value
 
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kqueue.model.wording import shown
+
 JSON = "json"
 BYTES = "bytes"
 #: Lists and objects within each other at most.
@@ -25,6 +27,8 @@ _INSTEAD = {
 }
 _OTHERS = "give what it is made of: a dict, a list, a str, a number, a bool or None"
 
+#: Of an integer: Python makes text of one of 4,300 digits at most, by default.
+_MOST_BITS = 14_000
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _SCALARS = (str, int, float, type(None))
 
@@ -118,9 +122,11 @@ def _oddity(value: object) -> str | None:
 def _odd(item: object) -> str | None:
     if isinstance(item, dict):
         odd = next((key for key in item if not isinstance(key, str)), None)
-        return None if odd is None else f"a JSON object's keys are str, got {odd!r:.80}"
+        return None if odd is None else f"a JSON object's keys are str, got {shown(odd)}"
     if isinstance(item, float) and not math.isfinite(item):
         return f"{item} is no JSON; give None or a text"
+    if isinstance(item, int) and item.bit_length() > _MOST_BITS:
+        return "an integer of thousands of digits, which Python reads from no JSON; give a text"
     if item is None or isinstance(item, str | int | float | list | tuple):
         return None
     names = [cls.__name__ for cls in type(item).__mro__]

@@ -16,6 +16,8 @@ from enum import StrEnum
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, TypeAlias
 
+from kqueue.model.wording import shown
+
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
@@ -113,7 +115,7 @@ def make(expression: object, tz: object, missed: object) -> Schedule:
     """Check what a user wrote. Raises ``TypeError`` or ``ValueError`` that names the argument."""
     for name, value in (("expression", expression), ("tz", tz), ("missed", missed)):
         if not isinstance(value, str):
-            raise TypeError(f"{name}: expected a str, got {value!r:.80}")
+            raise TypeError(f"{name}: expected a str, got {shown(value)}")
     from cronsim import CronSim, CronSimError  # noqa: PLC0415 (as above)
 
     zone = _zone(str(tz))

@@ -29,3 +29,14 @@ def interrupted(error: BaseException) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def shown(value: object) -> str:
+    """For a message: as its ``repr``, shortened. Python makes none of a number of thousands of digits, and one of a
+    user's own may fail.
+    """
+    try:
+        text = repr(value)
+    except Exception:
+        return f"what cannot be shown, of {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."

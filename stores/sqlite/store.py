@@ -20,6 +20,7 @@ from kqueue.contracts.runs import Claim, LeaseKey, Selection
 from kqueue.contracts.settlements import Settled, Settlement
 from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
+from kqueue.model import checks
 from kqueue.model.errors import StoreError, StoreReadOnly
 from kqueue.model.job import Row, State
 from kqueue.model.reasons import storable
@@ -85,8 +86,9 @@ class SqliteStore:
         of it. Nothing is opened yet.
         """
         name = os.fspath(path)
-        if not isinstance(name, str) or name in {"", ":memory:"}:
+        if name in {"", ":memory:"}:
             raise ValueError(f"store: expected the path of an SQLite file, got {name!r}; 'memory:' keeps no file")
+        name = checks.path("store", name)
         if synchronous not in SYNCHRONOUS:
             raise ValueError(f"store: expected synchronous to be one of {SYNCHRONOUS}, got {synchronous!r:.40}")
         if not 0 <= busy_timeout <= MAX_BUSY_TIMEOUT_S:

@@ -89,3 +89,27 @@ def test_a_long_value_is_shown_short(check: Callable[[object], object]) -> None:
     with pytest.raises(ValueError, match="got ") as caught:
         check("y" * 10_000)
     assert len(str(caught.value)) < 300
+
+
+def test_a_number_of_things_is_one_that_both_databases_can_count() -> None:
+    assert checks.whole("limit", checks.MOST, 1) == 2**53
+    for huge in (2**53 + 1, 2**63, 10**5000):
+        with pytest.raises(ValueError, match="limit: at most 9007199254740992, got"):
+            checks.whole("limit", huge, 1)
+
+
+def test_what_cannot_be_shown_is_refused_all_the_same() -> None:
+    class Hidden:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    with pytest.raises(TypeError, match="id: expected a str, got what cannot be shown, of Hidden"):
+        checks.text("id", Hidden())
+    with pytest.raises(ValueError, match="at least 1, got what cannot be shown, of int"):
+        checks.whole("limit", -(10**5000), 1)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "\ud800", b"bytes"])
+def test_a_path_that_no_system_takes_is_refused(path: object) -> None:
+    with pytest.raises((ValueError, TypeError), match="path: expected the name of a file"):
+        checks.path("path", path)

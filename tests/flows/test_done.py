@@ -4,11 +4,12 @@ import pytest
 
 from kqueue import AlreadySettled, BrokerUnavailable, JobInHand, KQueue
 from kqueue.stores.memory.store import MemoryStore
-from kqueue.upkeep.sweep import BATCH
 from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
 from tests.tubes import await_true
 
+#: Rows of a sweep's write: 1000 else.
+BATCH = 50
 NONE = {"delayed": 0, "ready": 0, "held": 0, "running": 0, "dead": 0, "done": 0}
 
 
@@ -68,11 +69,11 @@ def test_a_second_delete_changes_nothing_and_another_end_is_refused(queue: KQueu
         except AlreadySettled as error:
             seen.append(str(error).split(": ")[1])
 
-    queue.add_jobs("t", range(300))
+    queue.add_jobs("t", range(60))
     report = queue.run_jobs()
-    assert (report.count, report.deleted) == (300, 300)
-    assert seen == [True, "it was deleted before; a run is settled once"] * 300
-    assert queue.counts("t") == {**NONE, "done": 300}
+    assert (report.count, report.deleted) == (60, 60)
+    assert seen == [True, "it was deleted before; a run is settled once"] * 60
+    assert queue.counts("t") == {**NONE, "done": 60}
 
 
 def test_a_job_that_was_deleted_under_its_handler_is_not_kept(make_queue: MakeQueue) -> None:
@@ -88,7 +89,10 @@ def test_a_job_that_was_deleted_under_its_handler_is_not_kept(make_queue: MakeQu
     assert queue.counts("t") == NONE
 
 
-def test_the_sweep_deletes_all_whose_time_is_over_and_nothing_that_is_not_finished(make_queue: MakeQueue) -> None:
+def test_the_sweep_deletes_all_whose_time_is_over_and_nothing_that_is_not_finished(
+    make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kqueue.upkeep.sweep.BATCH", BATCH)
     queue = make_queue(max_tries=1, retry_delay=3600)
     queue.options("short", keep_done=0.001)
     queue.options("long", keep_done=3600)

@@ -12,7 +12,7 @@ from tests.flows.conftest import MakeQueue
 from tests.tubes import PATIENCE_S
 
 #: How many processes add the same key at once.
-PROCESSES = 50
+PROCESSES = 20
 #: A program that forks so many, since to start Python so often takes long. Each opens a queue of its own, waits
 #: until all have, and adds.
 ADDS = """

@@ -2,7 +2,7 @@
 that its process makes; then another process repairs, and the invariants of the design are checked.
 
 With ``--proof`` every call is met; without it every operation runs, and three in a hundred of its faults, drawn by
-a seed that a failure tells (``TEST_SEED`` draws them again). :mod:`tests.steps.survey` says how the calls are found.
+a seed that a failure tells (``TEST_SEED`` draws them again). :mod:`tests.steps.survey` says how calls are found.
 """
 
 import gc

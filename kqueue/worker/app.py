@@ -24,9 +24,10 @@ def load_queue(app: str, *, to_run: bool = True) -> KQueue:
     try:
         queue = operator.attrgetter(attribute)(module)
     except AttributeError:
-        raise ValueError(f"--app: module {name} has no {attribute!r}; {_queues_in(module)}") from None
+        found = _queues_in(module)
+        raise ValueError(f"--app: module {name} has no {attribute!r}; {found}{_another(module)}") from None
     if not isinstance(queue, KQueue):
-        raise ValueError(f"--app: {app} is no KQueue but of {type(queue)}; {_queues_in(module)}")
+        raise ValueError(f"--app: {app} is no KQueue but of {type(queue)}; {_queues_in(module)}{_another(module)}")
     if to_run and not queue.types():
         raise ValueError(f"--app: {app} has no handler; {name} must import what calls @{attribute}.handler")
     return queue
@@ -55,6 +56,9 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         where = _where(error)
+        root = sys.modules.get(name.partition(".")[0])
+        if isinstance(error, ModuleNotFoundError) and root is not None:
+            where += _another(root)
         raise ValueError(f"--app: cannot import {name}: {type(error).__name__}: {error}{where}") from None
 
 
@@ -64,6 +68,19 @@ def _where(error: BaseException) -> str:
         return ""  # its message says where
     place = own_place(error)
     return "" if place is None else f" ({place[0]}, line {place[1]})"
+
+
+def _another(module: ModuleType) -> str:
+    """Which file it is, where that is not the one that this folder has by its name."""
+    here = os.path.join(os.getcwd(), *module.__name__.split("."))
+    ours = next((path for path in (f"{here}.py", os.path.join(here, "__init__.py")) if os.path.exists(path)), None)
+    file = getattr(module, "__file__", None)
+    if ours is None or (file is not None and os.path.exists(file) and os.path.samefile(file, ours)):
+        return "" if ours is not None or file is None else f" (it is {file})"
+    return (
+        f". It is {file or 'built into Python'}, which has the name of {ours} and was imported before that: give"
+        " yours another name"
+    )
 
 
 def _queues_in(module: ModuleType) -> str:

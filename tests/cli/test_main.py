@@ -26,6 +26,18 @@ def queue(shop: Shop):
         yield queue
 
 
+# -- the app -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("app", ["json:queue", "json.jobs:queue", "sys:queue"])
+def test_an_app_of_a_name_that_another_module_has_says_which_was_found(shop: Shop, app: str) -> None:
+    name = app.partition(":")[0].partition(".")[0]
+    (shop.folder / f"{name}.py").write_text(APP)
+    said = shop.refused("status", "--app", app)
+    assert f"which has the name of {shop.folder}/{name}.py and was imported before that: give yours another" in said
+    assert (json.__file__ if name == "json" else "built into Python") in said
+
+
 # -- run -----------------------------------------------------------------------------------------------------
 
 

@@ -171,3 +171,27 @@ def test_the_source_folder_is_no_package_stores():
     )
     assert tried.returncode == 1
     assert "ImportError: this is kqueue.stores" in tried.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////srv/a b%2F.db",
+        "sqlite:////srv/100%25.db",
+        "sqlite:////srv/what%3F.db",
+        "sqlite:////srv/a#b@c&d=e.db",
+        "mongodb://%2Frun%2Fmongodb-27017.sock/app",
+        "mongodb://[::1]:27017/app",
+        "mongodb://one,two:27018/app",
+        "mongodb://one/a%2541",
+    ],
+)
+def test_an_address_that_is_shown_leads_to_the_same_store(url: str) -> None:
+    address = open_store(url).address
+    assert open_store(address).address == address
+    if url.startswith("sqlite"):
+        assert address == (url if "%2F" not in url else url.replace("%2F", "/"))
+    elif "," not in url and ":27017" not in url and "%2F" not in url:
+        assert address == url.replace("one", "one:27017")
+    else:
+        assert address == url.replace("one,", "one:27017,")

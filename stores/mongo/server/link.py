@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from bson import ObjectId
 from pymongo import MongoClient, ReadPreference
@@ -78,9 +79,7 @@ def read_url(url: str) -> Target:
     except (PyMongoError, ValueError) as error:
         # Not chained: it may quote the user and the password.
         raise ValueError(f"store: {expected}; {type(error).__name__} while reading it") from None
-    hosts = ",".join(
-        host if scheme == "mongodb+srv" or port is None else f"{host}:{port}" for host, port in parsed["nodelist"]
-    )
+    hosts = ",".join(_host(host, None if scheme == "mongodb+srv" else port) for host, port in parsed["nodelist"])
     if not parsed["database"] or parsed["collection"]:
         raise ValueError(f"store: {expected}, such as {scheme}://{hosts}/app; one database's name must be there")
     given = {name.lower(): value for name, value in parsed["options"].items()}
@@ -88,7 +87,15 @@ def read_url(url: str) -> Target:
         raise ValueError("store: w=0 asks for no reply, so no job could be acknowledged; leave it away")
     defaults = _DEFAULTS | ({} if "w" in given else _MAJORITY)
     options = {name: value for name, value in defaults.items() if name.lower() not in given}
-    return Target(url, f"{scheme}://{hosts}/{parsed['database']}", parsed["database"], options)
+    return Target(url, f"{scheme}://{hosts}/{quote(parsed['database'])}", parsed["database"], options)
+
+
+def _host(host: str, port: int | None) -> str:
+    """As a URL has it: what is shown may be given again."""
+    if host.startswith("/"):  # a socket in the file system
+        return quote(host, safe="")
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
 
 
 class Link:

@@ -138,6 +138,22 @@ class Parts:
         self.handlers.add(type, handler)
         self.registry.wake()
 
+    def pause(self, type: str | None, *, here: bool) -> bool:
+        """See :meth:`kqueue.KQueue.pause`. Raises ``StoreError``."""
+        if not here:
+            return self.opened().pausing.pause(type)
+        paused = self.handlers.pause(None if type is None else checks.job_type(type))
+        self.registry.wake()
+        return paused
+
+    def resume(self, type: str | None, *, here: bool) -> bool:
+        """See :meth:`kqueue.KQueue.resume`. Raises ``StoreError``."""
+        if not here:
+            return self.opened().pausing.resume(type)
+        resumed = self.handlers.resume(None if type is None else checks.job_type(type))
+        self.registry.wake()
+        return resumed
+
     def remove_handler(self, type: str) -> bool:
         """Run no more jobs of ``type`` here; False if it had no handler."""
         had = self.handlers.remove(type)
@@ -208,6 +224,7 @@ class Parts:
             registry=self.registry,
             maintenance=self.maintenance,
             handlers=self.handlers.only(types),
+            known=self.handlers.only(types, paused_too=True),
             mint=self.mint,
             renewer=self.renewers.get,
             hooks=self.hooks,
@@ -320,7 +337,7 @@ def assemble(
         heartbeat = Heartbeat(
             store=job_store,
             id=mint.make(1)[0],
-            types=handlers.types,
+            types=lambda: sorted({type for loop in registry.loops() for type in loop.types()}),
             note=lambda: {
                 "loops": registry.isolation.loops(),
                 **hanging_in(registry, clock.monotonic()).note(),

@@ -368,7 +368,7 @@ class KQueue:
 
     def has_coroutines(self) -> bool:
         """Whether any handler here is an ``async def``."""
-        return any(handler.is_async for handler in self._parts.handlers.all().values())
+        return any(handler.is_async for handler in self._parts.handlers.known().values())
 
     # -- running -----------------------------------------------------------------------------------------
 
@@ -527,13 +527,13 @@ class KQueue:
         limit = None if limit is None else checks.whole("limit", limit, 1)
         return self._parts.opened().dead_jobs.delete(checks.is_a("wanted", wanted, Filter), limit)
 
-    def pause(self, type: str | None = None) -> bool:
-        """Let no worker start jobs of ``type``, or of any if None, from a second on. False if it was paused."""
-        return self._parts.opened().pausing.pause(type)
+    def pause(self, type: str | None = None, *, here: bool = False) -> bool:
+        """Let no worker, or ``here`` not this process, start jobs of ``type``, or any if None. False if it was."""
+        return self._parts.pause(type, here=checks.flag("here", here))
 
-    def resume(self, type: str | None = None) -> bool:
-        """End the pause of ``type``, or if None that of the whole queue alone. False if there was none."""
-        return self._parts.opened().pausing.resume(type)
+    def resume(self, type: str | None = None, *, here: bool = False) -> bool:
+        """End such a pause of ``type``, or if None that of the whole queue alone. False if there was none."""
+        return self._parts.resume(type, here=checks.flag("here", here))
 
     def paused(self) -> dict[str | None, float]:
         """What is paused, and since when (seconds since 1970); None stands for the whole queue."""

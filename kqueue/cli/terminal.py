@@ -59,6 +59,11 @@ def key_options(keys: Sequence[Key]) -> Callable[[Command], Command]:
             default = "" if key.default is None else f" [default: {key.default}]"
             names, is_list = (key.option, key.name), bool(key.option_of_one)
             text = f"{key.help}{default}"
+            if key.is_flag:  # as a text, like all others; with --config and the environment it may be false
+                command = click.option(*names, is_flag=True, flag_value="true", default=None, help=key.help)(
+                    command
+                )
+                continue
             command = click.option(*names, metavar=key.metavar, multiple=is_list, help=text)(command)
         return command
 

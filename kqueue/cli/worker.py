@@ -35,6 +35,9 @@ def worker(**given: str | tuple[str, ...] | None) -> int:
     queue = load_queue(options.app)
     serve(queue, options.types, options.except_types)
     logs.configure(options.log_level)
+    silenced = logs.silenced([queue.parts.logger, logging.getLogger("kqueue.worker")])
+    if silenced is not None:
+        click.echo(f"kqueue: {silenced}", err=True)  # once, and not by its children too
     if not await_store(queue, logging.getLogger("kqueue.worker")):
         return OK
     with queue:

@@ -45,6 +45,8 @@ class Key:
     metavar: str = "VALUE"
     #: Of one that is a list, for which a text has commas: the option that gives one of them, and may come again.
     option_of_one: str = ""
+    #: Whether its option alone, with no value, says True.
+    is_flag: bool = False
 
     @property
     def option(self) -> str:
@@ -87,7 +89,7 @@ def _number(name: str, default: float | None, at_least: float, help: str) -> Key
 
 
 def _flag(name: str, default: bool, help: str) -> Key:
-    return Key(name, default, lambda value: checks.flag(name, value), help, _read_flag)
+    return Key(name, default, lambda value: checks.flag(name, value), help, _read_flag, is_flag=True)
 
 
 def _text(name: str, help: str, metavar: str) -> Key:
@@ -204,6 +206,7 @@ WORKER: Final = (
         f"Which lines go to standard error, unless the app configures logging: one of {', '.join(LOG_LEVELS)}.",
         metavar="LEVEL",
     ),
+    _flag("log_jobs", False, "Tell each start and each end of a job, at INFO."),
 )
 #: Of a type: in its table ``[types.NAME]``. What ``KQueue.options`` takes, and ...
 OPTIONS: Final = (

@@ -1,7 +1,7 @@
 """The loops of one process, and the jobs that they hold."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -51,6 +51,9 @@ class Loop(Listener, Turning, Protocol):
     @property
     def count(self) -> int:
         """Jobs that it has started."""
+
+    def types(self) -> Collection[str]:
+        """Those that it serves now. From any thread."""
 
 
 class AbandonedRun(NamedTuple):

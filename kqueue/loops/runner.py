@@ -10,7 +10,7 @@ coroutines. What several loops of a process share stands in :class:`kqueue.loops
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple, Protocol
 
@@ -137,6 +137,10 @@ class Runner:
     def count(self) -> int:
         """Jobs that were started."""
         return self._stopping.count
+
+    def types(self) -> Collection[str]:
+        """Those that it serves now. From any thread."""
+        return self._handlers().keys()
 
     def stop(self) -> None:
         """End the loop after the current job. Safe in a signal handler."""

@@ -40,13 +40,15 @@ class Loops:
         registry: Registry,
         maintenance: Maintenance,
         handlers: Callable[[], Mapping[str, Handler]],
+        known: Callable[[], Mapping[str, Handler]],
         mint: IdMint,
         renewer: Callable[[], Renewer],
         hooks: Hooks,
     ) -> None:
         """``open()`` opens what is not open, and returns what the names of the tubes begin with; ``context()``
         makes a new one; ``subscribe(types, waits)`` returns what a loop reserves from; ``handlers()`` returns a
-        mapping that is replaced, never changed; ``renewer()`` returns this process's.
+        mapping that is replaced, never changed, and ``known()`` one with those too that are paused in this process;
+        ``renewer()`` returns this process's.
         """
         self._open = open
         self._context = context
@@ -55,6 +57,7 @@ class Loops:
         self._registry = registry
         self._maintenance = maintenance
         self._handlers = handlers
+        self._known = known
         self._mint = mint
         self._renewer = renewer
         self._hooks = hooks
@@ -91,7 +94,7 @@ class Loops:
             self._hooks.leave(run)
 
     def _work(self, number: int, limits: RunLimits) -> LoopPool:
-        types, context = self._handlers(), self._context()
+        types, context = self._known(), self._context()
         async_types = self._async_types()
         bounded = [] if number == 1 else sorted(type for type, handler in types.items() if _is_bounded(handler))
         runners = []
@@ -140,7 +143,7 @@ class Loops:
         )
 
     def _async_types(self) -> list[str]:
-        return sorted(type for type, handler in self._handlers().items() if handler.is_async)
+        return sorted(type for type, handler in self._known().items() if handler.is_async)
 
     def _check_outside_loop(self, name: str) -> None:
         if self._async_types():

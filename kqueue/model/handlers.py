@@ -107,37 +107,68 @@ class Handlers:
 
     def __init__(self) -> None:
         self._by_type: Mapping[str, Handler] = MappingProxyType({})
+        #: The same, and those that are paused here.
+        self._known: Mapping[str, Handler] = MappingProxyType({})
         #: As they were given, with nothing around them.
         self._bare: dict[str, Handler] = {}
+        #: Those that are not chosen are as if they were not there, whenever they come.
+        self._is_chosen: Callable[[str], bool] = lambda type: True
+        #: Types that are paused in this process alone; None among them stands for all.
+        self._paused: set[str | None] = set()
         self._around: list[AroundFunction] = []
 
     def all(self) -> Mapping[str, Handler]:
-        """All handlers by type, as they are now."""
+        """All handlers by type, as they are now, but for those that are paused here."""
         return self._by_type
+
+    def known(self) -> Mapping[str, Handler]:
+        """All of them, those that are paused here too."""
+        return self._known
 
     def types(self) -> list[str]:
         """Those that have one, sorted."""
-        return sorted(self._by_type)
+        return sorted(self._known)
 
-    def only(self, types: Types) -> Callable[[], Mapping[str, Handler]]:
-        """What returns those of ``types`` as they are at each call, or all if it is None.
+    def choose(self, is_chosen: Callable[[str], bool]) -> None:
+        """Serve only types for which this is true, also of those that get a handler later."""
+        self._is_chosen = is_chosen
+        self._replace()
+
+    def pause(self, type: str | None) -> bool:
+        """Serve ``type``, or any if None, no more until :meth:`resume`. False if it was paused here."""
+        was_paused = type in self._paused
+        self._paused = {*self._paused, type}
+        self._replace()
+        return not was_paused
+
+    def resume(self, type: str | None) -> bool:
+        """End what :meth:`pause` was given so. False if it was not."""
+        was_paused = type in self._paused
+        self._paused = self._paused - {type}
+        self._replace()
+        return was_paused
+
+    def only(self, types: Types, *, paused_too: bool = False) -> Callable[[], Mapping[str, Handler]]:
+        """What returns those of ``types`` as they are at each call, or all if it is None; ``paused_too``: also
+        those that are paused here.
 
         Raises ``ValueError`` if one of them has none now, ``TypeError`` if it is no list of types.
         """
+        source = self.known if paused_too else self.all
         if types is None:
-            return self.all
+            return source
         if isinstance(types, str) or not isinstance(types, Iterable):
             raise TypeError(f"types: expected a list of types, got {shown(types)}")
         chosen = frozenset(checks.text("types", type) for type in types)
-        without = sorted(chosen.difference(self._by_type), key=str)
+        without = sorted(chosen.difference(self._known), key=str)
         if without or not chosen:
             named = f"{without[0]} has no handler" if without else "there is none"
             raise ValueError(f"types: {named}; these have one: {', '.join(self.types())}")
-        return Part(self.all, lambda type, handler: type in chosen)
+        return Part(source, lambda type, handler: type in chosen)
 
     def refuse_second(self, type: str) -> None:
         """Raises ``ValueError`` if the type has one."""
-        if type in self._by_type:
+        if type in self._bare:
             raise ValueError(f"type: {type} has a handler already; remove_handler comes first")
 
     def add(self, type: str, handler: Handler) -> None:
@@ -167,8 +198,15 @@ class Handlers:
         by_type = {
             type: replace(handler, function=surrounded(handler.function, handler.is_async, around))
             for type, handler in self._bare.items()
+            if self._is_chosen(type)
         }
-        self._by_type = MappingProxyType(by_type)
+        paused = self._paused
+        self._known = MappingProxyType(by_type)
+        self._by_type = (
+            MappingProxyType({type: one for type, one in by_type.items() if not {type, None} & paused})
+            if paused
+            else self._known
+        )
 
 
 class Part:

@@ -1,7 +1,8 @@
 """What is told of each thing that happens: counted, logged, and published to those who listen.
 
 Whoever makes something happen says so here, once it is durable and with no lock held, and for all that was written
-together in one call. Where nobody listens and DEBUG is off, finished jobs cost nothing but their count.
+together in one call. Where nobody listens and DEBUG is off (INFO, where each job is told there), finished jobs cost
+nothing but their count.
 
 Each record about a job has ``job_id``, ``job_type`` and ``job_try`` in its ``extra``. A payload is in no record
 unless the queue was made with ``log_payloads``.
@@ -75,6 +76,8 @@ class Telemetry:
         self._log_payloads = log_payloads
         #: The names of handlers that were told of: see :meth:`left_unsettled`.
         self._unsettling: set[str] = set()
+        #: Whether each start and each end is told at INFO, and not at DEBUG only.
+        self.tells_jobs = False
         self._counters = PerProcess(lambda: Counters(clock))
         self._counters.get()
 
@@ -83,9 +86,13 @@ class Telemetry:
         """The counters of this process."""
         return self._counters.get()
 
+    @property
+    def _job_level(self) -> int:
+        return logging.INFO if self.tells_jobs else logging.DEBUG
+
     def is_heard(self) -> bool:
         """Whether single starts and ends are of interest. To be asked once a window."""
-        return self._observers.are_any() or self._logger.isEnabledFor(logging.DEBUG)
+        return self._observers.are_any() or self._logger.isEnabledFor(self._job_level)
 
     def tells_errors(self, error: BaseException) -> bool:
         """Whether what a handler raised is to be kept until its run is written, for a record or an event. Of a text
@@ -110,8 +117,8 @@ class Telemetry:
 
     def started(self, row: Row, at: float | None = None) -> None:
         """A handler is about to be called, ``at`` by the store's clock. Only where :meth:`is_heard`."""
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self.log(logging.DEBUG, row, "starts, try %d, fence %d", row.tries, row.fence)
+        if self._logger.isEnabledFor(self._job_level):
+            self.log(self._job_level, row, "starts, try %d, fence %d", row.tries, row.fence)
         if self._observers.are_any():
             self._observers.publish(
                 (Started(self._now() if at is None else at, row.id, row.type, row.tries, row.fence),)
@@ -171,7 +178,7 @@ class Telemetry:
             return
         popped = {row.id: seconds.pop(row.id, None) for row, _ in written.ended}  # other threads take theirs
         told = {id: spent for id, spent in popped.items() if spent is not None}
-        if self._logger.isEnabledFor(logging.DEBUG):
+        if self._logger.isEnabledFor(self._job_level):
             self._log_ended(written, told)
         if self._observers.are_any():
             self._observers.publish(_events(written, told, raised))
@@ -243,7 +250,7 @@ class Telemetry:
         for row, settlement in written.ended:
             if row.id in seconds and row.id not in written.lost:
                 how = outcome(settlement)
-                self.log(logging.DEBUG, row, "was %s after %.3f s, try %d", how, seconds[row.id], row.tries)
+                self.log(self._job_level, row, "was %s after %.3f s, try %d", how, seconds[row.id], row.tries)
 
 
 def _events(

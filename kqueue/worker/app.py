@@ -43,9 +43,7 @@ def serve(queue: KQueue, types: Sequence[str] | None, except_types: Sequence[str
         for type in named or ():
             if type not in known:
                 raise ValueError(f"{option}: {type} has no handler; these have one: {', '.join(known)}")
-    for type in known:
-        if (types is not None and type not in types) or type in (except_types or ()):
-            queue.remove_handler(type)
+    queue.parts.handlers.choose(lambda type: (types is None or type in types) and type not in (except_types or ()))
     if not queue.types():
         raise ValueError(f"--except: no type is left of {', '.join(types or known)}")
 

@@ -210,6 +210,7 @@ def main(arguments: Sequence[str]) -> int:
         serve(queue, options.types, options.except_types)
         line.catch_signals()  # the app may have come in between
         logs.configure(options.log_level)
+        queue.parts.telemetry.tells_jobs = options.log_jobs
         queue.parts.renewer.offer(int(renewer))
         queue.open()
         _check_memory(options.max_rss)

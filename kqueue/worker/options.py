@@ -25,6 +25,7 @@ class WorkerOptions:
     max_rss: int | None
     health_file: str | None
     log_level: str
+    log_jobs: bool
     #: Where children start: an app may go elsewhere while it is imported. No option of the command.
     folder: str = field(default_factory=os.getcwd)
 

@@ -330,6 +330,7 @@ def test_every_key_has_a_variable():
         "KQUEUE_WORKER_APP": "a:b",
         "KQUEUE_WORKER_HEALTH_FILE": "h",
         "KQUEUE_WORKER_LOG_LEVEL": "error",
+        "KQUEUE_WORKER_LOG_JOBS": "true",
         "KQUEUE_WORKER_TYPES": "mail, resize",
         "KQUEUE_WORKER_EXCEPT_TYPES": "video",
     }

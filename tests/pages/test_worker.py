@@ -92,16 +92,19 @@ def test_the_health_file_has_these_fields() -> None:
 
 def test_every_option_stands_in_the_table() -> None:
     help = CliRunner().invoke(cli, ["worker", "--help"]).output
-    assert set(re.findall(r"^``(--[a-z-]+) ", TEXT, re.M)) == set(re.findall(r"^ +(--[a-z-]+) ", help, re.M)) - {
+    assert set(re.findall(r"^``(--[a-z-]+)[ `]", TEXT, re.M)) == set(re.findall(r"^ +(--[a-z-]+) ", help, re.M)) - {
         "--help"
     }
 
 
 def test_the_numbers_are_the_products() -> None:
     for key in WORKER:
-        default = "" if key.default is None else rf" .*\({re.escape(f'{key.default}')}\)"
-        assert re.search(rf"^``{key.option} {key.metavar}``{default}", TEXT.replace("``info``", "info"), re.M), (
-            key.name
-        )
+        default = "" if key.default is None or key.is_flag else rf" .*\({re.escape(f'{key.default}')}\)"
+        option = key.option if key.is_flag else f"{key.option} {key.metavar}"
+        assert re.search(rf"^``{option}``{default}", TEXT.replace("``info``", "info"), re.M), key.name
     assert f"is killed {GIVE_UP_S:g} seconds later" in TEXT
     assert (STEADY_S, liveness.QUIET_S) == (60, 60)  # "a minute"
+
+
+def test_a_pause_of_one_process() -> None:
+    exec(blocks(TEXT, "python")[1], {})  # noqa: S102 (the page's own example)

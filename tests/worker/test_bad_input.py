@@ -81,7 +81,7 @@ APP_HEAD = "from kqueue import KQueue\nqueue = KQueue('sqlite:///jobs.db')\nqueu
 
 
 def test_options_come_back_from_their_text_as_they_were() -> None:
-    options = WorkerOptions("app:queue", 2, 3, ["a"], ["b"], 1.5, 10, 100, "health", "debug", "/somewhere")
+    options = WorkerOptions("app:queue", 2, 3, ["a"], ["b"], 1.5, 10, 100, "health", "debug", True, "/somewhere")
     assert WorkerOptions.of(options.to_text()) == options
-    options = WorkerOptions("a:b", 1, 1, None, None, 0.0, None, None, None, "info")
+    options = WorkerOptions("a:b", 1, 1, None, None, 0.0, None, None, None, "info", False)
     assert WorkerOptions.of(options.to_text()) == options

@@ -55,3 +55,39 @@ def test_a_worker_says_as_much_as_it_is_asked_to(works: Works) -> None:
         assert worker.stop() == 0
     assert works.runs() == {id: 1}
     assert "INFO" not in works.log.read_text()
+
+
+def test_by_choice_it_tells_each_start_and_each_end(works: Works) -> None:
+    (id,) = works.add("work")
+    with works.worker("--log-jobs") as worker:
+        works.await_line(f"INFO {worker.await_children(1)[0]} job {id} (t): was deleted after")
+        assert worker.stop() == 0
+    assert works.log.read_text().count(f"job {id} (t): starts, try 1, fence 1") == 1
+
+
+def test_without_that_it_tells_of_no_job_that_goes_well(works: Works) -> None:
+    (id,) = works.add("work")
+    with works.worker() as worker:
+        works.await_empty()
+        assert worker.stop() == 0
+    assert id not in works.log.read_text()
+
+
+SILENT = """
+import logging.config
+
+from app import queue
+
+logging.config.dictConfig({"version": 1, "root": {"level": "INFO"}})
+"""
+
+
+def test_that_the_app_has_silenced_it_is_said_once(works: Works) -> None:
+    (works.folder / "silent.py").write_text(SILENT)
+    works.add("work")
+    with works.worker("--processes", "2", app="silent:queue") as worker:
+        works.await_empty()
+        assert worker.stop() == 0
+    [line] = [one for one in works.log.read_text().splitlines() if "has silenced kqueue" in one]
+    assert line.startswith("kqueue: the app's logging configuration has silenced kqueue")
+    assert "disable_existing_loggers=False" in line

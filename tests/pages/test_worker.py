@@ -107,4 +107,4 @@ def test_the_numbers_are_the_products() -> None:
 
 
 def test_a_pause_of_one_process() -> None:
-    exec(blocks(TEXT, "python")[1], {})  # noqa: S102 (the page's own example)
+    exec(blocks(TEXT, "python")[1], {})

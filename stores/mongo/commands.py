@@ -36,6 +36,9 @@ Write: TypeAlias = UpdateMany | UpdateOne | DeleteMany | DeleteOne
 READY, DELAYED, RUNNING = (str(state) for state in (State.READY, State.DELAYED, State.RUNNING))
 HELD, DEAD, DONE = (str(state) for state in (State.HELD, State.DEAD, State.DONE))
 
+#: Begins the range of an index that begins with the type: then the server jumps from one type and priority to the
+#: next. Else it would walk.
+ANY_TYPE: Document = {"type": {"$gte": ""}}
 #: No death is held against a job any more.
 NO_DEATHS: Document = {"crashes": 0, "suspicion": 0}
 #: A run that is settled has no holder any more.
@@ -209,9 +212,13 @@ def ahead(row: Row, place: int) -> list[Document]:
     return [best, ready | {"priority": int(row.priority), "place": {"$lt": place}}]
 
 
-def unput(until: float) -> Document:
-    """Rows that have no pointer and want one."""
-    return {"put_at": None, "$or": [{"state": READY}, {"state": DELAYED, "run_at": {"$lte": until}}]}
+def unput(until: float) -> tuple[Document, Document]:
+    """Rows that have no pointer and want one: the ready, and the delayed."""
+    return {"state": READY, "put_at": None} | ANY_TYPE, {
+        "state": DELAYED,
+        "put_at": None,
+        "run_at": {"$lte": until},
+    }
 
 
 def lost(type: str, head: Head | None, now: float, grace: float) -> list[Document]:

@@ -19,8 +19,12 @@ COVERED = {"_id": False, "type": True}
 #: Rows in a stretch of an index, at least and at most.
 STRETCHES = 20, 1000
 _STATES = [state.value for state in State]
-#: What has an index of its own in the order of ids.
-_BY_ID = {State.DEAD.value: schema.DEAD, State.DONE.value: schema.DONE}
+_BUT_RUNNING = [state.value for state in State if state is not State.RUNNING]
+#: By what rows of a state are found; the others by their order.
+_INDEX_OF = {
+    **dict.fromkeys([State.DEAD.value, State.DONE.value, State.DELAYED.value], schema.ENDED),
+    State.RUNNING.value: schema.LEASES,
+}
 
 
 def find(jobs: Collection[Document], type: str | None, state: str, after: str | None, most: int) -> list[Row]:
@@ -28,7 +32,7 @@ def find(jobs: Collection[Document], type: str | None, state: str, after: str | 
     where: Document = {"state": str(state)} | ({} if type is None else {"type": type})
     if after is not None:
         where["_id"] = {"$gt": after}
-    index = _BY_ID.get(str(state), schema.ORDER)
+    index = _INDEX_OF.get(str(state), schema.ORDER)
     found = read(jobs, where, None, most, sort=[("_id", 1)], index=index)
     return [schema.whole_row(document) for document in found]
 
@@ -46,9 +50,13 @@ def claimed(jobs: Collection[Document], owner: str | Document, most: int) -> lis
 
 def counts(jobs: Collection[Document], type: str | None) -> dict[str, int]:
     """Rows by state, all states named."""
-    match: Document = {"state": {"$in": _STATES}} | ({} if type is None else {"type": type})
-    groups = jobs.aggregate([{"$match": match}, {"$group": {"_id": "$state", "rows": {"$sum": 1}}}])
-    return dict.fromkeys(_STATES, 0) | {group["_id"]: group["rows"] for group in groups}
+    of_type: Document = {} if type is None else {"type": type}
+    rows = {"_id": "$state", "rows": {"$sum": 1}}
+    found = [
+        *group(jobs, {"state": {"$in": _BUT_RUNNING}} | of_type, rows, schema.ORDER),
+        *group(jobs, {"state": State.RUNNING.value} | of_type, rows, schema.LEASES),
+    ]
+    return dict.fromkeys(_STATES, 0) | {each["_id"]: each["rows"] for each in found}
 
 
 def types_in(jobs: Collection[Document], state: State, after: str, most: int) -> list[str]:

@@ -274,7 +274,7 @@ class MongoStore:
     def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
         """See :meth:`kqueue.contracts.store.JobStore.find`.
 
-        Dead and done rows have an index in the order of their ids. Those in another state are all read and sorted.
+        Dead, done and delayed rows have an index in the order of their ids. Others are all read and sorted.
         """
         with self._jobs() as jobs:
             return looks.find(jobs, type, state, after, most)

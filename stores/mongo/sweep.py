@@ -63,7 +63,10 @@ def expire(jobs: Collection[Document], now: float, most: int) -> int:
 
 def unput(jobs: Collection[Document], until: float, most: int) -> list[Due]:
     """Rows that are known to have no pointer, and may run by then."""
-    found = read(jobs, commands.unput(until), commands.DUE, most, index=schema.UNPUT)
+    ready, delayed = commands.unput(until)
+    found = read(jobs, ready, commands.DUE, most, index=schema.LOST)
+    if len(found) < most:
+        found += read(jobs, delayed, commands.DUE, most - len(found), index=schema.UNPUT)
     return [commands.to_due(row) for row in found]
 
 

@@ -23,7 +23,7 @@ from kqueue.contracts.stored_times import (
 )
 from kqueue.stores.mongo import schema
 from kqueue.stores.mongo.access import read, write
-from kqueue.stores.mongo.commands import HELD, READY, RUNNING, Write, latest_place, literal
+from kqueue.stores.mongo.commands import ANY_TYPE, HELD, READY, RUNNING, Write, latest_place, literal
 from kqueue.stores.mongo.keys_and_workers import dates_of, within
 from kqueue.stores.mongo.schema import LEFT_OUT, Document
 from kqueue.stores.mongo.server.moment import Moment
@@ -71,8 +71,9 @@ class MongoTimes:
             put = {"state": READY, "type": {"$in": list(types)}, "put_at": self._ahead}
             yield from self._read(put, schema.LOST)
             return
-        unput = {"put_at": None, "state": {"$in": [READY, HELD]}, "run_at": self._ahead}
-        yield from self._read(unput, schema.UNPUT)
+        unput = {"put_at": None, "run_at": self._ahead}
+        yield from self._read({"state": READY} | ANY_TYPE | unput, schema.LOST)
+        yield from self._read({"state": HELD} | unput, schema.UNPUT)
         dated = {"dated_at": self._ahead, "$or": [{"state": {"$in": _DATED}}, {"turn": {"$exists": True}}]}
         # Within a turn its starts are left alone: who has it writes them.
         yield from (one for one in self._read(dated, schema.DATED) if one.get("turn", 0) % 2 == 0)

@@ -17,7 +17,7 @@ from kqueue.contracts.settlements import Delete, Finish
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model.errors import AddFailed, StoreUnavailable
 from kqueue.model.job import Row, State
-from kqueue.stores.mongo.schema import JOBS, META, NOTES
+from kqueue.stores.mongo.schema import ENDED, JOBS, LEASES, META, NOTES, ORDER, UNPUT
 from kqueue.stores.mongo.server.link import read_url
 from kqueue.stores.mongo.server.patience import Patience
 from kqueue.stores.mongo.store import MongoStore
@@ -476,7 +476,7 @@ def test_a_worker_that_is_heard_of_meanwhile_is_not_forgotten(
 # -- migration -------------------------------------------------------------------------------------------
 
 OF_VERSION_1 = {"_id_", "order", "lost", "unput", "delayed", "leases", "dead"}
-NEWEST = OF_VERSION_1 - {"leases"} | {"leases by ttr", "gates", "done", "kept", "dated"}
+NEWEST = {"_id_", "lost", "delayed", "gates", "kept", "dated", ORDER, UNPUT, LEASES, ENDED}
 
 
 @pytest.fixture
@@ -487,6 +487,9 @@ def old(store: MongoStore, database: Any, mongod: Mongod) -> list[Row]:
     store.close()
     for name in set(database[JOBS].index_information()) - OF_VERSION_1:
         database[JOBS].drop_index(name)
+    database[JOBS].create_index([("state", 1), ("type", 1), ("priority", 1), ("place", 1)], name="order")
+    for name in ("unput", "dead"):  # by what does not matter here
+        database[JOBS].create_index([(name, 1)], name=name)
     running = {"state": State.RUNNING.value}
     database[JOBS].create_index("lease_until", name="leases", partialFilterExpression=running)
     database[JOBS].update_many({}, {"$unset": {"dated_at": True}})
@@ -505,7 +508,7 @@ def test_a_database_of_version_1_is_migrated_by_many_at_once(
         thread.start()
     for thread in threads:
         thread.join()
-    assert database[META].find_one({"_id": "schema"})["version"] == 3
+    assert database[META].find_one({"_id": "schema"})["version"] == 4
     assert set(database[JOBS].index_information()) == NEWEST
     assert set(database[NOTES].index_information()) == {"_id_", "look_at", "job", "dated"}
     assert stores[0].get(ids_of(old)) == old
@@ -520,15 +523,25 @@ def test_a_new_database_is_made_with_the_newest_schema(mongod: Mongod, new_mongo
     with closing(MongoStore(mongod.url(new_mongo_database))) as store, mongod.client() as client:
         store.open()
         database = client[new_mongo_database]
-        assert database[META].find_one({"_id": "schema"})["version"] == 3
+        assert database[META].find_one({"_id": "schema"})["version"] == 4
         assert set(database[JOBS].index_information()) == NEWEST
 
 
 def test_rows_that_use_nothing_new_are_in_no_new_index(store: MongoStore, mongod: Mongod, mongo_database: str):
-    store.add(new_rows(5) + new_rows(5, state=State.DELAYED, run_at=NOW + 9) + new_rows(5, state=State.DEAD))
+    delayed = new_rows(5, state=State.DELAYED, run_at=NOW + 9, put_at=NOW)
+    store.add(new_rows(5) + delayed + new_rows(5, state=State.DEAD, put_at=NOW))
     store.claim(Selection(("t",)), window(2), "me", NOW, False)
     with mongod.client() as client:
         validated = client[mongo_database].command("validate", JOBS)
     keys = validated["keysPerIndex"]
-    assert {name: keys[name] for name in ("gates", "done", "kept")} == {"gates": 0, "done": 0, "kept": 0}
-    assert keys["order"] == 15
+    assert {name: number for name, number in keys.items() if name != "_id_"} == {
+        ORDER: 13,
+        "lost": 3,
+        UNPUT: 0,
+        "delayed": 5,
+        LEASES: 2,
+        ENDED: 10,
+        "kept": 0,
+        "gates": 0,
+        "dated": 10,
+    }

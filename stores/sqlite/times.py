@@ -24,7 +24,7 @@ _FIND_UNPUT: Final = f"""
 #: The states, as the index says them.
 _FIND_ASKED: Final = f"""
     SELECT {_TIMES} FROM kqueue_jobs AS job INDEXED BY kqueue_jobs_asked
-    WHERE job.state IN ('delayed', 'done', 'dead')
+    WHERE job.state >= 'd' AND job.state < 'e'
         AND coalesce(job.asked_at, job.created_at) > :latest
     LIMIT :most
 """

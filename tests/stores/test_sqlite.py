@@ -934,7 +934,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(store, outsider, path):
     schema.migrate(outsider, NEXT)
     newer = SqliteStore(path)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 5.*up to 4; upgrade kqueue"):
+        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 6.*up to 5; upgrade kqueue"):
             newer.open()
     assert schema.version(outsider) == len(NEXT)
 

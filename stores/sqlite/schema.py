@@ -183,8 +183,8 @@ STEPS: Final[Steps] = (
         """,
     ),
     (
-        # Delayed, done or dead, which all begin with a d. For an IN of three SQLite makes a table of its own at each
-        # change of each row; and so too this index serves no query for one state, which has an index of its own.
+        # Delayed, done or dead, which all begin with a d. For an IN of three SQLite makes a table at each change of
+        # each row. And so too this index serves no query for one state, which has an index of its own.
         "DROP INDEX kqueue_jobs_asked",
         """
         CREATE INDEX kqueue_jobs_asked ON kqueue_jobs (coalesce(asked_at, created_at))

@@ -254,8 +254,8 @@ def test_slow_coroutines_share_commits(tmp_path: Path) -> None:
 
 #: System calls for 1,000 jobs, at most. Those that wait for a thread are left out: they depend on the machine.
 SYSTEM_CALLS = {
-    # "others": each of the 11 transactions locks and unlocks its fence, and looks twice for the three files. Some are
-    # the memory allocator's, a few more or less.
+    # "others": each of the 11 transactions locks and unlocks its fence, and looks twice for the three files. A
+    # few are the memory allocator's.
     "sqlite": {"fsync fdatasync": 11, "pwrite64": 840, "getpid": 2160, "sendto recvfrom poll": 60, "others": 346},
     # Each of some 30 commands takes a send, two reads, and a poll before
     # each read that finds nothing yet; "others": an ioctl for each change of the socket's time-out, four a command.

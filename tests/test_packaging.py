@@ -1,6 +1,7 @@
 """What is shipped, and what makes the environment: the wheel, and the scripts behind ``make``."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert built.returncode == 0, built.stdout + built.stderr
     (path,) = (copy / "dist").glob("*.whl")
     return path
+
+
+def test_what_a_package_index_shows_has_no_link_that_leads_nowhere(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        shown = archive.read(name).decode()
+    assert "A job queue for Python services" in shown
+    assert "promise" in shown
+    assert not re.findall(r"<(?![a-z]+:)[^>]*>`_", shown)
+    assert "+----" not in shown  # a frame, which longer lines would break
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,29 @@ def test_an_app_of_a_name_that_another_module_has_says_which_was_found(shop: Sho
     assert (json.__file__ if name == "json" else "built into Python") in said
 
 
+# -- completion in a shell -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_told_how_to_complete(shop: Shop, shell: str) -> None:
+    shop.environment["_KQUEUE_COMPLETE"] = f"{shell}_source"
+    with shop.start() as process:
+        out, _ = process.communicate(timeout=PATIENCE_S)
+    assert f"_KQUEUE_COMPLETE={shell}_complete" in out
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("kqueue li", "list"), ("kqueue list --sta", "--state"), ("kqueue list --state de", "dead")],
+)
+def test_commands_options_and_states_are_completed(shop: Shop, typed: str, completed: str) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    shop.environment |= {"_KQUEUE_COMPLETE": "bash_complete", **words}
+    with shop.start() as process:
+        out, _ = process.communicate(timeout=PATIENCE_S)
+    assert f"plain,{completed}" in out.split()
+
+
 # -- run -----------------------------------------------------------------------------------------------------
 
 

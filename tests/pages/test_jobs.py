@@ -4,7 +4,7 @@ import inspect
 import re
 
 import kqueue
-from kqueue import AddFailed, JobInHand, KQueue, KQueueError, State
+from kqueue import AddFailed, Job, JobInHand, KQueue, KQueueError, State
 from kqueue.model.options import DEFAULT_TTR
 from tests.pages.blocks import page
 
@@ -15,7 +15,12 @@ def test_each_state_is_in_the_table() -> None:
 
 
 def test_what_a_handler_may_ask_of_its_job_is_there() -> None:
-    (fields,) = re.findall(r"``job`` has ``([\w ]+)``", page("jobs"))
+    fields, in_hand = re.findall(r"``job`` has ``([\w\s]+)``.*?``([\w ]+)``", page("jobs"), re.DOTALL)[0]
+    public = {name for name, value in inspect.getmembers(Job) if isinstance(value, property)}
+    assert set(fields.split()) == public
+    assert set(in_hand.split()) | public == {
+        name for name, value in inspect.getmembers(JobInHand) if isinstance(value, property)
+    }
     calls = dict(re.findall(r"^``job\.(\w+)\((.*?)\)``  ", page("jobs"), re.MULTILINE))
     assert len(calls) == 4
     assert all(hasattr(JobInHand, name) for name in fields.split())
@@ -25,7 +30,10 @@ def test_what_a_handler_may_ask_of_its_job_is_there() -> None:
 
 
 def test_the_defaults_of_an_add_and_of_a_run() -> None:
-    assert f"ttr={DEFAULT_TTR:.0f})``" in page("jobs")
+    (said,) = re.findall(r"``add_job\((type.*?)\)``", page("jobs"), re.DOTALL)
+    named = [part.partition("=")[0] for part in re.split(r",\s*", said)]
+    assert [name for name in named if name != "*"] == [*inspect.signature(KQueue.add_job).parameters][1:]
+    assert f" ttr={DEFAULT_TTR:.0f}," in said
     (said,) = re.findall(r"``run_jobs\((.*?)\)``", page("jobs"))
     parameters = list(inspect.signature(KQueue.run_jobs).parameters.values())[1:]
     assert said == ", ".join(f"{one.name}={one.default}" for one in parameters)

@@ -37,6 +37,9 @@ def test_what_only_looks_works_and_what_would_write_says_why_not(tmp_path: Path)
         (["why", job_id], 0, "no worker waits"),
         (["doctor"], 1, "waiting jobs of type greet: 1"),
         (["workers"], 0, "no worker waits"),
+        (["stats"], 0, "Rates are not known"),
+        (["cron"], 0, "no schedules"),
+        (["list", "--state", "ready", "--count"], 0, "greet      1"),
         (["sweep", "--dry-run"], 0, ""),
         (["backup", str(tmp_path / "backup.db")], 0, ""),
     ]

@@ -74,7 +74,7 @@ def _told(error: Exception) -> str:
 def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KQueue]:
     if request.param == "mongod":
         server = request.getfixturevalue("mongod")
-        url = server.url(request.getfixturevalue("emptied_mongo_database"))
+        url = server.url(request.getfixturevalue("mongo_database"))
     else:
         url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/jobs.db?synchronous=OFF"
     with KQueue(url, retry_delay=0, max_tries=1) as queue:
@@ -97,10 +97,10 @@ def test_calls_of_a_queue(queue: KQueue, examples: int) -> None:
         def check(given: dict[str, Any], name: str = name) -> None:
             if name in {"run_jobs", "work"} and not _ends(given):
                 return
-            # Anew: each option, handler, limit and schedule is set once.
-            with KQueue(queue.store, retry_delay=0, max_tries=1) as another:
-                another.add_handler("other", JobInHand.delete)
-                tried(getattr(another, name), given)
+            # Anew: each option, handler, limit and schedule is set once. The store stays open.
+            another = KQueue(queue.store, retry_delay=0, max_tries=1)
+            another.add_handler("other", JobInHand.delete)
+            tried(getattr(another, name), given)
 
         fuzz(examples, drawn(name, arguments), check)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from kqueue.model.history import Run
     from kqueue.model.job import Job, JobInHand, Priority, State
-    from kqueue.model.options import TypeOptions
+    from kqueue.model.options import New, TypeOptions
     from kqueue.model.reports import Finding, Repair, RunReport, ScheduleReport, Stats, SweepReport, TypeStats
     from kqueue.model.retry import RetryPolicy, exponential, fixed
     from kqueue.model.schedule import Missed
@@ -63,6 +63,7 @@ __all__ = [
     "LeaseLost",
     "LostLease",
     "Missed",
+    "New",
     "Priority",
     "Reconnected",
     "Repair",
@@ -103,7 +104,7 @@ _HOMES = {
     "model.events": "Added Died Event Finished GivenBack LostLease Reconnected Retried Started Swept",
     "model.history": "Run",
     "model.job": "Job JobInHand Priority State",
-    "model.options": "TypeOptions",
+    "model.options": "New TypeOptions",
     "model.reports": "Finding Repair RunReport ScheduleReport Stats SweepReport TypeStats",
     "model.retry": "RetryPolicy exponential fixed",
     "model.schedule": "Missed",

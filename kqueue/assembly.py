@@ -17,6 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kqueue.admin.changing import Changing
 from kqueue.admin.dead_jobs import DeadJobs
 from kqueue.admin.hanging import hanging_in
 from kqueue.admin.purge import purge
@@ -32,11 +33,12 @@ from kqueue.dispatch.naming import Naming
 from kqueue.dispatch.opening import Opening
 from kqueue.dispatch.tubes_then_store import Dispatching
 from kqueue.loops.registry import Registry
-from kqueue.model import checks
+from kqueue.model import checks, times
 from kqueue.model.handlers import Handler, Handlers, Types
 from kqueue.model.options import Options, TypeOptions
 from kqueue.model.reports import Stats
 from kqueue.model.retry import RetryPolicy, growing
+from kqueue.model.times import Duration
 from kqueue.renewal import open_renewer
 from kqueue.stores import open_store
 from kqueue.system import streams
@@ -87,6 +89,7 @@ class Parts:
     cron: Cron
     sweeper: Sweeper
     dead_jobs: DeadJobs
+    changing: Changing
     pausing: Pausing
     subscribers: Subscribers
     telemetry: Telemetry
@@ -266,6 +269,7 @@ def assemble(
     retry_delay: float = 30,
     max_tries: int | None = 30,
     delete_on_success: bool = False,
+    max_age: Duration | None = None,
     max_crashes: int = 3,
     sweep_interval: float = 15,
     settle_ms: float = 20,
@@ -295,8 +299,10 @@ def assemble(
     # An object may have a clock of its own, or a client, which no URL hands on.
     url = job_store.shared_url if isinstance(store, str) else None
     deletes = checks.flag("delete_on_success", delete_on_success)
-    options = Options(TypeOptions(retry=retry, delete_on_success=deletes))
-    naming = Naming(job_store, entries, prefix, clock.monotonic)
+    max_age = None if max_age is None else times.seconds_above_0("max_age", max_age)
+    options = Options(TypeOptions(retry=retry, delete_on_success=deletes, max_age=max_age))
+    address = entries.address if isinstance(broker, str) else None
+    naming = Naming(job_store, entries, prefix, clock.monotonic, address=address)
     opening = Opening(job_store, entries, naming)
     subscribers = Subscribers(logger)
     log_payloads = checks.flag("log_payloads", log_payloads)
@@ -374,6 +380,7 @@ def assemble(
         cron=cron,
         sweeper=sweeper,
         dead_jobs=DeadJobs(job_store, doorbell),
+        changing=Changing(job_store, doorbell),
         pausing=Pausing(job_store, lambda: maintenances.get().look_again()),
         subscribers=subscribers,
         telemetry=telemetry,

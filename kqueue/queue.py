@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from kqueue.admin.changing import checked_change
 from kqueue.admin.dead_jobs import ALL_DEAD, Filter
 from kqueue.assembly import Parts, assemble
 from kqueue.contracts.broker import Broker
@@ -21,7 +22,7 @@ from kqueue.model.events import Event
 from kqueue.model.handlers import HandlerFunction, HandlerOptions, Types
 from kqueue.model.ids import is_job_id
 from kqueue.model.job import Job, JobInHand, Priority, State
-from kqueue.model.options import GivenOptions, TypeOptions
+from kqueue.model.options import GivenOptions, JobOptions, OneJobOptions, TypeOptions, check_names
 from kqueue.model.reports import Finding, RunReport, ScheduleReport, Stats, SweepReport
 from kqueue.model.schedule import MOST_TICKS
 from kqueue.model.times import Duration, Instant
@@ -60,6 +61,7 @@ class KQueue:
         retry_delay: float = 30,
         max_tries: int | None = 30,
         delete_on_success: bool = False,
+        max_age: Duration | None = None,
         max_crashes: int = 3,
         sweep_interval: float = 15,
         settle_ms: float = 20,
@@ -79,6 +81,7 @@ class KQueue:
         time, up to a day; 0 stays 0. ``max_tries``: failed runs until it is dead, by default after some 18 days;
         None: never. Both hold for types without a retry policy of their own: see :meth:`options`.
         ``delete_on_success``: a job whose handler returns is deleted, where neither it nor its type says otherwise.
+        ``max_age``: seconds after its add from which on a job whose run fails is dead. None: no end.
         ``max_crashes``: deaths of a worker that ran the job alone until it is dead. ``sweep_interval``: seconds
         between two repairs. ``settle_ms``: how long a job that has ended may wait to be written. ``max_payload``:
         bytes once encoded. ``prefix``: of tube names, at most 10 characters, before the store's id; the store keeps
@@ -91,6 +94,7 @@ class KQueue:
             retry_delay=retry_delay,
             max_tries=max_tries,
             delete_on_success=delete_on_success,
+            max_age=max_age,
             max_crashes=max_crashes,
             sweep_interval=sweep_interval,
             settle_ms=settle_ms,
@@ -182,7 +186,8 @@ class KQueue:
         ``priority="normal"``, ``delay=0``, ``ttr=60``: of an add that gives none. ``retry``: a
         :class:`~kqueue.RetryPolicy`, instead of the queue's ``retry_delay`` and ``max_tries``; or by themselves
         ``retry_delay`` and ``max_tries``. ``keep_done=0``: seconds that a finished job is kept. ``unique_for=0``:
-        seconds that a unique key is taken at least. ``delete_on_success=False``. A call's own arguments win.
+        seconds that a unique key is taken at least. ``delete_on_success``, ``max_age``: as of the queue. A call's
+        own arguments win.
 
         >>> queue.options("resize", ttr=30, priority="high", retry=RetryPolicy(max_tries=5, delay=[1, 10, 60]))
 
@@ -191,19 +196,7 @@ class KQueue:
         """
         return self._parts.options.set(checks.job_type(type), given)
 
-    def add_job(
-        self,
-        type: str,
-        payload: object = None,
-        *,
-        priority: Priority | str | int | None = None,
-        delay: Duration | None = None,
-        run_at: Instant | None = None,
-        ttr: Duration | None = None,
-        unique: str | None = None,
-        unique_for: Duration | None = None,
-        limit_key: str | None = None,
-    ) -> str:
+    def add_job(self, type: str, payload: object = None, **given: Unpack[OneJobOptions]) -> str:
         """Add one job; when this returns its id, the job is durable: it is never lost, and runs until its handler
         deletes it or it is dead.
 
@@ -211,6 +204,7 @@ class KQueue:
         ``priority``: "normal"; a :class:`~kqueue.Priority`, its name, or an integer 0..2**32-1, lower first.
         ``delay``: 0; seconds, or a ``timedelta``, until it may run; or ``run_at``: when, an aware ``datetime`` or
         seconds since 1970. ``ttr``: 60; seconds, at least 1, or a ``timedelta``, until others may take it.
+        ``max_tries``, ``retry_delay``: of its retries, as :meth:`options` takes them, but no function.
 
         ``unique``: a key of 1 to 200 characters. While a job of this type with this key waits or runs, and for its
         ``unique_for`` seconds (0) from its add whatever becomes of it, nothing is added, and its id is returned.
@@ -221,39 +215,19 @@ class KQueue:
         to add it again without a look may make two jobs. A ``KeyboardInterrupt`` and its like may come once the job
         is there: what leaves has its id in ``job_ids``, and in a note.
         """
-        order = self._parts.adding.check(
-            type,
-            [payload],
-            priority=priority,
-            delay=delay,
-            run_at=run_at,
-            ttr=ttr,
-            limit_key=limit_key,
-            unique=unique,
-            unique_for=unique_for,
-        )
-        return self._parts.adding.add(order)[0]
+        check_names("add_job", given, OneJobOptions)
+        return self._parts.adding.add([self._parts.adding.check(type, [payload], **given)])[0]
 
-    def add_jobs(
-        self,
-        type: str,
-        payloads: Iterable[object],
-        *,
-        priority: Priority | str | int | None = None,
-        delay: Duration | None = None,
-        run_at: Instant | None = None,
-        ttr: Duration | None = None,
-        limit_key: str | None = None,
-    ) -> list[str]:
+    def add_jobs(self, type: str, payloads: Iterable[object], **given: Unpack[JobOptions]) -> list[str]:
         """Add one job for each payload, in one write; returns their ids in the same order.
 
-        Arguments as for :meth:`add_job`; a unique key is for a single job. Raises :class:`~kqueue.AddFailed`, which
-        says which were taken, which not, and which may have been. What interrupts it has their ids in ``job_ids``.
+        Arguments as for :meth:`add_job`, but for ``unique``. A payload may be a :class:`~kqueue.New`, which has
+        arguments of its own, a unique key too; if that is another job's, its id is returned. Raises
+        :class:`~kqueue.AddFailed`, which says which were taken, which not, and which may have been. What interrupts
+        it has their ids in ``job_ids``.
         """
-        order = self._parts.adding.check(
-            type, payloads, priority=priority, delay=delay, run_at=run_at, ttr=ttr, limit_key=limit_key
-        )
-        return self._parts.adding.add(order)
+        check_names("add_jobs", given, JobOptions)
+        return self._parts.adding.add(self._parts.adding.orders(type, payloads, given))
 
     # -- handlers and cron -------------------------------------------------------------------------------
 
@@ -478,6 +452,11 @@ class KQueue:
         rows = self._parts.opened().store.get([job_id]) if is_id else []
         return Job(rows[0]) if rows else None
 
+    def find_job(self, type: str, *, unique: str) -> Job | None:
+        """The job that has the unique key, or had it last; None if it is not there any more, or there was none."""
+        row = self._parts.opened().store.find_unique(checks.job_type(type), checks.key("unique", unique))
+        return None if row is None else Job(row)
+
     def jobs(
         self, type: str | None = None, state: str = State.DEAD, limit: int = 100, after: str | None = None
     ) -> list[Job]:
@@ -526,6 +505,21 @@ class KQueue:
         """Delete dead jobs, those that ``wanted`` matches, ``limit`` in all, in lots; returns how many."""
         limit = None if limit is None else checks.whole("limit", limit, 1)
         return self._parts.opened().dead_jobs.delete(checks.is_a("wanted", wanted, Filter), limit)
+
+    def change_job(
+        self,
+        job: Job | str,
+        *,
+        priority: Priority | str | int | None = None,
+        delay: Duration | None = None,
+        run_at: Instant | None = None,
+    ) -> bool:
+        """Give a job that waits (ready, delayed or held) another priority, or time to run at: in ``delay`` seconds
+        from now, or ``run_at``; 0 is now. True if it was changed; False if it runs, has ended, or is not there.
+        """
+        job_id = checks.text("id", job.id if isinstance(job, Job) else job)
+        wanted = checked_change(priority, delay, run_at)
+        return is_job_id(job_id) and self._parts.opened().changing.change(job_id, wanted)
 
     def pause(self, type: str | None = None, *, here: bool = False) -> bool:
         """Let no worker, or ``here`` not this process, start jobs of ``type``, or any if None. False if it was."""

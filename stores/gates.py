@@ -1,7 +1,8 @@
 """The gates of limited types: who may pass, and what is free. Pure but for the counts that it asks for.
 
 Memory and SQLite share it; each counts in its own way. A gate is named by its type alone, or by the type, a space
-and the limit key. A type holds no space, so as text a type's gates stand together, its own first.
+and the limit key. A space of the type itself is another character there, so as text a type's gates stand together,
+its own first.
 """
 
 import math
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
-from kqueue.contracts.admission import Claimer, Limit, hands_of
+from kqueue.contracts.admission import SPACE_IN_GATES, Claimer, Limit, hands_of, type_in_gates
 
 #: After so many that it held, a claim without ids may end; and after so few if it has got a row. Soon it may know
 #: better how many jobs can follow each other.
@@ -71,7 +72,8 @@ class GateCounts(Protocol):
 
 def gate_of(type: str, limit_key: str | None) -> str:
     """The gate's name."""
-    return type if limit_key is None else f"{type} {limit_key}"
+    gate = type_in_gates(type)
+    return gate if limit_key is None else f"{gate} {limit_key}"
 
 
 def key_of(gate: str) -> str | None:
@@ -82,7 +84,7 @@ def key_of(gate: str) -> str | None:
 
 def type_of(gate: str) -> str:
     """The type that a gate is of."""
-    return gate.partition(" ")[0]
+    return gate.partition(" ")[0].replace(SPACE_IN_GATES, " ")
 
 
 def leases_of(running: Iterable[tuple[str, float]]) -> Leases:
@@ -99,7 +101,7 @@ def leases_of(running: Iterable[tuple[str, float]]) -> Leases:
 
 def after_gates(type: str) -> str:
     """Greater than each gate of the type, as text, and no greater than those of any later type."""
-    return f"{type}!"  # '!' follows the space
+    return f"{type_in_gates(type)}!"  # '!' follows the space
 
 
 def bounded(limit: Limit, limit_key: str | None) -> bool:
@@ -175,7 +177,7 @@ class Gates:
         """The gate of a row of the type while it runs; None if it has no limit."""
         if type not in self._limits:
             return None
-        return type if self._holder is None else self._holder.gate_of(type)
+        return type_in_gates(type) if self._holder is None else self._holder.gate_of(type)
 
     def stop(self, candidate: Candidate) -> str | None:
         """The first gate that holds the row, which waits there from now on. None if it passes all of them, and then

@@ -6,6 +6,8 @@ its own language.
 
 from typing import Final
 
+from kqueue.contracts.admission import type_in_gates
+from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned
 from kqueue.contracts.rules import recovery
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
@@ -50,7 +52,7 @@ def renewed(row: Row, until: float, alone: bool) -> Row:
     """The row under its holder's lease again. One that was taken from him had lost its place at its type's gate:
     it is counted again. Where its type has no limits nobody looks.
     """
-    gate = row.gate if row.state == State.RUNNING else row.type
+    gate = row.gate if row.state == State.RUNNING else type_in_gates(row.type)
     return row._replace(state=State.RUNNING, lease_until=until, alone=alone, gate=gate)
 
 
@@ -66,11 +68,11 @@ def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
             done = _cleared(idle)._replace(state=State.DONE, keep_until=keep_until, put_at=None)
             done = done._replace(asked_at=now if asked_at is None else asked_at)
             return done._replace(history=_with_run(row, now, None))
-        case Retry(run_at=run_at, reason=reason, put_at=put_at, asked_at=asked_at):
-            back = _failed(row, idle, now, reason)._replace(asked_at=now if asked_at is None else asked_at)
+        case Retry(run_at=run_at, reason=reason, put_at=put_at, asked_at=asked_at, traceback=told):
+            back = _failed(row, idle, now, reason, told)._replace(asked_at=now if asked_at is None else asked_at)
             return back._replace(state=waiting(run_at, now), run_at=run_at, put_at=put_at)
-        case Die(reason=reason):
-            return _failed(row, idle, now, reason)._replace(state=State.DEAD, put_at=None, asked_at=now)
+        case Die(reason=reason, traceback=told):
+            return _failed(row, idle, now, reason, told)._replace(state=State.DEAD, put_at=None, asked_at=now)
         case Unget(_, _, run_at, priority, put_at, started, reason, asked_at):
             back = _cleared(idle) if started else idle
             return back._replace(
@@ -93,6 +95,19 @@ def revived(row: Row, reason: str, now: float, put_at: float | None) -> Row:
 def hastened(row: Row, now: float, put_at: float | None) -> Row:
     """A delayed row, ready before its time."""
     return row._replace(state=State.READY, run_at=now, put_at=put_at, asked_at=now)
+
+
+def changed(row: Row, change: JobChange, now: float, put_at: float | None, put_until: float) -> Row:
+    """A row that waits, with another priority or time."""
+    priority = row.priority if change.priority is None else change.priority
+    row = row._replace(priority=priority)
+    if change.run_at is not None:
+        state = waiting(change.run_at, now)
+        row = row._replace(run_at=change.run_at, asked_at=now)
+        if state == State.DELAYED or row.state != State.HELD:
+            row = row._replace(state=state, gate=None if state == State.DELAYED else row.gate)
+    has_pointer = row.state != State.HELD and row.run_at <= put_until
+    return row._replace(put_at=put_at if has_pointer else None)
 
 
 def recovered(row: Row, max_crashes: int, now: float) -> Row:
@@ -128,14 +143,14 @@ def abandoned(row: Row) -> Abandoned:
     return Abandoned(row.id, row.type, row.alone, row.crashes, row.lease_owner, row.lease_until or 0.0)
 
 
-def _failed(row: Row, idle: Row, now: float, reason: str) -> Row:
+def _failed(row: Row, idle: Row, now: float, reason: str, traceback: str | None) -> Row:
     """``idle`` is ``row`` without its lease."""
     failed = _cleared(idle)._replace(failures=row.failures + 1, reason=reason)
-    return failed._replace(history=_with_run(row, now, reason))
+    return failed._replace(history=_with_run(row, now, reason, traceback))
 
 
-def _with_run(row: Row, now: float, reason: str | None) -> str:
-    return history.extended(row.history, history.Run(row.lease_owner, now, reason))
+def _with_run(row: Row, now: float, reason: str | None, traceback: str | None = None) -> str:
+    return history.extended(row.history, history.Run(row.lease_owner, now, reason, traceback))
 
 
 def _cleared(row: Row) -> Row:

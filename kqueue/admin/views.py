@@ -37,6 +37,7 @@ def details(job: Job) -> dict[str, str | int | float | None]:
         "state": job.state.value,
         "priority": job.priority,
         "tries": job.tries,
+        "max_tries": job.max_tries,
         "fence": job.fence,
         "created_at": moment(job.created_at),
         "scheduled_for": moment(job.scheduled_for),
@@ -56,6 +57,7 @@ def runs(job: Job) -> list[dict[str, str | None]]:
             "ended": moment(run.ended_at),
             "by": run.worker,
             "reason": run.reason,
+            "traceback": run.traceback,
         }
         for run in job.runs
     ]

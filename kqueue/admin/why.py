@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kqueue.contracts.admission import Limit
+from kqueue.contracts.admission import Limit, type_in_gates
 from kqueue.contracts.operator import ALL_TYPES
 from kqueue.contracts.repair import Head
 from kqueue.contracts.rules import dated, is_lost
@@ -173,8 +173,7 @@ def _delayed(facts: Facts) -> Answer:
 
 def _held(facts: Facts) -> Answer:
     row, limit = facts.row, facts.limit
-    gate = row.gate or row.type
-    by_key = gate != row.type
+    by_key = row.gate is not None and row.gate != type_in_gates(row.type)
     whose = f"limit key {row.limit_key!r} of its type" if by_key else "its type"
     numbers = "" if limit is None else f" ({_numbers(limit, by_key)})"
     or_period = "" if by_key or (limit is not None and limit.starts is None) else ", or of a period,"

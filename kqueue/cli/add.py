@@ -31,6 +31,8 @@ BATCH_BYTES = 4 * 2**20
 @click.option("--unique", metavar="KEY", help="Of one PAYLOAD: add nothing while a job with this key is there.")
 @click.option("--unique-for", callback=duration, metavar="TIME", help="The key is taken for so long at least.")
 @click.option("--limit-key", metavar="KEY", help="Jobs with the same one count together where TYPE has limits.")
+@click.option("--max-tries", type=click.IntRange(min=1), metavar="N", help="Failed runs until it is dead.")
+@click.option("--retry-delay", callback=duration, metavar="TIME", help="Until it runs again; doubled each time.")
 @click.option("--count", "only_count", is_flag=True, help="Print how many were added, not their ids.")
 def add(
     *,

@@ -19,7 +19,7 @@ def backup(*, store: str | None, broker: str | None, path: str, replace: bool, a
 
     It is checked before it gets its name. A file that is there is kept, unless --replace is given.
     """
-    with find_queue(store, broker) as queue:
+    with find_queue(store, broker, rings=False) as queue:
         queue.backup(path, replace=replace)
     size = os.stat(path).st_size
     if as_json:
@@ -49,7 +49,7 @@ def restore(
         raise ValueError("restore: give either BACKUP, or --mark for a store that was restored by other means")
     aside: list[str] = []
     if path is None:
-        with find_queue(store, broker) as queue:
+        with find_queue(store, broker, rings=False) as queue:
             queue.store.begin_anew()
     else:
         queue = make_queue(store, broker)

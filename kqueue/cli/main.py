@@ -20,6 +20,7 @@ from kqueue.system import streams
 COMMANDS = {
     "add": "add:add",
     "backup": "backup:backup",
+    "change": "retry_delete:change",
     "config": "config:config_command",
     "cron": "looks.cron:cron",
     "delete": "retry_delete:delete",

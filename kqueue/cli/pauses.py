@@ -21,7 +21,7 @@ def pause(store: str | None, broker: str | None, job_type: str | None, all_types
     Every worker sees it within a second; jobs that run go on. Exit status 1 if it was paused already.
     """
     job_type = _one(job_type, all_types, "pause")
-    with find_queue(store, broker) as queue:
+    with find_queue(store, broker, rings=False) as queue:
         is_known = job_type is None or _is_known(job_type, queue)
         changed = queue.pause(job_type)
         if not is_known:
@@ -40,7 +40,7 @@ def resume(store: str | None, broker: str | None, job_type: str | None, all_type
     Exit status 1 if it was not paused.
     """
     job_type = _one(job_type, all_types, "resume")
-    with find_queue(store, broker) as queue:
+    with find_queue(store, broker, rings=False) as queue:
         changed = queue.resume(job_type)
         still = sorted(type or "the whole queue" for type in queue.paused())
     status = _say(job_type, "resumed", changed, "was not paused", as_json)

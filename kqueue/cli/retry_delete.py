@@ -1,4 +1,4 @@
-"""``kqueue retry``, ``delete`` and ``purge``: decide what becomes of jobs: by ids, by a filter, of a whole type."""
+"""``kqueue retry``, ``delete``, ``purge`` and ``change``: what becomes of jobs: by ids, by a filter, of a type."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.filters import filter_of, filter_options
 from kqueue.cli.looks.jobs import job_lines
 from kqueue.cli.terminal import Command, find_queue, json_option, print_json, queue_options
+from kqueue.cli.times import duration, instant
 from kqueue.model import checks
 from kqueue.model.job import row_of
 
@@ -75,6 +76,10 @@ class _Act(NamedTuple):
     many: Callable[[KQueue, Filter, int | None], int]
     #: Whether it asks for jobs that are named, too.
     asks_for_ids: bool
+
+    def say(self, number: int, refused: Sequence[str], as_json: bool) -> int:
+        """How many it was done to, and what it was not; returns the exit status."""
+        return _say(self.done, number, self.refused, refused, as_json)
 
 
 @click.command()
@@ -156,6 +161,25 @@ def purge(*, store: str | None, broker: str | None, job_type: str, yes: bool, as
     return OK
 
 
+@click.command()
+@queue_options
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--priority", metavar="NAME|N", help="URGENT, HIGH, NORMAL, LOW, BULK, or 0..2**32-1.")
+@click.option("--delay", callback=duration, metavar="TIME", help="Run it in so long: 90, or 10m, 2h, 3d; 0 is now.")
+@click.option("--run-at", callback=instant, metavar="TIME", help="Run it not before then: 2026-05-01T12:00.")
+@json_option
+def change(*, store: str | None, broker: str | None, ids: Sequence[str], as_json: bool, **given: Any) -> int:
+    """Give jobs that wait another priority, or another time to run at, and print how many. Exit status 1 if some of
+    them run, have ended or are not there.
+    """
+    if str(given["priority"]).isdecimal():
+        given["priority"] = int(given["priority"])
+    wanted = [checks.job_id(job_id) for job_id in dict.fromkeys(ids)]
+    with find_queue(store, broker) as queue:
+        refused = [job_id for job_id in wanted if not queue.change_job(job_id, **given)]
+    return _say("changed", len(wanted) - len(refused), "not waiting", refused, as_json)
+
+
 def _choice(given: dict[str, Any]) -> _Choice:
     wanted = filter_of(given)
     return _Choice(given["ids"], given["all_dead"], given["delayed"], wanted, given["limit"], given["yes"])
@@ -169,13 +193,13 @@ def _carry_out(act: _Act, store: str | None, broker: str | None, choice: _Choice
     with find_queue(store, broker) as queue:
         if choice.by_filter:
             if asks and not _agreed_to_filter(queue, act, choice):
-                return _say(act, 0, [], as_json) or SOME_FAILED
-            return _say(act, act.many(queue, choice.wanted, choice.limit), [], as_json)
+                return act.say(0, [], as_json) or SOME_FAILED
+            return act.say(act.many(queue, choice.wanted, choice.limit), [], as_json)
         jobs = _known(queue, choice.ids)  # refuses a malformed id before the first job is touched
         if asks and jobs and not _agreed(act, jobs, "this job" if len(jobs) == 1 else f"these {len(jobs)} jobs"):
-            return _say(act, 0, [], as_json) or SOME_FAILED
+            return act.say(0, [], as_json) or SOME_FAILED
         refused = [job_id for job_id in choice.ids if not act.one(queue, job_id)]
-        return _say(act, len(choice.ids) - len(refused), refused, as_json)
+        return act.say(len(choice.ids) - len(refused), refused, as_json)
 
 
 def _agreed_to_filter(queue: KQueue, act: _Act, choice: _Choice) -> bool:
@@ -200,13 +224,13 @@ def _known(queue: KQueue, ids: Sequence[str]) -> list[Job]:
     return [job for job in found if job is not None]
 
 
-def _say(act: _Act, number: int, refused: Sequence[str], as_json: bool) -> int:
+def _say(done: str, number: int, why: str, refused: Sequence[str], as_json: bool) -> int:
     if as_json:
-        print_json({act.done: number, "refused": list(refused)})
+        print_json({done: number, "refused": list(refused)})
     else:
-        click.echo(f"{act.done} {number}")
+        click.echo(f"{done} {number}")
     if refused:
-        complain(f"{act.refused}: {' '.join(refused)}")
+        complain(f"{why}: {' '.join(refused)}")
     return SOME_FAILED if refused else OK
 
 

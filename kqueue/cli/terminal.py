@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import click
 
 from kqueue import KQueue, RunReport, SweepReport
+from kqueue.cli.exits import complain
 from kqueue.config.configuration import Configuration, load
 from kqueue.config.keys import Key
-from kqueue.config.layers import FILE_VARIABLE
+from kqueue.config.layers import DEFAULT, FILE_VARIABLE
+from kqueue.dispatch.naming import remembered_broker
 from kqueue.worker.app import load_queue
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -35,7 +37,11 @@ def _kept(name: str) -> str | None:
 def queue_options(command: Command) -> Command:
     """``--store`` and ``--broker`` or ``--app``, for :func:`make_queue` and :func:`find_queue`; ``--config``."""
     store = click.option("--store", metavar="URL", help="Or set KQUEUE_STORE, or store in the file.")
-    broker = click.option("--broker", metavar="URL", help="Or set KQUEUE_BROKER, or broker in the file.")
+    broker = click.option(
+        "--broker",
+        metavar="URL",
+        help="Or set KQUEUE_BROKER, or broker in the file; or else it is what the store remembers. none: without.",
+    )
     app = _kept_option("app", "MODULE:QUEUE", "The KQueue of your own code, instead of --store and --broker.")
     return store(broker(app(config_option(command))))
 
@@ -90,21 +96,23 @@ def hand_on_config() -> None:
 
 
 def make_queue(store: str | None, broker: str | None) -> KQueue:
-    """The queue of the options and the configuration; its store may be new.
+    """The queue of the options and the configuration; its store may be new. Where they name no broker, it is the
+    one that the store remembers, and that is said.
 
     Raises ``ValueError`` for a store that no command can use.
     """
     return _queue_of_app(store, broker) or _make_queue(configured({"store": store, "broker": broker}))
 
 
-def find_queue(store: str | None, broker: str | None) -> KQueue:
+def find_queue(store: str | None, broker: str | None, *, rings: bool = True) -> KQueue:
     """The same, for commands that only make sense where jobs are: none of them makes a store, since a mistyped name
-    would look like a queue with no jobs. Raises ``ValueError`` if it is not there.
+    would look like a queue with no jobs. Raises ``ValueError`` if it is not there. ``rings``: whether the command
+    has anything to do with a broker.
     """
     queue, source = _queue_of_app(store, broker), "the app"
     if queue is None:
         configuration = configured({"store": store, "broker": broker})
-        queue = _make_queue(configuration)
+        queue = _make_queue(configuration, rings)
         _, _, source = configuration.setting("store")
     check_there(queue, source, "kqueue add makes a new one")
     return queue
@@ -132,7 +140,7 @@ def _queue_of_app(store: str | None, broker: str | None) -> KQueue | None:
     return queue
 
 
-def _make_queue(configuration: Configuration) -> KQueue:
+def _make_queue(configuration: Configuration, rings: bool = True) -> KQueue:
     _, url, source = configuration.setting("store")
     if url is None:
         raise ValueError(
@@ -144,7 +152,12 @@ def _make_queue(configuration: Configuration) -> KQueue:
         raise ValueError(
             f"store: {address} ({source}) ends with this command; give one that stays, such as sqlite:///jobs.db"
         )
-    return queue
+    _, _, named_by = configuration.setting("broker")
+    broker = remembered_broker(queue.store) if rings and named_by == DEFAULT and queue.store.exists() else None
+    if broker is None:
+        return queue
+    complain(f"the broker is {broker}, as the store remembers; --broker none for none")
+    return KQueue.from_config(configuration, store=queue.store, broker=broker)
 
 
 def print_json(value: object) -> None:
@@ -184,4 +197,9 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[
 
 def one_line(text: str) -> str:
     """``text`` without line ends, and without control characters that would steer the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return harmless(" ".join(text.split()))
+
+
+def harmless(line: str) -> str:
+    """``line`` as it stands, without control characters that would steer the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in line.expandtabs())

@@ -3,6 +3,7 @@
 A key stands at the top of the file, in its table ``[worker]``, or in a type's own table, as ``[types.resize]``.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -115,6 +116,12 @@ def _types(name: str, option: str, help: str) -> Key:
 
 
 def _read_list(text: str) -> object:
+    """Words with commas; or JSON, for types that hold one."""
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
     return [one.strip() for one in text.split(",")] if text != NONE else NONE
 
 
@@ -173,6 +180,15 @@ QUEUE: Final = (
     _number("retry_delay", 30, 0, "Seconds until a failed job runs again: doubled each time, up to a day."),
     _whole("max_tries", 30, 1, "Failed runs until a job is dead. None: never.", optional=True),
     _flag("delete_on_success", False, "Whether a job is deleted when its handler returns."),
+    Key(
+        "max_age",
+        None,
+        CHECKS["max_age"],
+        "Seconds after its add from which on a job whose run fails is dead. None: no end.",
+        _read_number,
+        optional=True,
+        metavar="SECONDS",
+    ),
     _whole("max_crashes", 3, 1, "Deaths of a worker that ran the job alone until it is dead."),
     _number("sweep_interval", 15, 0.01, "Seconds between two repairs."),
     _number("settle_ms", 20, 0, "Milliseconds that an ended job of a window may wait to be written."),
@@ -218,6 +234,9 @@ OPTIONS: Final = (
     _option("keep_done", "Seconds that a finished job is kept."),
     _option("unique_for", "Seconds that a unique key is taken at least."),
     _option("delete_on_success", "Whether a job is deleted when its handler returns."),
+    _option(
+        "max_age", "Seconds after its add from which on a job whose run fails is dead. None: no end.", optional=True
+    ),
 )
 #: ... what ``KQueue.limit`` takes.
 LIMITS: Final = (

@@ -21,11 +21,22 @@ class Claimer(NamedTuple):
 
     def gate_of(self, type: str) -> str:
         """The gate of its rows of the type while they run: what they count with."""
-        return f"{type}{_HELD}{self.hands} {self.id}"
+        return f"{type_in_gates(type)}{self.gate_end()}"
+
+    def gate_end(self) -> str:
+        """What stands behind the type there."""
+        return f"{_HELD}{self.hands} {self.id}"
 
 
+#: In the place of a space of a type in the names of its gates, where a space ends it. A control, so none holds it.
+SPACE_IN_GATES = "\x7f"
 #: Stands in no type, and in no limit key.
 _HELD = " \t"
+
+
+def type_in_gates(type: str) -> str:
+    """How the names of its gates begin: that of the type itself is this alone."""
+    return type.replace(" ", SPACE_IN_GATES)
 
 
 def hands_of(gate: str) -> int | None:

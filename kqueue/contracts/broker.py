@@ -42,6 +42,14 @@ class EntryFate(NamedTuple):
     release_in: float | None
 
 
+def selected(types: tuple[str, ...], entries: Sequence[Entry]) -> Selection:
+    """What ``entries`` point to, to be claimed in order. What several name is looked for as the first one says."""
+    pointed: dict[str, int] = {}
+    for _, pointer in reversed(entries):
+        pointed |= dict.fromkeys(pointer.ids, pointer.priority)
+    return Selection(types, tuple(id for _, pointer in entries for id in pointer.ids), pointed=pointed)
+
+
 class Reservation(NamedTuple):
     """What a reserve got."""
 

@@ -1,6 +1,6 @@
 """How jobs come into a store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from kqueue.model.job import Row
@@ -31,13 +31,15 @@ class Intake(Protocol):
         with the cause chained. It tells taken, not taken and unknown ids apart.
         """
 
-    def add_unique(self, row: Row, until: float, now: float) -> str:
-        """Add ``row`` unless its type and ``unique_key`` are taken, in one transaction; returns the id of the job
-        that has them then: ``row.id`` if it was added.
+    def add_unique(self, rows: Sequence[Row], until: Mapping[str, float], now: float) -> list[str]:
+        """Add those of ``rows`` whose type and ``unique_key`` are not taken, or that have no key, in one
+        transaction; returns for each the id of the job that has its key then: its own if it was added. No two of
+        them have the same type and key.
 
-        They are taken while the job that took them is delayed, ready, held or running, and until ``until`` as its
-        own add said (seconds since 1970) whatever became of it; :meth:`delete` and :meth:`purge` free them. An
-        index of the store holds it: of many that add at once one is added. Raises as :meth:`add` does.
+        A key is taken while the job that took it is delayed, ready, held or running, and until ``until[row.id]``
+        as its own add said (seconds since 1970) whatever became of it; :meth:`delete` and :meth:`purge` free it.
+        An index of the store holds it: of many that add at once one is added. Raises as :meth:`add` does, and names
+        none that had another's key.
         """
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:

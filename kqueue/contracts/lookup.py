@@ -20,7 +20,14 @@ class Lookup(Protocol):
     """What stands in a store, read only. See :mod:`kqueue.contracts.store` for what holds for every method."""
 
     def get(self, ids: Sequence[str]) -> list[Row]:
-        """The rows that there are, in the order of ``ids``."""
+        """The rows that there are, in the order of ``ids``. Their histories have tracebacks; those of rows that are
+        found otherwise may have none.
+        """
+
+    def find_unique(self, type: str, key: str) -> Row | None:
+        """The row of the job that took the unique key last, whether it still has it or not; None if it is gone, or
+        nobody took it.
+        """
 
     def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
         """Up to ``most`` rows in ``state``, of ``type`` or of all if None, in the order of their ids (the order

@@ -1,12 +1,22 @@
 """What an operator does to jobs, whoever has them."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kqueue.contracts.repair import Due
+from kqueue.model import checks
 
-#: Stands for all types where one may be paused.
-ALL_TYPES = "*"
+#: Stands for all types where one may be paused; no type is named so.
+ALL_TYPES = checks.NO_TYPE
+
+
+class JobChange(NamedTuple):
+    """What is to be another in a job that waits."""
+
+    #: None: as it is.
+    priority: int | None
+    #: When it may run, in seconds since 1970; None: as it is.
+    run_at: float | None
 
 
 class Operator(Protocol):
@@ -24,6 +34,13 @@ class Operator(Protocol):
 
     def hasten(self, ids: Sequence[str], now: float, put_at: float | None) -> list[Due]:
         """Make delayed rows ready ``now``, whatever they wait for; returns those made. Nothing else changes."""
+
+    def change(self, id: str, change: JobChange, now: float, put_at: float | None, put_until: float) -> Due | None:
+        """JobChange a row that is delayed, ready or held, in one conditional write; None if there is none. It keeps
+        its place, and is delayed if its new ``run_at`` is after ``now``, else ready; but one that is held, and not
+        delayed by this, stays held. Where it is to have a pointer, one that waits and runs by ``put_until``,
+        ``put_at`` is written, else None; what is returned says it.
+        """
 
     def purge(self, type: str, most: int) -> int:
         """Delete up to ``most`` rows of the type that do not run, and free the type's unique keys that no job has

@@ -1,6 +1,7 @@
 """A run of a job: claimed, renewed, settled."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from kqueue.contracts.admission import Claimer, Limit
@@ -19,6 +20,13 @@ class Selection(NamedTuple):
     limits: tuple[Limit, ...] = ()
     #: None: each row that is claimed takes a place of its own.
     holder: Claimer | None = None
+    #: By id, the priority at which a pointer has named it. A row that has another now was changed since, and has a
+    #: newer pointer: it is passed over.
+    pointed: Mapping[str, int] = MappingProxyType({})
+
+    def serves(self, id: str, priority: int) -> bool:
+        """Whether the row, as it is now, is the one that its pointer has named."""
+        return self.pointed.get(id, priority) == priority
 
 
 class Claim(NamedTuple):
@@ -55,8 +63,8 @@ class Runs(Protocol):
         ``lease_until = now + ttr``, and ``alone`` stored if it is the only one taken. A lease begins when it is
         written: by ``now`` and the wait since, or by the server's own clock, since ``now`` may be old by then; the
         rows that are returned say ``lease_until`` no later than it is. ``owner`` is unique for each call; after a
-        lost reply the claim is read back by it. Candidates that are gone, leased, dead, or of another type are
-        passed over. Durable when it returns.
+        lost reply the claim is read back by it. Candidates that are gone, leased, dead, of another type, or of
+        another priority than their pointer are passed over. Durable when it returns.
 
         A claim without ids sees ready rows only; :meth:`promote` makes delayed ones ready.
 
@@ -89,8 +97,9 @@ class Runs(Protocol):
         """End runs where id and fence match and the run is not settled yet (``lease_owner`` is there), in one
         transaction where the store has them. So a run is settled once, however often it is asked for.
 
-        Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, and the reason (None for
-        Finish).
+        Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, the reason (None for Finish),
+        and the traceback, if there is one. Those of the last :data:`~kqueue.model.history.TRACEBACKS` that have one
+        are kept; a store may leave out one for which there is no room.
 
         A row's place is behind all others when it is added, and anew when it comes back from a run: by a Retry, an
         Unget that was started, or :meth:`recover`. So what comes back again and again keeps nobody waiting.

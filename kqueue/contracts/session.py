@@ -37,6 +37,12 @@ class Session(Protocol):
         ``StoreReadOnly``; what reads it works, and a copy has the id of no other.
         """
 
+    def remember(self, name: str, value: str) -> None:
+        """Keep a value under a name, in the place of what was there. Apart from settings."""
+
+    def remembered(self, name: str) -> str | None:
+        """What :meth:`remember` was given last; None if it never was."""
+
     def identity(self) -> str:
         """The store's random id, as :func:`kqueue.model.tubes.new_id` makes one: always the same, unless another
         store has taken its place.

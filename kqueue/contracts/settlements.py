@@ -36,6 +36,8 @@ class Retry(NamedTuple):
     put_at: float | None
     #: When ``run_at`` was reckoned; None: when it is settled.
     asked_at: float | None = None
+    #: Of what the run has raised, at most :data:`kqueue.model.reasons.MAX_TRACEBACK` bytes.
+    traceback: str | None = None
 
 
 class Unget(NamedTuple):
@@ -60,6 +62,8 @@ class Die(NamedTuple):
     id: str
     fence: int
     reason: str
+    #: As in :class:`Retry`.
+    traceback: str | None = None
 
 
 Settlement: TypeAlias = Delete | Finish | Retry | Unget | Die

@@ -4,9 +4,9 @@ What can be checked is checked first, with nothing read or written: :meth:`Addin
 stored in one write, and their doorbell is rung.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kqueue.contracts.repair import Due
 from kqueue.contracts.store import JobStore
@@ -15,7 +15,8 @@ from kqueue.dispatch.group_commit import GroupCommit
 from kqueue.model import checks, payload, times
 from kqueue.model.errors import AddFailed
 from kqueue.model.job import Priority, Row, State
-from kqueue.model.options import Options, TypeOptions
+from kqueue.model.options import New, Options, TypeOptions
+from kqueue.model.retry import own_checked
 from kqueue.model.times import Duration, Instant
 from kqueue.system.mint import IdMint
 from kqueue.telemetry.telemetry import Telemetry
@@ -39,6 +40,8 @@ class NewJobs(NamedTuple):
     unique: str | None
     #: Seconds that the key is taken at least.
     unique_for: float
+    #: What is said of their retries, as a row keeps it.
+    retries: str | None
 
 
 class Adding:
@@ -75,13 +78,15 @@ class Adding:
         type: object,
         payloads: Iterable[object],
         *,
-        priority: Priority | str | int | None,
-        delay: Duration | None,
-        ttr: Duration | None,
+        priority: Priority | str | int | None = None,
+        delay: Duration | None = None,
+        ttr: Duration | None = None,
         run_at: Instant | None = None,
         limit_key: str | None = None,
         unique: str | None = None,
         unique_for: Duration | None = None,
+        max_tries: int | None = None,
+        retry_delay: object = None,
     ) -> NewJobs:
         """What is None is as the type's options say. Raises ``ValueError`` or ``TypeError``."""
         job_type = checks.job_type(type)
@@ -98,7 +103,25 @@ class Adding:
             None if limit_key is None else checks.key("limit_key", limit_key),
             None if unique is None else checks.key("unique", unique),
             options.unique_for if unique_for is None else times.seconds("unique_for", unique_for, 0),
+            own_checked(max_tries, retry_delay),
         )
+
+    def orders(self, type: object, jobs: Iterable[object], given: Mapping[str, Any]) -> list[NewJobs]:
+        """``jobs`` are payloads, or :class:`~kqueue.New`, whose own options win over those that are ``given``.
+        Raises as :meth:`check`, and says which of several is wrong.
+        """
+        listed = checks.payloads(jobs)
+        if not any(isinstance(one, New) for one in listed):
+            return [self.check(type, listed, **given)]
+        job_type = checks.job_type(type)
+        orders = []
+        for place, one in enumerate(listed):
+            new = one if isinstance(one, New) else New(one)
+            try:
+                orders.append(self.check(job_type, [new.payload], **new.options(given)))
+            except (ValueError, TypeError) as error:
+                raise _of_one(error, place) from None
+        return orders
 
     def rows(self, order: NewJobs, now: float) -> list[Row]:
         """New rows, one for each payload. ``now`` by the store's clock."""
@@ -122,45 +145,63 @@ class Adding:
                 unique_key=order.unique,
                 limit_key=order.limit_key,
                 scheduled_for=order.run_at,
+                retries=order.retries,
             )
             for id, (data, encoding) in zip(self._mint.make(len(order.payloads)), order.payloads, strict=True)
         ]
 
-    def add(self, order: NewJobs) -> list[str]:
-        """Their ids, in the order of the payloads, once they are durable. Where the unique key is taken nothing is
-        added, and the id is that of the job that has it. Raises :class:`~kqueue.AddFailed`.
+    def add(self, orders: Sequence[NewJobs]) -> list[str]:
+        """The ids of their jobs, of one type, in the order of the payloads, once they are durable. Where a unique
+        key is taken nothing is added, and the id is that of the job that has it. Raises
+        :class:`~kqueue.AddFailed`.
 
         What interrupts it, as ``KeyboardInterrupt`` does, has the ids as ``job_ids``: they may be durable by then.
         """
-        if not order.payloads:
+        if not any(order.payloads for order in orders):
             return []
         self._open()
         now = self._store.now()
-        rows = self.rows(order, now)
+        rows = [row for order in orders for row in self.rows(order, now)]
+        until = {
+            row.id: now + order.unique_for
+            for order, row in zip(orders, rows, strict=False)  # where one is unique, each is one job
+            if order.unique is not None
+        }
         try:
-            return self._write(order, rows, now)
+            return self._write_unique(rows, until, now) if until else self._write(rows, {}, now)
         except Exception:
             raise
         except BaseException as interrupt:
             _name_jobs(interrupt, rows)
             raise
 
-    def _write(self, order: NewJobs, rows: list[Row], now: float) -> list[str]:
-        ids = [row.id for row in rows]
+    def _write_unique(self, rows: list[Row], until: Mapping[str, float], now: float) -> list[str]:
+        """Of those with the same key the first is written, and the others get what that gets."""
+        first_of: dict[str | None, Row] = {}
+        firsts = [row if row.unique_key is None else first_of.setdefault(row.unique_key, row) for row in rows]
+        written = [row for row, first in zip(rows, firsts, strict=True) if row is first]
+        holders = dict(zip((row.id for row in written), self._write(written, until, now), strict=True))
+        return [holders[first.id] for first in firsts]
+
+    def _write(self, rows: list[Row], until: Mapping[str, float], now: float) -> list[str]:
+        """``until``: when the keys of those that have one are free at the earliest, by their ids."""
+        type, ids = rows[0].type, [row.id for row in rows]
         try:
-            if order.unique is None:
-                self._group_commit.add(rows)
+            if until:
+                ids = self._store.add_unique(rows, until, now)
             else:
-                ids = [self._store.add_unique(rows[0], now + order.unique_for, now)]
+                self._group_commit.add(rows)
         except AddFailed as error:
             there = {*error.taken, *error.unknown}
             self._ring([row for row in rows if row.id in there], now)
-            self._telemetry.added(order.type, error.taken, now)
+            self._telemetry.added(type, error.taken, now)
             raise
-        if ids[0] == rows[0].id:
-            self.announce(rows, now)
-        else:  # the key is another job's, and nothing was added
-            self._telemetry.added(order.type, ids, now, is_new=False)
+        new = [row for row, id in zip(rows, ids, strict=True) if row.id == id] if until else rows
+        if new:
+            self.announce(new, now)
+        if len(new) < len(rows):  # of the others the key is another job's
+            found = [id for row, id in zip(rows, ids, strict=True) if row.id != id]
+            self._telemetry.added(type, found, now, is_new=False)
         return ids
 
     def announce(self, rows: Sequence[Row], now: float) -> None:
@@ -181,6 +222,12 @@ def _delay(options: TypeOptions, delay: Duration | None, run_at: Instant | None)
     if run_at is not None:
         raise ValueError("run_at: either it or delay, not both")
     return times.seconds("delay", delay, 0)
+
+
+def _of_one(error: ValueError | TypeError, place: int) -> ValueError | TypeError:
+    """The same, saying which of several jobs it is about."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"payloads[{place}]: {error}")
 
 
 def _name_jobs(interrupt: BaseException, rows: Sequence[Row]) -> None:

@@ -5,14 +5,19 @@ store, whose id is another; to go on with the old ones would be to wait where no
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from kqueue.contracts.broker import Broker
 from kqueue.contracts.store import JobStore
 from kqueue.model import tubes
+from kqueue.model.errors import StoreReadOnly
 
 #: The store's setting that keeps its prefix: the first that was given.
 PREFIX_SETTING: Final = "prefix"
+#: Under which a store remembers its own id and the broker's address: what is copied has another id, and is not to
+#: use the broker of the original.
+BROKER_NAME: Final = "broker"
 #: Seconds between two looks at the store's id.
 LOOK_S: Final = 5.0
 
@@ -20,12 +25,23 @@ LOOK_S: Final = 5.0
 class Naming:
     """Of one queue. Shared by its threads: two that look at once tell the broker the same."""
 
-    def __init__(self, store: JobStore, broker: Broker, prefix: str | None, monotonic: Callable[[], float]) -> None:
-        """``prefix``: the one that was asked for, if any."""
+    def __init__(
+        self,
+        store: JobStore,
+        broker: Broker,
+        prefix: str | None,
+        monotonic: Callable[[], float],
+        *,
+        address: str | None = None,
+    ) -> None:
+        """``prefix``: the one that was asked for, if any. ``address``: the broker's URL, without a password, if
+        others may use it: the store remembers it.
+        """
         self._store = store
         self._broker = broker
         self._wanted = prefix
         self._monotonic = monotonic
+        self._address = address
         self._look_at = -1.0
         self._store_id: str | None = None
         #: What the names of the tubes begin with now.
@@ -42,6 +58,8 @@ class Naming:
             self.beginning = tubes.beginning(self._agreed_prefix(), store_id)
             self._broker.open(self.beginning)
             self._store_id = store_id
+            if self._address is not None:
+                _remember_broker(self._store, f"{store_id} {self._address}")
 
     def follow(self) -> str:
         """:meth:`look` if that was not done lately; returns what the names of the tubes begin with."""
@@ -60,3 +78,16 @@ class Naming:
             )
         # A version that knew no ids made a random one up, which says no more than the id does.
         return "" if tubes.OLD_RANDOM_PREFIX.fullmatch(kept) else kept
+
+
+def remembered_broker(store: JobStore) -> str | None:
+    """The URL of the broker with which the store was opened last; None if it never was. Raises ``StoreError``."""
+    store_id, _, address = (store.remembered(BROKER_NAME) or "").partition(" ")
+    return address if address and store_id == store.identity() else None
+
+
+def _remember_broker(store: JobStore, value: str) -> None:
+    """Writes nothing where it is known, and does without where the store may only be read."""
+    with suppress(StoreReadOnly):
+        if store.remembered(BROKER_NAME) != value:
+            store.remember(BROKER_NAME, value)

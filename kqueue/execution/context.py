@@ -21,8 +21,8 @@ from kqueue.dispatch.limiter import Limiter
 from kqueue.execution.execute import INTERRUPTED, UNRUN, Decision
 from kqueue.model.job import Row
 from kqueue.model.options import Options
-from kqueue.model.reasons import describe, reason_text
-from kqueue.model.retry import jittered
+from kqueue.model.reasons import MAX_REASON, describe, reason_text, traceback_of
+from kqueue.model.retry import RetryPolicy, jittered, policy_of
 from kqueue.system.clock import Clock
 from kqueue.telemetry.outages import Outages
 from kqueue.telemetry.telemetry import Telemetry
@@ -49,6 +49,10 @@ class LoopContext:
     #: Where jitter comes from. One for each loop, so that forked children do not all draw the same.
     random: Random = field(default_factory=Random)
 
+    def policy(self, row: Row) -> RetryPolicy:
+        """What its own add said of its retries, and else its type."""
+        return policy_of(row.retries, self.options.of(row.type).retry)
+
     def delete(self, row: Row, now: Callable[[], float] | None = None) -> Delete | Finish:
         """The settlement that finishes the job: its row goes, or is kept for a while if its type says so."""
         keep = self.options.kept.get(row.type)
@@ -66,22 +70,29 @@ class LoopContext:
         if decision == UNRUN and self.blames_interrupts:
             decision = INTERRUPTED
         reason = reason_text(decision.reason or "")
+        has_failed = decision.outcome is not Outcome.UNGOT or decision.error is not None
+        max_age = self.options.of(row.type).max_age if has_failed else None
+        if max_age is not None and _is_older(row, max_age, (now or self.store.now)()):
+            given_up = f"; given up, since it is older than max_age ({max_age:g} s)"
+            reason = reason_text(reason, MAX_REASON - len(given_up)) + given_up
+            return Die(row.id, row.fence, reason, _traceback(decision))
         if decision.outcome is Outcome.UNGOT:
             run_at, put_at, at = self._again(row, decision, now)
             if decision.error is not None:
                 self.telemetry.log(logging.INFO, row, "given back: %s", reason)
             return Unget(row.id, row.fence, run_at, decision.priority, put_at, True, reason, at)
-        if decision.outcome is Outcome.DEAD or self.options.of(row.type).retry.is_used_up(row.failures + 1):
-            return Die(row.id, row.fence, reason)
+        if decision.outcome is Outcome.DEAD or self.policy(row).is_used_up(row.failures + 1):
+            return Die(row.id, row.fence, reason, _traceback(decision))
         run_at, put_at, at = self._again(row, decision, now)
-        return Retry(row.id, row.fence, run_at, reason, put_at, at)
+        return Retry(row.id, row.fence, run_at, reason, put_at, at, _traceback(decision))
 
     def retry_in(self, row: Row) -> float | None:
         """Seconds until the job runs again if this run is ended from outside; None if it is dead then. A delay
         function of the user's, which wants to see an error, is not asked: then it is the queue's ``retry_delay``.
         """
-        policy = self.options.of(row.type).retry
-        if policy.is_used_up(row.failures + 1):
+        policy, max_age = self.policy(row), self.options.of(row.type).max_age
+        claimed_at = (row.lease_until or 0.0) - row.ttr
+        if policy.is_used_up(row.failures + 1) or (max_age is not None and _is_older(row, max_age, claimed_at)):
             return None
         if callable(policy.delay):
             return self.options.default.retry.bare_delay(1)
@@ -96,8 +107,8 @@ class LoopContext:
         return at + seconds, self.doorbell.put_at(at + seconds, at), at
 
     def _delay(self, row: Row, error: BaseException | None) -> float:
-        """By the policy of the row's type. Whatever a delay function of the user's does, the job has its delay."""
-        policy = self.options.of(row.type).retry
+        """By the policy of the row. Whatever a delay function of the user's does, the job has its delay."""
+        policy = self.policy(row)
         try:
             return jittered(policy.bare_delay(row.failures + 1, error), policy.jitter, self.random)
         except (KeyboardInterrupt, SystemExit):
@@ -107,3 +118,13 @@ class LoopContext:
             text = "its delay function failed, so it waits for the queue's retry_delay of %g s: %s"
             self.telemetry.log(logging.WARNING, row, text, seconds, describe(failure))
             return seconds
+
+
+def _traceback(decision: Decision) -> str | None:
+    return None if decision.error is None else traceback_of(decision.error)
+
+
+def _is_older(row: Row, seconds: float, now: float) -> bool:
+    """Than ``seconds``, since it was added, or was to run at first if that came later."""
+    first = row.created_at + row.delay if row.scheduled_for is None else row.scheduled_for
+    return now - max(row.created_at, first) >= seconds

@@ -15,7 +15,7 @@
                                 KeyboardInterrupt          -> given back, and the loop ends
                                 SystemExit                 -> retried, and the loop ends
 
-What is final and what gives back is in the retry policy of the job's type. "Retried" is dead instead where the
+What is final and what gives back is in the retry policy of the job. "Retried" is dead instead where the
 tries are used up; "given back" costs no try. Nothing else that a handler does can end the loop.
 """
 
@@ -70,7 +70,7 @@ class Hand(Holder, Protocol):
         """Whether the run of the job in hand has an outcome."""
 
     def policy(self, row: Row) -> RetryPolicy:
-        """The retry policy of the job's type."""
+        """The retry policy of the job: its own add's, or its type's."""
 
     def deletes_on_success(self, row: Row) -> bool:
         """Whether jobs of its type are deleted when their handler returns, where that does not say itself."""

@@ -165,8 +165,8 @@ class InflightJob:
         return self.settlement is not None or not self._hold.is_running(self) or not self._hold.is_here()
 
     def policy(self, row: Row) -> RetryPolicy:
-        """The retry policy of the job's type."""
-        return self._hold.context.options.of(row.type).retry
+        """The retry policy of the job."""
+        return self._hold.context.policy(row)
 
     def deletes_on_success(self, row: Row) -> bool:
         """Whether jobs of its type are deleted when their handler returns."""

@@ -62,7 +62,8 @@ def fetch(
         settle(partial(order.with_settlements, store))
     claim = order.claim or order.by_itself(now, alone)
     # A claim may have waited for the store; what is not due yet is awaited to the millisecond.
-    verdicts = judge(found.reservation.entries, claim, store.now() if claim.later else now)
+    now = store.now() if claim.later else now
+    verdicts = judge(found.reservation.entries, claim, now, selection.pointed)
     _post(found.subscription, verdicts, context.logger)
     _look_after(claim, selection, context)
     return stale(verdicts, claim)

@@ -1,6 +1,7 @@
 """What becomes of a tube's entries after a claim: pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from kqueue.contracts.broker import Entry, EntryFate
 from kqueue.contracts.runs import Claim
@@ -11,16 +12,26 @@ from kqueue.dispatch.pointers import MAX_TUBE_DELAY_S
 SHORTEST_S = 0.001
 
 
-def judge(entries: Sequence[Entry], claim: Claim, now: float) -> list[EntryFate]:
-    """What becomes of each entry once ``claim`` (of all their ids, in their order) has committed.
+def judge(
+    entries: Sequence[Entry], claim: Claim, now: float, pointed: Mapping[str, int] = MappingProxyType({})
+) -> list[EntryFate]:
+    """What becomes of each entry once ``claim`` (of all their ids, in their order) has committed. ``pointed``: at
+    which priorities it has looked for them.
 
-    * The window was full before the entry's last id was looked at: it keeps its place.
+    * The window was full before the entry's last id was looked at, or one of its ids was looked for at another
+      priority, which another entry names, and not claimed: it keeps its place.
     * Some of its rows are not due yet: it is given back for the rest of the shortest delay.
     * Nothing is left to claim (claimed now, gone, leased, dead): it is deleted.
     """
     claimed = {row.id for row in claim.rows}
     unseen = _unseen_ids(entries, claimed) if claim.cut else frozenset()
-    return [EntryFate(entry, _release_in(entry, claim, unseen, now)) for entry in entries]
+    is_doubtful = 0 < len(pointed) < sum(len(pointer.ids) for _, pointer in entries)
+    return [
+        EntryFate(entry, 0.0)
+        if is_doubtful and _is_elsewhere(entry, pointed, claimed)
+        else EntryFate(entry, _release_in(entry, claim, unseen, now))
+        for entry in entries
+    ]
 
 
 def stale(verdicts: Sequence[EntryFate], claim: Claim) -> int:
@@ -37,6 +48,14 @@ def _release_in(entry: Entry, claim: Claim, unseen: frozenset[str], now: float) 
         if waits:
             return min(max(SHORTEST_S, min(waits) - now), MAX_TUBE_DELAY_S)
     return None
+
+
+def _is_elsewhere(entry: Entry, pointed: Mapping[str, int], claimed: set[str]) -> bool:
+    """Whether one of its ids was looked for at another priority, and not claimed."""
+    return any(
+        pointed.get(id, entry.pointer.priority) != entry.pointer.priority and id not in claimed
+        for id in entry.pointer.ids
+    )
 
 
 def _unseen_ids(entries: Sequence[Entry], claimed: set[str]) -> frozenset[str]:

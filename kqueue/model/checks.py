@@ -16,8 +16,12 @@ from kqueue.model.ids import is_job_id
 from kqueue.model.job import JobInHand, Priority, State
 from kqueue.model.wording import shown
 
-#: beanstalkd takes tube names of 200 characters; a prefix may have 10 of them.
-TYPE_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{1,190}", re.ASCII)
+#: Most types look so, and are their own tube's name: see :mod:`kqueue.model.tubes`.
+_PLAIN_TYPE = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{1,190}", re.ASCII)
+#: Bytes of a type in UTF-8.
+MAX_TYPE = 190
+#: Of a pause: the whole queue.
+NO_TYPE = "*"
 PREFIX_FORM = re.compile(r"(?!-)[A-Za-z0-9_.\-/]{0,10}", re.ASCII)
 MAX_PRIORITY = 2**32 - 1
 #: Of any number of things: as far as floats and JSON count exactly, and as both databases can.
@@ -29,8 +33,15 @@ T = TypeVar("T")
 
 
 def job_type(value: object) -> str:
-    """1 to 190 characters of A-Z a-z 0-9 _ . - /, not starting with -."""
-    return _formed("type", value, TYPE_FORM, "1 to 190")
+    """Printable characters, 1 to 190 bytes of them in UTF-8; but not ``*`` alone, which stands for all types."""
+    type = text("type", value)
+    if _PLAIN_TYPE.fullmatch(type):
+        return type
+    if not type.isprintable() or not 1 <= len(type.encode()) <= MAX_TYPE:
+        raise ValueError(f"type: printable characters, 1 to {MAX_TYPE} bytes of them in UTF-8, got {shown(value)}")
+    if type == NO_TYPE:
+        raise ValueError(f"type: not {NO_TYPE!r} alone, which stands for all types")
+    return type
 
 
 def job_types(values: Sequence[object]) -> None:

@@ -1,16 +1,20 @@
 """How a job's earlier runs ended: a short text in its row. Pure.
 
-It is a JSON list of ``[lease_owner, ended_at, reason]``, the oldest first, the last :data:`MOST` of them. A lease's
-owner is made as ids are, so it tells when the claim was made, and on which host and by which process.
+It is a JSON list of ``[lease_owner, ended_at, reason]``, the oldest first, the last :data:`MOST` of them; some have
+the traceback of what they raised behind it. A lease's owner is made as ids are, so it tells when the claim was
+made, and on which host and by which process.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kqueue.model.ids import is_job_id, maker, origin
 
 #: Runs that are remembered.
 MOST = 10
+#: Of these the last so many that raised something keep its traceback.
+TRACEBACKS = 3
 
 
 class Run(NamedTuple):
@@ -22,6 +26,8 @@ class Run(NamedTuple):
     ended_at: float
     #: Why it failed; None if it did not.
     reason: str | None
+    #: Of what it raised, where that is kept: lines, not more than 16 KiB; what is longer lacks its middle.
+    traceback: str | None = None
 
     @property
     def begun_at(self) -> float | None:
@@ -41,4 +47,22 @@ def read(history: str | None) -> list[Run]:
 
 def extended(history: str | None, run: Run) -> str:
     """``history`` with one more run at its end, and without the oldest if it has too many."""
-    return json.dumps([*read(history), run][-MOST:], separators=(",", ":"))
+    runs = [*read(history), run][-MOST:]
+    raised = [place for place, one in enumerate(runs) if one.traceback is not None]
+    for place in raised[:-TRACEBACKS]:
+        runs[place] = runs[place]._replace(traceback=None)
+    return _written(runs)
+
+
+def with_tracebacks(history: str, tracebacks: Mapping[str | None, str]) -> str:
+    """``history`` with those of runs, given by the owners of their leases."""
+    return _written(run._replace(traceback=tracebacks.get(run.owner, run.traceback)) for run in read(history))
+
+
+def values(run: Run) -> list[str | float | None]:
+    """As it stands in a history."""
+    return list(run if run.traceback is not None else run[:3])
+
+
+def _written(runs: Iterable[Run]) -> str:
+    return json.dumps([values(run) for run in runs], separators=(",", ":"))

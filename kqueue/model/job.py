@@ -1,5 +1,6 @@
 """Jobs as values: the row that a store keeps, and the views of it that users get."""
 
+import json
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -93,6 +94,8 @@ class Row(NamedTuple):
     #: When ``run_at``, or ``keep_until`` of one that is done, was asked for last, by the clock that it was reckoned
     #: with. None: when it was added.
     asked_at: float | None = None
+    #: What its own add said of its retries, as :func:`kqueue.model.retry.own_checked` writes it.
+    retries: str | None = None
 
 
 class Job:
@@ -183,6 +186,12 @@ class Job:
     def limit_key(self) -> str | None:
         """Jobs of its type with the same one count together where there are limits."""
         return self._row.limit_key
+
+    @property
+    def max_tries(self) -> int | None:
+        """Failed runs until it is dead, if its own add said so; None: as its type says."""
+        found: int | None = json.loads(self._row.retries or "{}").get("max_tries")
+        return found
 
     @property
     def runs(self) -> list[Run]:

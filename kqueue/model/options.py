@@ -1,14 +1,14 @@
-"""What holds for all jobs of a type, unless a call says otherwise: set once, by ``queue.options(type, ...)``."""
+"""What holds for all jobs of a type, set once by ``queue.options(type, ...)``; and what an add says of its own."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from kqueue.model import checks, times
 from kqueue.model.job import Priority
-from kqueue.model.retry import AnyDelay, RetryPolicy, checked_retry_delay
-from kqueue.model.times import Duration
+from kqueue.model.retry import AnyDelay, Delay, RetryPolicy, checked_retry_delay
+from kqueue.model.times import Duration, Instant
 from kqueue.model.wording import shown
 
 #: Of a type for which nothing says otherwise.
@@ -36,6 +36,8 @@ class TypeOptions:
     unique_for: float = 0.0
     #: Whether a job is deleted when its handler returns, where that does not say itself.
     delete_on_success: bool = False
+    #: Seconds since it was added, or was to run at first, after which a job whose run fails is dead; None: none.
+    max_age: float | None = None
 
 
 class GivenOptions(TypedDict, total=False):
@@ -52,6 +54,7 @@ class GivenOptions(TypedDict, total=False):
     keep_done: Duration
     unique_for: Duration
     delete_on_success: bool
+    max_age: Duration | None
 
 
 def _policy(value: object) -> RetryPolicy:
@@ -71,6 +74,7 @@ CHECKS: Mapping[str, Callable[[Any], object]] = {
     "keep_done": lambda value: times.seconds("keep_done", value, 0),
     "delete_on_success": lambda value: checks.flag("delete_on_success", value),
     "unique_for": lambda value: times.seconds("unique_for", value, 0),
+    "max_age": lambda value: None if value is None else times.seconds_above_0("max_age", value),
 }
 #: The options that are parts of a retry policy, and what the policy calls them.
 POLICY_PARTS = {"retry_delay": "delay", "max_tries": "max_tries"}
@@ -124,3 +128,76 @@ def _refuse_second(type: str, name: str, before: frozenset[str], given: Mapping[
     for rival in RIVALS.get(name, ()):
         if rival in before or rival in given:
             raise ValueError(f"{name}: {type} has {rival}; set a whole policy by retry, or parts of it, not both")
+
+
+# -- of the jobs of an add -----------------------------------------------------------------------------------
+
+#: As ``queue.options`` takes it, but no function: it is kept in the store.
+RetryDelay: TypeAlias = Duration | Delay | Sequence[Duration]
+
+
+class JobOptions(TypedDict, total=False):
+    """What ``queue.add_jobs`` takes beside the payloads. What is not given, or None, is as its type says."""
+
+    priority: Priority | str | int | None
+    #: Until it may run.
+    delay: Duration | None
+    #: When it may run at first, instead of a delay.
+    run_at: Instant | None
+    #: Until others may take it.
+    ttr: Duration | None
+    #: Jobs of its type with the same one count together where the type has limits.
+    limit_key: str | None
+    #: Failed runs until it is dead.
+    max_tries: int | None
+    #: Until it runs again after a failed run.
+    retry_delay: RetryDelay | None
+
+
+class OneJobOptions(JobOptions, total=False):
+    """What ``queue.add_job`` takes beside the payload."""
+
+    #: The key that no other job of its type is to have.
+    unique: str | None
+    #: How long the key is taken at least.
+    unique_for: Duration | None
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """One of several jobs that ``queue.add_jobs`` is given, with what holds for it alone. What is None is as the
+    call says, or else its type.
+
+    >>> queue.add_jobs("mail", [New("a", unique="a"), New("b", delay=60, max_tries=3)])
+
+    What it takes beside the payload is what ``queue.add_job`` takes; it is checked when it is added.
+    """
+
+    payload: object = None
+    priority: Priority | str | int | None = None
+    delay: Duration | None = None
+    run_at: Instant | None = None
+    ttr: Duration | None = None
+    unique: str | None = None
+    unique_for: Duration | None = None
+    limit_key: str | None = None
+    max_tries: int | None = None
+    retry_delay: RetryDelay | None = None
+
+    def options(self, of_all: Mapping[str, Any]) -> dict[str, Any]:
+        """Its own, and those ``of_all`` where it says nothing."""
+        own = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+        if "delay" in own or "run_at" in own:  # they are one thing
+            of_all = {name: value for name, value in of_all.items() if name not in {"delay", "run_at"}}
+        return {**of_all, **own}
+
+
+_OPTIONS = [field.name for field in fields(New) if field.name != "payload"]
+
+
+def check_names(call: str, given: Mapping[str, object], options: type) -> None:
+    """Raises ``TypeError``, as Python does for an argument that is not there."""
+    for name in given:
+        if name not in options.__annotations__:
+            known = ", ".join(options.__annotations__)
+            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}; it takes {known}")

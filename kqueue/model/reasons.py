@@ -7,6 +7,12 @@ from types import FrameType
 
 #: Characters of a reason that are kept.
 MAX_REASON = 1000
+#: Bytes of a traceback that are kept, in UTF-8,
+MAX_TRACEBACK = 16 * 1024
+#: and how many of them are its beginning, where it has more.
+HEAD = 4 * 1024
+#: For the line in the place of what is left out.
+_GAP = 60
 
 
 def describe(error: BaseException) -> str:
@@ -19,6 +25,32 @@ def describe(error: BaseException) -> str:
     line = own_line(error)
     place = f" ({line})" if line else ""
     return reason_text(f"{name}: {message}" if message else name, MAX_REASON - len(place)) + place
+
+
+def traceback_of(error: BaseException) -> str | None:
+    """Its traceback as a job keeps it: from the user's own code on, without its middle if it is too long. None if
+    it cannot be told.
+    """
+    first = error.__traceback__
+    while first is not None and _package(first.tb_frame) == "kqueue":
+        first = first.tb_next
+    try:
+        told = traceback.TracebackException(type(error), error, first or error.__traceback__, compact=True)
+        return _bounded(storable("".join(told.format()).rstrip("\n")))
+    except Exception:  # of a class of the user's
+        return None
+
+
+def _bounded(text: str) -> str:
+    """Whole lines of its beginning and of its end."""
+    encoded = text.encode()
+    if len(encoded) <= MAX_TRACEBACK:
+        return text
+    head = encoded[:HEAD].decode(errors="ignore").rpartition("\n")[0]
+    tail = encoded[HEAD + _GAP - MAX_TRACEBACK :].decode(errors="ignore")
+    tail = tail.partition("\n")[2] or tail
+    left_out = len(encoded) - len(head.encode()) - len(tail.encode())
+    return f"{head}\n  ... {left_out} bytes are left out ...\n{tail}"
 
 
 def own_line(error: BaseException) -> str | None:

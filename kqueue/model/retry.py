@@ -1,10 +1,11 @@
 """When to try again: pure functions of counts and errors. Any jitter is added by the caller, never here."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from random import Random
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from kqueue.model import checks, times
 from kqueue.model.times import Duration
@@ -181,6 +182,39 @@ def checked_retry_delay(name: str, value: object) -> AnyDelay:
     """As :func:`checked_delay`, but that a bare number grows: see :func:`growing`."""
     delay = checked_delay(name, value)
     return growing(delay) if isinstance(delay, float | int) else delay
+
+
+# What the add of a job says is kept in its row as JSON: ``max_tries``, and ``retry_delay`` as the fields of a Delay
+# or as a list of seconds. Nearly all say nothing, and nobody reads it before a run has failed.
+
+
+def own_checked(max_tries: object, retry_delay: object) -> str | None:
+    """As a row keeps them; None if neither is given. Raises ``ValueError`` or ``TypeError``."""
+    if max_tries is None and retry_delay is None:
+        return None
+    said: dict[str, object] = {}
+    if max_tries is not None:
+        said["max_tries"] = checks.whole("max_tries", max_tries, 1)
+    if retry_delay is not None:
+        if callable(retry_delay):
+            raise TypeError(
+                "retry_delay: of one job it is kept in the store, which holds no function; give seconds, a list of"
+                " them, fixed() or exponential(), or set the function for its type"
+            )
+        delay = checked_retry_delay("retry_delay", retry_delay)
+        said["retry_delay"] = asdict(delay) if isinstance(delay, Delay) else delay
+    return json.dumps(said, separators=(",", ":"))
+
+
+def policy_of(own: str | None, of_type: RetryPolicy) -> RetryPolicy:
+    """The policy of a job: that of its type, but for what its own add said."""
+    if own is None:
+        return of_type
+    said: dict[str, Any] = json.loads(own)
+    if "retry_delay" in said:
+        delay = said.pop("retry_delay")
+        said["delay"] = Delay(**delay) if isinstance(delay, dict) else delay
+    return replace(of_type, **said)
 
 
 def jittered(seconds: float, jitter: float, random: Random) -> float:

@@ -11,7 +11,7 @@ from itertools import count
 from typing import TypeAlias
 
 from kqueue.model.job import Row, State
-from kqueue.stores.gates import Candidate, Place, after_gates, key_of, type_of
+from kqueue.stores.gates import Candidate, Place, after_gates, gate_of, key_of, type_of
 
 #: (priority, order added or come back, id)
 _Stand: TypeAlias = tuple[int, int, str]
@@ -161,7 +161,7 @@ class MemoryRows:
     def held_keys(self, type: str) -> list[str]:
         """Limit keys of the type at whose gates a row is held."""
         self._mend()
-        keys = (key_of(gate) for gate in self._held if type <= gate < after_gates(type))
+        keys = (key_of(gate) for gate in self._held if gate_of(type, None) <= gate < after_gates(type))
         return [key for key in keys if key is not None]
 
     def held(self, gate: str) -> list[Row]:

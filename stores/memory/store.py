@@ -11,6 +11,7 @@ from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
 from kqueue.contracts.rules import is_lost
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
@@ -21,16 +22,15 @@ from kqueue.model import tubes
 from kqueue.model.errors import AddFailed, StoreError
 from kqueue.model.ids import is_made_by
 from kqueue.model.job import Row, State
-from kqueue.stores.gates import MOST_HELD, Gates, free, free_at, gate_of
-from kqueue.stores.memory.gate_counts import MemoryCounts, Starts, passing
+from kqueue.stores.memory import claim as claims
+from kqueue.stores.memory.gate_counts import Starts
 from kqueue.stores.memory.rows import MemoryRows, waiting_by
 from kqueue.stores.memory.times import MemoryTimes
-from kqueue.stores.memory.unique import Place, Taken, UniqueKeys
+from kqueue.stores.memory.unique import NO_KEYS, Place, Taken, UniqueKeys
 from kqueue.stores.transitions import (
     FORGET_AFTER_S,
     abandoned,
-    admitted,
-    claimed,
+    changed,
     hastened,
     recovered,
     renewed,
@@ -52,6 +52,7 @@ class MemoryStore:
         self._rows = MemoryRows()
         self._starts = Starts()
         self._settings: dict[str, str] = {}
+        self._remembered: dict[str, str] = {}
         self._id = tubes.new_id()
         self._last_sweep: float | None = None
         self._sweep_position = ""
@@ -107,6 +108,16 @@ class MemoryStore:
         with self._locked():
             return self._settings.setdefault(name, default)
 
+    def remember(self, name: str, value: str) -> None:
+        """In the place of what was there."""
+        with self._locked():
+            self._remembered[name] = value
+
+    def remembered(self, name: str) -> str | None:
+        """What was given last."""
+        with self._locked():
+            return self._remembered.get(name)
+
     # -- a job's way -------------------------------------------------------------------------------------
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -114,17 +125,18 @@ class MemoryStore:
         with self._adding(rows):
             self._insert(rows)
 
-    def add_unique(self, row: Row, until: float, now: float) -> str:
-        """The id of the job that has the row's type and unique key then."""
-        with self._adding([row]):
-            if row.unique_key is None:
-                raise self._not_added("memory: the job has no unique key", [row])
-            place = row.type, row.unique_key
-            holder = self._unique.holder(place, now)
-            if holder is not None:
-                return holder
-            self._insert([row], unique=place, taken=Taken(row.id, until, now))
-        return row.id
+    def add_unique(self, rows: Sequence[Row], until: Mapping[str, float], now: float) -> list[str]:
+        """All that are new, or none."""
+        with self._adding(rows):
+            holders = [self._unique.holder_for(row, now) for row in rows]
+            new = [row for row, holder in zip(rows, holders, strict=True) if holder == row.id]
+            taken = {
+                (row.type, row.unique_key): Taken(row.id, until[row.id], now)
+                for row in new
+                if row.unique_key is not None
+            }
+            self._insert(new, taken=taken)
+        return holders
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
         """All of them and the tick, or nothing."""
@@ -147,24 +159,8 @@ class MemoryStore:
 
     def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
         """Candidates are looked at lazily, in order, until the window is full."""
-        stopped: list[Row] = []
         with self._locked():
-            wanted = None if selection.ids is None else self._rows.wanted(selection.ids, selection.types)
-            candidates = self._rows.ready(selection.types) if wanted is None else waiting_by(wanted, now)
-            gates = Gates(selection.limits, MemoryCounts(self._rows, self._starts, now), selection.holder)
-            if selection.limits:
-                candidates = passing(self._rows, candidates, gates, stopped, MOST_HELD if wanted is None else None)
-            found, cut = budget.fit(candidates)
-            blame = alone and len(found) == 1
-            rows = [claimed(row, owner, now, blame, gate=gates.while_running(row.type)) for row in found]
-            for row in (*rows, *stopped):
-                self._rows.write(row)
-            for limit in selection.limits:
-                starts = sum(row.type == limit.type for row in rows)
-                if limit.starts is not None and starts:
-                    self._starts.add(limit, now, starts)
-            later = {row.id: row.run_at for row in wanted or () if row.state == State.DELAYED and row.run_at > now}
-        return Claim([row._replace(history=None) for row in rows], cut, later, len(stopped))
+            return claims.claim(self._rows, self._starts, selection, budget, owner, now=now, alone=alone)
 
     def admit(
         self,
@@ -177,20 +173,10 @@ class MemoryStore:
         holder: Claimer | None = None,
     ) -> Admission:
         """Let held rows through: at the gate of the type first."""
-        dues: list[Due] = []
-        times: list[float | None] = []
         with self._locked():
-            counts = MemoryCounts(self._rows, self._starts, now)
-            for key in (None, *sorted(self._rows.held_keys(limit.type) if keys is None else set(keys))):
-                gate = gate_of(limit.type, key)
-                waiting = self._rows.held(gate)
-                places = min(free(limit, key, counts, holder) - counts.admitted(gate), most - len(dues))
-                for row in waiting[: max(0, int(places))]:
-                    self._rows.write(admitted(row, put_at, now))
-                    dues.append(Due.of(self._rows.by_id[row.id]))
-                if self._rows.held(gate):
-                    times.append(free_at(limit, key, counts))
-        return Admission(dues, min((time for time in times if time is not None), default=None))
+            return claims.admit(
+                self._rows, self._starts, limit, keys, now=now, put_at=put_at, most=most, holder=holder
+            )
 
     def held_types(self, types: Sequence[str]) -> list[str]:
         """The types that have a held row, sorted."""
@@ -255,10 +241,25 @@ class MemoryStore:
                 self._rows.write(row)
             return [Due.of(row) for row in made]
 
+    def change(self, id: str, change: JobChange, now: float, put_at: float | None, put_until: float) -> Due | None:
+        """JobChange a row that waits; None if there is none."""
+        with self._locked():
+            row = self._rows.by_id.get(id)
+            if row is None or row.state not in {State.DELAYED, State.READY, State.HELD}:
+                return None
+            self._rows.write(changed(row, change, now, put_at, put_until))
+            return Due.of(self._rows.by_id[id])
+
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows that there are, in the order of ``ids``."""
         with self._locked():
             return [self._rows.by_id[id] for id in ids if id in self._rows.by_id]
+
+    def find_unique(self, type: str, key: str) -> Row | None:
+        """The row of the job that took the key last."""
+        with self._locked():
+            taken = self._unique.by_place.get((type, key))
+            return None if taken is None else self._rows.by_id.get(taken.id)
 
     def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
         """Rows in one state, in the order of their ids, after the id ``after``."""
@@ -477,14 +478,9 @@ class MemoryStore:
         return AddFailed(f"no job was added: {why}", not_taken=[row.id for row in rows])
 
     def _insert(
-        self,
-        rows: Sequence[Row],
-        tick: Tick | None = None,
-        *,
-        unique: Place | None = None,
-        taken: Taken | None = None,
+        self, rows: Sequence[Row], tick: Tick | None = None, taken: Mapping[Place, Taken] = NO_KEYS
     ) -> None:
-        """``rows``, the ``tick`` that they are of, and how the ``unique`` place is ``taken``: all, or nothing."""
+        """``rows``, the ``tick`` that they are of, and how their unique keys are ``taken``: all, or nothing."""
         ids = [row.id for row in rows]
         if len(set(ids)) < len(ids) or any(id in self._rows.by_id for id in ids):
             raise self._not_added("memory: holds a job of this id already", rows)
@@ -493,8 +489,7 @@ class MemoryStore:
                 self._rows.add(row)
             if tick is not None:
                 self._ticks[tick.schedule] = tick
-            if unique is not None and taken is not None:
-                self._unique.by_place[unique] = taken
+            self._unique.by_place.update(taken)
         except BaseException:  # of a signal handler
             self._rows.remove(self._rows.existing(ids))
             raise

@@ -1,8 +1,10 @@
 """The unique keys of a memory store: which job has which, and until when."""
 
-from collections.abc import Collection
-from typing import NamedTuple, TypeAlias
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
 
+from kqueue.model.job import Row
 from kqueue.stores.memory.rows import MemoryRows
 from kqueue.stores.transitions import UNFINISHED
 
@@ -18,12 +20,21 @@ class Taken(NamedTuple):
     since: float
 
 
+#: Of rows that have none.
+NO_KEYS: Final[Mapping[Place, Taken]] = MappingProxyType({})
+
+
 class UniqueKeys:
     """Not safe for threads: the store's lock is held around every call."""
 
     def __init__(self, rows: MemoryRows) -> None:
         self._rows = rows
         self.by_place: dict[Place, Taken] = {}
+
+    def holder_for(self, row: Row, now: float) -> str:
+        """The id of the job that has its key then; its own if the key is free, or it has none."""
+        found = None if row.unique_key is None else self.holder((row.type, row.unique_key), now)
+        return row.id if found is None else found
 
     def holder(self, place: Place, now: float) -> str | None:
         """The id of the job that has it then, or None."""

@@ -63,6 +63,8 @@ def candidates(
     for ids in commands.pages(selection.ids, max(_FIRST_PAGE, budget.jobs + 1)):
         due = []
         for row in _by_id(jobs, ids, selection.types):
+            if not selection.serves(row["_id"], row["priority"]):
+                continue
             if row["state"] == State.DELAYED and row["run_at"] > now:
                 later[row["_id"]] = row["run_at"]
             else:

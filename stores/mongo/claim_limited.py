@@ -213,7 +213,7 @@ class _Admitting:
         type = self._limit.type
         asked: Document = {"$gt": ""}
         if keys is not None:
-            asked = {"$in": [type, *(gate_of(type, key) for key in set(keys))]}
+            asked = {"$in": [gate_of(type, key) for key in {None, *keys}]}
         return sorted(self._turns.jobs.distinct("gate", {"type": type, "state": HELD, "gate": asked}))
 
     def _held_at(self, gate: str, most: int) -> list[Document]:

@@ -22,7 +22,8 @@ from typing import Any, TypeAlias
 
 from pymongo import DeleteMany, DeleteOne, UpdateMany, UpdateOne
 
-from kqueue.contracts.admission import Claimer
+from kqueue.contracts.admission import SPACE_IN_GATES, Claimer
+from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.stored_times import latest
@@ -45,7 +46,11 @@ NO_DEATHS: Document = {"crashes": 0, "suspicion": 0}
 SETTLED: Document = {"lease_owner": None}
 #: In a pipeline: the row stands at the last of its gates, see :func:`kqueue.stores.gates.gate_of`.
 #: (``$concat`` of a field that is not there is null.)
-_COUNTED: Document = {"gate": {"$ifNull": [{"$concat": ["$type", " ", "$limit_key"]}, "$type"]}}
+_WORDS: Document = {"$split": ["$type", " "]}
+_NEXT_WORD: Document = {"$concat": ["$$value", SPACE_IN_GATES, "$$this"]}
+_JOINED: Document = {"$reduce": {"input": _WORDS, "initialValue": None, "in": {"$ifNull": [_NEXT_WORD, "$$this"]}}}
+_IN_GATES: Document = {"$cond": [{"$eq": [{"$size": _WORDS}, 1]}, "$type", _JOINED]}
+_COUNTED: Document = {"gate": {"$ifNull": [{"$concat": [_IN_GATES, " ", "$limit_key"]}, _IN_GATES]}}
 _DUE_FIELDS = ("_id", "type", "priority", "run_at", "put_at")
 #: A projection: what a ``Due`` needs.
 DUE = dict.fromkeys(_DUE_FIELDS, True)
@@ -97,7 +102,9 @@ def claims(
         where = among(ids, {"state": none_of(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder}
         changes = lease | {"fence": {"$literal": max(fence, floor) + 1}, "tries": {"$add": ["$tries", 1]}}
         if is_limited:
-            changes |= _COUNTED | {"holder": None if holder is None else {"$concat": ["$type", holder.gate_of("")]}}
+            changes |= _COUNTED | {
+                "holder": None if holder is None else {"$concat": [_IN_GATES, holder.gate_end()]}
+            }
         claims.append(UpdateMany(where, [{"$set": changes}]))
     return claims
 
@@ -151,6 +158,23 @@ def hastenings(ids: Sequence[str], token: str, now: float, put_at: float | None)
     """Make the delayed among ``ids`` ready before their time."""
     ready = {"state": READY, "run_at": now, "put_at": put_at, "asked_at": now, "dated_at": now, "written_by": token}
     return [UpdateMany(among(ids, {"state": none_of(DELAYED)}), {"$set": ready})]
+
+
+def change(change: JobChange, now: float, put_at: float | None, put_until: float) -> list[Document]:
+    """A pipeline for a row that waits. What waits for a time stands at no gate."""
+    values: Document = {} if change.priority is None else {"priority": int(change.priority)}
+    is_held: Document = {"$eq": ["$state", HELD]}
+    stages: list[Document] = []
+    if change.run_at is not None:
+        values |= {"run_at": change.run_at, "asked_at": now, "dated_at": now}
+        if change.run_at > now:
+            values["state"], is_held = DELAYED, {"$literal": False}
+            stages.append({"$project": {"gate": False}})
+        else:
+            values["state"] = {"$cond": [is_held, HELD, READY]}
+    is_far = {"$gt": ["$run_at" if change.run_at is None else change.run_at, put_until]}
+    values["put_at"] = {"$cond": [{"$or": [is_held, is_far]}, None, put_at]}
+    return [{"$set": values}, *stages]
 
 
 def promotions(ids: Sequence[str], now: float) -> list[Write]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 
 from kqueue.contracts.admission import Limit
-from kqueue.stores.gates import Leases, Place, gate_of
+from kqueue.stores.gates import Leases, Place, gate_of, type_of
 from kqueue.stores.mongo import schema
 from kqueue.stores.mongo.access import group, read
 from kqueue.stores.mongo.commands import HELD, READY, RUNNING
@@ -79,7 +79,7 @@ class MongoCounts:
         """Held and admitted ones, read as far as they are asked for."""
         if gate in self._empty:
             return
-        type, seen, size = gate.partition(" ")[0], 0, _FIRST_OF_LINE
+        type, seen, size = type_of(gate), 0, _FIRST_OF_LINE
         where = {"type": type, "state": {"$in": [HELD, READY]}, "gate": gate}
         while True:
             found = read(self._jobs, where, _PLACE, size, sort=_IN_LINE, index=schema.GATES)

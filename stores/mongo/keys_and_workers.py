@@ -5,17 +5,18 @@ job still has a row then is looked at again after a while, so that a look at wha
 past those of all waiting jobs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pymongo
-from pymongo import DeleteMany, UpdateMany
+from pymongo import DeleteMany, UpdateMany, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from kqueue.contracts.workers import WorkerRecord
+from kqueue.stores.gates import gate_of
 from kqueue.stores.mongo import schema
 from kqueue.stores.mongo.access import matching, read, write
 from kqueue.stores.mongo.commands import Write
@@ -34,42 +35,73 @@ _UNFINISHED = frozenset(str(state) for state in UNFINISHED)
 
 
 def within(kind: str) -> Document:
-    """The range of the ids ``"kind ..."``. A type holds no space, so the ids of one type stand together too."""
+    """The range of the ids ``"kind ..."``. Keys are named as gates are, so those of one type stand together too."""
     return {"$gte": f"{kind} ", "$lt": f"{kind}!"}  # '!' follows the space
 
 
 # -- unique keys -----------------------------------------------------------------------------------------
 
 
+def key_note(type: str, key: str) -> str:
+    """The id of the note that says which job has the key."""
+    return f"unique {gate_of(type, key)}"
+
+
 class UniqueOnce:
-    """A row, as a document, to be added in a transaction if its key is free. It may have to be begun again."""
+    """Rows, as documents, to be added in a transaction as far as their keys are free. It may be begun again."""
 
-    def __init__(self, database: Database[Document], document: Document, until: float, now: float) -> None:
+    def __init__(
+        self, database: Database[Document], documents: Sequence[Document], until: Mapping[str, float], now: float
+    ) -> None:
         self._jobs, self._notes = database[schema.JOBS], database[schema.NOTES]
-        self._document, self._until, self._now = document, until, now
-        self._id: str = document["_id"]
+        self._documents, self._until, self._now = documents, until, now
+        self._keys = {
+            document["_id"]: key_note(document["type"], document["unique_key"])
+            for document in documents
+            if document.get("unique_key") is not None
+        }
+        #: As the last attempt has found: whose key each has, and what is to be added.
+        self._holders: list[str] = []
+        self._new: list[Document] = []
 
-    def add(self, session: ClientSession) -> str:
-        """In a transaction. The id of the job that has the key then."""
-        key: Document = {"_id": f"unique {self._document['type']} {self._document['unique_key']}"}
-        note = self._notes.find_one(key, session=session)
-        if note is not None:
-            id: str = note["job"]
-            if note["until"] > self._now:
-                return id
-            holder = self._jobs.find_one({"_id": id}, {"state": True}, session=session)
-            if holder is not None and holder["state"] in _UNFINISHED:
-                return id
-        self._jobs.insert_one(self._document, session=session)
-        # Last, since others may want to change it too.
-        fields = {"job": self._id, "until": self._until, "look_at": max(self._until, self._now)}
-        fields["dated_at"] = self._now
-        self._notes.update_one(key, {"$set": fields}, upsert=True, session=session)
-        return self._id
+    def add(self, session: ClientSession) -> list[str]:
+        """In a transaction. For each the id of the job that has its key then, its own if it has none."""
+        taken, key_of = self._taken(session), self._keys.get
+        ids = [document["_id"] for document in self._documents]
+        self._holders = [taken.get(key_of(id, ""), id) for id in ids]
+        self._new = [document for document in self._documents if key_of(document["_id"], "") not in taken]
+        if self._new:
+            self._jobs.insert_many(self._new, session=session)
+        # Last, since others may want to change them too.
+        notes = [
+            UpdateOne({"_id": self._keys[id]}, {"$set": self._note(id)}, upsert=True)
+            for id in (document["_id"] for document in self._new)
+            if id in self._keys
+        ]
+        if notes:
+            self._notes.bulk_write(notes, session=session)
+        return self._holders
 
-    def added(self) -> str | None:
-        """Its id if it is seen to be there."""
-        return next(iter(matching(self._jobs, [self._id], {})), None)
+    def added(self) -> list[str] | None:
+        """What :meth:`add` has given, if all that it has added is seen to be there."""
+        new = {document["_id"] for document in self._new}
+        return self._holders if matching(self._jobs, new, {}) == new else None
+
+    def _taken(self, session: ClientSession) -> dict[str, str]:
+        """The ids of the jobs that have keys of these rows, by the key's note."""
+        wanted = {"_id": {"$in": [*self._keys.values()]}}
+        notes = list(self._notes.find(wanted, batch_size=len(self._keys) + 1, session=session))
+        over = [note["job"] for note in notes if note["until"] <= self._now]
+        waiting: set[str] = set()
+        if over:
+            unfinished = {"_id": {"$in": over}, "state": {"$in": [*_UNFINISHED]}}
+            found = self._jobs.find(unfinished, {"_id": True}, batch_size=len(over) + 1, session=session)
+            waiting = {row["_id"] for row in found}
+        return {note["_id"]: note["job"] for note in notes if note["until"] > self._now or note["job"] in waiting}
+
+    def _note(self, id: str) -> Document:
+        until = self._until[id]
+        return {"job": id, "until": until, "look_at": max(until, self._now), "dated_at": self._now}
 
 
 def free_keys(database: Database[Document], ids: Sequence[str]) -> None:
@@ -79,7 +111,7 @@ def free_keys(database: Database[Document], ids: Sequence[str]) -> None:
 
 def free_orphans(database: Database[Document], type: str) -> None:
     """Forget the unique keys of a type whose job has no row any more. Reads all keys of the type."""
-    notes, after = database[schema.NOTES], within(f"unique {type}")
+    notes, after = database[schema.NOTES], within(f"unique {gate_of(type, None)}")
     while page := read(notes, {"_id": after}, {"job": True}, _PAGE, sort=[("_id", 1)]):
         gone = _without_row(database, page)
         if gone:

@@ -9,6 +9,7 @@ from kqueue.contracts.lookup import Backlog
 from kqueue.model.job import Row, State
 from kqueue.stores.mongo import commands, schema
 from kqueue.stores.mongo.access import group, read
+from kqueue.stores.mongo.keys_and_workers import key_note
 from kqueue.stores.mongo.schema import Document
 
 #: Rows that a process may have claimed.
@@ -35,6 +36,13 @@ def find(jobs: Collection[Document], type: str | None, state: str, after: str | 
     index = _INDEX_OF.get(str(state), schema.ORDER)
     found = read(jobs, where, None, most, sort=[("_id", 1)], index=index)
     return [schema.whole_row(document) for document in found]
+
+
+def find_unique(jobs: Collection[Document], type: str, key: str) -> Row | None:
+    """The row of the job that took the unique key last."""
+    note = jobs.database[schema.NOTES].find_one({"_id": key_note(type, key)}, {"job": True})
+    document = None if note is None else jobs.find_one({"_id": note["job"]})
+    return None if document is None else schema.whole_row(document)
 
 
 def claimed(jobs: Collection[Document], owner: str | Document, most: int) -> list[Row]:

@@ -32,6 +32,17 @@ def setting(meta: Collection[Document], name: str, default: str) -> str:
     return default if stored is None else str(stored["value"])
 
 
+def remember(meta: Collection[Document], name: str, value: str) -> None:
+    """In the place of what was there."""
+    meta.update_one({"_id": f"remembered {name}"}, {"$set": {"value": value}}, upsert=True)
+
+
+def remembered(meta: Collection[Document], name: str) -> str | None:
+    """What was given last."""
+    found = meta.find_one({"_id": f"remembered {name}"})
+    return None if found is None else str(found["value"])
+
+
 def pause(meta: Collection[Document], type: str, now: float) -> bool:
     """False if it was paused already."""
     since = {"$setOnInsert": {"since": now}}

@@ -117,6 +117,7 @@ LEFT_OUT: Document = {
     "limit_key": None,
     "scheduled_for": None,
     "asked_at": None,
+    "retries": None,
 }
 #: Of these it is known by an index when that was asked for.
 DATED_STATES = frozenset({State.DELAYED, State.DONE, State.DEAD})
@@ -155,7 +156,7 @@ def to_document(row: Row, place: int) -> Document:
             document["gate"] = gate_of(row.type, row.limit_key)
             document["holder"] = None if hands_of(row.gate) is None else row.gate
         if row.history is not None:  # as an array, so that the server can add to it
-            document["history"] = [list(run) for run in history.read(row.history)]
+            document["history"] = [history.values(run) for run in history.read(row.history)]
     if row.state in DATED_STATES:
         document["dated_at"] = row.created_at if row.asked_at is None else row.asked_at
     if len(row.payload) <= INLINE_BYTES:
@@ -178,6 +179,8 @@ def to_row(document: Document, payload: bytes) -> Row:
     what it counts with stands in ``holder``, if that is more than the row.
     """
     state, gate = document["state"], document.get("gate")
+    if gate is not None and state == State.RUNNING:
+        gate = document.get("holder") or gate_of(document["type"], None)
     return Row(  # by position, and not in a loop over the names: one is made for each run
         document["_id"],
         document["type"],
@@ -197,7 +200,7 @@ def to_row(document: Document, payload: bytes) -> Row:
         document.get("lease_owner"),
         document.get("lease_until"),
         document.get("reason"),
-        gate if gate is None or state != State.RUNNING else document.get("holder") or document["type"],
+        gate,
         document.get("keep_until"),
         _history(document.get("history")),
         document["created_at"],
@@ -206,6 +209,7 @@ def to_row(document: Document, payload: bytes) -> Row:
         document.get("limit_key"),
         document.get("scheduled_for"),
         document.get("asked_at"),
+        document.get("retries"),
     )
 
 
@@ -274,10 +278,11 @@ def _replace_indexes(database: Database[Document], old: Sequence[str]) -> None:
 
 
 #: From each version to the next; a new database starts at 0. What stands twice is done once: version 2 has more
-#: indexes.
+#: indexes, version 5 fields that older ones do not know.
 _MIGRATIONS: Sequence[Callable[[Database[Document]], None]] = (
     make_indexes,
     make_indexes,
     date_rows,
     leave_out_running,
+    make_indexes,
 )

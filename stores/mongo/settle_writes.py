@@ -16,9 +16,9 @@ from pymongo import DeleteMany, UpdateMany
 from kqueue.contracts.repair import Abandoned
 from kqueue.contracts.rules import recovery
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
-from kqueue.model.history import MOST
+from kqueue.model.history import MOST, TRACEBACKS
 from kqueue.model.job import State
-from kqueue.model.reasons import storable
+from kqueue.model.reasons import MAX_TRACEBACK, storable
 from kqueue.stores.mongo.commands import (
     DEAD,
     DONE,
@@ -31,10 +31,12 @@ from kqueue.stores.mongo.commands import (
     literal,
     none_of,
 )
-from kqueue.stores.mongo.schema import Document
+from kqueue.stores.mongo.schema import MAX_PAYLOAD_BYTES, Document
 from kqueue.stores.mongo.server.moment import Moment
 from kqueue.stores.transitions import waiting
 
+#: Bytes of a payload beside which tracebacks have room in a document.
+MOST_BESIDE_TRACEBACKS = MAX_PAYLOAD_BYTES - TRACEBACKS * MAX_TRACEBACK
 #: No field says 0 as well.
 _NONE: Document = {"$in": [0, None]}
 
@@ -102,13 +104,13 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
         case Finish(keep_until=keep_until):
             fields |= {"state": DONE, "keep_until": keep_until, "put_at": None} | NO_DEATHS
             return UpdateMany(where, _run_ended(fields, now, None))
-        case Die(reason=reason):
+        case Die(reason=reason, traceback=told):
             fields |= {"state": DEAD, "reason": storable(reason), "put_at": None} | NO_DEATHS
-            return UpdateMany(where, _run_ended(fields, now, storable(reason), one_more="failures"))
-        case Retry(run_at=run_at, reason=reason, put_at=put_at):
+            return UpdateMany(where, _run_ended(fields, now, storable(reason), one_more="failures", traceback=told))
+        case Retry(run_at=run_at, reason=reason, put_at=put_at, traceback=told):
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
             fields |= {"reason": storable(reason)} | NO_DEATHS
-            changes = _run_ended(fields, now, storable(reason), one_more="failures")
+            changes = _run_ended(fields, now, storable(reason), one_more="failures", traceback=told)
             changes[0]["$set"]["place"] = last
             return UpdateMany(where, changes)
         case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started, reason=reason):
@@ -130,14 +132,33 @@ def _added_by(now: float) -> Document:
 
 
 def _run_ended(
-    fields: Mapping[str, Any], now: float, reason: str | None, *, one_more: str | None = None
+    fields: Mapping[str, Any],
+    now: float,
+    reason: str | None,
+    *,
+    one_more: str | None = None,
+    traceback: str | None = None,
 ) -> list[Document]:
     """Set ``fields``, add one to the field ``one_more``, and add the run to the history. It stands at no gate."""
-    run = ["$lease_owner", now, {"$literal": reason}]
-    runs = {"$concatArrays": [{"$ifNull": ["$history", []]}, [run]]}
+    run: list[Any] = ["$lease_owner", now, {"$literal": reason}]
+    before: Document = {"$ifNull": ["$history", []]}
+    runs: Document = {"$concatArrays": [before, [run]]}
+    if traceback is not None:
+        raised = [*run, {"$literal": storable(traceback)}]
+        with_it = {"$concatArrays": [_without_old_tracebacks(before), [raised]]}
+        has_room = {"$lte": [{"$ifNull": ["$size", 0]}, MOST_BESIDE_TRACEBACKS]}
+        runs = {"$cond": [has_room, with_it, runs]}
     changes = literal(fields)
     changes["history"] = {"$slice": [runs, -MOST]}
     changes |= {name: {"$min": [f"${name}", bound]} for name, bound in _added_by(now).items()}
     if one_more is not None:
         changes[one_more] = {"$add": [{"$ifNull": [f"${one_more}", 0]}, 1]}
     return [{"$set": changes}, {"$project": {"gate": False}}]
+
+
+def _without_old_tracebacks(runs: Document) -> Document:
+    """These runs, of which the last few alone keep their traceback, since one more comes."""
+    last = {"$subtract": [{"$size": runs}, TRACEBACKS - 1]}
+    run = {"$arrayElemAt": [runs, "$$place"]}
+    bare = {"$cond": [{"$gte": ["$$place", last]}, run, {"$slice": [run, 3]}]}
+    return {"$map": {"input": {"$range": [0, {"$size": runs}]}, "as": "place", "in": bare}}

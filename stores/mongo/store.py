@@ -22,7 +22,7 @@ from collections.abc import Collection as Many
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from pymongo import DeleteOne, MongoClient
+from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -30,6 +30,7 @@ from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import MAX_JOBS, Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
 from kqueue.contracts.settlements import Delete, Settled, Settlement
@@ -37,14 +38,13 @@ from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model.errors import AddFailed, StoreError
 from kqueue.model.job import Row, State
-from kqueue.stores.mongo import commands, schema
+from kqueue.stores.mongo import commands, operator, schema
 from kqueue.stores.mongo import keys_and_workers as notes
 from kqueue.stores.mongo import lookup as looks
 from kqueue.stores.mongo import pauses_and_ticks as metas
 from kqueue.stores.mongo import recover as recovers
 from kqueue.stores.mongo import settle as runs
 from kqueue.stores.mongo import sweep as sweeps
-from kqueue.stores.mongo.access import read, write
 from kqueue.stores.mongo.claim import candidates, take
 from kqueue.stores.mongo.claim_limited import LimitedJobs
 from kqueue.stores.mongo.intake import all_or_none, insert
@@ -139,6 +139,16 @@ class MongoStore:
         with self._meta() as meta:
             return metas.setting(meta, name, default)
 
+    def remember(self, name: str, value: str) -> None:
+        """See :meth:`kqueue.contracts.store.JobStore.remember`."""
+        with self._meta() as meta:
+            metas.remember(meta, name, value)
+
+    def remembered(self, name: str) -> str | None:
+        """See :meth:`kqueue.contracts.store.JobStore.remembered`. One small read."""
+        with self._meta() as meta:
+            return metas.remembered(meta, name)
+
     # -- a job's way -------------------------------------------------------------------------------------
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -148,12 +158,11 @@ class MongoStore:
         with self._adding(rows) as (database, places):
             insert(database[schema.JOBS], rows, places, self._address)
 
-    def add_unique(self, row: Row, until: float, now: float) -> str:
-        """See :meth:`kqueue.contracts.store.JobStore.add_unique`. After a lost reply the job is looked for."""
-        if row.unique_key is None:
-            raise AddFailed(f"{self._address}: the job has no unique key", not_taken=[row.id])
-        with self._adding([row]) as (database, places), all_or_none([row], self._address):
-            once = notes.UniqueOnce(database, schema.to_document(row, places[0]), until, now)
+    def add_unique(self, rows: Sequence[Row], until: Mapping[str, float], now: float) -> list[str]:
+        """See :meth:`kqueue.contracts.store.JobStore.add_unique`. After a lost reply the jobs are looked for."""
+        with self._adding(rows) as (database, places), all_or_none(rows, self._address):
+            documents = [schema.to_document(*both) for both in zip(rows, places, strict=True)]
+            once = notes.UniqueOnce(database, documents, until, now)
             return in_transaction(database, once.add, once.added, self._links.get().abandon_transaction)
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
@@ -241,18 +250,12 @@ class MongoStore:
         """See :meth:`kqueue.contracts.store.JobStore.delete`. One by one in one command, so that the driver
         retries.
 
-        Rows with a unique key, and those that are gone, cost two commands more. When it raises, some rows may be
-        deleted whose keys are still taken, for the time that their adds asked for.
+        When it raises, some rows may be deleted whose keys are still taken, for the time that their adds asked for.
         """
         if not ids:
             return 0
         with self._jobs() as jobs:
-            plain = [DeleteOne({"_id": id, "unique_key": None}) for id in ids]
-            deleted = jobs.bulk_write(plain, ordered=False).deleted_count
-            if deleted < len(ids):
-                deleted += jobs.bulk_write([DeleteOne({"_id": id}) for id in ids], ordered=False).deleted_count
-                notes.free_keys(jobs.database, ids)
-        return deleted
+            return operator.delete(jobs, ids)
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """See :meth:`kqueue.contracts.store.JobStore.revive`."""
@@ -264,12 +267,22 @@ class MongoStore:
         with self._jobs() as jobs:
             return sweeps.made_ready(jobs, ids, lambda token: commands.hastenings(ids, token, now, put_at))
 
+    def change(self, id: str, change: JobChange, now: float, put_at: float | None, put_until: float) -> Due | None:
+        """See :meth:`kqueue.contracts.store.JobStore.change`. One command."""
+        with self._jobs() as jobs:
+            return operator.change(jobs, id, change, now, put_at=put_at, put_until=put_until)
+
     def get(self, ids: Sequence[str]) -> list[Row]:
         """See :meth:`kqueue.contracts.store.JobStore.get`."""
         with self._jobs() as jobs:
             found = jobs.find({"_id": {"$in": list(ids)}})
             rows = {document["_id"]: schema.whole_row(document) for document in found}
         return [rows[id] for id in ids if id in rows]
+
+    def find_unique(self, type: str, key: str) -> Row | None:
+        """See :meth:`kqueue.contracts.store.JobStore.find_unique`. Two reads by id."""
+        with self._jobs() as jobs:
+            return looks.find_unique(jobs, type, key)
 
     def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
         """See :meth:`kqueue.contracts.store.JobStore.find`.
@@ -299,19 +312,8 @@ class MongoStore:
 
         Keys of jobs that had ended before are freed once nothing more is left to be deleted.
         """
-        idle = {"$in": [state.value for state in State if state is not State.RUNNING]}
-        fields = {"unique_key": True}
         with self._jobs() as jobs:
-            # Others may claim all that was found; 0 must mean that nothing is left.
-            while found := read(jobs, {"state": idle, "type": type}, fields, most, index=schema.ORDER):
-                deleted = write(jobs, commands.purges([row["_id"] for row in found])).deleted
-                keyed = [row["_id"] for row in found if "unique_key" in row]
-                if keyed:
-                    notes.free_orphans_among(jobs.database, keyed)
-                if deleted:
-                    return deleted
-            notes.free_orphans(jobs.database, type)
-        return 0
+            return operator.purge(jobs, type, most)
 
     def pause(self, type: str, now: float) -> bool:
         """See :meth:`kqueue.contracts.store.JobStore.pause`."""

@@ -12,6 +12,7 @@ from kqueue.contracts.repair import Due
 from kqueue.stores.gates import after_gates, free, free_at, gate_of, key_of
 from kqueue.stores.sqlite.file.file import SqliteFile
 from kqueue.stores.sqlite.gate_counts import HELD_HERE, SqliteCounts
+from kqueue.stores.sqlite.statements import gates_of
 
 FIND_HELD: Final = f"""
     SELECT job.key, job.id, job.type, job.priority, job.run_at {HELD_HERE} AND job.gate = :gate
@@ -37,7 +38,7 @@ HELD_GATES: Final = f"""
 #: The gates of a type stand together, and begin with its own.
 HELD_TYPES: Final = f"""
     SELECT wanted.value FROM json_each(?) AS wanted WHERE EXISTS (
-        SELECT 1 {HELD_HERE} AND job.gate >= wanted.value AND job.gate < wanted.value || '!'
+        SELECT 1 {HELD_HERE} AND {gates_of("wanted.value", "job.gate")}
     )
 """
 
@@ -83,7 +84,7 @@ def admit(
 def _held_gates(connection: sqlite3.Connection, type: str, keys: Collection[str] | None) -> list[str]:
     """The gates at which a row is held: that of the type first, then those of the keys, in order."""
     if keys is None:
-        found = connection.execute(HELD_GATES, {"first": type, "last": after_gates(type)}).fetchall()
+        found = connection.execute(HELD_GATES, {"first": gate_of(type, None), "last": after_gates(type)}).fetchall()
         return [gate for (gate,) in found]
     if not connection.execute(HELD_TYPES, (json.dumps([type]),)).fetchall():
         return []  # where a limit does not bind, however many keys there are

@@ -13,6 +13,8 @@ from kqueue.model.job import Row, State
 from kqueue.stores.sqlite import statements as sql
 
 RUNNING: Final = str(State.RUNNING)
+#: Where they stand in a record, after the key.
+_ID, _PRIORITY = (1 + sql.CLAIM_FIELDS.index(name) for name in ("id", "priority"))
 
 
 class Lease(NamedTuple):
@@ -47,14 +49,14 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
     # fmt: off
     for (
         key, id, type, payload, encoding, priority, delay, run_at, ttr, fence, tries, failures, crashes, suspicion,
-        reason, gate, created_at, put_at, unique_key, limit_key, scheduled_for, asked_at,
+        reason, gate, created_at, put_at, unique_key, limit_key, scheduled_for, asked_at, retries,
     ) in records:
         keys.append(key)
         yield make(Row, (
             id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr,
             (fence if fence > floor else floor) + 1, tries + 1, failures,
             crashes, suspicion, False, owner, start + ttr, reason, gate, None, None, created_at, put_at, unique_key,
-            limit_key, scheduled_for, asked_at,
+            limit_key, scheduled_for, asked_at, retries,
         ))
     # fmt: on
 
@@ -94,7 +96,8 @@ def later(
         ids = ids[: ids.index(taken[-1].id) + 1]
     if len(ids) <= len(taken):
         return {}
-    return dict(connection.execute(sql.LATER, {**wanted(selection._replace(ids=ids)), "now": now}))
+    found = connection.execute(sql.LATER, {**wanted(selection._replace(ids=ids)), "now": now})
+    return {id: run_at for id, run_at, priority in found if selection.serves(id, priority)}
 
 
 def json_set(ids: Iterable[str]) -> str:
@@ -109,7 +112,8 @@ def _records(
         return cursors.enter_context(closing(connection.execute(statement, values)))
 
     if selection.ids is not None:
-        return read(sql.CANDIDATES_BY_ID, {**wanted(selection), "now": lease.now})
+        records = read(sql.CANDIDATES_BY_ID, {**wanted(selection), "now": lease.now})
+        return served(records, selection.pointed, _ID, _PRIORITY) if selection.pointed else records
     types = tuple(dict.fromkeys(selection.types))
     if len(types) == 1:
         return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
@@ -117,6 +121,15 @@ def _records(
     merged = heapq.merge(*(read(sql.PLACES_OF_TYPE, {"type": type}) for type in types))
     places = cursors.enter_context(closing(merged))
     return (connection.execute(sql.CANDIDATE_AT, {"key": key}).fetchone() for _, key in places)
+
+
+def served(
+    records: Iterable[tuple[Any, ...]], pointed: Mapping[str, int], id: int, priority: int
+) -> Iterator[tuple[Any, ...]]:
+    """Those that their pointers serve (:meth:`kqueue.contracts.runs.Selection.serves`). ``id``, ``priority``: where
+    these stand in each.
+    """
+    return (record for record in records if pointed.get(record[id], record[priority]) == record[priority])
 
 
 def wanted(selection: Selection) -> dict[str, str]:

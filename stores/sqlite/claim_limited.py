@@ -18,7 +18,7 @@ from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row
 from kqueue.stores.gates import FEW_HELD, MOST_HELD, Candidate, Gates, counted_starts
 from kqueue.stores.sqlite import statements as sql
-from kqueue.stores.sqlite.claim import Lease, claim_unlimited, claimed, later, wanted
+from kqueue.stores.sqlite.claim import Lease, claim_unlimited, claimed, later, served, wanted
 from kqueue.stores.sqlite.gate_counts import SqliteCounts
 from kqueue.stores.sqlite.payloads import columns_in_row, payload_apart
 
@@ -29,6 +29,7 @@ _RECORD: Final = f"job.priority, job.key, {columns_in_row(sql.CLAIM_FIELDS)}"
 _TYPE, _GATE, _LIMIT_KEY, _PAYLOAD = (
     2 + sql.CLAIM_FIELDS.index(name) for name in ("type", "gate", "limit_key", "payload")
 )
+_ID, _PRIORITY = 2, 0
 _candidate: Final = itemgetter(0, 1, _TYPE, _GATE, _LIMIT_KEY)
 
 RECORDS_BY_ID: Final = f"SELECT {_RECORD} {sql.WANTED}"
@@ -94,7 +95,8 @@ def _records(
         return cursors.enter_context(closing(connection.execute(statement, values)))
 
     if selection.ids is not None:
-        return read(RECORDS_BY_ID, {**wanted(selection), "now": lease.now})
+        records = read(RECORDS_BY_ID, {**wanted(selection), "now": lease.now})
+        return served(records, selection.pointed, _ID, _PRIORITY) if selection.pointed else records
     merged = heapq.merge(*(read(RECORDS_OF_TYPE, {"type": type}) for type in dict.fromkeys(selection.types)))
     return cursors.enter_context(closing(merged))
 

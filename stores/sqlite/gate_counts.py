@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from kqueue.contracts.admission import Limit
 from kqueue.stores.gates import Leases, Place, counted_starts, leases_of, type_of
+from kqueue.stores.sqlite.statements import gates_of
 
 STARTS: Final = """
     SELECT coalesce(sum(jobs), 0), min(at) FROM kqueue_starts WHERE type = :type AND at > :since AND at <= :until
@@ -20,6 +21,7 @@ STARTS: Final = """
 _AT_GATE: Final = (
     "FROM kqueue_jobs AS job INDEXED BY kqueue_jobs_gate WHERE job.gate IS NOT NULL AND job.state = '{}'"
 )
+_OF_TYPE: Final = gates_of(":type", "job.gate")
 HELD_HERE: Final = _AT_GATE.format("held")
 _ADMITTED: Final = _AT_GATE.format("ready")
 
@@ -30,15 +32,15 @@ ADMITTED_PLACES: Final = f"SELECT job.priority, job.key {_ADMITTED} AND job.gate
 
 #: Whether anybody stands at any gate of a type. Where a limit does not bind nobody does, and none is asked for.
 IS_ANY_WAITING: Final = f"""
-    SELECT EXISTS (SELECT 1 {HELD_HERE} AND job.gate >= :type AND job.gate < :type || '!')
-        OR EXISTS (SELECT 1 {_ADMITTED} AND job.gate >= :type AND job.gate < :type || '!')
+    SELECT EXISTS (SELECT 1 {HELD_HERE} AND {_OF_TYPE})
+        OR EXISTS (SELECT 1 {_ADMITTED} AND {_OF_TYPE})
 """
 
 #: What runs of a type has a gate that begins with it. It is as little as may run, or wait for those who run it, so
 #: all of it is read once and counted by key.
 RUNNING: Final = f"""
     SELECT job.limit_key, job.gate, job.lease_until {_AT_GATE.format("running")}
-    AND job.gate >= :type AND job.gate < :type || '!' AND job.lease_until > :now
+    AND {_OF_TYPE} AND job.lease_until > :now
 """
 
 NO_LEASES: Final = Leases()

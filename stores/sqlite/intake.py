@@ -21,7 +21,7 @@ from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.file.errors import Unanswered
 from kqueue.stores.sqlite.file.file import SqliteFile
-from kqueue.stores.sqlite.payloads import COLUMN, as_kept, put_apart
+from kqueue.stores.sqlite.payloads import NAMES, as_kept, put_apart
 
 #: Fields of a row that never ran and has no keys: those that are the same in all of them, and the others. The state
 #: stands apart.
@@ -42,7 +42,7 @@ MANY: Final = 50
 
 
 def _statement(values: Mapping[str, str], rows: int = 1) -> str:
-    names = ", ".join(COLUMN if name == "payload" else name for name in values)
+    names = ", ".join(NAMES.get(name, name) for name in values)
     row = f"({', '.join(values.values())})"
     return f"INSERT INTO kqueue_jobs ({names}) VALUES {', '.join([row] * rows)}"  # noqa: S608
 
@@ -63,16 +63,20 @@ def add(file: SqliteFile, rows: Sequence[Row]) -> None:
         _insert(connection, rows)
 
 
-def add_unique(file: SqliteFile, row: Row, until: float, now: float) -> str:
-    """The id of the job that has the row's type and unique key then."""
-    holder = row.id
-    with _adding(file, [row]) as connection:
-        if records.take_key(connection, row, until, now):
-            _insert(connection, [row])
+def add_unique(file: SqliteFile, rows: Sequence[Row], until: Mapping[str, float], now: float) -> list[str]:
+    """For each row the id of the job that has its type and unique key then."""
+    holders: list[str] = []
+    new = list(rows)
+    with _adding(file, new) as connection:
+        for row in rows:
+            is_free = row.unique_key is None or records.take_key(connection, row, until[row.id], now)
+            holders.append(row.id if is_free else records.holder_of_key(connection, row))
+        new[:] = [row for row, holder in zip(rows, holders, strict=True) if row.id == holder]
+        if new:
+            _insert(connection, new)
         else:
-            holder = records.holder_of_key(connection, row)
             connection.execute("ROLLBACK")
-    return holder
+    return holders
 
 
 def add_tick(file: SqliteFile, tick: Tick, rows: Sequence[Row]) -> bool:

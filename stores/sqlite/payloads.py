@@ -23,6 +23,8 @@ MOST_IN_ROW: Final = 512
 COLUMN: Final = "payload_or_size"
 
 _APART: Final = "FROM kqueue_payloads AS apart WHERE apart.key = coalesce(job.payload_key, job.key)"
+#: The columns of fields that have other names.
+NAMES: Final = {"payload": COLUMN, "encoding": "payload_encoding"}
 #: The payload of ``job``.
 PAYLOAD: Final = f"iif(typeof(job.{COLUMN}) = 'integer', (SELECT apart.payload {_APART}), job.{COLUMN})"
 
@@ -38,12 +40,12 @@ FIND_APART: Final = f"SELECT (SELECT apart.payload {_APART}) FROM kqueue_jobs AS
 
 def columns(names: Sequence[str]) -> str:
     """What a statement reads of ``job`` for these fields of a :class:`~kqueue.model.job.Row`."""
-    return ", ".join(PAYLOAD if name == "payload" else f"job.{name}" for name in names)
+    return ", ".join(PAYLOAD if name == "payload" else f"job.{NAMES.get(name, name)}" for name in names)
 
 
 def columns_in_row(names: Sequence[str]) -> str:
     """The same, without what stands apart: see :func:`payload_apart`."""
-    return ", ".join(f"job.{COLUMN if name == 'payload' else name}" for name in names)
+    return ", ".join(f"job.{NAMES.get(name, name)}" for name in names)
 
 
 def payload_apart(connection: sqlite3.Connection, key: int) -> bytes:

@@ -32,8 +32,9 @@ tables have changed: the claims and adds of a former version then fail, since th
 process looks at the version (:func:`kqueue.stores.sqlite.file.errors.explain`). What it runs it can still settle.
 
 Those of gates and of what is kept hold no row of a job that uses neither limits nor a retention. Other tables:
-``kqueue_payloads`` (see :mod:`kqueue.stores.sqlite.payloads`), ``kqueue_unique`` (who has which key; of two that
-add the same at once its primary key lets one in),
+``kqueue_payloads`` (see :mod:`kqueue.stores.sqlite.payloads`), ``kqueue_tracebacks`` (of runs, which are known by
+their lease; apart from the row, since each claim writes that again), ``kqueue_unique`` (who has which key; of two
+that add the same at once its primary key lets one in),
 ``kqueue_starts`` (how many a limited claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``,
 ``kqueue_workers``.
 """
@@ -189,6 +190,29 @@ STEPS: Final[Steps] = (
         """
         CREATE INDEX kqueue_jobs_asked ON kqueue_jobs (coalesce(asked_at, created_at))
         WHERE state >= 'd' AND state < 'e'
+        """,
+    ),
+    (
+        # A process of the former version would run a job by other retries than it was added with. It names this
+        # column in its claims and adds, and where it settles it does not.
+        "PRAGMA writable_schema = ON",
+        "ALTER TABLE kqueue_jobs RENAME COLUMN encoding TO payload_encoding",
+        "PRAGMA writable_schema = OFF",
+        "ALTER TABLE kqueue_jobs ADD COLUMN retries TEXT",
+        """
+        CREATE TABLE kqueue_tracebacks (
+            key          INTEGER PRIMARY KEY,
+            job_id       TEXT    NOT NULL,
+            lease_owner  TEXT    NOT NULL,
+            traceback    TEXT    NOT NULL
+        )
+        """,
+        "CREATE INDEX kqueue_tracebacks_job ON kqueue_tracebacks (job_id)",
+        """
+        CREATE TRIGGER kqueue_jobs_tracebacks AFTER DELETE ON kqueue_jobs WHEN old.history IS NOT NULL
+        BEGIN
+            DELETE FROM kqueue_tracebacks WHERE job_id = old.id;
+        END
         """,
     ),
 )

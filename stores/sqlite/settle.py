@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
+from kqueue.model import history
+from kqueue.model.job import Row
 from kqueue.model.reasons import storable
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.transitions import waiting
@@ -15,9 +17,32 @@ _Values: TypeAlias = tuple[Any, ...]
 
 def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> int:
     """How many rows were changed."""
+    raised = [
+        one for one in settlements if type(one) is not Delete and isinstance(one, Retry | Die) and one.traceback
+    ]
+    if raised:
+        told = ((storable(one.traceback or ""), one.id, one.fence) for one in raised)
+        connection.executemany(sql.KEEP_TRACEBACK, told)
+        connection.executemany(sql.PRUNE_TRACEBACKS, [{"id": one.id} for one in raised])
     return sum(
         connection.executemany(statement, values).rowcount for statement, values in _batches(settlements, now)
     )
+
+
+def with_tracebacks(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
+    """``rows``, whose histories have the tracebacks that are kept."""
+    ran = [row.id for row in rows if row.history is not None]
+    if not ran:
+        return list(rows)
+    of_job: dict[str, dict[str | None, str]] = {}
+    for job_id, owner, traceback in connection.execute(sql.FIND_TRACEBACKS, (json.dumps(ran),)):
+        of_job.setdefault(job_id, {})[owner] = traceback
+    return [
+        row._replace(history=history.with_tracebacks(row.history, of_job[row.id]))
+        if row.history is not None and row.id in of_job
+        else row
+        for row in rows
+    ]
 
 
 def run_of(now: float, reason: str | None) -> str:
@@ -42,7 +67,7 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
             case Finish(id, fence, keep_until, asked_at):
                 finish = (keep_until, _asked(asked_at, now), now, run_of(now, None), id, fence)
                 others.setdefault(sql.SETTLE_FINISH, []).append(finish)
-            case Retry(id, fence, run_at, reason, put_at, asked_at):
+            case Retry(id, fence, run_at, reason, put_at, asked_at, _):
                 reason = storable(reason)
                 back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
                 retry = (*back, reason, run_of(now, reason), id, fence)
@@ -52,7 +77,7 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
                 back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
                 statement = sql.SETTLE_UNGET_STARTED if started else sql.SETTLE_UNGET
                 others.setdefault(statement, []).append((*back, priority, said, id, fence))
-            case Die(id, fence, reason):
+            case Die(id, fence, reason, _):
                 reason = storable(reason)
                 others.setdefault(sql.SETTLE_DIE, []).append((now, now, reason, run_of(now, reason), id, fence))
     for fence, ids in deleted.items():

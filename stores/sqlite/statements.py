@@ -9,7 +9,8 @@ ANALYZE has left in the file, could make SQLite read the whole table (https://ww
 
 from typing import Final
 
-from kqueue.model.history import MOST
+from kqueue.contracts.admission import SPACE_IN_GATES
+from kqueue.model.history import MOST, TRACEBACKS
 from kqueue.model.job import Row, State
 from kqueue.stores.sqlite.payloads import GO_LAST, columns
 
@@ -17,6 +18,17 @@ _COLUMNS: Final = columns(Row._fields)
 _BY_ID: Final = "FROM json_each(:ids) AS wanted CROSS JOIN kqueue_jobs AS job ON job.id = wanted.value"
 _OF_TYPES: Final = "job.type IN (SELECT value FROM json_each(:types))"
 _DUE: Final = "id, type, priority, run_at, put_at"
+
+
+def in_gates(type: str) -> str:
+    """As :func:`kqueue.contracts.admission.type_in_gates`."""
+    return f"replace({type}, ' ', char({ord(SPACE_IN_GATES)}))"
+
+
+def gates_of(type: str, gate: str) -> str:
+    """Whether the gate is one of the type's, which stand together as text."""
+    return f"{gate} >= {in_gates(type)} AND {gate} < {in_gates(type)} || '!'"
+
 
 # -- a job's way -----------------------------------------------------------------------------------------
 
@@ -49,7 +61,7 @@ CANDIDATE_AT: Final = f"SELECT job.key, {_CLAIM_COLUMNS} FROM kqueue_jobs AS job
 
 #: The ``+`` keeps SQLite from walking all that is delayed.
 LATER: Final = f"""
-    SELECT job.id, job.run_at {_BY_ID}
+    SELECT job.id, job.run_at, job.priority {_BY_ID}
     WHERE +job.state = 'delayed' AND job.run_at > :now AND {_OF_TYPES}
 """
 
@@ -80,9 +92,10 @@ CLAIMED_BY: Final = f"{_RUNNING} AND job.lease_owner = ?"
 CLAIMED_BY_PROCESS: Final = f"{_RUNNING} AND substr(job.lease_owner, -length(:tail)) = :tail"
 
 #: One that was taken from its holder has lost its place at its type's gate: it is counted again.
-RENEW: Final = """
+RENEW: Final = f"""
     UPDATE kqueue_jobs SET
-        state = 'running', lease_until = ?, alone = coalesce(?, alone), gate = iif(state = 'ready', type, gate)
+        state = 'running', lease_until = ?, alone = coalesce(?, alone),
+        gate = iif(state = 'ready', {in_gates("type")}, gate)
     WHERE id = ? AND fence = ? AND lease_owner IS NOT NULL AND state IN ('running', 'ready')
 """
 
@@ -129,6 +142,21 @@ SETTLE_DIE: Final = f"""
     WHERE {_IN_HAND}
 """
 
+#: Before the run is settled, which takes its owner from the row.
+KEEP_TRACEBACK: Final = f"""
+    INSERT INTO kqueue_tracebacks (job_id, lease_owner, traceback)
+    SELECT id, lease_owner, ? FROM kqueue_jobs WHERE {_IN_HAND}
+"""
+PRUNE_TRACEBACKS: Final = f"""
+    DELETE FROM kqueue_tracebacks WHERE job_id = :id AND key NOT IN (
+        SELECT key FROM kqueue_tracebacks WHERE job_id = :id ORDER BY key DESC LIMIT {TRACEBACKS}
+    )
+"""
+FIND_TRACEBACKS: Final = """
+    SELECT told.job_id, told.lease_owner, told.traceback FROM json_each(?) AS wanted
+    CROSS JOIN kqueue_tracebacks AS told ON told.job_id = wanted.value
+"""
+
 # -- the operator's --------------------------------------------------------------------------------------
 
 DELETE: Final = "DELETE FROM kqueue_jobs WHERE id = ?"
@@ -138,6 +166,24 @@ FIND_DEAD: Final = f"SELECT job.id, job.type, job.priority {_BY_ID} WHERE job.st
 FIND_DELAYED: Final = f"SELECT job.id, job.type, job.priority {_BY_ID} WHERE job.state = 'delayed'"
 
 HASTEN: Final = "UPDATE kqueue_jobs SET state = 'ready', run_at = ?, put_at = ?, asked_at = ? WHERE id = ?"
+
+#: One that is held stays so unless it is to wait for a time; what waits for a time stands at no gate.
+CHANGE: Final = """
+    UPDATE kqueue_jobs SET
+        priority = coalesce(:priority, priority),
+        run_at = coalesce(:run_at, run_at),
+        state = iif(
+            :run_at IS NULL OR (:run_at <= :now AND state = 'held'), state, iif(:run_at > :now, 'delayed', 'ready')
+        ),
+        gate = iif(:run_at > :now, NULL, gate),
+        put_at = iif(
+            (state = 'held' AND coalesce(:run_at, 0) <= :now) OR coalesce(:run_at, run_at) > :put_until,
+            NULL, :put_at
+        ),
+        asked_at = iif(:run_at IS NULL, asked_at, :now)
+    WHERE id = :id AND state IN ('delayed', 'ready', 'held')
+    RETURNING id, type, priority, run_at, put_at
+"""
 
 REVIVE: Final = """
     UPDATE kqueue_jobs SET
@@ -160,7 +206,7 @@ FINDS: Final = {state: _FIND.format(state, id="+job.id" if state == State.RUNNIN
 THERE: Final = f"SELECT job.id {_BY_ID}"
 
 #: The gates of a type stand together, and begin with its own (see :mod:`kqueue.stores.gates`).
-OF_TYPES_GATES: Final = "gate >= :type AND gate < :type || '!'"
+OF_TYPES_GATES: Final = gates_of(":type", "gate")
 _HELD: Final = "gate IS NOT NULL AND state = 'held'"
 
 
@@ -323,3 +369,6 @@ SETTING: Final = "SELECT value FROM kqueue_meta WHERE name = ?"
 
 #: Of many writers the first wins.
 SET_DEFAULT: Final = "INSERT OR IGNORE INTO kqueue_meta (name, value) VALUES (?, ?)"
+
+#: In the place of what was there.
+REMEMBER: Final = "INSERT OR REPLACE INTO kqueue_meta (name, value) VALUES (?, ?)"

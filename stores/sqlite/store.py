@@ -14,6 +14,7 @@ from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
 from kqueue.contracts.rules import recovery
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
@@ -23,9 +24,9 @@ from kqueue.contracts.workers import WorkerRecord
 from kqueue.model import checks
 from kqueue.model.errors import StoreError, StoreReadOnly
 from kqueue.model.job import Row, State
-from kqueue.model.reasons import storable
 from kqueue.stores.sqlite import backup as files
 from kqueue.stores.sqlite import intake as inserts
+from kqueue.stores.sqlite import operator
 from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.admission import HELD_TYPES, admit
@@ -33,7 +34,7 @@ from kqueue.stores.sqlite.claim import Lease, json_set
 from kqueue.stores.sqlite.claim_limited import take
 from kqueue.stores.sqlite.expire import expire
 from kqueue.stores.sqlite.file.file import SqliteFile
-from kqueue.stores.sqlite.settle import run_of, settle
+from kqueue.stores.sqlite.settle import run_of, settle, with_tracebacks
 from kqueue.stores.sqlite.sweep import find_abandoned, lost_rule
 from kqueue.stores.sqlite.times import find_misdated, repair_times
 from kqueue.system.clock import Clock, SystemClock
@@ -171,15 +172,24 @@ class SqliteStore:
             found = self._read(sql.SETTING, (key,))
         return str(found[0][0])
 
+    def remember(self, name: str, value: str) -> None:
+        """In the place of what was there."""
+        self._write(sql.REMEMBER, (f"remembered.{name}", value))
+
+    def remembered(self, name: str) -> str | None:
+        """What was given last."""
+        found = self._read(sql.SETTING, (f"remembered.{name}",))
+        return str(found[0][0]) if found else None
+
     # -- a job's way -------------------------------------------------------------------------------------
 
     def add(self, rows: Sequence[Row]) -> None:
         """All of them in one transaction, or none."""
         inserts.add(self._file, rows)
 
-    def add_unique(self, row: Row, until: float, now: float) -> str:
+    def add_unique(self, rows: Sequence[Row], until: Mapping[str, float], now: float) -> list[str]:
         """One transaction; the primary key of the keys decides."""
-        return inserts.add_unique(self._file, row, until, now)
+        return inserts.add_unique(self._file, rows, until, now)
 
     def add_tick(self, tick: Tick, rows: Sequence[Row]) -> bool:
         """All of them and the tick in one transaction, or nothing."""
@@ -275,29 +285,30 @@ class SqliteStore:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete rows whatever their state and fence; returns how many there were."""
-        if not ids:
-            return 0
-        with self._file.write() as connection:
-            records.free_keys(connection, ids)
-            return connection.executemany(sql.DELETE, [(id,) for id in ids]).rowcount
+        return operator.delete(self._file, ids)
 
     def revive(self, ids: Sequence[str], reason: str, now: float, put_at: float | None) -> list[Due]:
         """Make dead rows ready; returns those made."""
-        with self._file.write() as connection:
-            dead = connection.execute(sql.FIND_DEAD, {"ids": json_set(ids)}).fetchall()
-            connection.executemany(sql.REVIVE, [(now, put_at, now, storable(reason), record[0]) for record in dead])
-        return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
+        return operator.revive(self._file, ids, reason, now, put_at)
 
     def hasten(self, ids: Sequence[str], now: float, put_at: float | None) -> list[Due]:
         """Make delayed rows ready; returns those made."""
-        with self._file.write() as connection:
-            found = connection.execute(sql.FIND_DELAYED, {"ids": json_set(ids)}).fetchall()
-            connection.executemany(sql.HASTEN, [(now, put_at, now, record[0]) for record in found])
-        return [Due(id, type, priority, now, put_at) for id, type, priority in found]
+        return operator.hasten(self._file, ids, now, put_at)
+
+    def change(self, id: str, change: JobChange, now: float, put_at: float | None, put_until: float) -> Due | None:
+        """One statement."""
+        values = {**change._asdict(), "id": id, "now": now, "put_at": put_at, "put_until": put_until}
+        return operator.change(self._file, values)
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows that there are, in the order of ``ids``."""
-        return [_row(record) for record in self._read(sql.GET, {"ids": json.dumps(ids)})]
+        with self._file.read() as connection:
+            found = connection.execute(sql.GET, {"ids": json.dumps(ids)}).fetchall()
+            return with_tracebacks(connection, [*map(_row, found)])
+
+    def find_unique(self, type: str, key: str) -> Row | None:
+        """The row of the job that took the key last: look-ups by primary key and id."""
+        return next(iter(self.get([id for (id,) in self._read(records.HOLDER_OF_KEY, (type, key))])), None)
 
     def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
         """Rows in one state, in the order of their ids, after the id ``after``."""

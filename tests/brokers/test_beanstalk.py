@@ -11,7 +11,7 @@ from kqueue.brokers import open_broker
 from kqueue.brokers.beanstalk import wire
 from kqueue.brokers.beanstalk.broker import BeanstalkBroker
 from kqueue.brokers.beanstalk.subscription import GROWTH
-from kqueue.contracts.broker import UNKNOWN_HEAD, EntryFate
+from kqueue.contracts.broker import UNKNOWN_HEAD, EntryFate, selected
 from kqueue.contracts.repair import Head
 from kqueue.contracts.runs import Selection
 from kqueue.model.errors import BrokerError, BrokerUnavailable
@@ -147,15 +147,15 @@ def test_a_delay_that_is_none_is_refused_before_a_put(broker, delay):
     assert broker.depths(["mail"])["mail"]["ready"] == 0
 
 
-@pytest.mark.parametrize("type", ["a b", "x\r\ndelete 1\r\n", "", "ü"])
+@pytest.mark.parametrize("type", ["a\tb", "x\r\ndelete 1\r\n", "", "\x7f"])
 def test_a_name_that_could_be_read_as_a_command_is_never_sent(broker, type):
     broker.put([(pointer(), 0)])
     for call in (
         lambda: broker.put([(pointer(type=type), 0)]),
-        lambda: broker.peek([type + " "]),
-        lambda: broker.drain(type + " "),
-        lambda: broker.depths([type + " "]),
-        lambda: broker.subscribe([type + " "]),
+        lambda: broker.peek([type]),
+        lambda: broker.drain(type),
+        lambda: broker.depths([type]),
+        lambda: broker.subscribe([type]),
     ):
         with pytest.raises(ValueError):
             call()
@@ -523,7 +523,7 @@ def test_an_entry_held_too_long_costs_the_connection_and_no_storm(beanstalkd, su
         client.put(wire.encode(pointer()), ttr=1)
         [held] = subscription.reserve(1, 0).entries
         before = client.stats()["cmd-reserve-with-timeout"]
-        assert subscription.reserve(1, 0.5).selection in (None, Selection(("mail",), held.pointer.ids))
+        assert subscription.reserve(1, 0.5).selection in (None, selected(("mail",), [held]))
         assert client.stats()["cmd-reserve-with-timeout"] - before < 10
     assert delete(subscription, [held]) == 1
     assert "held for too long" in caplog.text

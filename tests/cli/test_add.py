@@ -34,6 +34,13 @@ def test_add_without_a_payload_adds_null(shop: Shop, queue: KQueue):
     assert job.payload is None
 
 
+def test_add_takes_the_tries_of_a_job_and_the_delay_between_them(shop: Shop, queue: KQueue):
+    ids = shop.ids("greet", "1", "2", "--max-tries", "1", "--retry-delay", "10m")
+    assert [job and job.max_tries for job in map(queue.get_job, ids)] == [1, 1]
+    queue.add_handler("greet", lambda job: 1 / 0)
+    assert queue.run_jobs().dead == 2
+
+
 def test_add_takes_a_number_as_priority(shop: Shop, queue: KQueue):
     (job_id,) = shop.ids("greet", "--priority", "7")
     job = queue.get_job(job_id)
@@ -93,7 +100,7 @@ def test_closed_standard_input_is_said(shop: Shop):
         (["greet", "[" * 100_000], "payload 1: expected JSON"),
         (["greet", "1", "--lines", "f"], "not both"),
         (["greet", "--lines", "missing.jsonl"], "missing.jsonl: No such file"),
-        (["two words"], "type: "),
+        (["two\nlines"], "type: "),
         (["greet", "--priority", "asap"], "priority: "),
         (["greet", "--priority", "4294967296"], "priority: "),
         (["greet", "--delay", "-1"], "--delay"),

@@ -96,7 +96,15 @@ def test_list_for_programs(shop: Shop, dead: list[str]):
 def test_show_says_all_but_the_payload(shop: Shop, queue: KQueue, dead: list[str]):
     done = shop.kqueue("show", dead[0])
     assert (done.returncode, done.stderr) == (0, "")
-    details, _ = done.stdout.split("\n\n")  # what follows are its runs
+    details, runs, told = done.stdout.split("\n\n")
+    assert runs.splitlines()[0].split() == ["begun", "ended", "by", "reason"]
+    first, second, *_, last = told.splitlines()
+    assert first.startswith("of the run that ended ")
+    assert second == "Traceback (most recent call last):"
+    assert last == "lines ?[2J"
+    assert "\x1b" not in done.stdout
+    (run,) = json.loads(shop.kqueue("show", dead[0], "--json").stdout)["runs"]
+    assert run["traceback"].endswith("RuntimeError: two\nlines \x1b[2J")
     shown = dict(line.split(maxsplit=1) for line in details.splitlines())
     assert (shown["id"], shown["type"], shown["state"], shown["tries"]) == (dead[0], "greet", "dead", "1")
     assert (shown["priority"], shown["fence"], shown["ttr"]) == ("65536", "1", "60.0")
@@ -195,7 +203,7 @@ def test_a_malformed_id_is_refused_before_the_first_job_is_touched(
     [
         (["list", "--state", "asleep"], "--state"),
         (["list", "--limit", "0"], "--limit"),
-        (["list", "--type", "two words"], "type: "),
+        (["list", "--type", "two\nlines"], "type: "),
         (["list", "--after", "soon"], "job id"),
         (["show", "soon"], "id: "),
         (["show"], "ID"),

@@ -90,7 +90,7 @@ def test_an_app_stands_for_its_store_and_its_broker(shop: Shop, beanstalkd: Bean
     (shop.folder / "tubes.py").write_text(app)
     assert shop.ids("greet", "--app", "tubes:queue")
     assert f"broker  {beanstalkd.url}" in shop.kqueue("status", "--app", "tubes:queue").stdout
-    assert "broker  none" in shop.kqueue("status").stdout
+    assert "broker  none" in shop.kqueue("status", "--broker", "none").stdout
 
 
 def test_an_app_needs_no_handler_to_be_looked_at_and_its_handlers_are_known(shop: Shop, queue: KQueue) -> None:
@@ -232,14 +232,16 @@ def test_a_filter_is_asked_about_with_some_of_those_that_match(
 
 def test_show_tells_who_ran_it_when(shop: Shop, queue: KQueue) -> None:
     [job_id] = die(queue, "greet", ["boom"])
-    lines = shop.kqueue("show", job_id).stdout.splitlines()
-    heads, run = lines[-2:]
+    _, runs, told = shop.kqueue("show", job_id).stdout.split("\n\n")
+    heads, run = runs.splitlines()
+    assert told.splitlines()[-1] == "RuntimeError: boom"
     assert heads.split() == ["begun", "ended", "by", "reason"]
     assert f"process {os.getpid()} on this host" in run
     assert run.rstrip().endswith("RuntimeError: boom") or "RuntimeError: boom (" in run
-    [told] = json.loads(shop.kqueue("show", job_id, "--json").stdout)["runs"]
-    assert told["by"] == f"process {os.getpid()} on this host"
-    assert told["reason"].startswith("RuntimeError: boom")
+    [as_json] = json.loads(shop.kqueue("show", job_id, "--json").stdout)["runs"]
+    assert as_json["by"] == f"process {os.getpid()} on this host"
+    assert as_json["reason"].startswith("RuntimeError: boom")
+    assert as_json["traceback"] + "\n" == told.partition("\n")[2]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_show_tells_who_ran_it_when(shop: Shop, queue: KQueue) -> None:
     [
         (["pause"], "pause: give either a TYPE or --all"),
         (["resume", "greet", "--all"], "resume: give either a TYPE or --all"),
-        (["pause", "two words"], "type: "),
+        (["pause", "two\nlines"], "type: "),
         (["why", "soon"], "id: "),
         (["why"], "ID"),
         (["retry", NO_JOB, "--all-dead", "--reason", "x"], "retry: give either IDs, or --all-dead or a filter"),
@@ -271,3 +273,23 @@ def test_purge_deletes_what_does_not_run(shop: Shop):
     assert json.loads(shop.kqueue("purge", "greet", "--yes", "--json").stdout) == {"purged": 0}
     with KQueue(store=shop.store) as queue:
         assert queue.counts()["ready"] == 1
+
+
+# -- change --------------------------------------------------------------------------------------------------
+
+
+def test_change_gives_jobs_that_wait_another_priority_and_time(shop: Shop, queue: KQueue) -> None:
+    first, second = queue.add_job("greet"), queue.add_job("greet", delay=60)
+    done = shop.kqueue("change", first, second, "--priority", "high", "--delay", "10m")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "changed 2\n", "")
+    jobs = [queue.get_job(job_id) for job_id in (first, second)]
+    assert [(job.priority, job.state) for job in jobs if job] == [(2**14, "delayed")] * 2
+    done = shop.kqueue("change", first, NO_JOB, "--priority", "7", "--delay", "0", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"changed": 1, "refused": [NO_JOB]})
+    assert done.stderr == f"kqueue: not waiting: {NO_JOB}\n"
+    changed = queue.get_job(first)
+    assert changed is not None
+    assert (changed.priority, changed.state) == (7, "ready")
+    done = shop.kqueue("change", first)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give a priority, a delay or a run_at" in done.stderr

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kqueue.contracts.broker import Entry, Pointer
+from kqueue.contracts.broker import Entry, Pointer, selected
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Due, Head
 from kqueue.contracts.rules import GRACE_S, is_lost
@@ -64,6 +64,17 @@ def test_a_pointer_of_rows_that_were_rung_together_shows_none_of_their_neighbour
 
 def test_an_overdue_row_is_put_without_delay() -> None:
     assert group([Due("a", "t", 5, 50.0, None)], 100.0)[0][1] == 0.0
+
+
+def test_what_two_entries_name_at_two_priorities_is_looked_for_at_the_first_and_stays_in_the_second() -> None:
+    """Its priority was changed, and its row alone says which of them is the newer one."""
+    urgent, bulk = Entry(1, Pointer("t", 1, 100.0, ("a", "b"))), Entry(2, Pointer("t", 9, 100.0, ("a", "c")))
+    selection = selected(("t",), [urgent, bulk])
+    assert selection == Selection(("t",), ("a", "b", "a", "c"), pointed={"a": 1, "b": 1, "c": 9})
+    fates = judge([urgent, bulk], claim("b", "c"), 1000.0, selection.pointed)
+    assert [fate.release_in for fate in fates] == [None, 0.0]
+    fates = judge([urgent, bulk], claim("a", "b", "c"), 1000.0, selection.pointed)
+    assert [fate.release_in for fate in fates] == [None, None]
 
 
 def test_an_entry_with_nothing_left_to_claim_is_deleted() -> None:

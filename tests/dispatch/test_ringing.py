@@ -331,5 +331,5 @@ def test_signals_at_random_times_leave_nothing_held() -> None:
         signal.signal(signal.SIGALRM, before)
         gc.enable()
     # Should the last strike have kept a sender from its start, that is seen after a while.
-    await_true(lambda: bool(rings.ring([due(-1)], 0.0) or rings.flush() or put[-1] == "-1"))
+    await_true(lambda: bool(rings.ring([due(-1)], 0.0) or rings.flush() or put[-1:] == ["-1"]))
     rings.close()

@@ -14,6 +14,13 @@ from tests.closing import Closes
 NAIVE = datetime(2026, 5, 1)
 
 
+def test_an_option_that_is_not_there_is_named_with_those_that_are(untouched: KQueue) -> None:
+    given: dict[str, Any] = {"prio": 1}
+    for add, payload in ((untouched.add_job, 1), (untouched.add_jobs, [1])):
+        with pytest.raises(TypeError, match=rf"^{add.__name__}\(\) .*'prio'; it takes priority, "):
+            add("t", payload, **given)
+
+
 @pytest.fixture
 def untouched(tmp_path: Path) -> KQueue:
     """A queue that would leave a trace if it were opened."""
@@ -24,7 +31,7 @@ def untouched(tmp_path: Path) -> KQueue:
     ("argument", "arguments", "options"),
     [
         ("type", ("", 1), {}),
-        ("type", ("a b", 1), {}),
+        ("type", ("a\tb", 1), {}),
         ("type", ("a\r\ndelete 1", 1), {}),
         ("type", ("x" * 191, 1), {}),
         ("type", (5, 1), {}),
@@ -38,6 +45,13 @@ def untouched(tmp_path: Path) -> KQueue:
         ("delay", ("t", 1), {"delay": math.inf}),
         ("ttr", ("t", 1), {"ttr": 0}),
         ("ttr", ("t", 1), {"ttr": math.inf}),
+        ("max_tries", ("t", 1), {"max_tries": 0}),
+        ("max_tries", ("t", 1), {"max_tries": 1.0}),
+        ("max_tries", ("t", 1), {"max_tries": True}),
+        ("retry_delay", ("t", 1), {"retry_delay": -1}),
+        ("retry_delay", ("t", 1), {"retry_delay": []}),
+        ("retry_delay", ("t", 1), {"retry_delay": "soon"}),
+        ("retry_delay", ("t", 1), {"retry_delay": lambda failures, error: 1}),
         ("payload", ("t", {1}), {}),
         ("payload", ("t", math.nan), {}),
         ("payload", ("t", {1: 2}), {}),
@@ -72,7 +86,7 @@ def test_add(untouched: KQueue, tmp_path: Path, argument: str, arguments: Any, o
         (lambda queue: queue.run_jobs(time_limit_ms=-1), "time_limit_ms: a finite number, at least 0"),
         (lambda queue: queue.run_jobs(time_limit_ms=math.nan), "time_limit_ms: a finite number"),
         (lambda queue: queue.add_handler("t", "no function"), "handler of t: expected something to call"),
-        (lambda queue: queue.handler("a b"), "type: "),
+        (lambda queue: queue.handler("a\tb"), "type: "),
         (lambda queue: queue.add_handler("t", print, auto_renew=1), "auto_renew: expected True or False"),
         (lambda queue: queue.add_handler("t", print, auto_renew=True, max_runtime=0), "max_runtime: seconds, more"),
         (
@@ -104,7 +118,7 @@ def test_add(untouched: KQueue, tmp_path: Path, argument: str, arguments: Any, o
         (lambda queue: queue.retry_job("0" * 28, "why", delay=5), "delay: only for a job in hand"),
         (lambda queue: queue.renew_job("0" * 28), "job: expected the job that a handler was given"),
         (lambda queue: queue.unget_job(None), "job: expected"),
-        (lambda queue: queue.counts("a b"), "type: "),
+        (lambda queue: queue.counts("*"), "type: "),
         (lambda queue: queue.run_jobs(wait="no"), "wait: expected True or False"),
         (lambda queue: queue.add_handler("t", print, delete_on_success=1), "delete_on_success: expected True"),
         (lambda queue: queue.jobs(state="gone"), "state: one of delayed, ready, held, running, dead, done"),

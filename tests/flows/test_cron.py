@@ -340,7 +340,7 @@ def test_a_name_that_no_store_could_keep_is_refused(name: Any) -> None:
         ({"expression": "every day"}, "expression: expected 'minute hour"),
         ({"tz": "Europe/Berln"}, "tz: no time zone 'Europe/Berln'; did you mean Europe/Berlin"),
         ({"missed": "some"}, "missed: one of none, last, all"),
-        ({"type": "no type"}, "type: 1 to 190"),
+        ({"type": "no\ttype"}, "type: printable"),
         ({"payload": {1, 2}}, "payload: set has no form in JSON"),
         ({"priority": "soon"}, "priority: one of"),
         ({"ttr": 0}, "ttr: a finite number, at least 1"),

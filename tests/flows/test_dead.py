@@ -96,10 +96,26 @@ def test_a_job_tells_who_ran_it_when_and_how_that_ended(make_queue: MakeQueue) -
         assert run.worker.endswith("on this host")
         assert run.begun_at is not None
         assert before - 1 < run.begun_at < run.ended_at + 1
+        assert run.traceback is not None
+        assert run.traceback.startswith("Traceback (most recent call last):\n")
+        assert run.reason is not None
+        assert run.traceback.endswith(run.reason.partition(" (")[0])
+        assert "raise ValueError(next(reasons))" in run.traceback
+        assert "kqueue/execution" not in run.traceback
     assert queue.retry_job(job_id, "once more")
     revived = queue.get_job(job_id)
     assert revived is not None
     assert len(revived.runs) == 3
+
+
+def test_a_run_that_raised_nothing_has_no_traceback(make_queue: MakeQueue) -> None:
+    queue = make_queue(max_tries=2, retry_delay=0)
+    queue.add_handler("t", lambda job: job.retry("asked for") if job.tries == 1 else None)
+    job_id = queue.add_job("t")
+    queue.run_jobs()
+    job = queue.get_job(job_id)
+    assert job is not None
+    assert [(run.reason, run.traceback) for run in job.runs] == [("asked for", None), ("not deleted", None)]
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5])
@@ -113,7 +129,7 @@ def test_a_limit_that_is_none_is_refused(limit: Any) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("type", "no type"), ("type", 3), ("containing", 3), ("added_since", "2026-05-01"), ("added_before", -1)],
+    [("type", "no\ttype"), ("type", 3), ("containing", 3), ("added_since", "2026-05-01"), ("added_before", -1)],
 )
 def test_a_filter_that_could_match_nothing_is_refused(field: str, value: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=f"{field}: "):

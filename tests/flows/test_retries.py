@@ -2,12 +2,29 @@
 
 import logging
 import math
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from kqueue import Job, JobInHand, KQueue, RetryPolicy, RunReport, Snooze, Verdict, exponential, fixed
+from kqueue.assembly import assemble
+from kqueue.stores.memory.store import MemoryStore
+from kqueue.system.clock import ManualClock
+from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
+
+
+@pytest.fixture
+def turned_queue(closes: Closes) -> Callable[..., tuple[KQueue, ManualClock]]:
+    """A queue and the clock that it lives by."""
+
+    def make(**options: Any) -> tuple[KQueue, ManualClock]:
+        clock = ManualClock(1_800_000_000.0)
+        return closes(KQueue.from_parts(assemble(MemoryStore(clock), clock=clock, **options))), clock
+
+    return make
 
 
 def the_job(queue: KQueue, job_id: str) -> Job:
@@ -63,6 +80,77 @@ def test_delays_grow_with_each_failed_run_and_the_tries_end(make_queue: MakeQueu
     assert ran(queue.run_jobs()) == {"retried": 3, "dead": 1}
     assert asked == [(1, "1"), (2, None), (3, "3")]
     assert the_job(queue, job_id).tries == 4
+
+
+def test_what_the_add_of_a_job_says_wins_over_its_type_and_that_over_the_queue(make_queue: MakeQueue) -> None:
+    queue = make_queue(retry_delay=0, max_tries=3)
+    queue.options("t", max_tries=2, retry_delay=0)
+    for type in ("t", "plain"):
+        queue.add_handler(type, lambda job: 1 / 0)
+    by_queue, by_type = queue.add_job("plain"), queue.add_job("t")
+    own = queue.add_job("t", max_tries=1)
+    ids = queue.add_jobs("t", [1, 2], max_tries=5, retry_delay=0)
+    assert ran(queue.run_jobs()) == {"retried": 2 + 1 + 0 + 8, "dead": 5}
+    assert [the_job(queue, id).tries for id in (by_queue, by_type, own, *ids)] == [3, 2, 1, 5, 5]
+    assert [the_job(queue, id).max_tries for id in (by_queue, by_type, own, *ids)] == [None, None, 1, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("retry_delay", "waited"),
+    [(400, 400), (timedelta(minutes=10), 600), (fixed(700), 700), ([800, 900], 800), (exponential(1000), 1000)],
+    ids=["a number, which grows", "a timedelta", "fixed", "a list", "exponential"],
+)
+def test_a_job_has_a_delay_of_its_own(make_queue: MakeQueue, retry_delay: Any, waited: float) -> None:
+    queue = make_queue()
+    queue.options("t", retry=RetryPolicy(delay=fixed(100), max_tries=7))
+    queue.add_handler("t", lambda job: 1 / 0)
+    job_id = queue.add_job("t", retry_delay=retry_delay, unique="one")
+    assert ran(queue.run_jobs()) == {"retried": 1}
+    assert waits_about(queue, job_id) == waited
+
+
+def test_what_is_final_for_a_type_is_final_for_a_job_with_retries_of_its_own(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    queue.add_handler("t", lambda job: 1 / 0, retry=RetryPolicy(final=ZeroDivisionError))
+    queue.add_job("t", max_tries=9)
+    assert ran(queue.run_jobs()) == {"dead": 1}
+
+
+@pytest.mark.parametrize("by", ["type", "queue"])
+def test_a_job_that_fails_so_long_after_its_add_is_dead(
+    turned_queue: Callable[..., tuple[KQueue, ManualClock]], by: str
+) -> None:
+    queue, clock = turned_queue(retry_delay=0, max_tries=None, **({"max_age": 3600} if by == "queue" else {}))
+    if by == "type":
+        queue.options("t", max_age=timedelta(hours=1))
+
+    @queue.handler("t", retry=RetryPolicy(max_tries=None, delay=600, give_back=ConnectionError))
+    def fail(job: JobInHand) -> None:
+        if job.payload == "fine":
+            job.delete()
+        raise ConnectionError if job.payload == "give back" else ValueError(job.payload)
+
+    failing, given_back, later, fine = (
+        queue.add_job("t", payload, delay=delay)
+        for payload, delay in (("x" * 2000, 0), ("give back", 0), ("later", 3000), ("fine", 4000))
+    )
+    assert ran(queue.run_jobs()) == {"retried": 1, "ungot": 1}
+    clock.advance(3599)
+    assert ran(queue.run_jobs()) == {"retried": 2, "ungot": 1}
+    clock.advance(600)
+    assert ran(queue.run_jobs()) == {"deleted": 1, "retried": 1, "dead": 2}
+    for job_id in (failing, given_back):
+        job = the_job(queue, job_id)
+        assert job.state == "dead"
+        assert job.reason is not None
+        assert job.reason.endswith("; given up, since it is older than max_age (3600 s)")
+        assert len(job.reason) <= 1000
+    clock.advance(3000)
+    assert ran(queue.run_jobs()) == {"dead": 1}
+    assert the_job(queue, later).tries == 3
+    assert queue.get_job(fine) is None
+    assert queue.retry_job(failing, "once more")
+    assert ran(queue.run_jobs()) == {"dead": 1}
 
 
 def test_a_delay_that_the_handler_gives_wins(make_queue: MakeQueue) -> None:

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from kqueue import AddFailed, JobInHand, KQueue
+from kqueue import Added, AddFailed, JobInHand, KQueue, New
 from kqueue.stores.memory.store import MemoryStore
 from tests.flows.conftest import MakeQueue
 from tests.tubes import PATIENCE_S
@@ -146,6 +147,74 @@ def test_many_processes_that_add_the_same_key_at_once_make_one_job(make_queue: M
     assert (jobs(queue, "mail"), pointers(queue, "mail")) == (1, 1)
 
 
+def test_unlike_jobs_are_added_as_one_list(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    told: list[Any] = []
+    queue.subscribe(lambda event: told.append((event.job_id, event.is_new)) if isinstance(event, Added) else None)
+    there = queue.add_job("mail", "there", unique="there")
+    ids = queue.add_jobs(
+        "mail",
+        [
+            "plain",
+            New("other", unique="there"),
+            New("twice", unique="twice", priority="high", limit_key="l", ttr=5),
+            New("later", delay=timedelta(minutes=1), max_tries=2),
+            New(unique="twice"),
+            New("then", run_at=2**40),
+        ],
+        delay=600,
+        max_tries=9,
+    )
+    assert ids[1] == there
+    assert ids[4] == ids[2]
+    assert sorted({*ids}) == sorted([there, ids[0], ids[2], ids[3], ids[5]])
+    plain, twice, later, then = (queue.get_job(ids[place]) for place in (0, 2, 3, 5))
+    assert plain and twice and later and then
+    assert [job.payload for job in (plain, twice, later, then)] == ["plain", "twice", "later", "then"]
+    assert [round(job.delay) for job in (plain, twice, later)] == [600, 600, 60]
+    assert (then.run_at, then.scheduled_for) == (2**40, 2**40)
+    assert [job.max_tries for job in (plain, twice, later)] == [9, 9, 2]
+    assert (twice.priority, twice.limit_key, twice.ttr, twice.unique) == (2**14, "l", 5, "twice")
+    new = [there, ids[0], ids[2], ids[3], ids[5]]
+    assert told == [*((id, True) for id in new), (there, False)]
+    assert queue.add_jobs("mail", []) == []
+
+
+def test_of_unlike_jobs_each_that_is_wrong_is_named_by_its_place_and_none_is_added(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    for job, said in (
+        (New(1, delay=-1), r"payloads\[1\]: delay: "),
+        (New(1, unique=""), r"payloads\[1\]: unique: "),
+        (New(1, unique_for=5), r"payloads\[1\]: unique_for: only together with unique"),
+        (New({1, 2}), r"payloads\[1\]: payload: "),
+        (New(1, delay=1, run_at=5), r"payloads\[1\]: run_at: either"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=f"^{said}"):
+            queue.add_jobs("mail", [New("good"), job])
+    with pytest.raises(TypeError, match="payloads: expected a list of payloads"):
+        queue.add_jobs("mail", "good")
+    assert sum(queue.counts().values()) == 0
+
+
+def test_a_job_is_found_by_its_key(make_queue: MakeQueue) -> None:
+    queue = make_queue()
+    queue.options("mail", keep_done=600)
+    assert queue.find_job("mail", unique="k") is None
+    job_id = queue.add_job("mail", 1, unique="k")
+    found = queue.find_job("mail", unique="k")
+    assert found is not None
+    assert (found.id, found.payload, found.state) == (job_id, 1, "ready")
+    queue.add_handler("mail", lambda job: job.delete())
+    queue.run_jobs()
+    found = queue.find_job("mail", unique="k")
+    assert found is not None
+    assert (found.id, found.state) == (job_id, "done")
+    queue.delete_job(job_id)
+    assert queue.find_job("mail", unique="k") is None
+    with pytest.raises(ValueError, match="^unique: 1 to 200"):
+        queue.find_job("mail", unique="")
+
+
 class Forgetful(MemoryStore):
     """Adds, and loses the answer, or does not even add."""
 
@@ -153,10 +222,10 @@ class Forgetful(MemoryStore):
         super().__init__()
         self.adds = adds
 
-    def add_unique(self, row: Any, until: float, now: float) -> str:
+    def add_unique(self, rows: Any, until: Any, now: float) -> list[str]:
         if self.adds:
-            super().add_unique(row, until, now)
-        raise AddFailed("the answer is lost", unknown=[row.id])
+            super().add_unique(rows, until, now)
+        raise AddFailed("the answer is lost", unknown=[row.id for row in rows])
 
 
 @pytest.mark.parametrize("adds", [True, False])

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from hypothesis import strategies as st
 
-from kqueue import Filter, JobInHand, Missed, Priority, RetryPolicy, State
+from kqueue import Filter, JobInHand, Missed, New, Priority, RetryPolicy, State
 from tests.fuzz.values import duration, text, whole
 from tests.shop import NO_JOB
 
@@ -54,7 +54,13 @@ ADD: Arguments = {
     "unique": _kept(st.just("key")),
     "unique_for": _kept(duration),
     "limit_key": _kept(st.just("key")),
+    "max_tries": few,
+    "retry_delay": _kept(st.one_of(duration, st.lists(duration, max_size=2))),
 }
+#: One of several unlike jobs.
+NEW = st.fixed_dictionaries({}, optional={name: of for name, of in ADD.items() if name != "type"}).map(
+    lambda given: New(**given)
+)
 HANDLER: Arguments = {
     "delete_on_success": flag,
     "retry": retry,
@@ -75,7 +81,7 @@ CALLS: dict[str, Arguments] = {
     "add_job": ADD,
     "add_jobs": {
         **{name: of for name, of in ADD.items() if name not in {"payload", "unique", "unique_for"}},
-        "payloads": st.lists(payload, max_size=3),
+        "payloads": st.lists(st.one_of(payload, NEW), max_size=3),
     },
     "options": {
         "type": types,
@@ -85,6 +91,7 @@ CALLS: dict[str, Arguments] = {
         "max_tries": few,
         "keep_done": duration,
         "delete_on_success": flag,
+        "max_age": _kept(duration),
     },
     "add_handler": {"type": types, "function": handler, **HANDLER},
     "around": {"function": hook},
@@ -107,6 +114,8 @@ CALLS: dict[str, Arguments] = {
     "unsubscribe": {"function": hook},
     "subscribe": {"function": hook},
     "get_job": {"job_id": job},
+    "find_job": {"type": types, "unique": st.just("key")},
+    "change_job": {"job": job, "priority": priority, "delay": _kept(duration), "run_at": when},
     "jobs": {"type": type_or_none, "state": state, "limit": few, "after": _kept(job)},
     "counts": {"type": type_or_none},
     "stats": {},
@@ -141,6 +150,7 @@ ELSEWHERE = {
 NEEDED = {
     **dict.fromkeys(("add_job", "options", "remove_handler", "limit", "purge_jobs"), ("type",)),
     "add_jobs": ("type", "payloads"),
+    "find_job": ("type", "unique"),
     "add_handler": ("type", "function"),
     "add_cron": ("expression", "type"),
     "retry_job": ("job", "reason"),
@@ -149,7 +159,7 @@ NEEDED = {
     "search": ("state",),
     "empty_tubes": ("beginning",),
     **dict.fromkeys(("around", "on_start", "on_stop", "subscribe", "unsubscribe"), ("function",)),
-    **dict.fromkeys(("delete_job", "renew_job", "unget_job"), ("job",)),
+    **dict.fromkeys(("delete_job", "renew_job", "unget_job", "change_job"), ("job",)),
     **dict.fromkeys(("get_job", "why"), ("job_id",)),
 }
 #: Of :class:`kqueue.JobInHand`.
@@ -178,6 +188,7 @@ MADE: Arguments = {
     "retry_delay": duration,
     "max_tries": few,
     "delete_on_success": flag,
+    "max_age": _kept(duration),
     "max_crashes": st.just(3),
     "sweep_interval": duration,
     "settle_ms": duration,

@@ -10,9 +10,8 @@ from typing import Protocol, TypeVar
 
 from kqueue.brokers.beanstalk import wire
 from kqueue.brokers.beanstalk.subscription import whole_delay
-from kqueue.contracts.broker import UNKNOWN_HEAD, Entry, EntryFate, Peek, Pointer, Reservation
+from kqueue.contracts.broker import UNKNOWN_HEAD, Entry, EntryFate, Peek, Pointer, Reservation, selected
 from kqueue.contracts.repair import Head
-from kqueue.contracts.runs import Selection
 from kqueue.model.errors import BrokerUnavailable
 from kqueue.system.wakeup import Wakeup, wait_readable
 from tests.machines.server import BURIED, DELAYED, READY, RESERVED, Connection, FakeServer
@@ -144,8 +143,7 @@ class FakeSubscription:
                 connection = self._connected()
                 entries, foreign = self._call("reserve", partial(self._take, jobs, connection))
                 if entries or foreign:
-                    ids = tuple(job_id for entry in entries for job_id in entry.pointer.ids)
-                    return Reservation(Selection(self._types, ids), entries, foreign)
+                    return Reservation(selected(self._types, entries), entries, foreign)
                 left = deadline - self._server.clock.monotonic()
                 if left <= 0:
                     return Reservation(None, [])

@@ -9,18 +9,45 @@ from kqueue import Priority
 from kqueue.model import checks, times
 
 
-@pytest.mark.parametrize("value", ["a", "resize", "A.b_c-d/9", "_", "x" * 190])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a", "resize", "A.b_c-d/9", "_", "x" * 190, "-a", "slideshow pdf", "test:inserts", "ä", "a;b", "a$", "$a",
+        "a.b", "a(b)", "a+b", "٣", "☃" * 63, " ", "**", "%", "a,b", "\N{PILE OF POO}",
+    ],
+)  # fmt: skip
 def test_good_types(value: str) -> None:
     assert checks.job_type(value) == value
 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "x" * 191, "-a", "a b", "a\r\n", "a\n", "ä", "a:b", "a;b", "a$", "a(b)", "a+b", "٣", None, 7, b"a", ["a"]],
+    [
+        "",
+        "x" * 191,
+        "☃" * 64,
+        "a\r\n",
+        "a\n",
+        "a\tb",
+        "a\0b",
+        "\x7f",
+        "\x1b[2J",
+        "\u202e",
+        "\udc80",
+        None,
+        7,
+        b"a",
+        ["a"],
+    ],
 )
 def test_bad_types(value: object) -> None:
     with pytest.raises((ValueError, TypeError), match="^type: .*got "):
         checks.job_type(value)
+
+
+def test_what_stands_for_all_types_is_none() -> None:
+    with pytest.raises(ValueError, match=r"^type: not '\*' alone"):
+        checks.job_type("*")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kqueue.model.reasons import describe, own_line, reason_text
+from kqueue.model.reasons import MAX_TRACEBACK, describe, own_line, reason_text, traceback_of
 
 
 @pytest.fixture
@@ -76,3 +76,59 @@ def test_a_long_reason_keeps_its_line(make_module: Any) -> None:
 def test_a_reason_is_cut_and_cleaned() -> None:
     assert reason_text("x" * 5000) == "x" * 1000
     assert reason_text("a\ud800b") == r"a\ud800b"
+
+
+def test_a_traceback_begins_with_the_users_own_code(make_module: Any) -> None:
+    shop = make_module("shop.jobs", "def fail():\n    raise ValueError('no such address')\n")
+
+    def run() -> None:
+        shop.fail()
+
+    error = raised_by(run)
+    told = traceback_of(error)
+    assert told is not None
+    assert told.splitlines()[0] == "Traceback (most recent call last):"
+    assert told.splitlines()[-2:] == ["    raise ValueError('no such address')", "ValueError: no such address"]
+
+
+def test_a_long_traceback_keeps_its_beginning_and_its_end() -> None:
+    def fail() -> None:
+        raise ValueError("\n".join(f"line {number} ☃" for number in range(10_000)))
+
+    told = traceback_of(raised_by(fail))
+    assert told is not None
+    assert len(told.encode()) <= MAX_TRACEBACK
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert told.endswith("\nline 9999 ☃")
+    (gap,) = [line for line in told.splitlines() if " bytes are left out" in line]
+    assert all(line.endswith(" ☃") for line in told.splitlines()[-50:])
+    assert gap.startswith("  ... ")
+
+
+def test_a_traceback_of_one_long_line_is_bounded_too() -> None:
+    def fail() -> None:
+        raise ValueError("☃" * 100_000)
+
+    told = traceback_of(raised_by(fail))
+    assert told is not None
+    assert len(told.encode()) <= MAX_TRACEBACK
+
+
+@pytest.mark.parametrize("text", ["file \udc80 name", "NUL \0", "\x1b[2J"])
+def test_a_traceback_can_be_stored_whatever_it_quotes(text: str) -> None:
+    def fail() -> None:
+        raise ValueError(text)
+
+    told = traceback_of(raised_by(fail))
+    assert told is not None
+    assert told.encode()
+
+
+def test_an_error_that_cannot_be_told_has_no_traceback() -> None:
+    class Odd(Exception):
+        @property
+        def __notes__(self) -> list[str]:  # type: ignore[override]
+            raise RuntimeError
+
+    told = traceback_of(Odd())
+    assert told is None or "Odd" in told

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from kqueue.model.job import Row
-from kqueue.stores.sqlite.payloads import COLUMN
+from kqueue.stores.sqlite.payloads import NAMES
 from kqueue.stores.sqlite.store import SqliteStore
 
 NOW = 1_700_000_000.0
@@ -48,6 +48,7 @@ _COLUMNS = {
     "limit_key": "NULL",
     "scheduled_for": "NULL",
     "asked_at": "NULL",
+    "retries": "NULL",
     "created_at": f"{NOW - AGE_S}",
     "put_at": f"CASE WHEN state IN ('ready', 'running') THEN {NOW - AGE_S} END",
 }
@@ -65,7 +66,7 @@ def fill(path: Path, rows: int) -> None:
     store.close()
     assert set(_COLUMNS) == set(Row._fields)
     states = " ".join(f"WHEN n % 100 < {below} THEN '{state}'" for state, below in _STATES.items())
-    columns = [COLUMN if name == "payload" else name for name in _COLUMNS]
+    columns = [NAMES.get(name, name) for name in _COLUMNS]
     # The n-th of the delayed rows, so that they fall due one after another.
     nth = f"(n / 100 * {_STATES['delayed']} + n % 100) / {DUE_PER_SECOND}.0"
     values = ", ".join(_COLUMNS.values()).format(nth=nth)

@@ -16,6 +16,7 @@ from kqueue.model.job import Row, State
 from kqueue.stores.sqlite.expire import MOST_LOOKS
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
+from kqueue.testing.contracts.rows import add_unique
 from tests.recovery.steps import describe, plans, watched, wrong_steps
 
 NOW = 1_700_000_000.0
@@ -37,7 +38,7 @@ SPARE = 1.1
 _FILL = """
     WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :rows)
     INSERT INTO kqueue_jobs (
-        id, type, payload_or_size, encoding, priority, state, delay, run_at, ttr,
+        id, type, payload_or_size, payload_encoding, priority, state, delay, run_at, ttr,
         fence, tries, failures, crashes, suspicion, alone, gate, keep_until, created_at, put_at, limit_key
     )
     SELECT
@@ -111,8 +112,8 @@ def calls(store: SqliteStore) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "ahead", lambda: store.ahead(some._replace(priority=40), JOBS) == JOBS
     held = next(row for row in store.find("t", State.HELD, None, 5 * JOBS) if row.gate == "t")
     new = some._replace(id="9" * 28, unique_key=f"user {held.id}")
-    yield "add_unique, taken", lambda: store.add_unique(new, NOW, NOW) == held.id
-    yield "add_unique", lambda: store.add_unique(new._replace(unique_key="x"), NOW, NOW) == new.id
+    yield "add_unique, taken", lambda: add_unique(store, new) == held.id
+    yield "add_unique", lambda: add_unique(store, new._replace(unique_key="x")) == new.id
     yield "expire, nothing", lambda: store.expire(NOW, JOBS) == 0
     yield "expire", lambda: store.expire(NOW + 50, 2 * JOBS) == JOBS
 

@@ -28,6 +28,7 @@ from kqueue.dispatch import group_commit
 from kqueue.model.job import Row
 from kqueue.stores.mongo.schema import DELAYED
 from kqueue.stores.sqlite.intake import MANY
+from kqueue.testing.contracts.rows import add_unique as add_with_key
 from tests.steps.house import STRANGER, TTR, TYPES, House
 from tests.tubes import PATIENCE_S, await_true
 from tests.tubes import run as start
@@ -506,7 +507,7 @@ def add_unique(house: House) -> None:
     store = house.queue.store
 
     def add(row: Row) -> str:
-        return house.insert([row], lambda: store.add_unique(row, store.now() + 60, store.now()))
+        return house.insert([row], lambda: add_with_key(store, row, store.now() + 60, store.now()))
 
     first, second, third, fourth = (house.row(label, unique_key="k") for label in ("a", "b", "c", "d"))
     assert add(first) == add(second) == first.id
@@ -550,7 +551,7 @@ def things_to_forget(house: House) -> None:
     """A done row, a unique key that is not taken, the start of a limited claim and a worker; all long ago."""
     store, now = house.another().store, house.clock.time()
     row = house.row("a", unique_key="k")
-    house.insert([row], lambda: store.add_unique(row, now, now))
+    house.insert([row], lambda: add_with_key(store, row, now, now))
     [claimed] = _claim_limited(store, (row.id,)).rows
     house.note("ends", id=row.id, fence=claimed.fence)
     store.settle([Finish(row.id, claimed.fence, now + 9)], now)
@@ -579,7 +580,7 @@ def written_ahead(house: House) -> None:
     house.insert(rows, partial(store.add, rows))
     _give_back(store, _claim_limited(store, (rows[1].id,)))
     row = house.row("unique", type="u", unique_key="k")
-    house.insert([row], partial(store.add_unique, row, now + 60, now))
+    house.insert([row], partial(add_with_key, store, row, now + 60, now))
     store.pause("x", now)
     store.see_worker(WorkerRecord("w", "host", 1, ("t",), now, now))
     house.clock.jump(-AHEAD_S)
@@ -644,7 +645,7 @@ def unique_jobs(house: House) -> None:
     store = house.another().store
     for key in ("k", "l"):
         row = house.row(key, unique_key=key)
-        house.insert([row], partial(store.add_unique, row, store.now(), store.now()))
+        house.insert([row], partial(add_with_key, store, row, store.now(), store.now()))
 
 
 def purge(house: House) -> None:
@@ -652,7 +653,7 @@ def purge(house: House) -> None:
     store = house.queue.store
     ids = _ids(store, "t")
     row = house.row("m", unique_key="k")
-    assert house.insert([row], partial(store.add_unique, row, store.now(), store.now())) == ids[0]
+    assert house.insert([row], partial(add_with_key, store, row, store.now(), store.now())) == ids[0]
     house.note("unwanted", ids=ids)
     while store.purge("t", 1):
         pass

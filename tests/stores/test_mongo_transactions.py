@@ -64,7 +64,7 @@ def keyed(**fields: Any) -> Row:
 
 
 def add_unique(store: MongoStore, row: Row, until: float = NOW) -> str:
-    return store.add_unique(row, until, NOW)
+    return store.add_unique([row], {row.id: until}, NOW)[0]
 
 
 # -- commands --------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_what_a_killed_process_has_begun_is_undone_by_the_server(start_mongod: C
     if pid == 0:
         with suppress(BaseException):
             client = MongoClient(mongod.url("app"), event_listeners=[commands])
-            MongoStore(mongod.url("app"), client=client).add_unique(killed, NOW + 60, NOW)
+            MongoStore(mongod.url("app"), client=client).add_unique([killed], {killed.id: NOW + 60}, NOW)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     with closing(MongoStore(mongod.url("app"))) as store:
@@ -508,7 +508,7 @@ def test_a_database_of_version_1_is_migrated_by_many_at_once(
         thread.start()
     for thread in threads:
         thread.join()
-    assert database[META].find_one({"_id": "schema"})["version"] == 4
+    assert database[META].find_one({"_id": "schema"})["version"] == 5
     assert set(database[JOBS].index_information()) == NEWEST
     assert set(database[NOTES].index_information()) == {"_id_", "look_at", "job", "dated"}
     assert stores[0].get(ids_of(old)) == old
@@ -523,7 +523,7 @@ def test_a_new_database_is_made_with_the_newest_schema(mongod: Mongod, new_mongo
     with closing(MongoStore(mongod.url(new_mongo_database))) as store, mongod.client() as client:
         store.open()
         database = client[new_mongo_database]
-        assert database[META].find_one({"_id": "schema"})["version"] == 4
+        assert database[META].find_one({"_id": "schema"})["version"] == 5
         assert set(database[JOBS].index_information()) == NEWEST
 
 

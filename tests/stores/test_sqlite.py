@@ -38,6 +38,7 @@ from kqueue.stores.sqlite.intake import MANY
 from kqueue.stores.sqlite.payloads import MOST_IN_ROW
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
+from kqueue.testing.contracts.rows import add_unique
 
 NOW = 1_700_000_000.0
 
@@ -293,7 +294,7 @@ def test_a_claim_over_many_types_reads_no_payload_that_it_does_not_look_at(store
 def test_keys_are_looked_at_in_lots_and_each_time_to_the_end(store, path):
     """Any number of them may be taken by jobs that wait."""
     for number in range(5):
-        store.add_unique(row(number, unique_key=str(number)), NOW, NOW)
+        add_unique(store, row(number, unique_key=str(number)))
     (taken,) = store.claim(Selection(("t",), (row(3).id,)), Budget(9), "w", NOW, False).rows
     store.settle([Delete(taken.id, taken.fence)], NOW)
     store.expire(NOW, 2)
@@ -304,7 +305,7 @@ def test_keys_are_looked_at_in_lots_and_each_time_to_the_end(store, path):
 
 def test_a_purge_frees_any_number_of_keys_whose_jobs_are_gone(store, path):
     for number in range(7):
-        store.add_unique(row(number, unique_key=str(number)), NOW + 60, NOW)
+        add_unique(store, row(number, unique_key=str(number)), NOW + 60)
     (running,) = claim(store, row(6).id).rows
     store.settle([Delete(found.id, found.fence) for found in claim(store).rows], NOW)
     assert store.purge("t", 2) == 0
@@ -357,7 +358,7 @@ def test_what_finds_nothing_to_do_needs_no_write_lock(store, outsider):
     """Held rows whose gate is full; keys that are taken; done rows that are kept; a worker that is alive."""
     one = (Limit("t", running=1, starts=9, period=60.0),)
     store.add([row(1), row(2), row(3, type="x")])
-    store.add_unique(row(4, type="x", unique_key="k"), NOW, NOW)
+    add_unique(store, row(4, type="x", unique_key="k"))
     store.see_worker(WorkerRecord("w", "host", 1, (), NOW, NOW))
     assert store.claim(Selection(("t",), None, one), Budget(9, job_s={"t": 0.0}), "w", NOW, False).held == 1
     claimed = store.claim(Selection(("x",), (row(3).id,)), Budget(9), "w", NOW, False).rows
@@ -573,14 +574,14 @@ def test_what_a_failed_commit_of_a_unique_job_has_left_is_read_back(store, when,
     failing(store, when, readable)
     job = row(1, unique_key="k")
     if outcome == "taken":
-        assert store.add_unique(job, NOW, NOW) == job.id
+        assert add_unique(store, job) == job.id
     else:
         with pytest.raises(AddFailed) as failed:
-            store.add_unique(job, NOW, NOW)
+            add_unique(store, job)
         assert getattr(failed.value, outcome) == (job.id,)
     store.close()
     second = row(2, unique_key="k")
-    assert store.add_unique(second, NOW, NOW) == (second.id if outcome == "not_taken" else job.id)
+    assert add_unique(store, second) == (second.id if outcome == "not_taken" else job.id)
 
 
 @pytest.mark.parametrize("rows", [(), (row(1), row(2))], ids=["no rows", "two rows"])
@@ -805,7 +806,7 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(store, outsider, path):
 
 
 #: What a file of version 1 has not.
-SINCE_2 = {"gate", "keep_until", "history", "unique_key", "limit_key", "scheduled_for", "asked_at"}
+SINCE_2 = {"gate", "keep_until", "history", "unique_key", "limit_key", "scheduled_for", "asked_at", "retries"}
 #: A row in each of its states.
 OF_VERSION_1 = [
     row(1),
@@ -847,7 +848,7 @@ def test_a_file_of_version_1_is_migrated_with_all_that_is_in_it(old_file, store,
 
 def test_jobs_of_ticks_of_version_2_keep_the_times_that_they_are_for(path):
     """They are told by a run_at before they were added, and are not touched by a retry yet."""
-    names = [name for name in Row._fields if name not in {"scheduled_for", "asked_at"}]
+    names = [name for name in Row._fields if name not in {"scheduled_for", "asked_at", "retries"}]
     tick = NOW - 40
     rows = [
         row(1, run_at=tick),
@@ -934,7 +935,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(store, outsider, path):
     schema.migrate(outsider, NEXT)
     newer = SqliteStore(path)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 6.*up to 5; upgrade kqueue"):
+        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 7.*up to 6; upgrade kqueue"):
             newer.open()
     assert schema.version(outsider) == len(NEXT)
 

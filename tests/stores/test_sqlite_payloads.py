@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.intake import MANY
 from kqueue.stores.sqlite.payloads import MOST_IN_ROW, PUT_APART
 from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.testing.contracts.rows import add_unique
 from tests.stores.stray_payloads import stray_payloads
 
 NOW = 1_700_000_000.0
@@ -96,8 +98,8 @@ def test_a_payload_of_any_length_is_read_as_it_was_added(store: SqliteStore, pat
 
 def test_those_of_unique_jobs_and_of_ticks_stand_apart_too(store: SqliteStore, path: Path) -> None:
     unique, tick = row(1, unique_key="k"), row(2, scheduled_for=NOW)
-    assert store.add_unique(unique, NOW, NOW) == unique.id
-    assert store.add_unique(row(3, unique_key="k"), NOW, NOW) == unique.id
+    assert add_unique(store, unique) == unique.id
+    assert add_unique(store, row(3, unique_key="k")) == unique.id
     assert store.add_tick(Tick("hourly", None, NOW), [tick])
     assert not store.add_tick(Tick("hourly", None, NOW), [row(4)])
     assert payloads(store.get([unique.id, tick.id])) == payloads([unique, tick])
@@ -258,7 +260,8 @@ def test_a_job_that_is_tried_again_writes_no_payload(store: SqliteStore) -> None
 
 BEFORE = schema.STEPS[:3]
 #: As the version before wrote them.
-OLD_ADD = f"INSERT INTO kqueue_jobs ({', '.join(Row._fields)}) VALUES ({', '.join('?' * len(Row._fields))})"
+OLD_FIELDS = [name for name in Row._fields if name != "retries"]
+OLD_ADD = f"INSERT INTO kqueue_jobs ({', '.join(OLD_FIELDS)}) VALUES ({', '.join('?' * len(OLD_FIELDS))})"
 OLD_CANDIDATES = """
     SELECT job.key, job.id, job.payload FROM kqueue_jobs AS job
     WHERE job.state = 'ready' AND job.type = :type ORDER BY job.priority, job.key
@@ -280,9 +283,14 @@ def old(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def old_values(row: Row) -> tuple[Any, ...]:
+    values = row._asdict() | {"state": str(row.state)}
+    return tuple(values[name] for name in OLD_FIELDS)
+
+
 def old_rows(connection: sqlite3.Connection) -> list[Row]:
     rows = [row(number, size) for number, size in enumerate(SIZES)]
-    connection.executemany(OLD_ADD, [one._replace(state=str(one.state)) for one in rows])
+    connection.executemany(OLD_ADD, map(old_values, rows))
     return rows
 
 
@@ -317,7 +325,7 @@ def test_a_process_of_the_version_before_claims_and_adds_nothing_more_and_settle
     with pytest.raises(sqlite3.OperationalError, match=r"no such column: job\.payload"):
         old.execute(OLD_CANDIDATES, {"type": "t"})
     with pytest.raises(sqlite3.OperationalError, match="no column named payload"):
-        old.execute(OLD_ADD, row(101)._replace(state="ready"))
+        old.execute(OLD_ADD, old_values(row(101)))
     assert old.execute(OLD_DELETE, (id, 1)).rowcount == 1
     # And what it deletes of those that are new takes its payload with it.
     assert old.execute("DELETE FROM kqueue_jobs WHERE id = ?", (row(100).id,)).rowcount == 1

@@ -14,7 +14,7 @@ from kqueue.brokers.beanstalk.subscription import BeanstalkSubscription, whole_d
 from kqueue.brokers.beanstalk.wire import Command, Reply
 from kqueue.contracts.broker import UNKNOWN_HEAD, Peek, Pointer, Stray
 from kqueue.contracts.repair import Head
-from kqueue.model import tubes
+from kqueue.model import checks, tubes
 from kqueue.model.errors import BrokerError, BrokerUnavailable
 from kqueue.system.clock import Clock, SystemClock
 from kqueue.system.forks import PerProcess
@@ -215,7 +215,7 @@ class BeanstalkBroker:
         return found
 
     def _tube(self, type: str) -> str:
-        return tubes.name(self._beginning(), type)
+        return tubes.name(self._beginning(), checks.job_type(type))
 
     def _beginning(self) -> str:
         if self._prefix is None:

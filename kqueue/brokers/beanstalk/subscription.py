@@ -9,8 +9,7 @@ from typing import TypeAlias
 from kqueue.brokers.beanstalk import wire
 from kqueue.brokers.beanstalk.connection import Connection, Endpoint
 from kqueue.brokers.beanstalk.wire import Command, Reply
-from kqueue.contracts.broker import Entry, EntryFate, Pointer, Reservation
-from kqueue.contracts.runs import Selection
+from kqueue.contracts.broker import Entry, EntryFate, Pointer, Reservation, selected
 from kqueue.system.clock import Clock
 from kqueue.system.wakeup import Wakeup
 
@@ -83,8 +82,7 @@ class BeanstalkSubscription:
             entries, buried = self._sift(*got)
             foreign += buried
             if entries or (buried and self._clock.monotonic() >= deadline):
-                ids = tuple(job_id for entry in entries for job_id in entry.pointer.ids)
-                return Reservation(Selection(self._types, ids), entries, foreign)
+                return Reservation(selected(self._types, entries), entries, foreign)
             if not buried:
                 got = self._wait(deadline)
             elif self._wakeup.answer():

@@ -4,8 +4,8 @@ A pointer is one readable line of ASCII, without a line end::
 
     KQ1 <type> <priority> <put_at> <id> <id> ...
 
-``put_at`` has six decimals, ids have the form of :mod:`kqueue.model.ids`. One strict expression over the whole
-body decides what a pointer is; anything else in a tube is foreign.
+A type is written as in the name of its tube, ``put_at`` has six decimals, ids have the form of
+:mod:`kqueue.model.ids`. One strict expression over the whole body decides what a pointer is; all else is foreign.
 
 Integers and names are checked here, before a byte is sent: a ``put`` line that the server refuses with
 BAD_FORMAT does not skip its body, which is then read as commands. The words and replies are those of
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kqueue.contracts.broker import Pointer
+from kqueue.model import checks, tubes
 from kqueue.model.ids import ID_FORM
 
 #: Ids in one entry at most.
@@ -44,7 +45,7 @@ DEFAULT_TUBE = "default"
 
 _POINTER = re.compile(
     rb"KQ1"
-    rb" ([A-Za-z0-9_./][A-Za-z0-9_./-]{0,189})"
+    rb" ([A-Za-z0-9_./+][A-Za-z0-9_./+-]{0,569})"
     rb" (0|[1-9][0-9]{0,9})"
     rb" ((?:0|[1-9][0-9]{0,10})\.[0-9]{6})"
     rb"((?: %b){1,%d})" % (ID_FORM.pattern.encode(), MAX_IDS)
@@ -60,7 +61,9 @@ class NoRoom(ValueError):
 def encode(pointer: Pointer) -> bytes:
     """The pointer as an entry's body. Raises ``ValueError`` for one that :func:`decode` would refuse."""
     body = b"%b %b" % (_start(pointer), " ".join(pointer.ids).encode())
-    if pointer.priority > MAX_PRIORITY or pointer.put_at >= MAX_PUT_AT or _POINTER.fullmatch(body) is None:
+    match = _POINTER.fullmatch(body)
+    known = match is not None and _type(match[1].decode()) == pointer.type
+    if not known or pointer.priority > MAX_PRIORITY or pointer.put_at >= MAX_PUT_AT:
         raise _no_pointer(body)
     return body
 
@@ -69,8 +72,8 @@ def decode(body: bytes) -> Pointer:
     """The pointer that a body holds. Raises ``ValueError``, and nothing else, if it holds none."""
     match = _POINTER.fullmatch(body)
     if match is not None:
-        type, priority, put_at, ids = match[1].decode(), int(match[2]), float(match[3]), match[4].decode()
-        if priority <= MAX_PRIORITY and put_at < MAX_PUT_AT:
+        type, priority, put_at, ids = _type(match[1].decode()), int(match[2]), float(match[3]), match[4].decode()
+        if type is not None and priority <= MAX_PRIORITY and put_at < MAX_PUT_AT:
             return Pointer(type, priority, put_at, tuple(ids.split()))
     raise _no_pointer(body)
 
@@ -93,7 +96,17 @@ def _no_pointer(body: bytes) -> ValueError:
 
 
 def _start(pointer: Pointer) -> bytes:
-    return f"KQ1 {pointer.type} {pointer.priority} {pointer.put_at:.6f}".encode()
+    return f"KQ1 {tubes.escaped(pointer.type)} {pointer.priority} {pointer.put_at:.6f}".encode()
+
+
+def _type(text: str) -> str | None:
+    """The type that stands so in a body; None if none does."""
+    if "+" not in text and len(text) <= checks.MAX_TYPE:  # as nearly all
+        return text
+    try:
+        return checks.job_type(tubes.unescaped(text))
+    except ValueError:
+        return None
 
 
 class Command(NamedTuple):

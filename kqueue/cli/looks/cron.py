@@ -28,7 +28,7 @@ def cron(store: str | None, broker: str | None, ticks: int | None, as_json: bool
     A schedule stands in a program, so --app is needed to tell when it ticks next. Without it: what the store knows,
     which is for which tick a job was added last.
     """
-    with find_queue(store, broker) as queue:
+    with find_queue(store, broker, rings=False) as queue:
         reports = queue.schedules(ticks or 1)
     if as_json:
         print_json({"schedules": [dataclasses.asdict(report) for report in reports]})

@@ -16,6 +16,7 @@ from kqueue.cli.looks.watching import show_each, watch_option
 from kqueue.cli.terminal import (
     columns,
     find_queue,
+    harmless,
     json_option,
     one_line,
     print_columns,
@@ -57,7 +58,7 @@ def list_command(
     A TIME is 2026-05-01T12:00, or 90s, 10m, 2h, 3d: so long ago.
     """
     wanted = filter_of(given)
-    with find_queue(store, broker) as queue:
+    with find_queue(store, broker, rings=False) as queue:
 
         def look() -> list[str]:
             if only_count:
@@ -105,7 +106,7 @@ def _list_lines(jobs: Sequence[Job], state: str, more_after: str | None, *, as_j
 @json_option
 def show(store: str | None, broker: str | None, job_id: str, with_payload: bool, as_json: bool) -> int:
     """Show one job. Exit status 1 if it is not there."""
-    with find_queue(store, broker) as queue:
+    with find_queue(store, broker, rings=False) as queue:
         job = queue.get_job(checks.job_id(job_id))
     if job is None:
         complain(f"there is no job {job_id}; it may have been deleted")
@@ -122,10 +123,20 @@ def show(store: str | None, broker: str | None, job_id: str, with_payload: bool,
     if job.runs:
         click.echo()
         heads = ["begun", "ended", "by", "reason"]
-        print_columns(
-            heads, [["" if value is None else value for value in run.values()] for run in views.runs(job)]
-        )
+        lines = [[run[name] or "" for name in heads] for run in views.runs(job)]
+        print_columns(heads, lines)
+        _print_tracebacks(job)
     return OK
+
+
+def _print_tracebacks(job: Job) -> None:
+    """The last first; what several runs have alike once."""
+    told: set[str] = set()
+    for run in reversed(job.runs):
+        if run.traceback is not None and run.traceback not in told:
+            told.add(run.traceback)
+            click.echo(f"\nof the run that ended {moment(run.ended_at)}:")
+            click.echo("\n".join(map(harmless, run.traceback.split("\n"))))
 
 
 @click.command()

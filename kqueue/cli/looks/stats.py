@@ -28,7 +28,7 @@ def stats(store: str | None, broker: str | None, job_type: str | None, every: fl
     Rates are of the last minute, as workers told them that are alive. What kqueue run has run for cron, and what a
     worker ran that has ended, is in none.
     """
-    with find_queue(store, broker) as queue:
+    with find_queue(store, broker, rings=False) as queue:
 
         def look() -> list[str]:
             found, told = queue.stats(), told_by(queue.store.workers(), queue.store.now())

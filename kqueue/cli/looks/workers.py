@@ -14,7 +14,7 @@ from kqueue.model.wording import moment, span
 @json_option
 def workers(store: str | None, broker: str | None, with_dead: bool, as_json: bool) -> None:
     """List the processes that wait for jobs, the types that each has handlers for, and when it was heard of."""
-    with find_queue(store, broker) as queue:
+    with find_queue(store, broker, rings=False) as queue:
         found = [worker for worker in queue.workers() if with_dead or worker.alive]
     if as_json:
         print_json({"workers": [dataclasses.asdict(worker) for worker in found]})

@@ -14,19 +14,13 @@ from kqueue.contracts.settlements import Delete, Die, Finish, Settlement, Unget
 from kqueue.contracts.store import JobStore
 from kqueue.model.errors import AddFailed
 from kqueue.model.job import Row, State
-from kqueue.testing.contracts.rows import NOW, MakeStore, add, claim, delayed, ids, read, row
+from kqueue.testing.contracts.rows import NOW, MakeStore, add, add_unique, claim, delayed, ids, read, row
 
 KEY = "user:42"
-#: ``until`` of an add that asks for no time: the key is taken while its job waits or runs.
-NO_TIME = NOW
 
 
 def keyed(**fields: Any) -> Row:
     return row(**{"unique_key": KEY, **fields})
-
-
-def add_unique(store: JobStore, job: Row, until: float = NO_TIME, now: float = NOW) -> str:
-    return store.add_unique(job, until, now)
 
 
 def is_free(store: JobStore, now: float = NOW, **fields: Any) -> bool:
@@ -61,6 +55,49 @@ def test_a_key_may_be_any_text_and_is_compared_exactly(store: JobStore, key: str
     assert is_free(store, unique_key=key + " ")
     assert is_free(store, unique_key=key.swapcase()) is (key.swapcase() != key)
     assert not is_free(store, unique_key=key)
+
+
+def test_the_job_that_took_a_key_last_is_found_while_it_is_there(store: JobStore, other: JobStore) -> None:
+    assert store.find_unique("t", KEY) is None
+    job, plain = keyed(limit_key="k", payload=b"x" * 5000), row()
+    add_unique(store, job, until=NOW + 60)
+    add(store, plain)
+    assert other.find_unique("t", KEY) == job
+    assert other.find_unique("x", KEY) is other.find_unique("t", "user:4") is None
+    (held,) = claim(store, job.id).rows
+    assert other.find_unique("t", KEY) == held
+    store.settle([Die(job.id, 1, "enough")], NOW)
+    assert other.find_unique("t", KEY) == read(store, job.id)
+    second = keyed()
+    add_unique(store, second, now=NOW + 61)
+    assert other.find_unique("t", KEY) == second
+    store.delete([second.id])
+    assert other.find_unique("t", KEY) is None
+
+
+def test_of_a_list_those_are_added_whose_keys_are_free_or_that_have_none(store: JobStore, other: JobStore) -> None:
+    first = keyed(unique_key="taken")
+    add_unique(store, first)
+    plain, taken, free, timed, last = rows = [
+        row(payload=b"1"), keyed(unique_key="taken"), keyed(unique_key="free"), keyed(unique_key="timed"), row(),
+    ]  # fmt: skip
+    until = {taken.id: NOW + 9, free.id: NOW, timed.id: NOW + 60}
+    assert store.add_unique(rows, until, NOW) == [plain.id, first.id, free.id, timed.id, last.id]
+    assert other.get(ids(rows)) == [plain, free, timed, last]
+    assert ids(claim(store).rows) == [first.id, plain.id, free.id, timed.id, last.id]
+    store.settle([Delete(free.id, 1), Delete(timed.id, 1)], NOW)
+    again = [keyed(unique_key="free"), keyed(unique_key="timed")]
+    assert store.add_unique(again, dict.fromkeys(ids(again), NOW), NOW) == [again[0].id, timed.id]
+
+
+def test_of_a_list_none_is_added_if_one_cannot_be(store: JobStore) -> None:
+    (there,) = add(store, row())
+    rows = [keyed(unique_key="a"), row(id=there), keyed(unique_key="b")]
+    with pytest.raises(AddFailed) as failed:
+        store.add_unique(rows, dict.fromkeys(ids(rows), NOW), NOW)
+    assert set(failed.value.not_taken) == set(ids(rows))
+    assert is_free(store, unique_key="a")
+    assert is_free(store, unique_key="b")
 
 
 def test_a_plain_add_takes_no_key(store: JobStore) -> None:
@@ -264,7 +301,7 @@ def test_a_store_that_is_not_there_names_the_job_as_not_taken(absent_store: JobS
 # -- many at once ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("until", [NO_TIME, NOW + 60])
+@pytest.mark.parametrize("until", [NOW, NOW + 60])
 def test_of_many_threads_that_add_the_same_key_one_adds(make_atomic_store: MakeStore, until: float) -> None:
     stores = [make_atomic_store() for _ in range(6)]
     barrier = threading.Barrier(len(stores))

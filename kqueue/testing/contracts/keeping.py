@@ -10,9 +10,10 @@ from kqueue.contracts.repair import Due, Recovered
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Settlement, Unget
 from kqueue.contracts.store import JobStore
-from kqueue.model.history import MOST, Run
+from kqueue.model.history import MOST, TRACEBACKS, Run
 from kqueue.model.history import read as runs_of
 from kqueue.model.job import Row, State
+from kqueue.model.reasons import MAX_TRACEBACK
 from kqueue.testing.contracts.rows import NOTHING, NOW, MakeStore, add, claim, claimed_row, delayed, ids, read, row
 
 UNTIL = NOW + 60.1
@@ -186,6 +187,44 @@ def test_the_history_keeps_the_last_runs(store: JobStore) -> None:
     runs = history(store, id)
     assert [run.reason for run in runs] == [f"broken {number}" for number in range(3, MOST + 3)]
     assert runs[-1] == Run(f"owner {MOST + 2}", NOW + MOST + 2, f"broken {MOST + 2}")
+
+
+def test_the_last_runs_that_raised_keep_their_tracebacks(store: JobStore, other: JobStore) -> None:
+    (id, neighbour) = add(store, row(), row())
+    for number in range(TRACEBACKS + 2):
+        (held,) = claim(store, id, owner=f"owner {number}").rows
+        assert held.history is None
+        store.settle([Retry(id, held.fence, NOW, "broken", None, traceback=f"line\n\t☃ \0 $x {number}")], NOW)
+    (held,) = claim(store, id, owner="last").rows
+    (near,) = claim(store, neighbour, owner="last").rows
+    settled = [Die(id, held.fence, "enough", "z" * MAX_TRACEBACK), Die(neighbour, near.fence, "enough")]
+    assert other.settle(settled, NOW) == Settled()
+    kept = [None, None, None, *(f"line\n\t☃ \0 $x {number}" for number in (3, 4)), "z" * MAX_TRACEBACK]
+    assert [run.traceback for run in history(other, id)] == kept
+    assert history(other, neighbour) == [Run("last", NOW, "enough")]
+    store.revive([id], "once more", NOW, None)
+    (held,) = claim(store, id).rows
+    store.settle([Finish(id, held.fence, UNTIL)], NOW)
+    assert [run.traceback for run in history(other, id)] == [*kept, None]
+
+
+def test_the_traceback_of_a_settle_that_is_lost_is_not_kept(store: JobStore) -> None:
+    held = claimed_row(store)
+    lost = store.settle([Retry(held.id, 2, NOW, "broken", None, traceback="of another")], NOW)
+    assert lost == Settled(frozenset([held.id]))
+    store.settle([Retry(held.id, 1, NOW, "broken", None, traceback="its own")], NOW)
+    assert [run.traceback for run in history(store, held.id)] == ["its own"]
+
+
+@pytest.mark.parametrize("size", [100_000, 15 * 2**20, 16 * 2**20 - 64 * 1024])
+def test_a_job_of_any_size_that_a_store_takes_may_raise(store: JobStore, size: int) -> None:
+    held = claimed_row(store, payload=b"x" * size)
+    for fence in range(1, 6):
+        settled = store.settle([Retry(held.id, fence, NOW, "r" * 1000, None, traceback="t" * MAX_TRACEBACK)], NOW)
+        assert settled == Settled()
+        assert claim(store, held.id).rows
+    tracebacks = [run.traceback for run in history(store, held.id)]
+    assert tracebacks in ([None] * 2 + ["t" * MAX_TRACEBACK] * TRACEBACKS, [None] * 5)
 
 
 def test_what_is_given_back_has_not_run(store: JobStore) -> None:

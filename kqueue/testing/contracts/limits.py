@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from kqueue.contracts.admission import Limit
+from kqueue.contracts.operator import JobChange
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Settlement, Unget
 from kqueue.contracts.store import JobStore
@@ -349,3 +350,28 @@ def test_no_claim_reads_the_history(store: JobStore) -> None:
     store.settle([Retry(held.id, 2, NOW, "broken", NOW)], NOW)
     assert claim(store, held.id).rows[0].history is None
     assert read(store, held.id).history
+
+
+# -- rows at gates that are changed ----------------------------------------------------------------------
+
+
+def test_a_held_row_that_is_changed_stays_held_unless_it_is_to_wait_for_a_time(store: JobStore) -> None:
+    first, running = held_row(store)
+    second, third = add(store, row(), row())
+    assert claim(store, second, third, limits=ONE).held == 2
+    for id, wanted in ((second, JobChange(1, NOW)), (third, JobChange(None, NOW + 60))):
+        due = store.change(id, wanted, NOW, NOW, NOW + 3600)
+        assert due is not None
+        assert due.put_at == (None if id == second else NOW)
+    assert [(job.state, job.gate) for job in store.get([second, third])] == [("held", "t"), ("delayed", None)]
+    store.settle([Delete(running.id, 1)], NOW)
+    assert ids(admit(store, ONE[0]).dues) == [second]
+    assert store.change(second, JobChange(None, NOW + 90), NOW, NOW, NOW + 3600)
+    assert ids(admit(store, ONE[0]).dues) == [first]
+
+
+def test_a_pointer_of_another_priority_takes_no_place_at_a_gate(store: JobStore) -> None:
+    changed, same = add(store, row(), row())
+    store.change(changed, JobChange(7, None), NOW, NOW, NOW + 3600)
+    got = claim(store, changed, same, pointed=dict.fromkeys([changed, same], 100), limits=ONE)
+    assert (ids(got.rows), got.held) == ([same], 0)

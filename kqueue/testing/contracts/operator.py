@@ -2,11 +2,23 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from kqueue.contracts.operator import ALL_TYPES
-from kqueue.contracts.settlements import Delete, Die, Retry
+from kqueue.contracts.operator import ALL_TYPES, JobChange
+from kqueue.contracts.repair import Due
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry
 from kqueue.contracts.store import JobStore
 from kqueue.model.job import State
-from kqueue.testing.contracts.rows import NOW, MakeStore, abandon, add, claim, claimed_row, delayed, ids, read, row
+from kqueue.testing.contracts.rows import (
+    NOW,
+    MakeStore,
+    abandon,
+    add,
+    claim,
+    claimed_row,
+    delayed,
+    ids,
+    read,
+    row,
+)
 
 # -- delete, revive and purge ----------------------------------------------------------------------------
 
@@ -68,6 +80,69 @@ def test_hasten_makes_delayed_rows_ready_and_changes_nothing_else(store: JobStor
     assert read(other, ready) == untouched
     assert other.hasten([held.id], NOW + 70, None) == []
     assert sorted(one.id for one in claim(other, now=NOW + 62).rows) == sorted([held.id, ready, later])
+
+
+PRIORITY = JobChange(7, None)
+
+
+def test_change_gives_a_row_that_waits_another_priority_and_nothing_else(store: JobStore, other: JobStore) -> None:
+    ready, later, far = add(store, row(), delayed(NOW + 9), delayed(NOW + 9000, put_at=None))
+    before = store.get([ready, later, far])
+    assert [store.change(id, PRIORITY, NOW + 1, NOW + 2, NOW + 3600) for id in (ready, later, far)] == [
+        Due(ready, "t", 7, NOW, NOW + 2),
+        Due(later, "t", 7, NOW + 9, NOW + 2),
+        Due(far, "t", 7, NOW + 9000, None),
+    ]
+    put = [NOW + 2, NOW + 2, None]
+    expected = [one._replace(priority=7, put_at=put_at) for one, put_at in zip(before, put, strict=True)]
+    assert other.get([ready, later, far]) == expected
+
+
+def test_change_gives_a_row_that_waits_another_time(store: JobStore, other: JobStore) -> None:
+    ready, later, sooner, urgent = add(store, row(), delayed(NOW + 9), delayed(NOW + 900), delayed(NOW + 9))
+    before = store.get([ready, later, sooner, urgent])
+    times = [NOW + 60, NOW + 9000, NOW - 5, NOW]
+    for one, time in zip(before, times, strict=True):
+        assert store.change(one.id, JobChange(1 if one.id == urgent else None, time), NOW, NOW + 1, NOW + 3600)
+    states = [State.DELAYED, State.DELAYED, State.READY, State.READY]
+    put = [NOW + 1, None, NOW + 1, NOW + 1]
+    expected = [
+        one._replace(state=state, run_at=time, put_at=put_at, asked_at=NOW)
+        for one, time, state, put_at in zip(before, times, states, put, strict=True)
+    ]
+    expected[3] = expected[3]._replace(priority=1)
+    assert other.get([ready, later, sooner, urgent]) == expected
+    assert ids(claim(other).rows) == [urgent, sooner]
+    assert other.promote(NOW + 60, 9) == 1
+    assert ids(claim(other, now=NOW + 60).rows) == [ready]
+
+
+def test_change_leaves_what_runs_has_ended_or_is_gone(store: JobStore, other: JobStore) -> None:
+    running, dead, done = claimed_row(store), claimed_row(store), claimed_row(store)
+    store.settle([Die(dead.id, 1, "enough"), Finish(done.id, 1, NOW + 9)], NOW)
+    given = [running.id, dead.id, done.id]
+    before = store.get(given)
+    assert [other.change(id, JobChange(7, NOW + 9), NOW, NOW, NOW + 3600) for id in (*given, "0" * 28)] == [
+        None
+    ] * 4
+    assert store.get(given) == before
+
+
+def test_a_row_that_is_changed_keeps_its_place_among_those_of_its_priority(store: JobStore) -> None:
+    first, second, third = add(store, row(), row(priority=50), row())
+    assert store.change(second, JobChange(100, NOW), NOW, NOW, NOW + 3600)
+    assert ids(claim(store).rows) == [first, second, third]
+
+
+def test_a_pointer_serves_its_row_only_at_the_priority_that_it_has(store: JobStore, other: JobStore) -> None:
+    changed, same, later = add(store, row(), row(), delayed(NOW + 60))
+    pointed = dict.fromkeys([changed, same, later], 100)
+    for id in (changed, later):
+        store.change(id, PRIORITY, NOW, NOW, NOW + 3600)
+    got = claim(other, changed, later, same, pointed=pointed)
+    assert (ids(got.rows), got.later) == ([same], {})
+    got = claim(other, changed, later, pointed=dict.fromkeys([changed, later], 7))
+    assert (ids(got.rows), got.later) == ([changed], {later: NOW + 60})
 
 
 def test_purge_deletes_what_does_not_run_in_bounded_steps(store: JobStore, other: JobStore) -> None:

@@ -1,6 +1,6 @@
 """Rows as the suites make them, and what is done with them again and again."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -51,6 +51,12 @@ def add(store: JobStore, *rows: Row) -> list[str]:
     return [row.id for row in rows]
 
 
+def add_unique(store: JobStore, job: Row, until: float = NOW, now: float = NOW) -> str:
+    """The id of the job that has its key then. ``until``: by default the key has no time of its own."""
+    (holder,) = store.add_unique([job], {job.id: until}, now)
+    return holder
+
+
 def read(store: JobStore, id: str) -> Row:
     """As it is stored."""
     (found,) = store.get([id])
@@ -67,9 +73,10 @@ def claim(
     owner: str | None = None,
     limits: Sequence[Limit] = (),
     holder: Claimer | None = None,
+    pointed: Mapping[str, int] | None = None,
 ) -> Claim:
     """By ids, or whatever is ready if there are none."""
-    selection = Selection(tuple(types), ids or None, tuple(limits), holder)
+    selection = Selection(tuple(types), ids or None, tuple(limits), holder, pointed or {})
     return store.claim(selection, budget, owner or f"window-{next(NUMBERS)}", now, alone)
 
 

@@ -74,6 +74,17 @@ def test_the_first_writer_of_a_setting_wins(store: JobStore, other: JobStore) ->
     assert other.setting("another", "x") == "x"
 
 
+def test_what_is_remembered_last_is_what_is_remembered(store: JobStore, other: JobStore) -> None:
+    assert store.remembered("broker") is None
+    store.remember("broker", "first")
+    assert other.remembered("broker") == "first"
+    other.remember("broker", "second ☃")
+    assert store.remembered("broker") == "second ☃"
+    assert store.remembered("prefix") is None
+    assert store.setting("broker", "a setting") == "a setting"
+    assert store.remembered("broker") == "second ☃"
+
+
 def test_of_many_writers_of_a_setting_at_once_one_wins(make_atomic_store: MakeStore) -> None:
     stores = [make_atomic_store() for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:

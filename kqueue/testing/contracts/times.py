@@ -13,7 +13,7 @@ from kqueue.contracts.store import JobStore
 from kqueue.contracts.stored_times import TOLERANCE_S
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model.job import State
-from kqueue.testing.contracts.rows import NOW, WIDE, add, claim, claimed_row, delayed, ids, read, row
+from kqueue.testing.contracts.rows import NOW, WIDE, add, add_unique, claim, claimed_row, delayed, ids, read, row
 
 #: Clocks that were ahead by so much, in seconds.
 AHEAD = pytest.mark.parametrize("ahead", [40.0, 3 * 365 * 86_400.0], ids=["40 s", "3 years"])
@@ -251,14 +251,14 @@ def test_a_held_row(full_store: JobStore, ahead: float) -> None:
 def test_a_unique_key_is_taken_for_as_long_as_it_was_asked_to(full_store: JobStore, ahead: float) -> None:
     store, then = full_store, NOW + ahead
     job, right = row(unique_key="k"), row(unique_key="r")
-    store.add_unique(job, then + 600, then)
-    store.add_unique(right, NOW + 1e8, NOW)
+    add_unique(store, job, then + 600, then)
+    add_unique(store, right, NOW + 1e8, NOW)
     assert repair(store) == [("unique key", "k")]
     store.settle([Delete(held.id, 1) for held in claim(store).rows], NOW)
-    assert store.add_unique(row(unique_key="k"), NOW + 700, NOW + 599) == job.id
+    assert add_unique(store, row(unique_key="k"), NOW + 700, NOW + 599) == job.id
     again = row(unique_key="k")
-    assert store.add_unique(again, NOW + 700, NOW + 601) == again.id
-    assert store.add_unique(row(unique_key="r"), NOW, NOW + 601) == right.id
+    assert add_unique(store, again, NOW + 700, NOW + 601) == again.id
+    assert add_unique(store, row(unique_key="r"), NOW, NOW + 601) == right.id
 
 
 @AHEAD

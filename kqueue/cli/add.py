@@ -56,6 +56,8 @@ def add(
     if str(given.get("priority", "")).isdecimal():
         given["priority"] = int(given["priority"])
 
+    if "unique_for" in given and "unique" not in given:
+        raise ValueError("--unique-for: only together with --unique")
     if "unique" in given:
         if lines or len(payloads) > 1:
             raise ValueError("--unique: for one PAYLOAD")

@@ -149,3 +149,4 @@ def test_a_unique_key_adds_one_job(shop: Shop):
         [job] = queue.jobs("greet", state="ready")
     assert (job.payload, job.unique, job.limit_key) == (1, "user 42", "a")
     assert "--unique: for one PAYLOAD" in shop.refused("add", "greet", "1", "2", "--unique", "user 42")
+    assert "--unique-for: only together with --unique" in shop.refused("add", "greet", "1", "--unique-for", "1h")

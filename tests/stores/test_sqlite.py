@@ -34,7 +34,7 @@ from kqueue.model.job import Row, State
 from kqueue.stores import open_store
 from kqueue.stores.sqlite import admission, claim_limited, expire, gate_counts, schema, side_tables, times
 from kqueue.stores.sqlite import statements as sql
-from kqueue.stores.sqlite.intake import MANY
+from kqueue.stores.sqlite.intake import INSERT_NEW, MANY
 from kqueue.stores.sqlite.payloads import MOST_IN_ROW
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
@@ -928,6 +928,17 @@ def test_a_migration_that_fails_changes_nothing(store, outsider):
     outsider.execute("ROLLBACK")
     assert schema.version(outsider) == len(schema.STEPS)
     assert "colour" not in str(outsider.execute("PRAGMA table_info(kqueue_jobs)").fetchall())
+
+
+@pytest.mark.parametrize("statement", [sql.CLAIM_RANGE, sql.SETTLE_DELETE, INSERT_NEW])
+def test_no_change_of_a_row_makes_a_table_for_an_index(outsider, statement):
+    """As SQLite does for an index whose WHERE has an IN of three: of each row, and twice where it is updated."""
+    values = {**dict.fromkeys(["fence_floor", "alone", "start", "first", "last"], 0), "owner": "me"}
+    if statement is not sql.CLAIM_RANGE:
+        values = [0] * statement.count("?")
+    codes = [code for _, code, *_ in outsider.execute(f"EXPLAIN {statement}", values)]
+    assert "OpenWrite" in codes
+    assert "OpenEphemeral" not in codes
 
 
 def test_a_newer_file_is_refused_and_left_as_it_is(store, outsider, path):

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from kqueue import KQueue
+from kqueue.assembly import assemble
+from kqueue.contracts.store import JobStore
 from kqueue.stores.memory.store import MemoryStore
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.flows.copies import Databases, Files
 
 MakeQueue = Callable[..., KQueue]
@@ -15,7 +20,9 @@ MakeQueue = Callable[..., KQueue]
 
 @pytest.fixture(params=["memory", "sqlite", "beanstalkd", "mongod", "mongod+beanstalkd"])
 def make_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeQueue]:
-    """Makes queues on one store, alone or with a beanstalkd: in memory, on SQLite, on a genuine MongoDB."""
+    """Makes queues on one store, alone or with a beanstalkd: in memory, on SQLite, on a genuine MongoDB. With
+    ``clock`` it has that one, and so has its store.
+    """
     options: dict[str, Any] = {"store": f"sqlite:///{tmp_path}/jobs.db"}
     if request.param == "memory":
         options = {"store": MemoryStore()}
@@ -26,13 +33,27 @@ def make_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeQ
         options["broker"] = request.getfixturevalue("beanstalkd").url
     made: list[KQueue] = []
 
-    def make(**more: Any) -> KQueue:
-        made.append(KQueue(**{**options, **more}))
+    def make(*, clock: ManualClock | None = None, **more: Any) -> KQueue:
+        given = {**options, **more}
+        if clock is None:
+            made.append(KQueue(**given))
+        else:
+            given["store"] = _at(given["store"], tmp_path, clock)
+            made.append(KQueue.from_parts(assemble(**given, clock=clock)))
         return made[-1]
 
     yield make
     for queue in made:
         queue.close()
+
+
+def _at(store: object, folder: Path, clock: ManualClock) -> JobStore:
+    """One at the same place with this clock; in memory, a new one."""
+    if not isinstance(store, str):
+        return MemoryStore(clock)
+    if store.startswith("sqlite:"):
+        return SqliteStore(folder / "jobs.db", clock=clock)
+    return MongoStore(store, clock=clock)
 
 
 @pytest.fixture

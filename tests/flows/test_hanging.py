@@ -14,17 +14,22 @@ import pytest
 from kqueue import JobInHand, KQueue, KQueueError, RetryPolicy
 from kqueue.admin.hanging import hanging_in
 from kqueue.assembly import assemble
+from kqueue.execution import overtime
 from kqueue.model.job import State
+from kqueue.stores.memory.store import MemoryStore
 from kqueue.system.clock import ManualClock
 from tests.closing import Closes
+from tests.flows.conftest import MakeQueue
 from tests.flows.working import Working
-from tests.tubes import await_true
+from tests.tubes import PATIENCE_S, await_true
 
 Handle = Callable[[JobInHand], Awaitable[None]]
-#: Seconds of a lease that is to run out.
+#: Seconds of a lease, by a clock that tests turn: so none runs out while a machine stands still.
 TTR = 1
-#: Of those whose leases are not to run out on a machine that stands still for a second.
-LONG_TTR = 3
+#: Seconds of one that runs out by the host's clock, on a machine that stands still for a second too.
+LONG_TTR = 5
+#: Of a lease: after so much a coroutine has had its time, and the lease is not over yet.
+HAD = 0.95
 TWO_TRIES = RetryPolicy(max_tries=2, delay=0)
 
 
@@ -70,6 +75,17 @@ async def hang_in_the_end(job: JobInHand) -> None:
         raise ValueError
     finally:
         await for_ever()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def still(make_queue: MakeQueue, clock: ManualClock) -> KQueue:
+    """A queue with that clock. It writes what has ended without a wait, which would not end."""
+    return make_queue(clock=clock, settle_ms=0)
 
 
 def states(queue: KQueue) -> dict[str, int]:
@@ -238,17 +254,31 @@ def test_an_interrupt_that_comes_out_of_a_delay_function_ends_work() -> None:
         (hang_in_a_group, {}, "its lease ran out after 1 s; its coroutine was cancelled"),
         (hang_with_a_timeout, {}, "its lease ran out after 1 s; its coroutine was cancelled"),
         (hang_in_the_end, {}, "its lease ran out after 1 s; its coroutine was cancelled"),
-        (hang, {"auto_renew": True, "max_runtime": 0.7}, "ran longer than max_runtime (0.7 s); its coroutine was"),
-        (swallow, {"auto_renew": True, "max_runtime": 0.7}, "ran longer than max_runtime (0.7 s); its coroutine"),
+        (hang, {"auto_renew": True, "max_runtime": 600}, "ran longer than max_runtime (600 s); its coroutine was"),
+        (swallow, {"auto_renew": True, "max_runtime": 600}, "ran longer than max_runtime (600 s); its coroutine"),
         (settle_and_hang, {"auto_renew": True}, "settled"),
     ],
 )
 def test_a_coroutine_that_hangs_ends_as_a_failed_run(
-    how: str, handle: Handle, options: dict[str, Any], reason: str
+    how: str,
+    handle: Handle,
+    options: dict[str, Any],
+    reason: str,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    queue = KQueue("memory:")
-    queue.add_handler("t", handle, **options)
-    # What is renewed keeps its lease although the machine stalls.
+    queue = KQueue.from_parts(assemble(MemoryStore(clock), clock=clock))
+    if "auto_renew" in options:
+        queue = KQueue("memory:")  # the renewer goes by the host's clock, and ends it too: after ten minutes
+    if "max_runtime" in options:  # the coroutine after half a second
+        for name, value in {"MARGIN_S": 599.5, "MARGIN_PART": 1.0, "ENDING_PART": 1e-4}.items():
+            monkeypatch.setattr(overtime, name, value)
+
+    async def has_its_time(job: JobInHand) -> None:
+        clock.advance(HAD * TTR)
+        await handle(job)
+
+    queue.add_handler("t", has_its_time, **options)
     job_id = queue.add_job("t", ttr=600 if "max_runtime" in options else TTR)
     report = queue.work(wait=False) if how == "work" else queue.run_jobs()
     assert (report.count, report.retried, report.lost_lease) == (1, 1, 0)
@@ -259,29 +289,37 @@ def test_a_coroutine_that_hangs_ends_as_a_failed_run(
 
 @pytest.mark.parametrize("handle", [hang, swallow])
 def test_eleven_silent_jobs_with_two_tries_are_started_twice_each_and_end_dead(
-    queue: KQueue, handle: Handle
+    still: KQueue, clock: ManualClock, handle: Handle
 ) -> None:
     """As a field report had it, whose queue started them for ever."""
+    queue = still
     starts: Counter[str] = Counter()
 
     @queue.handler("silent", concurrency=11, retry=TWO_TRIES)
     async def silent(job: JobInHand) -> None:
         starts[job.id] += 1
+        if starts.total() in (11, 22):
+            clock.advance(HAD * TTR)
         await handle(job)
 
-    ids = queue.add_jobs("silent", range(11), ttr=LONG_TTR)
+    ids = queue.add_jobs("silent", range(11), ttr=TTR)
     report = queue.work(wait=False)
     assert starts == Counter(dict.fromkeys(ids, 2))
     assert (report.count, report.retried, report.dead, report.lost_lease) == (22, 11, 11, 0)
     assert [row.state for row in queue.store.get(ids)] == [State.DEAD] * 11
 
 
-def test_places_that_hang_get_free_while_work_goes_on(queue: KQueue) -> None:
+def test_places_that_hang_get_free_while_work_goes_on(still: KQueue, clock: ManualClock) -> None:
     """Two that never end had kept their type for ever."""
+    queue = still
+    hang: list[JobInHand] = []
 
     @queue.handler("t", concurrency=2)
     async def handle(job: JobInHand) -> None:
         if job.payload == "hang":
+            hang.append(job)
+            if len(hang) == 2:
+                clock.advance(HAD * TTR)
             await for_ever()
         job.delete()
 
@@ -293,13 +331,15 @@ def test_places_that_hang_get_free_while_work_goes_on(queue: KQueue) -> None:
     assert (working.report.deleted, working.report.retried) == (20, 2)
 
 
-def test_work_ends_after_its_time_limit_although_coroutines_hang() -> None:
-    queue = KQueue("memory:")
+def test_work_ends_after_its_time_limit_although_coroutines_hang(clock: ManualClock) -> None:
+    queue = KQueue.from_parts(assemble(MemoryStore(clock), clock=clock))
     begun: list[JobInHand] = []
 
     @queue.handler("t", concurrency=2)
     async def handle(job: JobInHand) -> None:
         begun.append(job)
+        if len(begun) % 2 == 0:
+            clock.advance(HAD * TTR)
         await for_ever()
 
     ids = queue.add_jobs("t", range(50), ttr=TTR)
@@ -308,9 +348,8 @@ def test_work_ends_after_its_time_limit_although_coroutines_hang() -> None:
     assert [row.state for row in queue.store.get(ids)].count(State.READY) == 50 - len(begun)
 
 
-def test_a_coroutine_that_renews_goes_on(closes: Closes) -> None:
+def test_a_coroutine_that_renews_goes_on(closes: Closes, clock: ManualClock) -> None:
     """While its neighbour, which began when it did, is cancelled."""
-    clock = ManualClock()
     queue = closes(KQueue.from_parts(assemble("memory:", clock=clock)))
     is_cancelled = asyncio.Event()
 
@@ -332,9 +371,15 @@ def test_a_coroutine_that_renews_goes_on(closes: Closes) -> None:
     assert (report.deleted, report.retried, report.lost_lease) == (1, 1, 0)
 
 
-def test_what_a_coroutine_does_with_its_job_when_it_is_cancelled_counts(queue: KQueue) -> None:
+def test_what_a_coroutine_does_with_its_job_when_it_is_cancelled_counts(still: KQueue, clock: ManualClock) -> None:
+    queue = still
+    begun: list[JobInHand] = []
+
     @queue.handler("t", concurrency=3, retry=RetryPolicy(delay=600))
     async def handle(job: JobInHand) -> None:
+        begun.append(job)
+        if len(begun) == 3:
+            clock.advance(HAD * TTR)
         try:
             await for_ever()
         except asyncio.CancelledError:
@@ -353,9 +398,10 @@ def test_what_a_coroutine_does_with_its_job_when_it_is_cancelled_counts(queue: K
 
 
 def test_what_an_abandoned_coroutine_does_with_its_job_changes_nothing(
-    queue: KQueue, caplog: pytest.LogCaptureFixture
+    still: KQueue, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It goes on in its event loop, and ends there, while the job's next run succeeds."""
+    queue = still
     caplog.set_level(logging.INFO)
     second_ran, told = threading.Event(), list[BaseException]()
 
@@ -365,6 +411,7 @@ def test_what_an_abandoned_coroutine_does_with_its_job_changes_nothing(
             job.delete()
             second_ran.set()
             return
+        clock.advance(HAD * TTR)
         while not second_ran.is_set():
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.01)
@@ -390,6 +437,7 @@ def test_what_an_abandoned_coroutine_does_with_its_job_changes_nothing(
 
 
 def test_one_that_keeps_the_event_loop_fails_and_its_neighbours_are_given_back(queue: KQueue) -> None:
+    """By the host's clock: what is claimed again meanwhile goes back after a while."""
     begun: Counter[str] = Counter()
     kept, go_on = threading.Event(), threading.Event()
 
@@ -400,29 +448,29 @@ def test_one_that_keeps_the_event_loop_fails_and_its_neighbours_are_given_back(q
             while begun.total() < 3:
                 await asyncio.sleep(0.001)
             kept.set()
-            assert go_on.wait(60)
+            assert go_on.wait(PATIENCE_S)
         elif begun[job.payload] == 1:
             await for_ever()
         job.delete()
 
-    keeps, *others = queue.add_jobs("t", ["keeps", "waits", "waits too"], ttr=TTR)
+    keeps, *others = queue.add_jobs("t", ["keeps", "waits", "waits too"], ttr=LONG_TTR)
 
     def is_settled() -> bool:
         [guilty, *innocent] = queue.store.get([keeps, *others])
         return guilty.failures == 1 and all(row.state == State.READY and row.reason for row in innocent)
 
     with Working(queue) as working:
-        assert kept.wait(60)
+        assert kept.wait(PATIENCE_S)
         await_true(is_settled)
         hanging = hanging_in(queue.registry, time.monotonic() + 10)
         assert {one.job_id for one in hanging.abandoned} == {keeps, *others}
         assert hanging.event_loop_s > 10
         [guilty, *innocent] = queue.store.get([keeps, *others])
         assert guilty.reason == (
-            "its lease ran out after 1 s; its coroutine keeps the event loop and cannot be cancelled"
+            "its lease ran out after 5 s; its coroutine keeps the event loop and cannot be cancelled"
         )
         assert {row.reason for row in innocent} == {
-            "its lease ran out after 1 s while another coroutine kept the event loop"
+            "its lease ran out after 5 s while another coroutine kept the event loop"
         }
         assert [row.failures for row in innocent] == [0, 0]
         go_on.set()
@@ -438,7 +486,7 @@ def test_a_task_that_keeps_the_event_loop_and_is_nobodys_costs_its_holder_a_try(
 
     async def keep() -> None:
         kept.set()
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE_S)
 
     @queue.handler("t", retry=RetryPolicy(delay=600))
     async def handle(job: JobInHand) -> None:
@@ -446,12 +494,12 @@ def test_a_task_that_keeps_the_event_loop_and_is_nobodys_costs_its_holder_a_try(
             group.create_task(keep())
         job.delete()
 
-    job_id = queue.add_job("t", ttr=TTR)
+    job_id = queue.add_job("t", ttr=LONG_TTR)
     with Working(queue) as working:
-        assert kept.wait(60)
+        assert kept.wait(PATIENCE_S)
         await_true(lambda: queue.store.get([job_id])[0].failures == 1)
         go_on.set()
         working.stop()
     [row] = queue.store.get([job_id])
-    assert row.reason == "its lease ran out after 1 s; the event loop did not come to cancel its coroutine"
+    assert row.reason == "its lease ran out after 5 s; the event loop did not come to cancel its coroutine"
     assert (working.report.retried, working.report.lost_lease) == (1, 0)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,12 @@ from typing import Any
 import pytest
 
 from kqueue import JobInHand, KQueue
+from kqueue.assembly import assemble
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.runs import Claim
+from kqueue.stores.mongo.store import MongoStore
+from kqueue.stores.sqlite.store import SqliteStore
+from kqueue.system.clock import ManualClock
 from tests.beanstalkd import Beanstalkd
 from tests.closing import Closes
 from tests.flows.conftest import MakeQueue
@@ -336,9 +341,11 @@ def test_a_worker_that_dies_gives_its_place_back_with_its_lease(
     elif place == "mongod":
         mongod: Mongod = request.getfixturevalue("mongod")
         store = mongod.url(request.getfixturevalue("mongo_database"))
-    queue = closes(KQueue(store=store, broker=broker or None, sweep_interval=0.5))
+    clock = ManualClock(time.time())  # that of the worker goes on by itself
+    here = MongoStore(store, clock=clock) if place == "mongod" else SqliteStore(tmp_path / "jobs.db", clock=clock)
+    queue = closes(KQueue.from_parts(assemble(here, broker or None, clock=clock)))
     queue.limit("t", running=1)
-    queue.add_job("t", "dies", ttr=1)
+    queue.add_job("t", "dies", ttr=600)
     with subprocess.Popen([sys.executable, "-c", WORKER, store, broker], stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == b"begun\n"
@@ -346,6 +353,8 @@ def test_a_worker_that_dies_gives_its_place_back_with_its_lease(
         queue.add_job("t", "waits")
         assert queue.run_jobs().count == 0
         worker.send_signal(signal.SIGKILL)
+    clock.advance(900)
+    queue.sweep()
     run_in_threads([queue], lambda: sum(queue.counts().values()) == 0)
 
 

@@ -51,9 +51,9 @@ def prepare(works: Works, places: int) -> None:
 
 
 def test_eleven_silent_jobs_are_started_twice_each_and_the_worker_is_well(works: Works) -> None:
-    prepare(works, 4)
+    prepare(works, 6)
     path = works.folder / "health"
-    silent = works.add(*["hang"] * 11, ttr=1, priority="urgent")
+    silent = works.add(*["hang"] * 11, ttr=2, priority="urgent")  # so that a machine may stand still for a while
     quick = works.add(*["quick"] * 5)
     with works.worker("--health-file", "health", patch=TICKING) as worker:
         await_true(lambda: {state: n for state, n in works.queue.counts().items() if n} == {"dead": 11})

@@ -40,14 +40,6 @@ class Budget:
     work_s: float = WORK_S
     #: Expected seconds of one job, by type. A type that is not listed is taken to fill a window.
     job_s: Mapping[str, float] = field(default_factory=dict)
-    #: How many are likely to fit, whatever their types; None: all ``jobs``. It bounds no claim, but what is
-    #: reserved for one: what does not fit goes back, and meanwhile others find the tube empty.
-    likely: int | None = None
-
-    @property
-    def reserves(self) -> int:
-        """How many jobs to ask the tube for."""
-        return self.jobs if self.likely is None else min(self.jobs, self.likely)
 
     def fit(self, candidates: Iterable[Row]) -> tuple[list[Row], bool]:
         """(the rows that go into the window, whether any was left out).

@@ -119,10 +119,16 @@ class RunsInOneWrite(Protocol):
     """
 
     def settle_and_claim(
-        self, settlements: Sequence[Settlement], selection: Selection, budget: Budget, owner: str, now: float
+        self,
+        settlements: Sequence[Settlement],
+        selection: Selection,
+        budget: Budget,
+        owner: str,
+        now: float,
+        *,
+        alone: bool,
     ) -> tuple[Settled, Claim]:
-        """As :meth:`Runs.settle`, then :meth:`Runs.claim` with ``alone`` False: places that the settlements free
-        are there for the claim.
+        """As :meth:`Runs.settle`, then :meth:`Runs.claim`: what the settlements free is there for it.
 
         When it raises, the error's ``may_be_done`` says whether the settlements may have been done. What was
         claimed all the same is read back by ``owner``.

@@ -1,8 +1,9 @@
 """Which jobs of a window have leases that follow their handlers, and what their renewer has to know of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kqueue.contracts.renewer import Renewal, RenewalHold, Renewer
+from kqueue.execution.inflight_job import InflightJob
 from kqueue.model.handlers import Handler
 from kqueue.model.job import Row
 
@@ -44,6 +45,11 @@ class AutoRenew:
         renewer = self._renewer()
         renewer.prepare(min(ttrs))
         return renewer.hold(window, leased_since(), keep)
+
+    def hold_each(self, jobs: Iterable[InflightJob], handlers: Mapping[str, Handler]) -> None:
+        """As :meth:`hold`, for jobs that start and end each by itself."""
+        for job in jobs:
+            self.hold([job.row], handlers, job.leased_since, job.keep_renewal)
 
     def _hold_of(self, row: Row) -> Renewal | None:
         handler = self._renewed.get(row.type)

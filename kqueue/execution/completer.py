@@ -18,7 +18,7 @@ from kqueue.model.errors import KQueueError, StoreError
 from kqueue.model.job import Row
 from kqueue.model.retry import backoff
 from kqueue.system.locks import OwnLock, entry, wait_until
-from kqueue.telemetry.telemetry import Ended, Errors, Settlings
+from kqueue.telemetry.telemetry import Ended, Errors, Seconds, Settlings
 
 #: Where a signal handler came in between.
 JOB_WRITE = "a job's end or renewal"
@@ -54,8 +54,8 @@ class Completer:
         self.holder: Claimer | None = None
         #: Ids that a write may have settled though it failed.
         self._unsure: set[str] = set()
-        #: Seconds that a run took, by its id, until its end is told. Whoever told its start puts them here.
-        self.seconds: dict[str, float] = {}
+        #: Seconds that a run took, until its end is told. Whoever told its start puts them here.
+        self.seconds: Seconds = {}
         #: What a handler raised, by id and fence of its run, until its end is told: not longer, since that holds
         #: all its frames.
         self.errors: Errors = {}
@@ -110,15 +110,15 @@ class Completer:
             if dues:
                 self._context.doorbell.ring(dues, now)
             self._context.limiter.freed((row for row, _ in pending), self.holder)
+            self._context.outages.is_over(self._context.store.address)
+            self._context.telemetry.settled(written, self.seconds, self.errors)
         finally:
             self.writes += me in self._ringing
             self._ringing.discard(me)
-        self._context.outages.is_over(self._context.store.address)
-        self._context.telemetry.settled(written, self.seconds, self.errors)
 
     def await_rings(self) -> None:
-        """Wait until what another thread has written is rung, and what it let in at limits is ready: else a loop
-        that drains would find nothing, and end.
+        """Wait until what another thread has written is rung and told, and what it let in at limits is ready: else
+        a loop that drains would find nothing, and end.
         """
         wait_until(lambda: not self._ringing, RING_S)
 

@@ -15,13 +15,12 @@ Suspects (see :mod:`kqueue.contracts.budget`) run in small groups, the smaller t
 
 import math
 import threading
-from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from kqueue.contracts.budget import SOLITUDE_S, is_suspect, suspect_jobs
 from kqueue.execution import endings
 from kqueue.execution.context import LoopContext
-from kqueue.execution.inflight import BOUND_S, LEAST_PART, InflightJobs
+from kqueue.execution.inflight import BOUND_S, LEAST_PART, InflightJobs, RunIn
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.local_limits import LocalLimits
 
@@ -46,14 +45,15 @@ class ConcurrentJobs:
         ring: Callable[[], None],
         keeps_loop: Callable[[InflightJob], bool | None] = lambda job: None,
         late: Callable[[list[InflightJob]], None] = lambda late: None,
-        threads: bool = False,
+        emptied: Callable[[], object] = lambda: None,
+        run_in: RunIn = RunIn.EVENT_LOOP,
     ) -> None:
         """``awake()`` tells the watchdog that something is to be settled; ``ring()`` wakes the dispatcher's thread,
         where it waits for an end.
 
         ``keeps_loop(job)``: whether it is this one's code that runs now; None if it is not known whose.
-        ``late(jobs)``: they should have been cancelled, and the event loop does not come to them. ``threads``:
-        whether their handlers run in threads, one in each.
+        ``late(jobs)``: they should have been cancelled, and the event loop does not come to them. ``emptied()`` is
+        called when nothing is in hand any more, and all is written. ``run_in``: where their handlers run.
         """
         self._context = context
         self._store = context.store
@@ -63,30 +63,32 @@ class ConcurrentJobs:
         self._late = late
         self.jobs = InflightJobs(
             context,
-            now=self.now,
+            # The loop's own thread may wait for the store.
+            now=None if run_in is RunIn.OWN_THREAD else self.now,
             look_s=max(SHORTEST_LOOK_S, context.settle_s),
             awake=awake,
             written=self._written,
             keeps=keeps_loop,
-            threads=threads,
+            run_in=run_in,
         )
-        self._threads = threads
+        self._run_in = run_in
+        self._emptied = emptied
         self._lock = self.jobs.lock
         self._limits = LocalLimits(context.limiter.limit_of)
         #: When to see whether some coroutines are late, in monotonic seconds.
         self._look_at = math.inf
         #: The dispatcher's thread is to be rung when no more than so many wait for a place; -1: not for that.
         self._few = -1
-        #: (type, seconds) of those that have ended since :meth:`spent`.
-        self._spent: list[tuple[str, float]] = []
+        #: (type, jobs, seconds) of those that have ended since :meth:`spent`.
+        self._spent: list[tuple[str, int, float]] = []
         #: Seconds of those that have ended, by type, since they were told last.
         self._untold: dict[str, list[float]] = {}
         #: Whether what waited for a place was given back, and none has got free since.
         self._is_held_up = False
         #: Whether the loop's thread waits for an end.
         self._is_awaited = False
-        #: The process's window that is left once nothing is in hand.
-        self._window: ExitStack | None = None
+        #: Whether the dispatcher's thread claims, and what it gets is not known yet.
+        self._is_claiming = False
         #: The store's time, and the monotonic time when it was read.
         self._time = (0.0, 0.0)
 
@@ -126,8 +128,8 @@ class ConcurrentJobs:
         """How many are claimed and have not started."""
         return len(self.jobs.unstarted)
 
-    def spent(self) -> list[tuple[str, float]]:
-        """(type, seconds) of each that has ended since the last call."""
+    def spent(self) -> list[tuple[str, int, float]]:
+        """(type, jobs, seconds) of those that have ended since the last call."""
         with self._lock:
             spent, self._spent = self._spent, []
             return spent
@@ -169,11 +171,61 @@ class ConcurrentJobs:
             self._is_awaited = self._has_next() or bool(self.jobs.running)
             return self._is_awaited
 
-    def keep(self, window: ExitStack) -> None:
-        """Leave ``window`` once nothing is in hand: until then no suspect of another loop is alone."""
-        with self._lock:
-            if self._window is None and self._is_holding():
-                self._window = window.pop_all()
+    def begin_claim(self) -> None:
+        """More is about to be in hand."""
+        self._is_claiming = True
+
+    def end_claim(self) -> None:
+        """What was claimed has started, or was given back."""
+        self._is_claiming = False
+        self._see_whether_empty()
+
+    # -- of the loop's own thread, if that runs the handlers ---------------------------------------------
+
+    def take_next(self, now: float) -> InflightJob | None:
+        """What starts now, in the calling thread; the one before has ended. None if there is no more, or the next
+        has under half its lease left: then it and the rest are given back. ``now`` in monotonic seconds.
+        """
+        jobs = self.jobs
+        with jobs.lock:
+            jobs.running.clear()
+            if not jobs.unstarted:
+                return None
+            job = jobs.unstarted[0]
+            if now - job.leased_at <= LEAST_PART * job.row.ttr:
+                jobs.unstarted.popleft()
+                jobs.running.add(job)
+                job.started_at = now
+                return job
+        jobs.give_back()
+        return None
+
+    def settle_if_due(self, now: float) -> bool:
+        """Settle if a job has waited for it long enough; whether it did. ``now`` in monotonic seconds."""
+        due = now >= self.jobs.completer.due_at and self.jobs.is_here()
+        if due:
+            self.jobs.settle()
+        return due
+
+    def rest(self, spent: Mapping[str, Sequence[float]]) -> None:
+        """Nothing runs: what has not started, or was interrupted, is to go back, and what has ended is to be
+        written. ``spent``: seconds of each that has ended, by type.
+        """
+        jobs = self.jobs
+        with jobs.lock:
+            for job in jobs.running:
+                if job.settlement is None:
+                    if job.is_told:
+                        jobs.tell_seconds(job)
+                    jobs.unstarted.appendleft(job)
+            jobs.running.clear()
+            jobs.alone, jobs.bound_at = None, math.inf
+            self._is_held_up = False
+            self._spent.extend((type, len(seconds), max(0.0, sum(seconds))) for type, seconds in spent.items())
+        if jobs.unstarted:
+            jobs.give_back()
+        if spent:
+            self._context.telemetry.ran(spent)
 
     # -- of who runs the handlers ------------------------------------------------------------------------
 
@@ -217,14 +269,13 @@ class ConcurrentJobs:
         or its handler was never called. False if it was told before.
         """
         jobs = self.jobs
-        is_cut_off, window = False, None
+        is_cut_off = False
         with self._lock:
             was_there = jobs.is_running(job)
             if was_there:
                 jobs.running.discard(job)
                 is_cut_off = job.settlement is None
                 self._note_end(job)
-                window = self._window_to_leave()
             ran = self._ran_untold() if jobs.completer.is_written() else None
             is_awaited = self._is_awaited or self._has_become_low()
             self._is_awaited = False
@@ -234,8 +285,8 @@ class ConcurrentJobs:
             self._awake()
         if ran:
             self._context.telemetry.ran(ran)
-        if window is not None:
-            window.close()
+        if was_there:
+            self._see_whether_empty()
         if is_awaited:
             self._ring()
         return was_there
@@ -288,7 +339,7 @@ class ConcurrentJobs:
     def _note_start(self, starting: list[InflightJob], now: float, thread: int) -> None:
         """Under the lock."""
         running = self.jobs.running
-        if not self._threads:
+        if self._run_in is RunIn.EVENT_LOOP:
             first = LATE_AFTER * min(one.row.ttr for one in starting)
             self._look_at = min(self._look_at if running else math.inf, now + min(LOOK_S, first))
         for one in starting:
@@ -307,7 +358,7 @@ class ConcurrentJobs:
         if jobs.alone is job:
             jobs.alone = None
         seconds = self._monotonic() - job.started_at
-        self._spent.append((job.row.type, seconds))
+        self._spent.append((job.row.type, 1, seconds))
         self._untold.setdefault(job.row.type, []).append(seconds)
 
     def _ran_untold(self) -> dict[str, list[float]]:
@@ -325,9 +376,12 @@ class ConcurrentJobs:
         soonest = min((seconds for _, seconds in late_in if seconds > 0), default=math.inf)
         self._look_at = now + min(LOOK_S, max(soonest, SHORTEST_LOOK_S))
 
-    def _is_holding(self) -> bool:
-        """Under the lock. Those just claimed do not count: they stand in a window of the dispatcher's thread."""
-        return bool(self.jobs.running) or self._has_next() or not self.jobs.completer.is_written()
+    def _see_whether_empty(self) -> None:
+        with self._lock:
+            jobs = self.jobs
+            if self._is_claiming or jobs.running or jobs.unstarted or not jobs.completer.is_written():
+                return
+            self._emptied()
 
     def _has_next(self) -> bool:
         """Whether there is one that may start. Under the lock."""
@@ -346,19 +400,11 @@ class ConcurrentJobs:
 
     def _written(self) -> None:
         self.read_clock()
+        self._see_whether_empty()
         with self._lock:
-            window, ran = self._window_to_leave(), self._ran_untold()
-        if window is not None:
-            window.close()
+            ran = self._ran_untold()
         if ran:
             self._context.telemetry.ran(ran)
-
-    def _window_to_leave(self) -> ExitStack | None:
-        """Under the lock."""
-        if self._window is None or self._is_holding():
-            return None
-        window, self._window = self._window, None
-        return window
 
 
 def _late_in(job: InflightJob) -> float:

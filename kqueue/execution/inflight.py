@@ -1,10 +1,9 @@
 """The jobs that one loop has in hand: claimed and not started, running, ended and not written yet.
 
-Theory of operation. Whoever runs the handlers (:mod:`kqueue.execution.batch`: the loop's own thread, one after
-another; :mod:`kqueue.execution.concurrent_jobs`: threads or an event loop, many at once), what ends is pending and
-is written in one settle (:mod:`kqueue.execution.completer`): when it has waited for ``settle_ms``, at ``flush()``,
-or at once where nothing else is in hand that it could wait for. While a handler keeps the thread that would do it,
-the watchdog's does; and it gives back those that wait behind such a handler for too long. Every write is fenced, so
+Theory of operation. Whoever runs the handlers, what ends is pending and is written in one settle
+(:mod:`kqueue.execution.completer`): with the next claim, when it has waited for ``settle_ms``, at ``flush()``, or
+at once where nothing else is in hand that it could wait for. While a handler keeps the thread that would do it, the
+watchdog's does; and it gives back those that wait behind such a handler for too long. Every write is fenced, so
 whatever a thread does late changes nothing.
 
 ``lock`` guards the fields and is never held over I/O. A handler may fork, and the lock may be held by another
@@ -16,6 +15,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
 
 from kqueue.contracts.settlements import Delete, Finish, Settlement, Unget, unfinished, unstarted
 from kqueue.execution import endings
@@ -36,6 +36,17 @@ CLAIMS_PART = 0.05
 LEAST_PART = 0.5
 
 
+class RunIn(Enum):
+    """Where the handlers of a loop run."""
+
+    #: In the loop's own thread, one after another.
+    OWN_THREAD = "own thread"
+    #: One at a time in each of several.
+    THREADS = "threads"
+    #: As coroutines, many at once.
+    EVENT_LOOP = "event loop"
+
+
 class InflightJobs:
     """The jobs that one loop has in hand, whoever runs their handlers: see the module's text."""
 
@@ -45,19 +56,17 @@ class InflightJobs:
         *,
         now: Callable[[], float] | None = None,
         look_s: float = math.inf,
-        awake: Callable[[], object] | None = None,
-        written: Callable[[], object] | None = None,
-        keeps: Callable[[InflightJob], bool | None] | None = None,
-        threads: bool = False,
+        awake: Callable[[], object] = lambda: None,
+        written: Callable[[], object] = lambda: None,
+        keeps: Callable[[InflightJob], bool | None] = lambda job: True,
+        run_in: RunIn = RunIn.OWN_THREAD,
     ) -> None:
         """``now()`` is the store's time, by default the store's own. ``look_s``: seconds between two looks of the
         watchdog, while some have not started: how a running job will end is not known before it ends.
 
-        ``awake()`` tells the watchdog that something is to be settled. Without it, who ends the last job settles
-        all by itself. ``written()`` is called after each settle. ``keeps(job)``: whether it is this one's handler
-        that keeps ``thread`` now, None if it is not known whose does; by default always that. ``threads``:
-        whether each handler has a thread of its own, that of its job; where ``settle_ms`` is 0 it waits there for
-        the settle.
+        ``awake()`` tells the watchdog that something is to be settled. ``written()`` is called after each settle.
+        ``keeps(job)``: whether it is this one's handler that keeps ``thread`` now, None if it is not known whose
+        does; by default always that. ``run_in``: in threads each handler has its own, that of its job.
         """
         self.context = context
         self.now = now or context.store.now
@@ -66,10 +75,10 @@ class InflightJobs:
         self._awake = awake
         self._written = written
         self._keeps = keeps
-        self._threads = threads
+        self._run_in = run_in
         self._fork = ForkGuard()
-        #: Where its handlers run, as :func:`threading.get_ident` has it; -1: it is not known yet.
-        self.thread = threading.get_ident() if awake is None else -1
+        #: Where its handlers run, as :func:`threading.get_ident` has it; -1: not known yet, or each has its own.
+        self.thread = -1
         self.lock = threading.RLock()
         #: Claimed, in the order in which they are to start.
         self.unstarted: deque[InflightJob] = deque()
@@ -94,11 +103,15 @@ class InflightJobs:
 
     # -- the loop's --------------------------------------------------------------------------------------
 
-    def claim(self, rows: Sequence[Row], leased_at: float) -> None:
-        """``rows`` are claimed; ``leased_at``: when their leases began, in monotonic seconds."""
+    def claim(self, rows: Sequence[Row], leased_at: float, *, alone: bool = False) -> None:
+        """``rows`` are claimed; ``leased_at``: when their leases began, in monotonic seconds. ``alone``: one was,
+        and is stored to be alone in its process.
+        """
         claimed = [InflightJob(row, leased_at, self) for row in rows]
         with self.lock:
             self.unstarted.extend(claimed)
+            if alone:
+                self.alone = claimed[0]
 
     def renew_unstarted(self) -> None:
         """Another lease for those that the claim, or a wait, took a part of it from that matters.
@@ -148,8 +161,7 @@ class InflightJobs:
         """
         self.check_process()
         self.completer.write(by)
-        if self._written is not None:
-            self._written()
+        self._written()
 
     # -- the supervisor's --------------------------------------------------------------------------------
 
@@ -158,12 +170,12 @@ class InflightJobs:
         knows, below 0 once it is over; if it is not known whose does, of the one that has least. None if none does.
         ``now`` in monotonic seconds.
         """
-        known = [(one, None if self._keeps is None else self._keeps(one)) for one in self._without_outcome()]
+        known = [(one, self._keeps(one)) for one in self._without_outcome()]
         return min((one.lease_left(now) for one, keeps in known if keeps is not False), default=None)
 
     def at_work(self, now: float) -> set[int]:
         """The threads that handlers keep whose leases hold. ``now`` in monotonic seconds."""
-        if self._threads:
+        if self._run_in is RunIn.THREADS:
             return {one.thread for one in self._without_outcome() if one.lease_left(now) > 0}
         left = self.lease_left(now)
         return {self.thread} if left is not None and left > 0 else set()
@@ -215,7 +227,6 @@ class InflightJobs:
         self.check_process()
         is_due = False
         with entry(self.lock, KQueueError, JOB_WRITE):
-            is_last = not self.unstarted
             if job.settlement is None and job in self.running:
                 if job.is_told:
                     self.tell_seconds(job)
@@ -225,15 +236,12 @@ class InflightJobs:
                     self.completer.errors[job.row.id, job.row.fence] = error
                 is_due = self.completer.add(job.row, settlement)
                 job.settlement = settlement
-                if self._awake is not None and is_last and len(self.running) == 1:
+                if self._is_last():
                     self.completer.due_at, is_due = self._monotonic(), True
             else:
                 endings.check_repeated(job.row, job in self.running, job.settlement, settlement)
-        if self._awake is None:
-            if is_last:
-                self._settle_last(job)
-        elif self._threads and not self.context.settle_s:
-            self._settle_last(job)
+        if not self.context.settle_s and self._run_in is not RunIn.EVENT_LOOP:
+            self._settle_now(job)
         elif is_due:
             self._awake()
 
@@ -261,7 +269,7 @@ class InflightJobs:
             own = [one for one in self.running if one.row.id == job_id]
             running = [one for one in own if one.settlement is None]
             ended = self.completer.find(job_id)
-        is_handler = threading.get_ident() in ({one.thread for one in own} if self._threads else {self.thread})
+        is_handler = threading.get_ident() in self._threads_of(own)
         if running:
             newest = max(running, key=lambda one: one.row.fence)
             try:
@@ -274,7 +282,7 @@ class InflightJobs:
             return is_handler and any(
                 isinstance(one.settlement, Delete | Finish) and not one.is_lost for one in own
             )
-        if is_handler and (running or self._awake is not None):
+        if is_handler:
             return bool(running) or isinstance(ended, Delete | Finish)
         self.settle()
         found = self.context.store.get([job_id])
@@ -321,7 +329,7 @@ class InflightJobs:
     def tell_seconds(self, job: InflightJob) -> None:
         """Its run has ended, and that will be told if somebody listens. Under the lock."""
         if self.context.telemetry.is_heard():
-            self.completer.seconds[job.row.id] = self._monotonic() - job.started_at
+            self.completer.seconds[job.row.id, job.row.fence] = self._monotonic() - job.started_at
 
     def put_back(
         self,
@@ -340,8 +348,18 @@ class InflightJobs:
         now = self.now()
         return now + delay, self.context.doorbell.put_at(now + delay, now), now
 
-    def _settle_last(self, job: InflightJob) -> None:
-        """At once, since no other job is left to start. Raises ``LeaseLost``."""
+    def _is_last(self) -> bool:
+        """Whether nothing is in hand but one that has just ended, and nobody comes by himself to write that. Under
+        the lock.
+        """
+        return self._run_in is not RunIn.OWN_THREAD and not self.unstarted and len(self.running) == 1
+
+    def _threads_of(self, jobs: Iterable[InflightJob]) -> set[int]:
+        """Where their handlers run."""
+        return {one.thread for one in jobs} if self._run_in is RunIn.THREADS else {self.thread}
+
+    def _settle_now(self, job: InflightJob) -> None:
+        """Its handler waits for that. Raises ``LeaseLost``."""
         began = self._monotonic()
         try:
             self.completer.write()

@@ -7,17 +7,16 @@ A claim has committed before any handler starts, and no pointer is held while on
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from kqueue.contracts.admission import Claimer
 from kqueue.contracts.broker import EntryFate, Reservation, Subscription
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Claim, RunsInOneWrite, Selection
 from kqueue.contracts.settlements import Settled, Settlement
-from kqueue.execution.batch import Batch
 from kqueue.execution.completer import SettleBy
 from kqueue.execution.context import LoopContext
+from kqueue.execution.inflight import InflightJobs
 from kqueue.loops.verdicts import judge, stale
 from kqueue.model.errors import BrokerError, KQueueError
 from kqueue.model.job import Row
@@ -42,7 +41,7 @@ def fetch(
     holder: Claimer,
     alone: bool,
     hold: Callable[[list[Row], float], object],
-    settle: Callable[[SettleBy], None] | None = None,
+    settle: Callable[[SettleBy], None] | None,
 ) -> int:
     """Claim for ``owner`` what was found, under the limits of its types, which ``holder`` keeps too. Returns how
     many pointers were stale: they had no row to claim at all.
@@ -50,19 +49,19 @@ def fetch(
     ``hold(rows, leased_at)`` is called as soon as the claim has committed, if it got any: from then on they are its
     own to end, whatever is raised. ``leased_at``: when their leases began, in monotonic seconds. ``alone``: see
     :meth:`kqueue.contracts.runs.Runs.claim`. ``settle(by)`` writes by ``by`` what has ended, if anything has: with
-    the claim, where ``alone`` is False and the store does both in one.
+    the claim; None where the store does not do both in one.
 
     Raises as the store does. What was claimed and not held then is still to be given back: :func:`give_back_claim`.
     """
     limits = context.limiter.of(found.selection.types)
     selection = found.selection._replace(limits=limits, holder=holder) if limits else found.selection
-    store, now = context.store, context.store.now()
-    order = _Order(selection, found.budget, owner, context, hold)
-    if settle is not None and isinstance(store, RunsInOneWrite):
-        settle(partial(order.with_settlements, store))
-    claim = order.claim or order.by_itself(now, alone)
+    now = context.store.now()
+    order = _Order(selection, found.budget, owner, context, alone=alone, hold=hold)
+    if settle is not None:
+        settle(order.with_settlements)
+    claim = order.claim or order.by_itself(now)
     # A claim may have waited for the store; what is not due yet is awaited to the millisecond.
-    now = store.now() if claim.later else now
+    now = context.store.now() if claim.later else now
     verdicts = judge(found.reservation.entries, claim, now, selection.pointed)
     _post(found.subscription, verdicts, context.logger)
     _look_after(claim, selection, context)
@@ -78,21 +77,27 @@ class _Order:
         budget: Budget,
         owner: str,
         context: LoopContext,
+        *,
+        alone: bool,
         hold: Callable[[list[Row], float], object],
     ) -> None:
         self._selection = selection
         self._budget = budget
         self._owner = owner
+        self._alone = alone
         self._context = context
         self._hold = hold
         #: Once it has committed.
         self.claim: Claim | None = None
 
-    def by_itself(self, now: float, alone: bool) -> Claim:
-        return self._got(self._context.store.claim(self._selection, self._budget, self._owner, now, alone))
+    def by_itself(self, now: float) -> Claim:
+        return self._got(self._context.store.claim(self._selection, self._budget, self._owner, now, self._alone))
 
-    def with_settlements(self, store: RunsInOneWrite, settlements: Sequence[Settlement], now: float) -> Settled:
-        settled, claim = store.settle_and_claim(settlements, self._selection, self._budget, self._owner, now)
+    def with_settlements(self, settlements: Sequence[Settlement], now: float) -> Settled:
+        store = cast("RunsInOneWrite", self._context.store)
+        settled, claim = store.settle_and_claim(
+            settlements, self._selection, self._budget, self._owner, now, alone=self._alone
+        )
         self._got(claim)
         return settled
 
@@ -115,7 +120,11 @@ def give_back_claim(owner: str, context: LoopContext) -> None:
     try:
         rows = context.store.claimed_by(owner)
         if rows:
-            Batch(rows, context, context.clock.monotonic()).close()
+            jobs = InflightJobs(context)
+            jobs.claim(rows, context.clock.monotonic())
+            jobs.give_back()
+            jobs.settle()
+            jobs.completer.await_rings()
     except KQueueError as error:
         context.logger.warning("not settled yet: %s", error)
 

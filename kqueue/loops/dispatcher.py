@@ -1,37 +1,47 @@
-"""One dispatcher for many handlers at once: it claims as places get free; others run the handlers.
+"""The dispatcher of a loop: it writes what has ended and claims what is wanted, in one turn; hands run handlers.
 
-It goes on where :mod:`kqueue.loops.windows` would wait for the window to end: a claim holds as many jobs as there
-are free places, and what :mod:`kqueue.execution.concurrent_jobs` has in hand ends in its own time. Everything that
-asks a store or a broker is done by the dispatcher's thread or the watchdog's. Handlers run in threads
-(:mod:`kqueue.loops.thread_hands`) or in an event loop (:mod:`kqueue.loops.loop_hands`).
+A claim has committed before any handler starts, and no pointer is held while one runs. It holds as many jobs as
+there are free places, and some more. What :mod:`kqueue.execution.concurrent_jobs` has in hand ends in its own time,
+and is written with the next claim, or ``settle_ms`` later. Whatever ends a turn, at whatever line, no row stays
+claimed by nobody.
+
+Handlers run in the loop's own thread, one after another (:mod:`kqueue.loops.own_hands`: the short way of
+``run_jobs``), in threads (:mod:`kqueue.loops.thread_hands`) or in an event loop (:mod:`kqueue.loops.loop_hands`).
+Where others run them, all that asks a store or a broker is done by the dispatcher's thread or the watchdog's.
 """
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from kqueue.contracts.admission import Claimer
 from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
+from kqueue.contracts.runs import RunsInOneWrite
 from kqueue.dispatch.slots import ServedHandlers
+from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.context import LoopContext
+from kqueue.execution.inflight import BOUND_S, RunIn
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.claiming import Found, fetch, give_back_claim, release
 from kqueue.loops.isolation import LOOK_S, YIELD_S
 from kqueue.loops.registry import Registry
-from kqueue.loops.runner import WindowsParts
-from kqueue.loops.sizer import Sizer
+from kqueue.loops.sizer import Durations, Sizer
 from kqueue.loops.stopping import LoopControls
 from kqueue.loops.watchdog import Watchdog
-from kqueue.loops.windows import ASIDE_S
 from kqueue.model.errors import KQueueError
+from kqueue.model.job import Row
+from kqueue.system.mint import IdMint
 from kqueue.system.wakeup import wait_readable
 
 #: Seconds between two looks at the limits while an end is awaited, which wakes its loop by itself.
 IDLE_S = 1.0
 #: Seconds between two looks for more, in a loop that ends when nothing is ready, while handlers run.
 DRAIN_LOOK_S = 0.1
+#: Seconds that a suspect waits for other loops to end their windows, and they for it: as long as windows of
+#: fast jobs take. A loop that is busy for longer is not waited for.
+ASIDE_S = 2.5 * BOUND_S
 #: The part of its lease that a suspect waits for others to end. With half of it gone it would not start any more.
 WAITING_PART = 0.4
 
@@ -54,8 +64,13 @@ class Hands(Protocol):
     def free(self) -> int:
         """How many places there are for another one, now."""
 
+    def renew(self, jobs: list[InflightJob]) -> None:
+        """Have the leases of those that are about to start renewed while they run, where their types want it."""
+
     def start(self) -> None:
-        """Start what has boarded."""
+        """Start what has boarded. Hands that are the dispatcher's own thread run it to its end, and raise what a
+        handler raised to end the loop.
+        """
 
     def ring(self) -> None:
         """Wake the dispatcher's thread. From any thread."""
@@ -66,8 +81,23 @@ class Hands(Protocol):
     def late(self, jobs: list[InflightJob]) -> None:
         """They should have been cancelled, and the event loop does not come to them."""
 
+    def rest(self) -> None:
+        """The dispatcher's thread has left :meth:`start`, perhaps by an interrupt."""
+
     def close(self) -> None:
         """Nothing runs any more, and nothing will."""
+
+
+class DispatcherParts(NamedTuple):
+    """What the dispatcher of a loop works with."""
+
+    context: LoopContext
+    registry: Registry
+    #: Those of the loop, by type.
+    handlers: ServedHandlers
+    mint: IdMint
+    auto_renew: AutoRenew
+    durations: Durations
 
 
 class HandsParts(NamedTuple):
@@ -80,16 +110,22 @@ class HandsParts(NamedTuple):
     controls: LoopControls
     #: Ends the dispatcher, which then raises it.
     interrupt: Callable[[BaseException], None]
+    auto_renew: AutoRenew
 
 
 class Dispatcher:
-    """The windows of one loop that has many jobs in hand at once: see the module's text."""
+    """What one loop has in hand, and how it gets more: see the module's text."""
 
     def __init__(
-        self, parts: WindowsParts, controls: LoopControls, *, hands: Callable[[HandsParts], Hands], threads: bool
+        self,
+        parts: DispatcherParts,
+        controls: LoopControls,
+        *,
+        hands: Callable[[HandsParts], Hands],
+        run_in: RunIn,
     ) -> None:
-        """``hands`` makes what runs the handlers; ``threads``: whether these are threads."""
-        self._context, self._registry, self._handlers, self._mint, self._auto_renew = parts
+        """``hands`` makes what runs the handlers; ``run_in``: where these run them."""
+        self._context, self._registry, self._handlers, self._mint, auto_renew, durations = parts
         context = self._context
         self._logger = context.logger
         self._monotonic = context.clock.monotonic
@@ -98,7 +134,7 @@ class Dispatcher:
         self._stop = controls.stop
         self._turned = controls.turned
         self._watchdog = Watchdog(context.clock, context.logger)
-        self._sizer = Sizer()
+        self._sizer = Sizer(durations)
         self._id = self._mint.make(1)[0]
         self._concurrent = ConcurrentJobs(
             context,
@@ -106,11 +142,22 @@ class Dispatcher:
             ring=self._ring,
             keeps_loop=self._keeps_loop,
             late=self._late,
-            threads=threads,
+            emptied=partial(parts.registry.isolation.leave, self),
+            run_in=run_in,
         )
+        self._is_own = run_in is RunIn.OWN_THREAD
+        self._has_one_write = isinstance(context.store, RunsInOneWrite)
         self._jobs = self._concurrent.jobs
         self._hands = hands(
-            HandsParts(context, parts.registry, parts.handlers, self._concurrent, controls, self._interrupt_with)
+            HandsParts(
+                context,
+                parts.registry,
+                parts.handlers,
+                self._concurrent,
+                controls,
+                self._interrupt_with,
+                auto_renew,
+            )
         )
         #: Those of its jobs when it began to look for more.
         self._writes = 0
@@ -118,8 +165,6 @@ class Dispatcher:
         self._interrupt: BaseException | None = None
         #: Pointers that had no row to claim at all.
         self.stale = 0
-
-    # -- see kqueue.loops.windows --------------------------------------------------------------------------------
 
     def budget(self) -> Budget | None:
         """What the next claim may hold; None if all places are taken. The loop's wakeup rings when one gets free.
@@ -129,10 +174,10 @@ class Dispatcher:
         self._hands.open()
         self._writes = self._jobs.completer.writes
         self._concurrent.read_clock()
-        for type, seconds in self._concurrent.spent():
-            self._sizer.observe(type, 1, seconds)
+        self._sizer.knows(self._handlers())
+        self._sizer.observe(self._concurrent.spent())
         number = self._hands.number()
-        places = self._concurrent.places(number, self._sizer.ahead(number), self._hands.free())
+        places = self._concurrent.places(number, self._sizer.ahead(number, self._is_own), self._hands.free())
         waiting = self._concurrent.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
         # Who does not know yet how long jobs take would hold back at their limits what may follow at once.
@@ -156,19 +201,31 @@ class Dispatcher:
         self._registry.deny_solitude()
 
     def take(self, found: Found) -> None:
-        """Claim what was found and start it, or give it back if a suspect of another loop is aside."""
-        with ExitStack() as window:
-            if not window.enter_context(self._registry.isolation.window()):
+        """Claim what was found and start it, or give it back if a suspect of another loop is aside.
+
+        Raises what a handler raised to end the loop, if it ran in this thread.
+        """
+        try:
+            self._concurrent.begin_claim()
+            if not self._registry.isolation.enter(self):
                 release(found, self._context)
                 return
-            try:
-                self.deny_solitude()  # of a suspect that had its time while this one waited for what it found
-                self._claim(found)
-            except BaseException:
+            self.deny_solitude()  # of a suspect that had its time while this one waited for what it found
+            self._claim(found)
+        except BaseException:
+            if self._stopping.is_here():
                 self._concurrent.give_back()
-                raise
-            finally:
-                self._concurrent.keep(window)
+            raise
+        finally:
+            self._concurrent.end_claim()
+
+    def owes(self) -> bool:
+        """Whether something has ended that nobody writes before long, if the dispatcher's thread does not."""
+        return self._is_own and not self._jobs.completer.is_written()
+
+    def settle(self) -> None:
+        """Write what has ended. Raises ``StoreError``."""
+        self._jobs.settle()
 
     def wait_for_more(self) -> bool:
         """Wait for a moment while anything is in hand; False, at once, if nothing is. What it added, or itself, may
@@ -187,6 +244,9 @@ class Dispatcher:
         """Start nothing more, wait until all that runs has ended, and settle it. Raises ``StoreError``, and what a
         handler raised to end the loop.
         """
+        if not self._stopping.is_here():
+            return
+        self._hands.rest()
         self._concurrent.give_back()
         while self._concurrent.running():
             self._pause(IDLE_S)
@@ -208,16 +268,21 @@ class Dispatcher:
         except KQueueError as error:
             self._logger.warning("not settled: %s", error)
         finally:
-            self._hands.close()
-            self._registry.let_go(self._jobs)
-            self._watchdog.close()
+            if self._stopping.is_here():
+                self._hands.close()
+                self._registry.let_go(self._jobs)
+                self._registry.isolation.forget(self)
+                self._watchdog.close()
 
     # -- the loop's thread -------------------------------------------------------------------------------
 
     def _claim(self, found: Found) -> None:
         self._jobs.thread = self._hands.thread
         self._registry.hold(self._jobs)
+        if self._is_own and not self._has_one_write:
+            self._jobs.settle()  # before others start: what has ended is not to be blamed for their crash
         owner, began = self._mint.make(1)[0], self._monotonic()
+        alone = self._is_own and self._registry.isolation.has_one_loop()
         try:
             holder = Claimer(self._id, self._hands.number(), self._sizer.follow())
             self._jobs.completer.holder = holder
@@ -226,9 +291,9 @@ class Dispatcher:
                 owner,
                 self._context,
                 holder=holder,
-                alone=False,
-                hold=self._jobs.claim,
-                settle=self._jobs.settle,
+                alone=alone,
+                hold=partial(self._hold, alone),
+                settle=self._jobs.settle if self._has_one_write else None,
             )
         except BaseException:
             if not self._holds(owner):
@@ -239,6 +304,9 @@ class Dispatcher:
         if ttrs:
             self._watchdog.watch(self._concurrent, alone=len(ttrs) == 1)
             self._start(self._concurrent.most_beside(), min(ttrs))
+
+    def _hold(self, alone: bool, rows: list[Row], leased_at: float) -> None:
+        self._jobs.claim(rows, leased_at, alone=alone and len(rows) == 1)
 
     def _start(self, most: float, ttr: float) -> None:
         """Start what is claimed, once no more than ``most`` run with it."""
@@ -269,12 +337,13 @@ class Dispatcher:
         isolation = self._registry.isolation
         if not self._jobs.completer.is_written():
             self._jobs.settle()
-        with isolation.aside(ASIDE_S) as isolated:
+        with isolation.aside(ASIDE_S, self) as isolated:
             if not isolated:
                 if must_be_alone:
                     self._concurrent.give_back(isolation.again_in())
                 return must_be_alone
-            self._jobs.mark_alone()
+            if self._jobs.alone is None:
+                self._jobs.mark_alone()
             self._board()
             # Where all loops end, nothing else starts here, and it stays alone for as long as it takes.
             while self._concurrent.are_under_way() and (self._stopping.is_stopped() or not isolation.has_expired()):
@@ -284,8 +353,9 @@ class Dispatcher:
         return True
 
     def _board(self) -> None:
-        for job in self._unboarded():
-            self._auto_renew.hold([job.row], self._handlers(), job.leased_since, job.keep_renewal)
+        unboarded = self._unboarded()
+        if unboarded:
+            self._hands.renew(unboarded)
         self._concurrent.board()
         self._hands.start()
 

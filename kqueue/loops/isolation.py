@@ -98,19 +98,28 @@ class Isolation:
         if self.is_taken():
             wait_until(lambda: not self.is_taken() or is_over(), math.inf)
 
-    @contextmanager
-    def window(self, me: object = None) -> Iterator[bool]:
-        """While a window is in hand. Yields False, at once, if a suspect is aside: then nothing may be claimed.
-        ``me``: what :meth:`forget` is told of it.
+    def enter(self, me: object) -> bool:
+        """``me`` has something in hand, or is about to, until :meth:`leave`. False if a suspect of another thread
+        is aside: then nothing may be claimed. Whoever is in already may ask again.
         """
-        me = me or object()
+        with self._lock:
+            if self.is_taken():
+                return False
+            self._windows.add(me)
+            return True
+
+    def leave(self, me: object) -> None:
+        """``me`` has nothing in hand. Idempotent."""
+        self._windows.discard(me)
+
+    @contextmanager
+    def window(self) -> Iterator[bool]:
+        """While something is in hand: see :meth:`enter`."""
+        me = object()
         try:
-            with self._lock:
-                if not self.is_taken():
-                    self._windows.add(me)
-            yield me in self._windows
+            yield self.enter(me)
         finally:
-            self._windows.discard(me)
+            self.leave(me)
 
     @contextmanager
     def aside(self, timeout: float, of: object = None) -> Iterator[bool]:

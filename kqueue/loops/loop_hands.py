@@ -17,7 +17,7 @@ class LoopHands:
 
     def __init__(self, parts: HandsParts, *, loop: "LoopThread") -> None:
         """``parts.handlers()`` is that of the type, or empty."""
-        self._context, self._registry, self._handlers, self._jobs, self._controls, _ = parts
+        self._context, self._registry, self._handlers, self._jobs, self._controls, _, self._auto_renew = parts
         self._loop = loop
         self._runs = CoroutineRuns(parts, loop, self._next)
         #: Whether the event loop was called by another thread, and has not come yet.
@@ -44,6 +44,10 @@ class LoopHands:
         """Of those, how many run nothing."""
         return self.number() - len(self._jobs.jobs.running)
 
+    def renew(self, jobs: list[InflightJob]) -> None:
+        """Each by itself."""
+        self._auto_renew.hold_each(jobs, self._handlers())
+
     def start(self) -> None:
         """In the event loop's thread: now, if it has a place, else when one gets free."""
         if not self._is_called and len(self._jobs.jobs.running) < self._places():
@@ -66,6 +70,9 @@ class LoopHands:
     def late(self, jobs: list[InflightJob]) -> None:
         """See :meth:`kqueue.loops.coroutine_runs.CoroutineRuns.late`."""
         self._runs.late(jobs)
+
+    def rest(self) -> None:
+        """Nothing: the dispatcher's thread runs no handlers."""
 
     def close(self) -> None:
         """Nothing: the event loop may have other hands."""

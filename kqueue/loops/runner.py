@@ -1,33 +1,31 @@
 """``run_jobs``: reserve, claim, settle the pointers, run the handlers, settle the rows.
 
-    reserve pointers -> claim rows (committed before any handler starts) -> settle pointers
-                     -> handlers, one by one -> settle rows (delete / retry / unget, fenced)
+    reserve pointers -> settle what has ended (delete / retry / unget, fenced) and claim rows, in one commit
+                     -> settle pointers -> handlers
 
-One Runner is one loop of one thread: it sweeps, reserves and waits, and each window is a turn of
-:mod:`kqueue.loops.windows`, or of :mod:`kqueue.loops.dispatcher` where handlers run side by side, in threads or as
-coroutines. What several loops of a process share stands in :class:`kqueue.loops.registry.Registry`.
+One Runner is one loop of one thread: it sweeps, reserves and waits; what it finds is its dispatcher's, in
+:mod:`kqueue.loops.dispatcher`. What several loops of a process share stands in
+:class:`kqueue.loops.registry.Registry`.
 """
 
 import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from typing import NamedTuple, Protocol
 
 from kqueue.contracts.broker import Subscription
-from kqueue.contracts.budget import WORK_S, Budget
+from kqueue.contracts.budget import WORK_S
 from kqueue.contracts.settlements import Outcome
 from kqueue.dispatch.slots import ServedHandlers
-from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.context import LoopContext
 from kqueue.loops.claiming import Found
+from kqueue.loops.dispatcher import Dispatcher
 from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import LoopControls, LoopFailed, RunLimits, Stopping
 from kqueue.model.errors import BrokerError, KQueueError, StoreError
 from kqueue.model.handlers import Handler
 from kqueue.model.reports import RunReport
 from kqueue.model.retry import backoff
-from kqueue.system.mint import IdMint
 from kqueue.system.resources import are_short, named
 from kqueue.system.wakeup import Wakeup, wait_readable
 from kqueue.upkeep.maintenance import Maintenance
@@ -36,48 +34,6 @@ from kqueue.upkeep.sweep import Sweep, Sweeper
 
 #: Seconds that an idle loop waits at most before it looks around.
 IDLE_S = 15.0
-
-
-class WindowsParts(NamedTuple):
-    """What the windows of a loop work with."""
-
-    context: LoopContext
-    registry: Registry
-    #: Those of the loop, by type.
-    handlers: ServedHandlers
-    mint: IdMint
-    auto_renew: AutoRenew
-
-
-class AnyWindows(Protocol):
-    """What a loop does with the jobs it finds."""
-
-    #: Pointers that had no row to claim at all.
-    stale: int
-
-    def budget(self) -> Budget | None:
-        """What the next claim may hold; None if nothing more can be taken before the loop's wakeup rings."""
-
-    def take(self, found: Found) -> None:
-        """Claim what was found, and run it or start it."""
-
-    def deny_solitude(self) -> None:
-        """Other loops' jobs do not run alone in the process any more."""
-
-    def wait_for_more(self) -> bool:
-        """Wait for a moment while anything is in hand; False, at once, if nothing is."""
-
-    def has_leftovers(self) -> bool:
-        """Whether something could not be settled."""
-
-    def settle_leftovers(self) -> None:
-        """What could not be settled before."""
-
-    def finish(self) -> None:
-        """Wait until all in hand has ended, and settle it."""
-
-    def close(self) -> None:
-        """Let go of what could not be settled."""
 
 
 class Runner:
@@ -94,11 +50,11 @@ class Runner:
         maintenance: Maintenance,
         handlers: ServedHandlers,
         limits: RunLimits,
-        windows: Callable[[LoopControls], AnyWindows],
+        dispatcher: Callable[[LoopControls], Dispatcher],
     ) -> None:
         """``open()`` opens what is not open, and returns what the names of the tubes begin with.
         ``subscribe(types, waits)`` returns what a loop that waits, or does not, reserves from. ``handlers`` are
-        closed at the end of :meth:`run`. ``windows`` makes the loop's.
+        closed at the end of :meth:`run`. ``dispatcher`` makes the loop's.
         """
         self._open = open
         self._logger = context.logger
@@ -114,7 +70,7 @@ class Runner:
         self._waits = limits.wait
         self._stopping = Stopping(limits, self._monotonic, None if registry.max_jobs is None else registry.is_spent)
         self._wakeup = Wakeup()
-        self._windows = windows(LoopControls(self._stopping, self._wakeup, self.stop, self._turned))
+        self._dispatcher = dispatcher(LoopControls(self._stopping, self._wakeup, self.stop, self._turned))
         #: What the subscription goes by: whose tubes there are, the handlers, and what is paused.
         self._tubes = ""
         self._served: Mapping[str, Handler] = {}
@@ -166,20 +122,19 @@ class Runner:
         try:
             if self._waits:
                 self._maintenance.attend(self)
-            with self._registry.running(self), closing(self._windows):
+            with self._registry.running(self), closing(self._dispatcher):
                 try:
                     self._loop()
                 finally:
                     if self._sweep is not None:
                         self._sweeper.give_back(self._sweep)
                     self._unsubscribe()
-                self._windows.finish()
         finally:
             # Where a signal handler has raised on the way out, something is still to be done.
             self._maintenance.loops.discard(self)
             try:
                 self._registry.forget(self)
-                self._windows.close()
+                self._dispatcher.close()
             finally:
                 self._handlers.close()
                 if self._waits:
@@ -191,10 +146,11 @@ class Runner:
             self.turns += 1
             try:
                 tubes = self._open()
-                self._windows.settle_leftovers()
+                self._dispatcher.settle_leftovers()
                 self._maintenance.do_due()
                 subscription = self._subscribe(tubes)
                 if self._stopping.is_over() or not self._turn(subscription):
+                    self._dispatcher.finish()
                     return
                 self._failures = 0
             except LoopFailed:
@@ -203,7 +159,7 @@ class Runner:
                 error = self._understood(caught)
                 self._unsubscribe()
                 stopped = self._stopping.is_stopped()
-                if not self._waits or (stopped and self._windows.has_leftovers()):
+                if not self._waits or (stopped and self._dispatcher.has_leftovers()):
                     raise error  # noqa: B904 (it is the same, or has its cause)
                 if stopped:
                     return
@@ -228,16 +184,20 @@ class Runner:
         self._registry.isolation.wait_until_free(self._stopping.is_over)
         if self._stopping.is_over():
             return True
-        self._windows.deny_solitude()
-        budget = self._windows.budget()
+        self._dispatcher.deny_solitude()
+        budget = self._dispatcher.budget()
         if budget is None:
             self._pause(self._stopping.seconds_left(0.0 if self._sweep is not None else self._seconds_to_look()))
             return True
-        reservation = subscription.reserve(budget.reserves, self._patience())
+        owes = self._dispatcher.owes()
+        reservation = subscription.reserve(budget.jobs, 0.0 if owes else self._patience())
         self._foreign += reservation.foreign
         if reservation.selection is None:
-            return self._waits or self._sweep is not None or self._windows.wait_for_more()
-        self._windows.take(Found(subscription, reservation, reservation.selection, budget))
+            if owes:
+                self._dispatcher.settle()
+                return True
+            return self._waits or self._sweep is not None or self._dispatcher.wait_for_more()
+        self._dispatcher.take(Found(subscription, reservation, reservation.selection, budget))
         return True
 
     def _go_on_sweeping(self) -> None:
@@ -310,7 +270,7 @@ class Runner:
             dead=tally[Outcome.DEAD] + self._swept_dead,
             lost_lease=tally[Outcome.LOST_LEASE],
             seconds=self._monotonic() - self._stopping.started,
-            stale_pointers=self._windows.stale,
+            stale_pointers=self._dispatcher.stale,
             foreign_pointers=self._foreign,
             unknown=tally[Outcome.UNKNOWN],
         )

@@ -1,6 +1,5 @@
 """How long jobs take, learned, and how many to claim next."""
 
-import math
 from collections.abc import Iterable
 
 from kqueue.contracts.budget import MAX_JOBS, WORK_S, Budget
@@ -20,46 +19,79 @@ FOLLOWING_S = 0.005
 FADING = 0.9
 
 
-class Sizer:
-    """Learns how long jobs take and says how much to claim next. One for each loop, so no lock."""
+class Durations:
+    """How long jobs of each type take, as measured by all loops of one queue in this process. No lock: of what two
+    measure at once one may count.
+    """
 
     def __init__(self) -> None:
         self._job_s: dict[str, float] = {}
-        #: Of whatever came last, all types together.
-        self._any_s: float | None = None
-        #: Of the longest of the last claims.
-        self._claim_s = 0.0
-        self._jobs = 1
 
     def observe(self, type: str, jobs: int, seconds: float) -> None:
-        """``jobs`` jobs of ``type`` took ``seconds`` together."""
-        mean = seconds / jobs
-        weight = 1 - (1 - NEWEST) ** jobs
-        self._job_s[type] = _nearer(self._job_s.get(type), mean, weight)
-        self._any_s = _nearer(self._any_s, mean, weight)
-        self._jobs = min(MAX_JOBS, self._jobs * GROWTH)
+        """So many jobs of ``type`` took ``seconds`` together."""
+        self._job_s[type] = _nearer(self._job_s.get(type), jobs, seconds)
 
-    def budget(self, jobs_left: int | None = None, seconds_left: float | None = None) -> Budget:
-        """The next window's, given what ``count_limit`` and the time limit leave."""
-        work_s = WORK_S if seconds_left is None else min(WORK_S, seconds_left)
-        jobs = self._jobs if jobs_left is None else min(self._jobs, jobs_left)
-        return Budget(jobs=max(1, jobs), work_s=work_s, job_s=self._job_s, likely=self._likely(work_s))
+    def of(self, types: Iterable[str], unknown: float, most: float) -> dict[str, float]:
+        """Seconds of a job of each of ``types``, no more than ``most``; ``unknown`` of one never measured."""
+        return {type: min(self._job_s.get(type, unknown), most) for type in types}
+
+    def slowest(self, types: Iterable[str]) -> float | None:
+        """Seconds of a job of the slowest of ``types``; None if not all were measured."""
+        known = [self._job_s.get(type) for type in types]
+        return max((one for one in known if one is not None), default=None) if None not in known else None
+
+
+class Sizer:
+    """Says how much a loop is to claim next. One for each loop, so no lock."""
+
+    def __init__(self, durations: Durations) -> None:
+        self._durations = durations
+        #: Seconds of a job of whatever came last, all types together; None: nothing was measured.
+        self._any_s: float | None = None
+        #: How many jobs may be claimed for one place at most: so what is not known yet grows by and by.
+        self._jobs = 1
+        #: Of the longest of the last claims.
+        self._claim_s = 0.0
+
+    def knows(self, types: Iterable[str]) -> None:
+        """Another loop may have measured these already."""
+        if self._any_s is None:
+            slowest = self._durations.slowest(types)
+            if slowest is not None:
+                self._any_s, self._jobs = slowest, MAX_JOBS
+
+    def observe(self, spent: Iterable[tuple[str, int, float]]) -> None:
+        """Of each (type, jobs, seconds): so many jobs of the type took so long together."""
+        is_new = False
+        for type, jobs, seconds in spent:
+            self._durations.observe(type, jobs, seconds)
+            self._any_s = _nearer(self._any_s, jobs, seconds)
+            is_new = True
+        if is_new:
+            self._jobs = min(MAX_JOBS, self._jobs * GROWTH)
 
     def claimed(self, seconds: float) -> None:
         """A claim took so long, and the wait for the store with it."""
         self._claim_s = max(seconds, FADING * self._claim_s)
 
-    def ahead(self, places: int) -> int:
+    def ahead(self, places: int, in_turn: bool = False) -> int:
         """How many jobs are to wait for one of ``places``, threads or coroutines: the next claim begins when half
-        of them are taken, and no place is to wait for its end.
+        of them are taken, and no place is to wait for its end. ``in_turn``: the next claim begins when all have
+        run.
 
         None where long ones are expected: beside those a wait for a commit is little, and who waits for longer than
         :data:`BOUND_S` would be given back.
         """
-        if not places or self._any_s is None or self._any_s > BOUND_S:
+        any_s = self._any_s
+        if not places or any_s is None or any_s > BOUND_S:
             return 0
+        most = min(MAX_JOBS, places * self._jobs)
+        if in_turn:
+            return min(most, max(1, int(MOST_AHEAD_S / any_s)) if any_s else most) - 1
+        if not any_s:
+            return most
         seconds = min(max(AHEAD_S, 2 * self._claim_s), MOST_AHEAD_S)
-        return min(MAX_JOBS, max(places, int(places * seconds / self._any_s))) if self._any_s else MAX_JOBS
+        return min(most, max(places, int(places * seconds / any_s)))
 
     def is_new(self) -> bool:
         """Whether nothing was measured yet."""
@@ -72,15 +104,14 @@ class Sizer:
         return min(MAX_JOBS, int(FOLLOWING_S / self._any_s)) if self._any_s else 0
 
     def shared(self, jobs: int, places: int, types: Iterable[str], seconds_left: float) -> Budget:
-        """For ``places`` that share what is claimed: one job at least for each of them, however long it takes."""
+        """For ``places`` that share what is claimed: one job at least for each of them, however long it takes. One
+        of a type that was never measured takes what jobs take here: should it take long, others go back soon.
+        """
         work_s = min(WORK_S, seconds_left)
-        job_s = {type: min(self._job_s.get(type, work_s), work_s) for type in types}
-        return Budget(jobs, work_s=work_s * places, job_s=job_s)
-
-    def _likely(self, work_s: float) -> int | None:
-        """How many jobs as they came last are so much work."""
-        return max(1, math.floor(work_s / self._any_s)) if self._any_s else None
+        unknown = work_s if self._any_s is None else self._any_s
+        return Budget(jobs, work_s=work_s * places, job_s=self._durations.of(types, unknown, work_s))
 
 
-def _nearer(before: float | None, mean: float, weight: float) -> float:
-    return mean if before is None else before + weight * (mean - before)
+def _nearer(before: float | None, jobs: int, seconds: float) -> float:
+    mean = seconds / jobs
+    return mean if before is None else before + (1 - (1 - NEWEST) ** jobs) * (mean - before)

@@ -8,16 +8,18 @@ from kqueue.contracts.renewer import Renewer
 from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.auto_renew import AutoRenew
 from kqueue.execution.context import LoopContext
+from kqueue.execution.inflight import RunIn
 from kqueue.loops import lazy_asyncio
-from kqueue.loops.dispatcher import Dispatcher
+from kqueue.loops.dispatcher import Dispatcher, DispatcherParts
 from kqueue.loops.loop_hands import LoopHands
+from kqueue.loops.own_hands import OwnHands
 from kqueue.loops.pool import LoopPool
 from kqueue.loops.registry import Registry
-from kqueue.loops.runner import AnyWindows, Runner, WindowsParts
+from kqueue.loops.runner import Runner
+from kqueue.loops.sizer import Durations
 from kqueue.loops.stopping import RunLimits
 from kqueue.loops.thread_hands import SharedThreads
 from kqueue.loops.waiting import Waiting
-from kqueue.loops.windows import Windows
 from kqueue.model.handlers import Handler, Part
 from kqueue.model.reports import RunReport
 from kqueue.system.mint import IdMint
@@ -25,6 +27,9 @@ from kqueue.system.resources import are_short, named
 from kqueue.upkeep.hooks import Hooks
 from kqueue.upkeep.maintenance import Maintenance
 from kqueue.upkeep.sweep import Sweeper
+
+#: The loop's own thread runs the handlers.
+IN_TURN = partial(Dispatcher, hands=OwnHands, run_in=RunIn.OWN_THREAD)
 
 
 class Loops:
@@ -61,10 +66,11 @@ class Loops:
         self._mint = mint
         self._renewer = renewer
         self._hooks = hooks
+        self._durations = Durations()
 
     def run(self, limits: RunLimits) -> RunReport:
         """One loop in this thread, for all types. Coroutines run one by one."""
-        return self._opened("run_jobs", limits, lambda left: self._runner(self._handlers, left, Windows))
+        return self._opened("run_jobs", limits, lambda left: self._runner(self._handlers, left, IN_TURN))
 
     def work(self, threads: int, limits: RunLimits) -> RunReport:
         """One loop for the types of plain functions, which run in ``threads`` threads, one for each of these types
@@ -99,17 +105,18 @@ class Loops:
         bounded = [] if number == 1 else sorted(type for type, handler in types.items() if _is_bounded(handler))
         runners = []
         threads = SharedThreads(number, self._registry) if number > 1 else None
-        in_threads = None if threads is None else partial(Dispatcher, hands=threads.hands, threads=True)
+        plainly = IN_TURN if threads is None else partial(Dispatcher, hands=threads.hands, run_in=RunIn.THREADS)
         if not types or len(async_types) + len(bounded) < len(types):
             plain = Part(self._handlers, _is_plain if threads is None else _is_unbounded)
-            runners.append(self._runner(plain, limits, in_threads or Windows, number))
+            runners.append(self._runner(plain, limits, plainly, number))
         for one in bounded:
             part = Part(self._handlers, partial(_is_plain_one, one))
-            runners.append(self._runner(part, limits, in_threads or Windows, number))
+            runners.append(self._runner(part, limits, plainly, number))
         loop = None
         if async_types:
             loop = lazy_asyncio.open_loop_thread(context.clock, context.logger)
-            as_coroutines = partial(Dispatcher, hands=partial(LoopHands, loop=loop), threads=False)
+            hands = partial(LoopHands, loop=loop)
+            as_coroutines = partial(Dispatcher, hands=hands, run_in=RunIn.EVENT_LOOP)
             for one in async_types:
                 part = Part(self._handlers, partial(_is_async, one))
                 runners.append(self._runner(part, limits, as_coroutines))
@@ -119,7 +126,7 @@ class Loops:
         self,
         handlers: Callable[[], Mapping[str, Handler]],
         limits: RunLimits,
-        windows: Callable[..., AnyWindows],
+        dispatcher: Callable[..., Dispatcher],
         threads: int = 1,
     ) -> Runner:
         """``threads``: how many run plain functions."""
@@ -134,10 +141,15 @@ class Loops:
             maintenance=self._maintenance,
             handlers=served,
             limits=limits,
-            windows=partial(
-                windows,
-                WindowsParts(
-                    context, self._registry, served, self._mint, AutoRenew(self._renewer, context.retry_in)
+            dispatcher=partial(
+                dispatcher,
+                DispatcherParts(
+                    context,
+                    self._registry,
+                    served,
+                    self._mint,
+                    AutoRenew(self._renewer, context.retry_in),
+                    self._durations,
                 ),
             ),
         )

@@ -155,6 +155,10 @@ class ThreadHands:
         """Threads that run nothing, of no dispatcher."""
         return self._threads.free()
 
+    def renew(self, jobs: list[InflightJob]) -> None:
+        """Each by itself."""
+        self._parts.auto_renew.hold_each(jobs, self._parts.handlers())
+
     def start(self) -> None:
         """Wake as many as have something to do."""
         self._threads.start(min(self._jobs.waiting(), self.number() - self.running()))
@@ -169,6 +173,9 @@ class ThreadHands:
 
     def late(self, jobs: list[InflightJob]) -> None:
         """Never: what runs in a thread cannot be cancelled."""
+
+    def rest(self) -> None:
+        """Nothing: the dispatcher's thread runs no handlers."""
 
     def close(self) -> None:
         """Nothing: the threads may have other dispatchers."""

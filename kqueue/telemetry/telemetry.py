@@ -41,6 +41,8 @@ SHOWN_BYTES = 1000
 Ended: TypeAlias = tuple[Row, Settlement]
 #: What handlers raised, by id and fence of the run.
 Errors: TypeAlias = dict[tuple[str, int], BaseException]
+#: How long runs took, by id and fence, in seconds.
+Seconds: TypeAlias = dict[tuple[str, int], float]
 
 
 class Settlings(NamedTuple):
@@ -164,9 +166,9 @@ class Telemetry:
         """The handlers of a window have ended: by type, the seconds of each."""
         self._counters.get().ran(spent)
 
-    def settled(self, written: Settlings, seconds: dict[str, float], errors: Errors | None = None) -> None:
-        """Runs have ended. ``seconds`` of each whose start was told, by its id, and ``errors`` that handlers raised
-        are taken out of there.
+    def settled(self, written: Settlings, seconds: Seconds, errors: Errors | None = None) -> None:
+        """Runs have ended. ``seconds`` of each whose start was told, and ``errors`` that handlers raised are taken
+        out of there.
         """
         raised = _taken(written, errors) if errors else {}
         self._count(written)
@@ -176,7 +178,8 @@ class Telemetry:
             self._log_failed(written, raised)
         if not seconds:
             return
-        popped = {row.id: seconds.pop(row.id, None) for row, _ in written.ended}  # other threads take theirs
+        # Other threads take theirs; and the same job may have run again before this is told.
+        popped = {row.id: seconds.pop((row.id, row.fence), None) for row, _ in written.ended}
         told = {id: spent for id, spent in popped.items() if spent is not None}
         if self._logger.isEnabledFor(self._job_level):
             self._log_ended(written, told)

@@ -214,7 +214,14 @@ class SqliteStore:
         return claim
 
     def settle_and_claim(
-        self, settlements: Sequence[Settlement], selection: Selection, budget: Budget, owner: str, now: float
+        self,
+        settlements: Sequence[Settlement],
+        selection: Selection,
+        budget: Budget,
+        owner: str,
+        now: float,
+        *,
+        alone: bool,
     ) -> tuple[Settled, Claim]:
         """One transaction, unless some of the settlements are lost."""
         is_written = False
@@ -223,11 +230,11 @@ class SqliteStore:
                 is_written = settle(connection, settlements, now) == len(settlements)
                 if is_written:
                     lease = Lease(owner, start, now, self._file.fence_floor)
-                    return Settled(), take(connection, selection, budget, lease, False)
+                    return Settled(), take(connection, selection, budget, lease, alone)
                 connection.execute("ROLLBACK")
             settled = self.settle(settlements, now)
             is_written = True
-            return settled, self.claim(selection, budget, owner, now, False)
+            return settled, self.claim(selection, budget, owner, now, alone)
         except StoreError as error:
             error.may_be_done |= is_written
             raise

@@ -33,8 +33,12 @@ class Producer:
 
     def _run(self) -> None:
         while not self._is_over.is_set():
-            with suppress(Stop):
-                self._add()
+            try:
+                while not self._is_over.is_set():
+                    with suppress(Stop):
+                        self._add()
+            except Stop:  # within the exit of that
+                continue
 
     def _add(self) -> None:
         one = row()

@@ -1,7 +1,6 @@
 """The jobs of a loop of coroutines, with no loop: claimed, starting, running, ended."""
 
 import threading
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -37,7 +36,9 @@ class Field:
             self.context,
             awake=lambda: self.told.append("awake"),
             ring=lambda: self.told.append("ring"),
+            emptied=lambda: self.isolation.leave(self),
         )
+        self.isolation = Isolation(self.clock)
         self.jobs = self.coroutines.jobs
         self.coroutines.read_clock()
 
@@ -237,16 +238,17 @@ def test_a_settle_that_fails_is_due_again_and_known_to_have_failed(
 
 
 def test_the_window_is_left_once_all_has_ended_and_written(field: Field) -> None:
-    isolation = Isolation(field.clock)
+    isolation = field.isolation
 
     def is_alone() -> bool:
         with isolation.window(), isolation.aside(0) as alone:
             return alone
 
-    with ExitStack() as stack:
-        stack.enter_context(isolation.window())
-        first, second = field.start(2)
-        field.coroutines.keep(stack)
+    field.coroutines.begin_claim()
+    isolation.enter(field)
+    assert not is_alone()
+    first, second = field.start(2)
+    field.coroutines.end_claim()
     for job in (first, second):
         assert not is_alone()
         job.delete(job.row)

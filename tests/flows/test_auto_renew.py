@@ -189,7 +189,7 @@ def test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job(house: House) 
     house.await_renewed(id)
     hogs.tell()
     hogs.await_word("end")
-    assert house.queue.counts()["running"] == 0
+    await_true(lambda: house.queue.counts()["running"] == 0)
     house.queue.add_job("long", "next")
     await_true(lambda: ["next"] in hogs.said("end") + waits.said("end"))
     assert hogs.said("start")[:1] + waits.said("start") + hogs.said("start")[1:] == [["hog", "1"], ["next", "1"]]
@@ -198,6 +198,7 @@ def test_a_handler_that_keeps_the_interpreters_lock_keeps_its_job(house: House) 
 def test_without_auto_renew_another_worker_takes_it(sqlite_house: House) -> None:
     """The control: what the test above shows is the renewer's doing."""
     house = sqlite_house
+    house.options["settle_ms"] = 0  # so that its delete says that it is late
     house.queue.add_job("long", "hog", ttr=SHORT)
     hogs = house.start("hog if told", 0)
     assert hogs.await_word("start") == ["hog", "1"]
@@ -309,6 +310,7 @@ def test_the_process_that_starts_workers_may_renew_for_all_of_them(sqlite_house:
 
 @pytest.mark.parametrize("house", ["sqlite+beanstalkd"], indirect=True)
 def test_a_frozen_worker_keeps_its_job_for_as_long_as_it_may_run(house: House) -> None:
+    house.options["settle_ms"] = 0  # so that its delete says that it is late
     [id] = house.queue.add_jobs("long", ["a"], ttr=TTR)
     freezes = house.start("wait", 0, auto_renew=True, max_runtime=3)
     freezes.await_word("start")

@@ -80,8 +80,9 @@ def test_a_store_that_goes_away_before_the_settle(
 
 
 def test_an_immediate_settle_that_cannot_be_stored_is_raised_in_the_handler_and_kept(
-    queue: KQueue, tmp_path: Path, closes: Closes
+    tmp_path: Path, closes: Closes
 ) -> None:
+    queue = closes(KQueue(store=SqliteStore(tmp_path / "jobs.db", busy_timeout=0.25), settle_ms=0))
     lock = closes(Lock(tmp_path / "jobs.db"))
     raised: list[str] = []
 
@@ -281,7 +282,10 @@ def test_a_handler_that_came_meanwhile_does_not_end_the_back_off(
     assert caplog.text.count("trying again") <= 5
 
 
-def test_a_delete_that_could_not_be_stored_is_tried_again_when_it_is_asked_again(queue: KQueue) -> None:
+def test_a_delete_that_could_not_be_stored_is_tried_again_when_it_is_asked_again(
+    tmp_path: Path, closes: Closes
+) -> None:
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db", settle_ms=0))
     settle = queue.store.settle
     left: list[int] = []
 

@@ -55,7 +55,7 @@ def house(
     clock = ManualClock()
     only = MemoryStore(clock) if request.param == "memory" else SqliteStore(tmp_path / "jobs.db", clock=clock)
     lossy = LostReply(only, clock)
-    with KQueue(store=lossy) as queue, KQueue(store=only) as other:
+    with KQueue(store=lossy, settle_ms=0) as queue, KQueue(store=only) as other:
         yield queue, lossy, other, clock
 
 
@@ -179,7 +179,7 @@ def test_an_sqlite_file_that_fails_at_the_commit_may_have_done_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_committed: bool, closes: Closes
 ) -> None:
     store = SqliteStore(tmp_path / "jobs.db")
-    queue = closes(KQueue(store=store))
+    queue = closes(KQueue(store=store, settle_ms=0))
     write = SqliteFile.write
 
     @contextmanager
@@ -213,7 +213,7 @@ def test_an_sqlite_file_that_fails_at_the_commit_may_have_done_it(
 def behind_proxy(mongod: Mongod, mongo_database: str) -> Iterator[Callable[[], tuple[KQueue, LossyProxy]]]:
     with closing(LossyProxy(mongod.port)) as proxy:
         url = f"mongodb://127.0.0.1:{proxy.port}/{mongo_database}?directConnection=true"
-        with KQueue(store=MongoStore(url)) as queue:
+        with KQueue(store=MongoStore(url), settle_ms=0) as queue:
             yield lambda: (queue, proxy)
 
 

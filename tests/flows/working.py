@@ -79,9 +79,9 @@ def counted(queue: KQueue, name: str) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
     method = getattr(queue.store, name)
 
-    def count(*arguments: Any) -> Any:
+    def count(*arguments: Any, **named: Any) -> Any:
         calls.append(arguments)
-        return method(*arguments)
+        return method(*arguments, **named)
 
     setattr(queue.store, name, count)
     return calls

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kqueue.contracts.budget import MAX_JOBS, WORK_S, Budget, suspect_jobs
-from kqueue.loops.sizer import GROWTH, Sizer
+from kqueue.loops.sizer import GROWTH, Durations, Sizer
 from kqueue.model.job import Row
 
 
@@ -66,40 +66,53 @@ def test_a_suspect_among_many_does_not_join_a_large_window() -> None:
     assert (taken, cut) == (rows[:40], True)
 
 
+def sizer_of(*spent: tuple[str, int, float]) -> Sizer:
+    """One that has measured these, one after another."""
+    sizer = Sizer(Durations())
+    for one in spent:
+        sizer.observe([one])
+    return sizer
+
+
 def test_as_much_waits_for_threads_as_a_claim_takes_and_no_long_job() -> None:
-    sizer = Sizer()
+    sizer = sizer_of()
     assert sizer.ahead(8) == 0  # not known yet
-    sizer.observe("t", 1, 0.010)
+    sizer.observe([("t", 1, 0.010)])
     assert sizer.ahead(8) == 16
     sizer.claimed(0.020)  # twice as long for each thread
     assert sizer.ahead(8) == 32
     sizer.claimed(5.0)  # but not for so long that it would be given back
     assert sizer.ahead(8) == 40
-    for _ in range(50):
-        sizer.observe("t", 1, 0.090)
+    sizer.observe([("t", 1, 0.090)] * 50)
     assert sizer.ahead(8) == 8
-    for _ in range(50):
-        sizer.observe("t", 1, 0.200)
+    sizer.observe([("t", 1, 0.200)] * 50)
     assert sizer.ahead(8) == 0
 
 
 def test_threads_that_share_a_claim_get_a_job_each_however_long_it_takes() -> None:
-    sizer = Sizer()
-    sizer.observe("fast", 1, 60.0)
+    sizer = sizer_of(("fast", 1, 60.0))
     rows = [candidate(n, type="fast" if n % 2 else "new") for n in range(20)]
     assert len(sizer.shared(20, 8, ["fast", "new"], math.inf).fit(rows)[0]) == 8
 
 
-def test_no_more_is_reserved_than_is_likely_to_fit() -> None:
-    sizer = Sizer()
-    assert sizer.budget().reserves == 1
-    for _ in range(20):
-        sizer.observe("fast", 100, 0.001)
-    assert sizer.budget().reserves == MAX_JOBS
-    for _ in range(20):
-        sizer.observe("slow", 1, WORK_S / 5)
-    assert 4 <= sizer.budget().reserves <= 5
-    assert sizer.budget().jobs == MAX_JOBS
+def test_a_type_never_measured_takes_what_jobs_take_here() -> None:
+    """Of many types with a job each as many fit as of one type, and each was to fill a window of its own."""
+    rows = [candidate(n, type=f"t{n}") for n in range(500)]
+    types = [row.type for row in rows]
+    assert len(sizer_of().shared(500, 1, types, math.inf).fit(rows)[0]) == 1
+    assert len(sizer_of(("t0", 1, 0.000_01)).shared(500, 1, types, math.inf).fit(rows)[0]) == 500
+    assert len(sizer_of(("t0", 1, 0.005)).shared(500, 1, types, math.inf).fit(rows)[0]) == 10
+
+
+def test_what_one_loop_has_measured_the_next_knows() -> None:
+    durations = Durations()
+    Sizer(durations).observe([("fast", 3, 0.000_03), ("slow", 1, 0.010)])
+    known = Sizer(durations)
+    known.knows(["fast", "slow"])
+    assert known.ahead(1, in_turn=True) == 4
+    new = Sizer(durations)
+    new.knows(["fast", "new"])
+    assert new.is_new()
 
 
 def test_candidates_are_read_no_further_than_the_first_that_does_not_fit() -> None:
@@ -115,29 +128,27 @@ def test_candidates_are_read_no_further_than_the_first_that_does_not_fit() -> No
 
 
 def test_fast_jobs_get_windows_of_hundreds_within_a_few_windows() -> None:
-    sizer = Sizer()
-    assert sizer.budget().jobs == 1
+    sizer = sizer_of()
+    assert sizer.ahead(1, in_turn=True) == 0
     for expected in (GROWTH, GROWTH**2, MAX_JOBS, MAX_JOBS):
-        sizer.observe("fast", 1, 0.000_01)
-        assert sizer.budget().jobs == expected
-    assert len(sizer.budget().fit([candidate(n) for n in range(600)])[0]) == MAX_JOBS
+        sizer.observe([("fast", 1, 0.0)])
+        assert sizer.ahead(1, in_turn=True) == expected - 1
 
 
-def test_a_slow_job_is_claimed_alone() -> None:
-    sizer = Sizer()
-    for _ in range(10):
-        sizer.observe("slow", 1, 0.2)
-    assert len(sizer.budget().fit([candidate(n, type="slow") for n in range(10)])[0]) == 1
+def test_slow_jobs_that_run_in_turn_fill_a_window_and_no_more() -> None:
+    ten = sizer_of(*[("slow", 1, WORK_S / 5)] * 10)
+    assert 4 <= ten.ahead(1, in_turn=True) + 1 <= 5
+    long = sizer_of(*[("slow", 1, 0.2)] * 10)
+    assert long.ahead(1, in_turn=True) == 0
+    rows = [candidate(n, type="slow") for n in range(10)]
+    assert len(long.shared(10, 1, ["slow"], math.inf).fit(rows)[0]) == 1
 
 
-def test_limits_leave_no_more_than_count_limit_and_time_limit_do() -> None:
-    sizer = Sizer()
-    for _ in range(5):
-        sizer.observe("fast", 100, 0.1)  # 1 ms each
-    assert sizer.budget(jobs_left=3).jobs == 3
-    assert sizer.budget(seconds_left=0.01).work_s == 0.01
-    assert sizer.budget(seconds_left=10).work_s == WORK_S
-    assert len(sizer.budget(seconds_left=0.01).fit([candidate(n) for n in range(100)])[0]) <= 10
+def test_a_time_limit_leaves_no_more_work_than_its_seconds() -> None:
+    sizer = sizer_of(*[("fast", 100, 0.1)] * 5)  # 1 ms each
+    assert sizer.shared(50, 1, ["fast"], 0.01).work_s == 0.01
+    assert sizer.shared(50, 1, ["fast"], 10).work_s == WORK_S
+    assert len(sizer.shared(100, 1, ["fast"], 0.01).fit([candidate(n) for n in range(100)])[0]) <= 10
 
 
 @given(

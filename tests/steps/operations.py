@@ -477,7 +477,7 @@ def settle_and_claim(house: House) -> None:
     def give_back_first() -> tuple[Settled, Claim]:
         now = store.now()
         back = [Unget(row.id, row.fence, now, None, None, started=False) for row in first.rows]
-        return store.settle_and_claim(back, Selection(TYPES), budget, next(owners), now)
+        return store.settle_and_claim(back, Selection(TYPES), budget, next(owners), now, alone=False)
 
     settled, second = give_back_first()
     assert (settled, len(second.rows)) == (Settled(), len(first.rows))

@@ -35,7 +35,7 @@ def commits(store: SqliteStore) -> Iterator[list[str]]:
 
 
 def both(store: SqliteStore, *settlements: Any, owner: str = "me", limits: Any = ()) -> tuple[Settled, Claim]:
-    return store.settle_and_claim(settlements, Selection(("t",), None, limits), WIDE, owner, NOW)
+    return store.settle_and_claim(settlements, Selection(("t",), None, limits), WIDE, owner, NOW, alone=False)
 
 
 def test_only_a_store_that_can_says_so(store: SqliteStore) -> None:
@@ -60,7 +60,9 @@ def test_ends_and_a_claim_cost_one_commit(store: SqliteStore, commits: list[str]
 def test_a_claim_by_ids_says_what_is_due_later(store: SqliteStore) -> None:
     done = claimed_row(store)
     [later] = add(store, row(state="delayed", run_at=NOW + 5))
-    settled, got = store.settle_and_claim([Delete(done.id, 1)], Selection(("t",), (later,)), WIDE, "me", NOW)
+    settled, got = store.settle_and_claim(
+        [Delete(done.id, 1)], Selection(("t",), (later,)), WIDE, "me", NOW, alone=False
+    )
     assert (settled, got) == (Settled(), NOTHING._replace(later={later: NOW + 5}))
     assert store.get([done.id]) == []
 

@@ -31,7 +31,7 @@ from kqueue.system.mint import IdMint
 from kqueue.telemetry.counters import Counters
 from kqueue.telemetry.outages import Outages
 from kqueue.telemetry.subscribers import Subscribers, name_of
-from kqueue.telemetry.telemetry import Settlings, Telemetry
+from kqueue.telemetry.telemetry import Seconds, Settlings, Telemetry
 
 NOW = 1_700_000_000.0
 LOGGER = logging.getLogger("kqueue")
@@ -267,8 +267,8 @@ def all_written() -> Settlings:
     return written(*(settlement for settlement, _ in SETTLED), lost=FIFTH)
 
 
-def halves(written: Settlings) -> dict[str, float]:
-    return {row.id: 0.5 for row, _ in written.ended}
+def halves(written: Settlings) -> Seconds:
+    return {(row.id, row.fence): 0.5 for row, _ in written.ended}
 
 
 def test_each_end_is_one_event_in_the_order_of_the_ends(observers: Subscribers, seen: list[Event]) -> None:
@@ -282,7 +282,7 @@ def test_a_job_that_is_kept_is_finished_too(
 ) -> None:
     observers.subscribe(seen.append)
     telemetry = make_telemetry(observers)
-    telemetry.settled(written(Finish(FIRST, 3, NOW + 60), Delete(SECOND, 3)), {FIRST: 0.5, SECOND: 0.5})
+    telemetry.settled(written(Finish(FIRST, 3, NOW + 60), Delete(SECOND, 3)), {(FIRST, 3): 0.5, (SECOND, 3): 0.5})
     assert seen == [Finished(NOW, FIRST, "t", 2, 3, 0.5), Finished(NOW, SECOND, "t", 2, 3, 0.5)]
     assert telemetry.counters.stats([], {}, NOW).types["t"].finished == 2
     assert caplog.records == []
@@ -300,11 +300,11 @@ def test_what_was_given_back_unstarted_is_no_event_and_no_end(observers: Subscri
 def test_an_end_is_told_where_the_start_was_and_once(observers: Subscribers, seen: list[Event]) -> None:
     """Who subscribes while a window runs would learn of ends whose starts he was not told."""
     observers.subscribe(seen.append)
-    telemetry, seconds = make_telemetry(observers), {SECOND: 0.5, "of a later write": 1.0}
+    telemetry, seconds = make_telemetry(observers), {(SECOND, 3): 0.5, (SECOND, 4): 1.0}
     telemetry.settled(all_written(), seconds)
     telemetry.settled(all_written(), seconds)
     assert seen == [SETTLED[1][1]]
-    assert seconds == {"of a later write": 1.0}
+    assert seconds == {(SECOND, 4): 1.0}  # of the next run, which may have ended before this is told
 
 
 def test_ends_are_counted_by_type(observers: Subscribers) -> None:

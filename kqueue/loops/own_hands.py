@@ -46,6 +46,8 @@ class OwnHands:
 
     def start(self) -> None:
         """Run them, to the last. Raises what a handler raised to end the loop."""
+        # What the watchdog has written may have come back: its last end is told before its next start.
+        self._jobs.jobs.completer.await_rings()
         try:
             self._run()
         finally:

@@ -239,13 +239,12 @@ class JobInHand(Job):
     """The job that a handler is given.
 
     Exactly one of :meth:`delete`, :meth:`retry` and :meth:`unget` ends it; a handler that returns without
-    any has its job retried with the reason "not deleted". In a window of several jobs they become durable
-    when the window settles (at most ``settle_ms`` later, or at ``queue.flush()``), and a lost lease is
-    counted in the report; under ``run_jobs`` a job that is claimed alone settles at once, and a lost lease raises
-    here.
+    any has its job retried with the reason "not deleted". They become durable at most ``settle_ms`` later, or at
+    ``queue.flush()``, and a lost lease is counted in the report, told by an event and logged. Where ``settle_ms``
+    is 0 they are durable when they return, and a lost lease raises here.
 
-    A coroutine under :meth:`~kqueue.KQueue.work` is not made to wait: what ends its job becomes durable within
-    ``settle_ms``, and only :meth:`renew` asks the store. There say ``await asyncio.to_thread(job.renew)``.
+    A coroutine under :meth:`~kqueue.KQueue.work` is not made to wait, whatever ``settle_ms`` is, and only
+    :meth:`renew` asks the store. There say ``await asyncio.to_thread(job.renew)``.
     """
 
     __slots__ = ("_holder",)
@@ -257,7 +256,7 @@ class JobInHand(Job):
     def delete(self) -> None:
         """The job is finished. A second call changes nothing.
 
-        Raises :class:`~kqueue.LeaseLost` if it settles at once and the job is not ours any more, and
+        Raises :class:`~kqueue.LeaseLost` if ``settle_ms`` is 0 and the job is not ours any more, and
         :class:`~kqueue.AlreadySettled` if it was retried or given back before.
         """
         self._holder.delete(self._row)

@@ -78,7 +78,7 @@ def end_overruns(queue: KQueue, tail: str, overruns: Sequence[Renewal]) -> tuple
         else:
             decision = Decision(Outcome.RETRIED, f"{too_long(run)}; its process was killed", run.retry_in)
             completer.add(row, context.settlement(row, decision))
-            completer.seconds[row.id] = run.max_runtime or 0.0
+            completer.seconds[row.id, row.fence] = run.max_runtime or 0.0
     completer.write()
     failed = sum((row.id, row.fence) in guilty for row in rows)
     return failed, len(rows) - failed

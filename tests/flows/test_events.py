@@ -591,8 +591,9 @@ def test_at_a_start_the_job_goes_back_at_no_try_and_the_loop_ends(
 
 @pytest.mark.parametrize(("how", "error"), [(signalled, KeyboardInterrupt), (leave, SystemExit)])
 def test_at_an_end_the_loop_ends_and_nothing_is_lost(
-    queue: KQueue, how: Callable[[], object], error: type[BaseException]
+    make_queue: MakeQueue, how: Callable[[], object], error: type[BaseException]
 ) -> None:
+    queue = make_queue(settle_ms=3_600_000)  # so that no other thread writes and tells
     queue.add_handler("t", JobInHand.delete)
     queue.add_jobs("t", range(100))
     queue.run_jobs()

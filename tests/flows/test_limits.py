@@ -17,6 +17,7 @@ from kqueue import JobInHand, KQueue
 from kqueue.assembly import assemble
 from kqueue.contracts.admission import Limit
 from kqueue.contracts.runs import Claim
+from kqueue.contracts.settlements import Settled
 from kqueue.stores.mongo.store import MongoStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
@@ -181,13 +182,20 @@ def test_threads_of_one_dispatcher_run_no_more_at_once_than_may(
 def claims_of(queue: KQueue) -> list[Claim]:
     """What each claim gets from now on."""
     claims: list[Claim] = []
-    claim = queue.store.claim
+    claim, both = queue.store.claim, getattr(queue.store, "settle_and_claim", None)
 
     def noted(*arguments: Any) -> Claim:
         claims.append(claim(*arguments))
         return claims[-1]
 
+    def both_noted(*arguments: Any, **named: Any) -> tuple[Settled, Claim]:
+        settled, claimed = both(*arguments, **named)
+        claims.append(claimed)
+        return settled, claimed
+
     queue.store.claim = noted  # type: ignore[method-assign]
+    if both is not None:
+        queue.store.settle_and_claim = both_noted  # type: ignore[attr-defined]
     return claims
 
 

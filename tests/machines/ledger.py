@@ -6,13 +6,13 @@ an assertion inside a handler would only be one more failed run.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kqueue import JobInHand
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Due, Recovered
-from kqueue.contracts.runs import Claim, LeaseKey, Selection
+from kqueue.contracts.runs import Claim, LeaseKey, RunsInOneWrite, Selection
 from kqueue.contracts.settlements import Delete, Die, Retry, Settled, Settlement
 from kqueue.contracts.store import JobStore
 from kqueue.model.job import Row, State
@@ -116,6 +116,8 @@ class Witness:
         self._store = store
         self._ledger = ledger
         self._process = process
+        if isinstance(store, RunsInOneWrite):
+            self.settle_and_claim = self._settle_and_claim
 
     def __getattr__(self, name: str) -> Any:
         """Calls that change nothing of what the ledger knows."""
@@ -128,8 +130,33 @@ class Witness:
 
     def claim(self, selection: Selection, limits: Budget, owner: str, now: float, alone: bool) -> Claim:
         """I3, I5, I6; and nothing is claimed that is not waiting and due."""
-        ledger, before = self._ledger, self._rows()
+        before = self._rows()
         claim = self._store.claim(selection, limits, owner, now, alone)
+        self._claimed(claim, before, now, alone)
+        return claim
+
+    def _settle_and_claim(
+        self,
+        settlements: Sequence[Settlement],
+        selection: Selection,
+        limits: Budget,
+        owner: str,
+        now: float,
+        *,
+        alone: bool,
+    ) -> tuple[Settled, Claim]:
+        """Both at once: what was given back may be claimed again."""
+        assert isinstance(self._store, RunsInOneWrite)
+        before = self._rows()
+        settled, claim = self._store.settle_and_claim(settlements, selection, limits, owner, now, alone=alone)
+        again = {row.id for row in claim.rows}.intersection(one.id for one in settlements)
+        self._settled(settlements, settled, before, again)
+        given_back = {id: before[id]._replace(state=State.READY) for id in again}
+        self._claimed(claim, {**before, **given_back}, now, alone)
+        return settled, claim
+
+    def _claimed(self, claim: Claim, before: Mapping[str, Row], now: float, alone: bool) -> None:
+        ledger = self._ledger
         for row in claim.rows:
             key = Key(row.id, row.fence)
             was = before.get(row.id)
@@ -146,7 +173,6 @@ class Witness:
             )
             ledger.claims[key] = self._process
             ledger.fences[row.id] = row.fence
-        return claim
 
     def renew(self, held: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
         """I4."""
@@ -161,9 +187,20 @@ class Witness:
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
         """I4: only the holder. I8: a row goes only by a delete that its handler or an operator asked for."""
-        ledger, before = self._ledger, self._rows()
+        before = self._rows()
         settled = self._store.settle(settlements, now)
-        after = self._rows()
+        self._settled(settlements, settled, before, ())
+        return settled
+
+    def _settled(
+        self,
+        settlements: Sequence[Settlement],
+        settled: Settled,
+        before: Mapping[str, Row],
+        again: Collection[str],
+    ) -> None:
+        """``again``: ids that were claimed in the same write, after it."""
+        ledger, after = self._ledger, self._rows()
         for one in settlements:
             was, key = before.get(one.id), Key(one.id, one.fence)
             if not self._holds(was, one.fence):
@@ -172,8 +209,10 @@ class Witness:
                 continue
             ledger.require(one.id not in settled.lost, "I4", f"{one} is told to be lost, by its holder")
             ledger.settled.add(key)
-            self._outcome(one, key, after.get(one.id))
-        return settled
+            row = after.get(one.id)
+            if one.id in again and row is not None:  # as it was in between
+                row = row._replace(lease_owner=None, lease_until=None)
+            self._outcome(one, key, row)
 
     def delete(self, ids: Sequence[str]) -> int:
         """I8: an operator asked for it."""

@@ -84,7 +84,10 @@ ACTS = st.builds(
     st.lists(st.sampled_from([*Act, *[Act.RAISE] * 5]), max_size=8),
 )
 #: The calls of a run: some come often, and matter most.
-RUNS = ("claim", "claim", "settle", "settle", "settle", "renew", "claimed_by", "broker.reserve", "broker.settle")
+RUNS = (
+    *("claim", "claim", "settle", "settle", "settle", "settle_and_claim", "settle_and_claim"),
+    *("renew", "claimed_by", "broker.reserve", "broker.settle"),
+)
 #: The calls of a sweep.
 SWEEPS = ("take_sweep", "promote", "recover", "find_lost", "mark", "find_unput", "broker.peek", "broker.put")
 
@@ -138,7 +141,7 @@ class Machine(RuleBasedStateMachine):
         self.frozen: deque[tuple[Witness, Row]] = deque()
         self.strangers: list[Connection] = []
         # A thread that looks at a manual clock would come at any moment: handlers call on the batch instead.
-        self.no_watchdog = patch("kqueue.loops.windows.Watchdog", NoWatchdog)
+        self.no_watchdog = patch("kqueue.loops.dispatcher.Watchdog", NoWatchdog)
         self.no_watchdog.start()
         self.rings_by_hand = patch("kqueue.dispatch.doorbell.Ringing", Rings)
         self.rings_by_hand.start()

@@ -219,6 +219,7 @@ class Parts:
         from kqueue.loops.start import Loops  # noqa: PLC0415 (see test_layout.LAZY)
 
         streams.secure()
+        handlers, known = self.handlers.only(types)
         return Loops(
             open=self.opening.follow,
             context=self.loop_context,
@@ -226,8 +227,8 @@ class Parts:
             sweeper=self.sweeper,
             registry=self.registry,
             maintenance=self.maintenance,
-            handlers=self.handlers.only(types),
-            known=self.handlers.only(types, paused_too=True),
+            handlers=handlers,
+            known=known,
             mint=self.mint,
             renewer=self.renewers.get,
             hooks=self.hooks,

@@ -15,6 +15,8 @@ from kqueue.model.wording import shown
 
 #: Some types; None: all that have a handler.
 Types: TypeAlias = Iterable[str] | None
+#: What returns handlers by type, as they are at each call.
+HandlersNow: TypeAlias = Callable[[], "Mapping[str, Handler]"]
 #: What a decorator takes and returns as it is.
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[[JobInHand], Any])
 
@@ -148,15 +150,14 @@ class Handlers:
         self._replace()
         return was_paused
 
-    def only(self, types: Types, *, paused_too: bool = False) -> Callable[[], Mapping[str, Handler]]:
-        """What returns those of ``types`` as they are at each call, or all if it is None; ``paused_too``: also
-        those that are paused here.
+    def only(self, types: Types) -> tuple[HandlersNow, HandlersNow]:
+        """What returns those of ``types`` as they are at each call, or all if it is None; and with them those that
+        are paused here.
 
         Raises ``ValueError`` if one of them has none now, ``TypeError`` if it is no list of types.
         """
-        source = self.known if paused_too else self.all
         if types is None:
-            return source
+            return self.all, self.known
         if isinstance(types, str) or not isinstance(types, Iterable):
             raise TypeError(f"types: expected a list of types, got {shown(types)}")
         chosen = frozenset(checks.text("types", type) for type in types)
@@ -164,7 +165,7 @@ class Handlers:
         if without or not chosen:
             named = f"{without[0]} has no handler" if without else "there is none"
             raise ValueError(f"types: {named}; these have one: {', '.join(self.types())}")
-        return Part(source, lambda type, handler: type in chosen)
+        return Part(self.all, lambda type, _: type in chosen), Part(self.known, lambda type, _: type in chosen)
 
     def refuse_second(self, type: str) -> None:
         """Raises ``ValueError`` if the type has one."""

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 from kqueue.contracts.admission import Admission, Claimer, Limit
@@ -164,12 +164,9 @@ class SqliteStore:
         key = f"setting.{name}"
         found = self._read(sql.SETTING, (key,))
         if not found:
-            try:
-                with self._file.write() as connection:
-                    connection.execute(sql.SET_DEFAULT, (key, default))
-            except StoreReadOnly:
-                return default
-            found = self._read(sql.SETTING, (key,))
+            with suppress(StoreReadOnly), self._file.write() as connection:
+                connection.execute(sql.SET_DEFAULT, (key, default))
+            found = self._read(sql.SETTING, (key,)) or [(default,)]
         return str(found[0][0])
 
     def remember(self, name: str, value: str) -> None:
@@ -227,9 +224,9 @@ class SqliteStore:
         is_written = False
         try:
             with self._write_lease(now) as (connection, start):
+                lease = Lease(owner, start, now, self._file.fence_floor)
                 is_written = settle(connection, settlements, now) == len(settlements)
                 if is_written:
-                    lease = Lease(owner, start, now, self._file.fence_floor)
                     return Settled(), take(connection, selection, budget, lease, alone)
                 connection.execute("ROLLBACK")
             settled = self.settle(settlements, now)

@@ -34,6 +34,6 @@ def test_options_change_nothing_that_was_added_before(queue: KQueue) -> None:
 
 def test_bad_options_are_refused_before_the_store_is_opened(make_queue: MakeQueue) -> None:
     queue = make_queue()
-    for type, options in (("a b", {}), ("t", {"ttr": 0}), ("t", {"prioritty": 5})):
+    for type, options in (("a\tb", {}), ("t", {"ttr": 0}), ("t", {"prioritty": 5})):
         with pytest.raises(ValueError, match="^(type|ttr|options): "):
             queue.options(type, **options)  # type: ignore[arg-type]

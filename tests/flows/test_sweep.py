@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kqueue import BrokerUnavailable, JobInHand, KQueue
+from kqueue import BrokerUnavailable, JobInHand, KQueue, Priority
 from kqueue.contracts.broker import Pointer
 from kqueue.contracts.rules import GRACE_S
 from kqueue.dispatch import ringing
@@ -374,7 +374,7 @@ def test_a_long_delay_has_no_pointer_until_near_its_time(house: House) -> None:
 
 def test_a_delayed_job_whose_pointer_comes_early_waits_for_the_rest(house: House) -> None:
     job_id = house.queue.add_job("t", "early", delay=500)
-    house.queue.broker.put([(Pointer("t", 5, 1.0, (job_id,)), 0.0)])
+    house.queue.broker.put([(Pointer("t", Priority.NORMAL, 1.0, (job_id,)), 0.0)])
     assert house.queue.run_jobs().count == 0
     assert house.queue.broker.depths(["t"])["t"]["delayed"] == 2
 

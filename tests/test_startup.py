@@ -55,28 +55,29 @@ assert queue.run_jobs().deleted == 1
 
 
 def imported(code: str, folder: Path) -> set[str]:
-    """The modules that ``code`` brings into a new interpreter."""
-    script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*sorted(set(sys.modules) - before))"
+    """The modules that ``code`` brings into a new interpreter, in which no .pth of an environment has brought any."""
+    begin = f"import sys\nsys.path[:] = {sys.path}\nbefore = set(sys.modules)"
+    script = f"{begin}\n{code}\nprint(*sorted(set(sys.modules) - before))"
     done = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=300, cwd=folder
+        [sys.executable, "-S", "-c", script], check=True, capture_output=True, text=True, timeout=300, cwd=folder
     )
     return set(done.stdout.split())
 
 
 #: What is started, the modules that may come at most (a few more than do), and the heavy ones that it does use.
 STARTS = {
-    "import kqueue": ("import kqueue", 10, set()),
-    "an error": ("from kqueue import KQueueError, State", 65, set()),
-    "the queue": ("from kqueue import KQueue", 131, set()),
-    "the command line": ("from kqueue.cli.main import cli", 55, set()),
+    "import kqueue": ("import kqueue", 40, set()),
+    "an error": ("from kqueue import KQueueError, State", 58, set()),
+    "the queue": ("from kqueue import KQueue", 170, set()),
+    "the command line": ("from kqueue.cli.main import cli", 84, set()),
     "a command": (
         "from kqueue.cli.main import cli; cli.get_command(None, 'run')",
-        169,
+        210,
         {"ctypes", "kqueue.config", "kqueue.worker"},
     ),
     "a run on SQLite": (
         RUN,
-        203,
+        242,
         {
             "ctypes",
             "kqueue.execution",

@@ -162,10 +162,10 @@ def test_threads_of_one_dispatcher_run_no_more_at_once_than_may(
         queue.limit("t", **limits)
         queue.add_handler("t", lambda job: (gauge.pass_through(job.payload), job.delete()))
     for key in "abc":  # one after the other, so that most of a window are of one key
-        queues[0].add_jobs("t", [key] * 30, limit_key=key)
+        queues[0].add_jobs("t", [key] * 60, limit_key=key)
     claims = claims_of(queues[0])
     queues[0].work(threads=4, wait=False)
-    assert gauge.done == 90
+    assert gauge.done == 180
     assert max(len(claim.rows) for claim in claims) > limits.get("running", 3) * 2
     queues[0].add_jobs("t", ["d"] * 60, limit_key="d")
     workers = [start(partial(queue.work, threads=4, wait=True)) for queue in queues]
@@ -174,7 +174,7 @@ def test_threads_of_one_dispatcher_run_no_more_at_once_than_may(
         queue.stop()
     for worker in workers:
         worker.join(60)
-    assert gauge.done == 150
+    assert gauge.done == 240
     assert gauge.most[None] <= limits.get("running", 8)
     assert max(gauge.most[key] for key in "abcd") <= limits.get("running_per_key", 8)
 

@@ -55,7 +55,7 @@ assert queue.run_jobs().deleted == 1
 
 
 def imported(code: str, folder: Path) -> set[str]:
-    """The modules that ``code`` brings into a new interpreter, in which no .pth of an environment has brought any."""
+    """The modules that ``code`` brings into a new interpreter, into which no .pth of an environment brings any."""
     begin = f"import sys\nsys.path[:] = {sys.path}\nbefore = set(sys.modules)"
     script = f"{begin}\n{code}\nprint(*sorted(set(sys.modules) - before))"
     done = subprocess.run(

@@ -1,6 +1,5 @@
 """The candidates of a claim: lazily and in order, so that no payload is read of a job that is not looked at."""
 
-import heapq
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row, State
 from kqueue.stores.sqlite import statements as sql
+from kqueue.stores.sqlite.places import ready_records
 
 RUNNING: Final = str(State.RUNNING)
 #: Where they stand in a record, after the key.
@@ -39,7 +39,7 @@ def candidates(
 
 
 def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -> Iterator[Row]:
-    """The rows of records as ``CANDIDATE_AT`` gives them, under ``lease``; whether one is alone is known later.
+    """The rows of records as ``CANDIDATES_AT`` gives them, under ``lease``; whether one is alone is known later.
     The row key of each one handed out is added to ``keys``.
 
     By position: this is done for each job. A column that is read costs ten times as much as one that is known.
@@ -117,10 +117,7 @@ def _records(
     types = tuple(dict.fromkeys(selection.types))
     if len(types) == 1:
         return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
-    # Each is one index range in order, so the backlog is merged as far as it is read, and never sorted.
-    merged = heapq.merge(*(read(sql.PLACES_OF_TYPE, {"type": type}) for type in types))
-    places = cursors.enter_context(closing(merged))
-    return (connection.execute(sql.CANDIDATE_AT, {"key": key}).fetchone() for _, key in places)
+    return cursors.enter_context(closing(ready_records(connection, types)))
 
 
 def served(

@@ -134,7 +134,7 @@ def _rows(
 
 
 def _whole(connection: sqlite3.Connection, record: tuple[Any, ...]) -> tuple[Any, ...]:
-    """As ``CANDIDATE_AT`` gives it."""
+    """As ``CANDIDATES_AT`` gives it."""
     if type(record[_PAYLOAD]) is bytes:
         return record[1:]
     return (*record[1:_PAYLOAD], payload_apart(connection, record[1]), *record[_PAYLOAD + 1 :])

@@ -52,12 +52,26 @@ CANDIDATES_OF_TYPE: Final = f"""
     ORDER BY job.priority, job.key
 """
 
-#: The same for one of several types, whose ranges are merged: without the payloads.
-PLACES_OF_TYPE: Final = """
-    SELECT priority, key FROM kqueue_jobs WHERE state = 'ready' AND type = :type ORDER BY priority, key
+#: Of several types, whose ranges are merged: the first places of each,
+HEADS_OF_TYPES: Final = """
+    SELECT job.type, job.priority, job.key FROM json_each(:types) AS wanted CROSS JOIN kqueue_jobs AS job
+    WHERE job.key IN (
+        SELECT key FROM kqueue_jobs
+        WHERE state = 'ready' AND type = wanted.value
+        ORDER BY priority, key
+        LIMIT :heads
+    )
+"""
+#: and those of one that follow.
+PLACES_AFTER: Final = """
+    SELECT priority, key FROM kqueue_jobs
+    WHERE state = 'ready' AND type = :type AND (priority, key) > (:priority, :key)
+    ORDER BY priority, key
 """
 
-CANDIDATE_AT: Final = f"SELECT job.key, {_CLAIM_COLUMNS} FROM kqueue_jobs AS job WHERE job.key = :key"
+CANDIDATES_AT: Final = f"""
+    SELECT job.key, {_CLAIM_COLUMNS} FROM kqueue_jobs AS job WHERE job.key IN (SELECT value FROM json_each(:keys))
+"""
 
 #: The ``+`` keeps SQLite from walking all that is delayed.
 LATER: Final = f"""

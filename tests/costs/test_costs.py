@@ -65,6 +65,8 @@ RUN = {
 #: While windows grow they find entries whose first jobs are gone: SQLite looks whether these are only delayed.
 #: MongoDB sees that at the first look, but reads 64 ids, then twice as many: two windows take another page.
 SECOND_LOOKS = {"sqlite": WINDOWS - 1, "mongodb": 2}
+#: Types of one job each.
+TYPES = 400
 #: The entries of 1,000 ids: 100 in each.
 ENTRIES = JOBS // 100
 
@@ -160,6 +162,30 @@ def test_limits_that_do_not_bind_cost_a_window_a_constant_number_of_calls(
     # The pointers of 20 lists fill other entries than those of one.
     more = Counter({call: number for call, number in more.items() if not call.startswith("tube:")})
     assert more <= Counter({call: WINDOWS * number for call, number in LIMITED[pair.store].items()})
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["new", "measured before"])
+def test_many_types_cost_what_one_does(pair: Pair, tap: Tap, is_known: bool) -> None:
+    """Each had its own windows, and each of these asked type by type, so 400 types of one job cost 164,038
+    statements. What a delete costs, a statement each, is the same for both.
+    """
+
+    def run_types(queue: KQueue, types: int) -> int:
+        names = [f"t{number}" for number in range(types)]
+        for name in names:
+            queue.add_handler(name, JobInHand.delete)
+        for _ in range(1 + is_known):
+            for name in names:
+                queue.add_jobs(name, [PAYLOAD] * (TYPES // types))
+            queue.flush()
+            calls = calls_of(tap, queue.run_jobs)
+            assert not any(queue.counts().values())
+        return calls.total()
+
+    with open_queue(*pair.urls) as queue:
+        of_one = run_types(queue, 1)
+    with open_queue(*pair.urls) as queue:
+        assert run_types(queue, TYPES) <= 3 * of_one + TYPES
 
 
 def test_an_entry_carries_a_hundred_jobs_through_the_tube(beanstalkd: Beanstalkd, tmp_path: Path) -> None:

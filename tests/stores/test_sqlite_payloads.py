@@ -121,7 +121,7 @@ def test_a_list_that_is_refused_leaves_no_payload(store: SqliteStore, path: Path
         (sql.GET, {"ids": '["a"]'}),
         (sql.CANDIDATES_BY_ID, {"ids": '["a"]', "types": '["t"]', "now": NOW}),
         (sql.CANDIDATES_OF_TYPE, {"type": "t"}),
-        (sql.CANDIDATE_AT, {"key": 1}),
+        (sql.CANDIDATES_AT, {"keys": "[1]"}),
         (sql.CLAIMED_BY, ("w",)),
         (sql.FINDS["dead"], {"type": None, "after": "", "most": 9}),
         (PUT_APART, (b"", "a")),

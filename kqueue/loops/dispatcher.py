@@ -310,10 +310,11 @@ class Dispatcher:
 
     def _start(self, most: float, ttr: float) -> None:
         """Start what is claimed, once no more than ``most`` run with it."""
-        # One that was alone when its worker died, which may have been the power, is not to wait for ever.
-        if most < math.inf and self._registry.isolation.must_yield():
+        # In one thread it stands behind the others anyway.
+        if most < math.inf and not self._is_own and self._registry.isolation.must_yield():
             self._concurrent.give_back(YIELD_S)
             return
+        # One that was alone when its worker died, which may have been the power, is not to wait for ever.
         must_fit = any(job.row.suspicion for job in self._unboarded())
         until = self._monotonic() + (min(SOLITUDE_S, WAITING_PART * ttr) if must_fit else ASIDE_S)
         if not self._concurrent.fits(most):

@@ -86,6 +86,7 @@ def test_it_goes_by_priority_and_keeps_pauses_limits_and_the_types_served(make_q
     assert (producer.counts("paused")["ready"], producer.counts("unserved")["ready"]) == (3, 3)
 
 
+@pytest.mark.usefixtures("rings_at_once")  # or a pointer may come to it after it has forgotten all
 def test_after_a_beanstalkd_has_forgotten_all_work_goes_on_and_nothing_is_put(
     make_queue: MakeQueue, beanstalkd: Beanstalkd
 ) -> None:

@@ -173,7 +173,8 @@ class ConcurrentJobs:
 
     def begin_claim(self) -> None:
         """More is about to be in hand."""
-        self._is_claiming = True
+        with self._lock:  # nobody finds it empty from here on, or has done so and told
+            self._is_claiming = True
 
     def end_claim(self) -> None:
         """What was claimed has started, or was given back."""
@@ -193,8 +194,8 @@ class ConcurrentJobs:
                 return None
             job = jobs.unstarted[0]
             if now - job.leased_at <= LEAST_PART * job.row.ttr:
+                jobs.running.add(job)  # first: a signal may strike between the two
                 jobs.unstarted.popleft()
-                jobs.running.add(job)
                 job.started_at = now
                 return job
         jobs.give_back()
@@ -214,7 +215,7 @@ class ConcurrentJobs:
         jobs = self.jobs
         with jobs.lock:
             for job in jobs.running:
-                if job.settlement is None:
+                if job.settlement is None and job not in jobs.unstarted:
                     if job.is_told:
                         jobs.tell_seconds(job)
                     jobs.unstarted.appendleft(job)

@@ -139,6 +139,8 @@ class InflightJobs:
             back = list(self.unstarted)
             self.put_back(back, back_at)
             self.unstarted.clear()
+            if self.alone in back:
+                self.alone = None
             self.bound_at = math.inf
         for one in back:
             one.let_go()
@@ -296,6 +298,8 @@ class InflightJobs:
                 self.unstarted = deque(one for one in self.unstarted if one.row.id != job_id)
             for one in dropped:
                 one.let_go()
+            if dropped:
+                self._written()
 
     # -- blame -------------------------------------------------------------------------------------------
 

@@ -159,7 +159,7 @@ class Dispatcher:
                 auto_renew,
             )
         )
-        #: Those of its jobs when it began to look for more.
+        #: How many writes there had been when it began to look for more.
         self._writes = 0
         #: What a handler raised to end the loop.
         self._interrupt: BaseException | None = None
@@ -193,7 +193,7 @@ class Dispatcher:
 
     def settle_leftovers(self) -> None:
         """What a store that was down could not take before. Raises ``StoreError``."""
-        if self._jobs.completer.is_failing():
+        if self._stopping.is_here() and self._jobs.completer.is_failing():
             self._jobs.settle()
 
     def deny_solitude(self) -> None:
@@ -217,7 +217,8 @@ class Dispatcher:
                 self._concurrent.give_back()
             raise
         finally:
-            self._concurrent.end_claim()
+            if self._stopping.is_here():
+                self._concurrent.end_claim()
 
     def owes(self) -> bool:
         """Whether something has ended that nobody writes before long, if the dispatcher's thread does not."""
@@ -300,6 +301,8 @@ class Dispatcher:
                 give_back_claim(owner, self._context)
             raise
         self._sizer.claimed(self._monotonic() - began)
+        if alone and not self._registry.isolation.has_one_loop():
+            self._jobs.deny_solitude()  # another loop has begun while the claim waited for the store
         ttrs = [job.row.ttr for job in self._unboarded()]
         if ttrs:
             self._watchdog.watch(self._concurrent, alone=len(ttrs) == 1)
@@ -323,9 +326,11 @@ class Dispatcher:
         fits, is_stopped = self._concurrent.fits(most), self._stopping.is_stopped()
         if not fits and (must_fit or is_stopped):
             self._concurrent.give_back(0.0 if is_stopped else self._registry.isolation.again_in())
-        elif not (fits and most == 1 and self._start_aside(must_fit)):
-            self._jobs.renew_unstarted()
-            self._board()
+            return
+        if fits and most == 1 and self._start_aside(must_fit):
+            return
+        self._jobs.renew_unstarted()
+        self._board()
 
     def _wait_to_fit(self, most: float, until: float) -> None:
         while not self._concurrent.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
@@ -342,10 +347,14 @@ class Dispatcher:
             if not isolated:
                 if must_be_alone:
                     self._concurrent.give_back(isolation.again_in())
+                else:
+                    self._jobs.deny_solitude()
                 return must_be_alone
             if self._jobs.alone is None:
                 self._jobs.mark_alone()
             self._board()
+            if not self._stopping.is_here():
+                return True  # in a child that the handler has forked, nothing ends
             # Where all loops end, nothing else starts here, and it stays alone for as long as it takes.
             while self._concurrent.are_under_way() and (self._stopping.is_stopped() or not isolation.has_expired()):
                 self._pause(LOOK_S)

@@ -69,13 +69,14 @@ class OwnHands:
         """
         if not self._controls.stopping.is_here():
             return
-        renewal, self._renewal = self._renewal, None
+        renewal = self._renewal
         spent, self._spent = self._spent, defaultdict(list)
         if renewal is not None:
             renewal.rest()
         self._jobs.rest(spent)
         if renewal is not None:
             renewal.let_go()
+        self._renewal = None  # last: where a signal strikes before, this is called again
 
     def close(self) -> None:
         """End the event loop."""

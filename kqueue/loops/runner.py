@@ -181,7 +181,10 @@ class Runner:
         if subscription is None:
             self._pause(self._patience())
             return self._waits or self._sweep is not None
-        self._registry.isolation.wait_until_free(self._stopping.is_over)
+        isolation = self._registry.isolation
+        if isolation.is_taken() and self._dispatcher.owes():
+            self._dispatcher.settle()  # the suspect waits for that
+        isolation.wait_until_free(self._stopping.is_over)
         if self._stopping.is_over():
             return True
         self._dispatcher.deny_solitude()

@@ -79,7 +79,7 @@ class Sizer:
         of them are taken, and no place is to wait for its end. ``in_turn``: the next claim begins when all have
         run.
 
-        None where long ones are expected: beside those a wait for a commit is little, and who waits for longer than
+        0 where long ones are expected: beside those a wait for a commit is little, and who waits for longer than
         :data:`BOUND_S` would be given back.
         """
         any_s = self._any_s

@@ -32,7 +32,8 @@ def test_a_child_that_was_killed_is_replaced_and_its_job_runs_again_at_once(
         works.await_empty()
         assert len(worker.children()) == 2
         assert worker.stop() == 0
-    assert [one["fence"] for one in works.ledger("begin", id=waits)] == [1, 2]
+    first, second = (one["fence"] for one in works.ledger("begin", id=waits))
+    assert first < second  # on a slow machine it may have gone back unstarted before
     assert works.runs() == Counter([waits, *done, waits, *rest])
     assert f"child {child} ended: signal SIGKILL" in works.log.read_text()
 

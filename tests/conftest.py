@@ -43,8 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
         # Hundreds of processes would each compile all that they import.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         sys.dont_write_bytecode = False
-        # A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start.
+        # A shell has what it starts in the background ignore Ctrl-C, and nohup the end of its terminal: so would
+        # all that the tests start.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.environ[sample.SEED] = str(sample.seed())  # also if midnight comes meanwhile
         folder = folders.use()
         config.add_cleanup(lambda: folders.remove(folder))

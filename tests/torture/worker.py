@@ -98,12 +98,12 @@ def main(store: str, broker: str, folder: str, name: str, clock: str, loops: str
     obey(lambda command: copy_store(command, Path(store.removeprefix("sqlite:///"))))
     interrupts = Interrupts()
     stopped = threading.Event()
-    # What threads end is written together, so only where it is written at once is anybody told; and of deletes that
-    # share a write a MongoDB says only how many were late.
-    together = {"settle_ms": 0} if int(threads) > 1 else {}
+    # Ends are written together, so only where each is written at once is anybody told; and of deletes that share a
+    # write a MongoDB says only how many were late.
+    at_once = {"settle_ms": 0} if int(threads) > 1 else {}
     # Who begins while the store is moved away would make another in its place.
-    queue = KQueue(store, broker, create=False, **{**plan.OPTIONS, **together})
-    is_told = not together or store.startswith("sqlite:")
+    queue = KQueue(store, broker, create=False, **{**plan.OPTIONS, **at_once})
+    is_told = bool(at_once) and store.startswith("sqlite:")
     ledger = Ledger(Path(folder, name + SUFFIX))
     for type in plan.TYPES:
         queue.add_handler(type, Hands(ledger, is_told=is_told).handle)

@@ -365,6 +365,7 @@ def operate(house: House) -> None:
     if queue.retry_job(dead, "look again"):
         house.note("revived", ids=[dead.id])
     waiting = [job.id for state in ("ready", "delayed") for job in queue.jobs("u", state=state)]
+    queue.change_job(waiting[0], priority="high")
     queue.store.hasten(waiting, queue.store.now(), None)
     house.note("unwanted", ids=waiting)
     queue.purge_jobs("u")
@@ -513,6 +514,9 @@ def add_unique(house: House) -> None:
     assert add(first) == add(second) == first.id
     _delete(house, house.queue, first.id)
     assert add(third) == add(fourth) == third.id
+    found = house.queue.find_job("t", unique="k")
+    assert found is not None
+    assert found.id == third.id
 
 
 def add_ticks(house: House) -> None:

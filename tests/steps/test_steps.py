@@ -34,9 +34,14 @@ FEW = {"sqlite+unix": ("add",), "mongod": ("run", "run one type")}
 CASES += [(place, operation) for place, names in FEW.items() for operation in OPERATIONS if operation.name in names]
 #: The folders that have I/O, each in its own. The memory store has none.
 FOLDERS = ((ROOT / "stores", ROOT), (ROOT / "kqueue" / "brokers", ROOT / "kqueue"))
+READ_ONLY = (("_identity", "read"), ("connect", "handle.connection.execute"))
 #: Calls that no operation reaches, by file, function and how they begin; and why.
 UNREACHED: dict[tuple[str, str, str], str] = {
     ("stores/sqlite/file/handle.py", "whole", "connection.rollback"): "only a signal leaves a transaction open",
+    **dict.fromkeys(
+        [("stores/sqlite/file/read_only.py", name, start) for name, start in READ_ONLY],
+        "a file that may only be read: tests/stores/test_sqlite_read_only.py",
+    ),
     **dict.fromkeys(
         [
             ("brokers/beanstalk/pool.py", name, "connection.close")

@@ -165,12 +165,11 @@ class Parts:
 
     def delete(self, job_id: str) -> bool:
         """Delete the job, also where it runs here: see :meth:`kqueue.KQueue.delete_job`. Raises ``StoreError``."""
-        batches = self.registry.batches()
-        if any(batch.delete_by_id(job_id) for batch in batches):
+        if any(jobs.delete_by_id(job_id) for jobs in self.registry.in_hand()):
             return True
         deleted = self.store.delete([job_id]) > 0
-        for batch in batches:
-            batch.drop(job_id)
+        for jobs in self.registry.in_hand():  # it may have been claimed here meanwhile
+            jobs.drop(job_id)
         return deleted
 
     def purge(self, type: str) -> int:
@@ -185,8 +184,8 @@ class Parts:
 
     def flush(self) -> None:
         """Settle what has ended, and put what was added. Raises ``StoreError``."""
-        for batch in self.registry.batches():
-            batch.settle()
+        for jobs in self.registry.in_hand():
+            jobs.settle()
         self.doorbell.flush()
 
     def close(self) -> None:

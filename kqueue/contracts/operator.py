@@ -36,7 +36,7 @@ class Operator(Protocol):
         """Make delayed rows ready ``now``, whatever they wait for; returns those made. Nothing else changes."""
 
     def change(self, id: str, change: JobChange, now: float, put_at: float | None, put_until: float) -> Due | None:
-        """JobChange a row that is delayed, ready or held, in one conditional write; None if there is none. It keeps
+        """Change a row that is delayed, ready or held, in one conditional write; None if there is none. It keeps
         its place, and is delayed if its new ``run_at`` is after ``now``, else ready; but one that is held, and not
         delayed by this, stays held. Where it is to have a pointer, one that waits and runs by ``put_until``,
         ``put_at`` is written, else None; what is returned says it.

@@ -25,7 +25,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from kqueue.contracts.broker import Broker, Entry, EntryFate, Reservation, Subscription
+from kqueue.contracts.broker import Broker, Entry, EntryFate, Reservation, Subscription, selected
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.back_off import BackOff
@@ -174,8 +174,7 @@ class TubesThenStore:
     def _with_due(self, found: Reservation, due: list[Entry]) -> Reservation:
         """What has fallen due stands behind what the tubes had of its priority."""
         entries = sorted([*found.entries, *due], key=lambda entry: entry.pointer.priority)
-        ids = tuple(id for entry in entries for id in entry.pointer.ids)
-        return found._replace(selection=Selection(self._types, ids), entries=entries)
+        return found._replace(selection=selected(self._types, entries), entries=entries)
 
     def _ask_store(self) -> bool:
         """Whether a claim from it may find something."""

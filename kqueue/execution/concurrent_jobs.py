@@ -253,7 +253,8 @@ class ConcurrentJobs:
                     starting.append(one)
             if starting:
                 self._note_start(starting, now, me)
-            jobs.put_back(late, jobs.back_at())
+            if late:
+                jobs.put_back(late, jobs.back_at())
             if starting or late:
                 jobs.bound_at = now + BOUND_S if self._has_next() else math.inf
             is_low = self._has_become_low()

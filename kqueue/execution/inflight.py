@@ -101,6 +101,10 @@ class InflightJobs:
         if self._fork.is_inherited():
             raise endings.in_parents_hand(self._fork.pid, os.getpid())
 
+    def are_any(self) -> bool:
+        """Whether anything is in hand. From any thread."""
+        return bool(self.unstarted or self.running) or not self.completer.is_written()
+
     # -- the loop's --------------------------------------------------------------------------------------
 
     def claim(self, rows: Sequence[Row], leased_at: float, *, alone: bool = False) -> None:

@@ -27,7 +27,7 @@ from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.claiming import Found, fetch, give_back_claim, release
 from kqueue.loops.isolation import LOOK_S, YIELD_S
 from kqueue.loops.registry import Registry
-from kqueue.loops.sizer import Durations, Sizer
+from kqueue.loops.sizer import Sizer
 from kqueue.loops.stopping import LoopControls
 from kqueue.loops.watchdog import Watchdog
 from kqueue.model.errors import KQueueError
@@ -97,7 +97,6 @@ class DispatcherParts(NamedTuple):
     handlers: ServedHandlers
     mint: IdMint
     auto_renew: AutoRenew
-    durations: Durations
 
 
 class HandsParts(NamedTuple):
@@ -125,7 +124,7 @@ class Dispatcher:
         run_in: RunIn,
     ) -> None:
         """``hands`` makes what runs the handlers; ``run_in``: where these run them."""
-        self._context, self._registry, self._handlers, self._mint, auto_renew, durations = parts
+        self._context, self._registry, self._handlers, self._mint, auto_renew = parts
         context = self._context
         self._logger = context.logger
         self._monotonic = context.clock.monotonic
@@ -133,8 +132,7 @@ class Dispatcher:
         self._wakeup = controls.wakeup
         self._stop = controls.stop
         self._turned = controls.turned
-        self._watchdog = Watchdog(context.clock, context.logger)
-        self._sizer = Sizer(durations)
+        self._sizer = Sizer()
         self._id = self._mint.make(1)[0]
         self._concurrent = ConcurrentJobs(
             context,
@@ -145,6 +143,7 @@ class Dispatcher:
             emptied=partial(parts.registry.isolation.leave, self),
             run_in=run_in,
         )
+        self._watchdog = Watchdog(self._concurrent, context.clock, context.logger)
         self._is_own = run_in is RunIn.OWN_THREAD
         self._has_one_write = isinstance(context.store, RunsInOneWrite)
         self._jobs = self._concurrent.jobs
@@ -174,7 +173,8 @@ class Dispatcher:
         self._hands.open()
         self._writes = self._jobs.completer.writes
         self._concurrent.read_clock()
-        self._sizer.knows(self._handlers())
+        if self._sizer.is_new():
+            self._sizer.begin(self._context.telemetry.counters.means(self._handlers()))
         self._sizer.observe(self._concurrent.spent())
         number = self._hands.number()
         places = self._concurrent.places(number, self._sizer.ahead(number, self._is_own), self._hands.free())
@@ -196,10 +196,6 @@ class Dispatcher:
         if self._stopping.is_here() and self._jobs.completer.is_failing():
             self._jobs.settle()
 
-    def deny_solitude(self) -> None:
-        """See :meth:`kqueue.loops.registry.Registry.deny_solitude`."""
-        self._registry.deny_solitude()
-
     def take(self, found: Found) -> None:
         """Claim what was found and start it, or give it back if a suspect of another loop is aside.
 
@@ -210,7 +206,7 @@ class Dispatcher:
             if not self._registry.isolation.enter(self):
                 release(found, self._context)
                 return
-            self.deny_solitude()  # of a suspect that had its time while this one waited for what it found
+            self._registry.deny_solitude()  # of a suspect that had its time while this one waited for what it found
             self._claim(found)
         except BaseException:
             if self._stopping.is_here():
@@ -305,7 +301,7 @@ class Dispatcher:
             self._jobs.deny_solitude()  # another loop has begun while the claim waited for the store
         ttrs = [job.row.ttr for job in self._unboarded()]
         if ttrs:
-            self._watchdog.watch(self._concurrent, alone=len(ttrs) == 1)
+            self._watchdog.wake(alone=len(ttrs) == 1)
             self._start(self._concurrent.most_beside(), min(ttrs))
 
     def _hold(self, alone: bool, rows: list[Row], leased_at: float) -> None:
@@ -399,4 +395,4 @@ class Dispatcher:
         self._stop()
 
     def _awake(self) -> None:
-        self._watchdog.watch(self._concurrent, alone=False)
+        self._watchdog.wake()

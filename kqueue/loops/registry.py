@@ -84,7 +84,7 @@ class Registry:
         self._counting = threading.Lock()
         #: By loops that have ended.
         self._started = 0
-        self._batches: set[InflightJobs] = set()
+        self._in_hand: set[InflightJobs] = set()
         #: Who is to be told of a stop.
         self._listeners: set[Listener] = set()
         self._loops: set[Loop] = set()
@@ -111,9 +111,9 @@ class Registry:
         for listener in list(self._listeners):
             listener.wake()
 
-    def batches(self) -> "list[InflightJobs]":
-        """All that is in hand."""
-        return list(self._batches)
+    def in_hand(self) -> "list[InflightJobs]":
+        """What each loop has in hand, if it has anything."""
+        return [jobs for jobs in list(self._in_hand) if jobs.are_any()]
 
     def loops(self) -> list[Loop]:
         """All loops that are under way."""
@@ -141,9 +141,9 @@ class Registry:
         Raises ``StoreError`` if the store does not take some of it; then that stays until its leases run out.
         """
         failures = []
-        for batch in self.batches():
+        for jobs in self.in_hand():
             try:
-                batch.give_up()
+                jobs.give_up()
             except StoreError as error:
                 failures.append(error)
         if failures:
@@ -156,8 +156,8 @@ class Registry:
         """
         isolation = self.isolation
         if not isolation.has_one_loop() and (not isolation.is_taken() or isolation.has_expired()):
-            for batch in self.batches():
-                batch.deny_solitude()
+            for jobs in self.in_hand():
+                jobs.deny_solitude()
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -197,10 +197,10 @@ class Registry:
         self._loops.discard(loop)
         self.isolation.forget(loop)
 
-    def hold(self, batch: "InflightJobs") -> None:
-        """``batch`` is in hand."""
-        self._batches.add(batch)
+    def hold(self, jobs: "InflightJobs") -> None:
+        """They are in hand."""
+        self._in_hand.add(jobs)
 
-    def let_go(self, batch: "InflightJobs") -> None:
-        """``batch`` is settled."""
-        self._batches.discard(batch)
+    def let_go(self, jobs: "InflightJobs") -> None:
+        """They are settled."""
+        self._in_hand.discard(jobs)

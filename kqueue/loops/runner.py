@@ -187,7 +187,7 @@ class Runner:
         isolation.wait_until_free(self._stopping.is_over)
         if self._stopping.is_over():
             return True
-        self._dispatcher.deny_solitude()
+        self._registry.deny_solitude()
         budget = self._dispatcher.budget()
         if budget is None:
             self._pause(self._stopping.seconds_left(0.0 if self._sweep is not None else self._seconds_to_look()))

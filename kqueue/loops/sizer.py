@@ -1,11 +1,11 @@
 """How long jobs take, learned, and how many to claim next."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kqueue.contracts.budget import MAX_JOBS, WORK_S, Budget
 from kqueue.execution.inflight import BOUND_S
 
-#: A type that was never measured starts with one job, and its windows grow at most by this factor.
+#: Who has measured nothing starts with one job, and claims more at most by this factor.
 GROWTH = 8
 #: Weight of the newest measurement in the expected seconds of a type.
 NEWEST = 0.2
@@ -19,33 +19,12 @@ FOLLOWING_S = 0.005
 FADING = 0.9
 
 
-class Durations:
-    """How long jobs of each type take, as measured by all loops of one queue in this process. No lock: of what two
-    measure at once one may count.
-    """
-
-    def __init__(self) -> None:
-        self._job_s: dict[str, float] = {}
-
-    def observe(self, type: str, jobs: int, seconds: float) -> None:
-        """So many jobs of ``type`` took ``seconds`` together."""
-        self._job_s[type] = _nearer(self._job_s.get(type), jobs, seconds)
-
-    def of(self, types: Iterable[str], unknown: float, most: float) -> dict[str, float]:
-        """Seconds of a job of each of ``types``, no more than ``most``; ``unknown`` of one never measured."""
-        return {type: min(self._job_s.get(type, unknown), most) for type in types}
-
-    def slowest(self, types: Iterable[str]) -> float | None:
-        """Seconds of a job of the slowest of ``types``; None if not all were measured."""
-        known = [self._job_s.get(type) for type in types]
-        return max((one for one in known if one is not None), default=None) if None not in known else None
-
-
 class Sizer:
     """Says how much a loop is to claim next. One for each loop, so no lock."""
 
-    def __init__(self, durations: Durations) -> None:
-        self._durations = durations
+    def __init__(self) -> None:
+        #: Seconds of a job, by type.
+        self._job_s: dict[str, float] = {}
         #: Seconds of a job of whatever came last, all types together; None: nothing was measured.
         self._any_s: float | None = None
         #: How many jobs may be claimed for one place at most: so what is not known yet grows by and by.
@@ -53,18 +32,20 @@ class Sizer:
         #: Of the longest of the last claims.
         self._claim_s = 0.0
 
-    def knows(self, types: Iterable[str]) -> None:
-        """Another loop may have measured these already."""
-        if self._any_s is None:
-            slowest = self._durations.slowest(types)
-            if slowest is not None:
-                self._any_s, self._jobs = slowest, MAX_JOBS
+    def begin(self, means: Mapping[str, float | None]) -> None:
+        """Nothing was measured yet. ``means``: seconds of a job of each type that is served, as this process has
+        counted them before; None where it never ran one.
+        """
+        known = {type: seconds for type, seconds in means.items() if seconds is not None}
+        self._job_s.update(known)
+        if known and len(known) == len(means):
+            self._any_s, self._jobs = max(known.values()), MAX_JOBS
 
     def observe(self, spent: Iterable[tuple[str, int, float]]) -> None:
         """Of each (type, jobs, seconds): so many jobs of the type took so long together."""
         is_new = False
         for type, jobs, seconds in spent:
-            self._durations.observe(type, jobs, seconds)
+            self._job_s[type] = _nearer(self._job_s.get(type), jobs, seconds)
             self._any_s = _nearer(self._any_s, jobs, seconds)
             is_new = True
         if is_new:
@@ -109,7 +90,8 @@ class Sizer:
         """
         work_s = min(WORK_S, seconds_left)
         unknown = work_s if self._any_s is None else self._any_s
-        return Budget(jobs, work_s=work_s * places, job_s=self._durations.of(types, unknown, work_s))
+        job_s = {type: min(self._job_s.get(type, unknown), work_s) for type in types}
+        return Budget(jobs, work_s=work_s * places, job_s=job_s)
 
 
 def _nearer(before: float | None, jobs: int, seconds: float) -> float:

@@ -16,7 +16,6 @@ from kqueue.loops.own_hands import OwnHands
 from kqueue.loops.pool import LoopPool
 from kqueue.loops.registry import Registry
 from kqueue.loops.runner import Runner
-from kqueue.loops.sizer import Durations
 from kqueue.loops.stopping import RunLimits
 from kqueue.loops.thread_hands import SharedThreads
 from kqueue.loops.waiting import Waiting
@@ -66,7 +65,6 @@ class Loops:
         self._mint = mint
         self._renewer = renewer
         self._hooks = hooks
-        self._durations = Durations()
 
     def run(self, limits: RunLimits) -> RunReport:
         """One loop in this thread, for all types. Coroutines run one by one."""
@@ -149,7 +147,6 @@ class Loops:
                     served,
                     self._mint,
                     AutoRenew(self._renewer, context.retry_in),
-                    self._durations,
                 ),
             ),
         )

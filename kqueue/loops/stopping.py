@@ -83,7 +83,7 @@ class Stopping:
 
 
 class LoopControls(NamedTuple):
-    """What the windows of a loop know of it."""
+    """What the dispatcher of a loop knows of it."""
 
     stopping: Stopping
     #: What its thread waits for, where it waits for something of its own.

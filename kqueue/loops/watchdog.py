@@ -1,4 +1,4 @@
-"""Looks after a batch while one of its handlers keeps the loop's thread."""
+"""Looks after what a loop has in hand while a handler keeps the loop's thread."""
 
 import logging
 import math
@@ -11,14 +11,14 @@ from kqueue.system.clock import Clock
 from kqueue.system.forks import ForkGuard
 from kqueue.system.threads import Background
 
-#: Seconds between two looks where nothing is expected: a job that is alone settles by itself, but may fail to.
+#: Seconds between two looks where nothing is expected.
 LONGEST_LOOK_S = 1.0
 #: Seconds that the end of the thread is waited for: it may be in the middle of a settle.
 PATIENCE_S = 10.0
 
 
 class Watched(Protocol):
-    """A window, or the inflight of a loop."""
+    """What a loop has in hand."""
 
     def wants_attention_at(self, now: float) -> float:
         """When :meth:`attend` is to be called, in monotonic seconds; infinity for never."""
@@ -31,22 +31,23 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """A thread that calls :meth:`Watched.attend` when the batch wants it.
+    """A thread that calls :meth:`Watched.attend` when what is in hand wants it.
 
     Windows of fast jobs come and go a hundred times a second, and waking a thread for each would cost more
     than the jobs. So while there is work it looks by itself, and it is woken only once it has nothing to
     look at; for a job that is alone it is not woken at all, since its handler would begin later.
     """
 
-    def __init__(self, clock: Clock, logger: logging.Logger) -> None:
+    def __init__(self, watched: Watched, clock: Clock, logger: logging.Logger) -> None:
+        """It begins with the first :meth:`wake`."""
+        self._watched = watched
         self._clock = clock
         self._logger = logger
         self._lock = threading.Lock()
         #: What the thread waits for. On that lock, which alone is taken by others: see :mod:`kqueue.system.locks`.
         self._condition = threading.Condition(self._lock)
-        self._batch: Watched | None = None
-        #: Each failing batch is told of once, until all goes well with it.
-        self._complained_of: Watched | None = None
+        #: What fails is told of once, until all goes well.
+        self._has_complained = False
         self._sleeps = False
         #: When to look next for what goes on beyond its lease, in monotonic seconds.
         self._late_at = -math.inf
@@ -54,18 +55,13 @@ class Watchdog:
         self._thread: Background | None = None
         self._fork = ForkGuard()
 
-    def watch(self, batch: Watched, *, alone: bool) -> None:
-        """Look after ``batch`` until :meth:`rest`. ``alone``: no job of it waits for another one."""
+    def wake(self, *, alone: bool = False) -> None:
+        """Something has come into hand, or has ended there. ``alone``: no job waits for another one."""
         with self._lock:
-            self._batch = batch
             if self._sleeps and not alone:
                 self._condition.notify()
         if self._thread is None:
             self._thread = Background(self._look, "kqueue-watchdog")
-
-    def rest(self) -> None:
-        """The batch is closed."""
-        self._batch = None
 
     def close(self) -> None:
         """End the thread. Idempotent. In a forked child there is none."""
@@ -83,30 +79,28 @@ class Watchdog:
                 if self._closed:
                     return
                 now = self._clock.monotonic()
-                batch = self._batch
-                looks = batch is not None and now >= self._late_at
-                due = math.inf if batch is None else batch.wants_attention_at(now)
+                looks, due = now >= self._late_at, self._watched.wants_attention_at(now)
                 if now < due and not looks:
-                    # Not woken for a new batch while it waits for an older one's time, so never for long.
+                    # Not woken for what is new while it waits for the time of what is old, so never for long.
                     self._sleeps = due - now > BOUND_S
                     self._condition.wait(min(due - now, LONGEST_LOOK_S))
                     self._sleeps = False
                     continue
-            if batch is not None and looks:
+            if looks:
                 self._late_at = now + LONGEST_LOOK_S
-                batch.tell_late(now)
-            if batch is not None and now >= due and not self._attend(batch, now):
+                self._watched.tell_late(now)
+            if now >= due and not self._attend(now):
                 with self._lock:
                     self._condition.wait(BOUND_S)
 
-    def _attend(self, batch: Watched, now: float) -> bool:
+    def _attend(self, now: float) -> bool:
         """Whether all went well. What failed is due again, here or in the loop."""
         try:
-            batch.attend(now)
+            self._watched.attend(now)
         except Exception as error:
-            if batch is not self._complained_of:
-                self._complained_of = batch
+            if not self._has_complained:
+                self._has_complained = True
                 self._logger.warning("not settled yet: %s", error, exc_info=not isinstance(error, KQueueError))
             return False
-        self._complained_of = None
+        self._has_complained = False
         return True

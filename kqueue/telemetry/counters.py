@@ -93,6 +93,11 @@ class Counters:
                 for type, runs in self._run.items()
             }
 
+    def means(self, types: Iterable[str]) -> dict[str, float | None]:
+        """Seconds of a run of each of ``types``, as far as any has run here."""
+        with self._lock:
+            return {type: self._seconds[type] / self._run[type] if self._run[type] else None for type in types}
+
     def stats(self, overview: Sequence[Backlog], due: Mapping[str, int], now: float) -> Stats:
         """The counts beside what the store had at ``now``, by its clock. ``due``: delayed jobs that are due then,
         by type, as far as they were counted.

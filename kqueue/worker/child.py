@@ -73,7 +73,7 @@ class Child:
         self._threads.start()
         while not self._threads.have_ended():
             now = awake()
-            if now >= self._give_up_at and (self._queue.registry.batches() or now >= self._give_up_at + IDLE_END_S):
+            if now >= self._give_up_at and (self._queue.registry.in_hand() or now >= self._give_up_at + IDLE_END_S):
                 return self._give_up()
             if now >= self._tick_at:
                 self._tick_at = now + TICK_S

@@ -34,7 +34,7 @@ class Liveness:
             seen[loop] = (turns, since) if loop.turns == turns else (loop.turns, now)
         self._seen = seen
         at = now if leases_at is None else leases_at
-        at_work = {thread for batch in self._registry.batches() for thread in batch.at_work(at)}
+        at_work = {thread for jobs in self._registry.in_hand() for thread in jobs.at_work(at)}
         quiet = [now - since for loop, (_, since) in seen.items() if loop.thread not in at_work]
         return max([*quiet, *(now - since for since in away)], default=0.0)
 

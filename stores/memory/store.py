@@ -242,7 +242,7 @@ class MemoryStore:
             return [Due.of(row) for row in made]
 
     def change(self, id: str, change: JobChange, now: float, put_at: float | None, put_until: float) -> Due | None:
-        """JobChange a row that waits; None if there is none."""
+        """Change a row that waits; None if there is none."""
         with self._locked():
             row = self._rows.by_id.get(id)
             if row is None or row.state not in {State.DELAYED, State.READY, State.HELD}:

@@ -113,7 +113,7 @@ def _records(
 
     if selection.ids is not None:
         records = read(sql.CANDIDATES_BY_ID, {**wanted(selection), "now": lease.now})
-        return served(records, selection.pointed, _ID, _PRIORITY) if selection.pointed else records
+        return served(records, selection, _ID, _PRIORITY) if selection.pointed else records
     types = tuple(dict.fromkeys(selection.types))
     if len(types) == 1:
         return read(sql.CANDIDATES_OF_TYPE, {"type": types[0]})
@@ -121,12 +121,10 @@ def _records(
 
 
 def served(
-    records: Iterable[tuple[Any, ...]], pointed: Mapping[str, int], id: int, priority: int
+    records: Iterable[tuple[Any, ...]], selection: Selection, id: int, priority: int
 ) -> Iterator[tuple[Any, ...]]:
-    """Those that their pointers serve (:meth:`kqueue.contracts.runs.Selection.serves`). ``id``, ``priority``: where
-    these stand in each.
-    """
-    return (record for record in records if pointed.get(record[id], record[priority]) == record[priority])
+    """Those that their pointers serve. ``id``, ``priority``: where these stand in each."""
+    return (record for record in records if selection.serves(record[id], record[priority]))
 
 
 def wanted(selection: Selection) -> dict[str, str]:

@@ -96,7 +96,7 @@ def _records(
 
     if selection.ids is not None:
         records = read(RECORDS_BY_ID, {**wanted(selection), "now": lease.now})
-        return served(records, selection.pointed, _ID, _PRIORITY) if selection.pointed else records
+        return served(records, selection, _ID, _PRIORITY) if selection.pointed else records
     merged = heapq.merge(*(read(RECORDS_OF_TYPE, {"type": type}) for type in dict.fromkeys(selection.types)))
     return cursors.enter_context(closing(merged))
 

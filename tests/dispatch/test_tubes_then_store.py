@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from kqueue.contracts.broker import Broker, Entry, EntryFate, Pointer, Reservation
+from kqueue.contracts.broker import Broker, Entry, EntryFate, Pointer, Reservation, selected
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
@@ -230,7 +230,8 @@ def early(token: int, priority: int = 5) -> Entry:
 
 
 def of_tube(*entries: Entry) -> Reservation:
-    return Reservation(Selection(("t",), tuple(id for one in entries for id in one.pointer.ids)), list(entries))
+    """With the priorities that the pointers name, so that a job which has another by now is passed over."""
+    return Reservation(selected(("t",), entries), list(entries))
 
 
 def test_what_came_early_is_claimed_at_its_time_and_nothing_more_is_asked(

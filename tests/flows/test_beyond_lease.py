@@ -34,12 +34,12 @@ def test_it_is_told_of_while_it_runs_and_again_when_the_time_has_doubled(
 
         @queue.handler("mail", delete_on_success=True)
         def mail(job: JobInHand) -> None:
-            [batch] = queue.registry.batches()
+            [jobs] = queue.registry.in_hand()
             clock.advance(TTR + 30)
             await_true(lambda: bool(warnings(caplog)))  # the watchdog has seen it
             for seconds in (31, 59, 60, 61, 119, 121):
                 clock.advance(TTR + seconds - clock.monotonic())
-                batch.tell_late(clock.monotonic())
+                jobs.tell_late(clock.monotonic())
                 told.append(len(warnings(caplog)))
             [hung] = hanging_in(queue.registry, clock.monotonic()).past_lease
             assert hung == (job.id, "mail", 121)
@@ -61,12 +61,12 @@ def test_one_that_keeps_its_time_or_has_its_outcome_is_not(caplog: pytest.LogCap
 
         @queue.handler("mail")
         def mail(job: JobInHand) -> None:
-            [batch] = queue.registry.batches()
+            [jobs] = queue.registry.in_hand()
             clock.advance(TTR + HANGS_S - 0.1)
-            batch.tell_late(clock.monotonic())
+            jobs.tell_late(clock.monotonic())
             job.delete()
             clock.advance(TTR)
-            batch.tell_late(clock.monotonic())
+            jobs.tell_late(clock.monotonic())
 
         queue.add_job("mail", ttr=TTR)
         assert queue.run_jobs().deleted == 1

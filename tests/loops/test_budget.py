@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kqueue.contracts.budget import MAX_JOBS, WORK_S, Budget, suspect_jobs
-from kqueue.loops.sizer import GROWTH, Durations, Sizer
+from kqueue.loops.sizer import GROWTH, Sizer
 from kqueue.model.job import Row
 
 
@@ -68,7 +68,7 @@ def test_a_suspect_among_many_does_not_join_a_large_window() -> None:
 
 def sizer_of(*spent: tuple[str, int, float]) -> Sizer:
     """One that has measured these, one after another."""
-    sizer = Sizer(Durations())
+    sizer = Sizer()
     for one in spent:
         sizer.observe([one])
     return sizer
@@ -104,15 +104,16 @@ def test_a_type_never_measured_takes_what_jobs_take_here() -> None:
     assert len(sizer_of(("t0", 1, 0.005)).shared(500, 1, types, math.inf).fit(rows)[0]) == 10
 
 
-def test_what_one_loop_has_measured_the_next_knows() -> None:
-    durations = Durations()
-    Sizer(durations).observe([("fast", 3, 0.000_03), ("slow", 1, 0.010)])
-    known = Sizer(durations)
-    known.knows(["fast", "slow"])
+def test_who_has_counted_all_types_before_knows_how_long_they_take() -> None:
+    known = Sizer()
+    known.begin({"fast": 0.000_01, "slow": 0.010})
     assert known.ahead(1, in_turn=True) == 4
-    new = Sizer(durations)
-    new.knows(["fast", "new"])
+    new = Sizer()
+    new.begin({"fast": 0.000_01, "new": None})
     assert new.is_new()
+    none = Sizer()
+    none.begin({})
+    assert none.is_new()
 
 
 def test_candidates_are_read_no_further_than_the_first_that_does_not_fit() -> None:

@@ -31,8 +31,8 @@ class Script:
 
 def test_what_fails_is_told_of_once_until_all_goes_well_again(caplog: pytest.LogCaptureFixture) -> None:
     script = Script(OSError("first"), OSError("again"), None, OSError("second"), None)
-    watchdog = Watchdog(SystemClock(), logging.getLogger("kqueue"))
-    watchdog.watch(script, alone=False)
+    watchdog = Watchdog(script, SystemClock(), logging.getLogger("kqueue"))
+    watchdog.wake()
     await_true(lambda: not script.ends)
     watchdog.close()
     assert [record.message for record in caplog.records] == ["not settled yet: first", "not settled yet: second"]

@@ -133,10 +133,10 @@ class Stage:
         """Time passes in a handler, and the watchdog looks. What it cannot settle then, the loop does."""
         self.clock.advance(seconds)
         now = self.clock.monotonic()
-        for batch in process.queue.registry.batches():
-            if now >= batch.wants_attention_at(now):
+        for jobs in process.queue.registry.in_hand():
+            if now >= jobs.wants_attention_at(now):
                 with suppress(KQueueError):
-                    batch.attend(now)
+                    jobs.attend(now)
 
     def others_act(self, process: Process) -> None:
         """Another process sweeps and runs: what falls to it, it deletes."""

@@ -107,14 +107,11 @@ MISSING = "0" * 28
 class NoWatchdog:
     """In the place of :class:`kqueue.loops.watchdog.Watchdog`, whose thread would look at any moment."""
 
-    def __init__(self, clock: Clock, logger: logging.Logger) -> None:
+    def __init__(self, watched: Watched, clock: Clock, logger: logging.Logger) -> None:
         pass
 
-    def watch(self, batch: Watched, *, alone: bool) -> None:
+    def wake(self, *, alone: bool = False) -> None:
         """See :meth:`tests.machines.acts.Stage.work`, which does its part."""
-
-    def rest(self) -> None:
-        """Nothing."""
 
     def close(self) -> None:
         """Nothing."""

@@ -181,7 +181,7 @@ class Program:
         registry = self.queue.registry
         found = {
             "loops": registry.loops(),
-            "jobs in hand": registry.batches(),
+            "jobs in hand": registry.in_hand(),
             "loops that live": registry.isolation.loops(),
             "windows": registry.isolation._windows,
             "aside": registry.isolation._taken_by,

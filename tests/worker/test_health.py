@@ -22,7 +22,7 @@ class FakeLoop:
         self.thread, self.turns, self.count, self.turned_at = thread, 0, 0, 0.0
 
 
-class FakeBatch:
+class FakeJobs:
     def __init__(self, thread: int, lease_left: float | None) -> None:
         self.thread, self.left = thread, lease_left
 
@@ -32,15 +32,15 @@ class FakeBatch:
 
 class FakeRegistry:
     def __init__(self, *loops: FakeLoop) -> None:
-        self._loops, self.in_hand = list(loops), list[FakeBatch]()
+        self._loops, self.held = list(loops), list[FakeJobs]()
         self.event_loops: set[FakeLoop] = set()
         self.threads: set[FakeLoop] = set()
 
     def loops(self) -> list[Loop]:
         return list(self._loops)  # type: ignore[arg-type]
 
-    def batches(self) -> list[InflightJobs]:
-        return list(self.in_hand)  # type: ignore[arg-type]
+    def in_hand(self) -> list[InflightJobs]:
+        return list(self.held)  # type: ignore[arg-type]
 
 
 def test_a_loop_gets_on_as_long_as_it_makes_turns() -> None:
@@ -60,11 +60,11 @@ def test_a_loop_whose_handler_runs_gets_on_while_its_lease_holds() -> None:
     registry = FakeRegistry(one, FakeLoop(2))
     progress = Liveness(registry)  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
-    registry.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, 0.1)]
+    registry.held = [FakeJobs(1, 5.0), FakeJobs(2, 0.1)]
     assert progress.quiet_s(170.0) == 0.0
-    registry.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, -0.1)]
+    registry.held = [FakeJobs(1, 5.0), FakeJobs(2, -0.1)]
     assert progress.quiet_s(171.0) == 71.0
-    registry.in_hand = [FakeBatch(1, 5.0), FakeBatch(2, None)]
+    registry.held = [FakeJobs(1, 5.0), FakeJobs(2, None)]
     assert progress.quiet_s(172.0) == 72.0
 
 
@@ -78,10 +78,10 @@ def test_an_event_loop_gets_on_as_long_as_it_turns_or_the_coroutine_that_keeps_i
     assert progress.quiet_s(109.0) == 9.0
     event_loop.turns += 1
     assert progress.quiet_s(110.0) == 1.0
-    registry.in_hand = [FakeBatch(2, 0.1)]
+    registry.held = [FakeJobs(2, 0.1)]
     one.turns += 1
     assert progress.quiet_s(150.0) == 0.0
-    registry.in_hand = [FakeBatch(2, -0.1)]
+    registry.held = [FakeJobs(2, -0.1)]
     assert progress.quiet_s(151.0) == 41.0
 
 
@@ -91,10 +91,10 @@ def test_a_dispatchers_thread_gets_on_as_long_as_it_turns_or_its_job_has_its_lea
     registry.threads |= {one, other}
     progress = Liveness(registry)  # type: ignore[arg-type]
     assert progress.quiet_s(100.0) == 0.0
-    registry.in_hand = [FakeBatch(2, 0.1)]
+    registry.held = [FakeJobs(2, 0.1)]
     dispatcher.turns, other.turns = 1, 1
     assert progress.quiet_s(170.0) == 0.0
-    registry.in_hand = [FakeBatch(2, -0.1)]
+    registry.held = [FakeJobs(2, -0.1)]
     dispatcher.turns, other.turns = 2, 2
     assert progress.quiet_s(171.0) == 71.0
 

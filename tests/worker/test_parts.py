@@ -171,15 +171,15 @@ def test_a_batch_tells_how_long_the_lease_of_its_running_job_holds(tmp_path: Pat
     left: list[float | None] = []
 
     def handle(job: JobInHand) -> None:
-        (batch,) = queue.registry.batches()
+        (jobs,) = queue.registry.in_hand()
         now = clock.monotonic()
-        left.append(batch.lease_left(now))
-        left.append(batch.lease_left(now + 100))
+        left.append(jobs.lease_left(now))
+        left.append(jobs.lease_left(now + 100))
         clock.advance(20)
         job.renew()
-        left.append(batch.lease_left(now + 20))
+        left.append(jobs.lease_left(now + 20))
         job.delete()
-        left.append(batch.lease_left(now))
+        left.append(jobs.lease_left(now))
 
     queue.add_handler("t", handle)
     queue.add_job("t", ttr=50)

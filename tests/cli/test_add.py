@@ -1,23 +1,10 @@
 """``kqueue add``, in real processes."""
 
-from pathlib import Path
-
 import pytest
 
 from kqueue import KQueue
 from tests.beanstalkd import free_port
 from tests.shop import Shop, the_job
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
-
-
-@pytest.fixture
-def queue(shop: Shop):
-    with KQueue(store=shop.store) as queue:
-        yield queue
 
 
 def test_add_stores_each_payload_and_prints_its_id(shop: Shop, queue: KQueue):

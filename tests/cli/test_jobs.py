@@ -4,24 +4,12 @@ import json
 import os
 import pty
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
 from kqueue import Job, KQueue
 from tests.beanstalkd import Beanstalkd
 from tests.shop import NO_JOB, PATIENCE_S, Shop, the_job
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
-
-
-@pytest.fixture
-def queue(shop: Shop):
-    with KQueue(store=shop.store) as queue:
-        yield queue
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import pty
 import re
 import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -17,17 +15,6 @@ from tests.shop import PATIENCE_S, Shop
 
 #: What moves the cursor, wipes, hides.
 CONTROL = re.compile(r"\x1b\[[0-9?]*[A-Za-z]")
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
-
-
-@pytest.fixture
-def queue(shop: Shop) -> Iterator[KQueue]:
-    with KQueue(store=shop.store) as queue:
-        yield queue
 
 
 def test_how_many_by_type(shop: Shop, queue: KQueue) -> None:

@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -13,18 +12,6 @@ from kqueue import KQueue
 from tests.beanstalkd import Beanstalkd, free_port
 from tests.cli.find_jobs import FIND_JOBS
 from tests.shop import APP, PATIENCE_S, Shop, the_job
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
-
-
-@pytest.fixture
-def queue(shop: Shop):
-    with KQueue(store=shop.store) as queue:
-        yield queue
-
 
 # -- the app -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ import os
 import pty
 import signal
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,17 +15,6 @@ from kqueue.model.job import State
 from tests.beanstalkd import Beanstalkd
 from tests.shop import APP, NO_JOB, PATIENCE_S, Shop
 from tests.tubes import await_true
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
-
-
-@pytest.fixture
-def queue(shop: Shop) -> Iterator[KQueue]:
-    with KQueue(store=shop.store) as queue:
-        yield queue
 
 
 def die(queue: KQueue, type: str, reasons: list[str]) -> list[str]:

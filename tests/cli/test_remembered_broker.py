@@ -4,16 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from kqueue import KQueue
 from tests.beanstalkd import Beanstalkd, free_port
 from tests.shop import Shop
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
 
 
 def said(address: str) -> str:

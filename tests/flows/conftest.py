@@ -13,6 +13,7 @@ from kqueue.stores.memory.store import MemoryStore
 from kqueue.stores.mongo.store import MongoStore
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
+from tests.beanstalkd import Beanstalkd
 from tests.flows.copies import Databases, Files
 
 MakeQueue = Callable[..., KQueue]
@@ -54,6 +55,26 @@ def _at(store: object, folder: Path, clock: ManualClock) -> JobStore:
     if store.startswith("sqlite:"):
         return SqliteStore(folder / "jobs.db", clock=clock)
     return MongoStore(store, clock=clock)
+
+
+@pytest.fixture(params=["sqlite", "mongod"])
+def make_unswept_queue(
+    request: pytest.FixtureRequest, tmp_path: Path, beanstalkd: Beanstalkd
+) -> Iterator[MakeQueue]:
+    """Makes queues on one store and that beanstalkd, each as of another process. None sweeps meanwhile."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/jobs.db"
+    else:
+        url = request.getfixturevalue("mongod").url(request.getfixturevalue("mongo_database"))
+    made: list[KQueue] = []
+
+    def make(**options: Any) -> KQueue:
+        made.append(KQueue(url, beanstalkd.url, sweep_interval=3600, **options))
+        return made[-1]
+
+    yield make
+    for queue in made:
+        queue.close()
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """Jobs that are claimed past the tube: their rings never came, or a beanstalkd is down, frozen or forgetful."""
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
 
@@ -11,27 +8,8 @@ from kqueue import JobInHand, KQueue
 from kqueue.dispatch import ringing
 from tests.beanstalkd import Beanstalkd
 from tests.faults.sites import looping
+from tests.flows.conftest import MakeQueue
 from tests.tubes import PATIENCE_S, await_true, no_thread
-
-MakeQueue: TypeAlias = Callable[..., KQueue]
-
-
-@pytest.fixture(params=["sqlite", "mongod"])
-def make_queue(request: pytest.FixtureRequest, tmp_path: Path, beanstalkd: Beanstalkd) -> Iterator[MakeQueue]:
-    """Makes queues on one store and that beanstalkd, each as of another process."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/jobs.db"
-    else:
-        url = request.getfixturevalue("mongod").url(request.getfixturevalue("mongo_database"))
-    made: list[KQueue] = []
-
-    def make(**options: Any) -> KQueue:
-        made.append(KQueue(url, beanstalkd.url, sweep_interval=3600, **options))
-        return made[-1]
-
-    yield make
-    for queue in made:
-        queue.close()
 
 
 def never_rung(queue: KQueue) -> KQueue:
@@ -40,16 +18,16 @@ def never_rung(queue: KQueue) -> KQueue:
     return queue
 
 
-def test_a_job_whose_ring_never_came_is_found_by_whoever_looks(make_queue: MakeQueue) -> None:
-    producer, worker = never_rung(make_queue()), make_queue()
+def test_a_job_whose_ring_never_came_is_found_by_whoever_looks(make_unswept_queue: MakeQueue) -> None:
+    producer, worker = never_rung(make_unswept_queue()), make_unswept_queue()
     worker.add_handler("t", JobInHand.delete)
     producer.add_job("t")
     report = worker.run_jobs()
     assert (report.deleted, report.stale_pointers) == (1, 0)
 
 
-def test_a_ring_that_comes_late_points_to_nothing_and_is_deleted(make_queue: MakeQueue) -> None:
-    producer, worker = make_queue(), make_queue()
+def test_a_ring_that_comes_late_points_to_nothing_and_is_deleted(make_unswept_queue: MakeQueue) -> None:
+    producer, worker = make_unswept_queue(), make_unswept_queue()
     worker.add_handler("t", JobInHand.delete)
     put, late = producer.broker.put, []
     producer.broker.put = late.append  # type: ignore[method-assign]
@@ -63,8 +41,8 @@ def test_a_ring_that_comes_late_points_to_nothing_and_is_deleted(make_queue: Mak
     assert worker.broker.depths(["t"])["t"]["ready"] == 0
 
 
-def test_it_goes_by_priority_and_keeps_pauses_limits_and_the_types_served(make_queue: MakeQueue) -> None:
-    producer, worker = never_rung(make_queue()), make_queue()
+def test_it_goes_by_priority_and_keeps_pauses_limits_and_the_types_served(make_unswept_queue: MakeQueue) -> None:
+    producer, worker = never_rung(make_unswept_queue()), make_unswept_queue()
     ran: list[tuple[str, int]] = []
 
     def handle(job: JobInHand) -> None:
@@ -88,9 +66,9 @@ def test_it_goes_by_priority_and_keeps_pauses_limits_and_the_types_served(make_q
 
 @pytest.mark.usefixtures("rings_at_once")  # or a pointer may come to it after it has forgotten all
 def test_after_a_beanstalkd_has_forgotten_all_work_goes_on_and_nothing_is_put(
-    make_queue: MakeQueue, beanstalkd: Beanstalkd
+    make_unswept_queue: MakeQueue, beanstalkd: Beanstalkd
 ) -> None:
-    queue = make_queue()
+    queue = make_unswept_queue()
     queue.add_handler("t", JobInHand.delete)
     queue.add_jobs("t", range(500))
     assert queue.run_jobs(count_limit=100).deleted == 100
@@ -101,9 +79,9 @@ def test_after_a_beanstalkd_has_forgotten_all_work_goes_on_and_nothing_is_put(
 
 
 def test_a_beanstalkd_that_is_not_there_stops_no_run(
-    make_queue: MakeQueue, beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
+    make_unswept_queue: MakeQueue, beanstalkd: Beanstalkd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = make_queue()
+    queue = make_unswept_queue()
     queue.add_handler("t", JobInHand.delete)
     beanstalkd.kill()
     queue.add_jobs("t", range(3))
@@ -113,9 +91,9 @@ def test_a_beanstalkd_that_is_not_there_stops_no_run(
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_a_worker_that_waits_beside_a_beanstalkd_that_is_away_picks_up_what_others_add(
-    make_queue: MakeQueue, beanstalkd: Beanstalkd, fault: str
+    make_unswept_queue: MakeQueue, beanstalkd: Beanstalkd, fault: str
 ) -> None:
-    producer, worker = make_queue(), make_queue()
+    producer, worker = make_unswept_queue(), make_unswept_queue()
     ran = []
     worker.add_handler("t", lambda job: (ran.append(job.payload), job.delete()))
     with looping(worker):
@@ -133,12 +111,12 @@ def test_a_worker_that_waits_beside_a_beanstalkd_that_is_away_picks_up_what_othe
 
 
 def test_a_run_sends_what_its_process_has_rung_first(
-    make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
+    make_unswept_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So its order holds beside what stands in the tube, although the sender would take its time."""
     monkeypatch.setattr(ringing, "GAP_S", PATIENCE_S)
     monkeypatch.setattr(ringing, "PATIENCE_S", PATIENCE_S)
-    other, queue = make_queue(), make_queue()
+    other, queue = make_unswept_queue(), make_unswept_queue()
     with monkeypatch.context() as patch:
         patch.setattr(ringing, "Background", no_thread)
         other.add_jobs("t", ["other"] * 3, priority=10)
@@ -152,8 +130,8 @@ def test_a_run_sends_what_its_process_has_rung_first(
     assert ran == ["own 1", "own 2", "own 3", "other", "other", "other", "last"]
 
 
-def test_loops_of_two_processes_run_what_was_never_rung_once_each(make_queue: MakeQueue) -> None:
-    producer, workers = never_rung(make_queue()), [make_queue() for _ in range(2)]
+def test_loops_of_two_processes_run_what_was_never_rung_once_each(make_unswept_queue: MakeQueue) -> None:
+    producer, workers = never_rung(make_unswept_queue()), [make_unswept_queue() for _ in range(2)]
     ran: list[int] = []
     for worker in workers:
         worker.add_handler("t", lambda job: (ran.append(job.payload), job.delete()))

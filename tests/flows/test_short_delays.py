@@ -5,39 +5,16 @@ waited for its tube would not come.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
 
 from kqueue import JobInHand, KQueue
 from kqueue.brokers.beanstalk import subscription
-from tests.beanstalkd import Beanstalkd
 from tests.faults.sites import looping
+from tests.flows.conftest import MakeQueue
 from tests.tubes import await_true
 
-MakeQueue: TypeAlias = Callable[..., KQueue]
-
 NOTHING_LEFT = {"ready": 0, "delayed": 0, "reserved": 0, "buried": 0}
-
-
-@pytest.fixture(params=["sqlite", "mongod"])
-def make_queue(request: pytest.FixtureRequest, tmp_path: Path, beanstalkd: Beanstalkd) -> Iterator[MakeQueue]:
-    """Makes queues on one store and that beanstalkd, each as of another process."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/jobs.db"
-    else:
-        url = request.getfixturevalue("mongod").url(request.getfixturevalue("mongo_database"))
-    made: list[KQueue] = []
-
-    def make(**options: Any) -> KQueue:
-        made.append(KQueue(url, beanstalkd.url, sweep_interval=3600, **options))
-        return made[-1]
-
-    yield make
-    for queue in made:
-        queue.close()
 
 
 @pytest.fixture
@@ -71,8 +48,8 @@ class Starts:
 
 @pytest.mark.usefixtures("long_seconds")
 @pytest.mark.parametrize("delay", [0.05, 0.3, 1.2])
-def test_what_another_process_has_added_runs_at_its_time(make_queue: MakeQueue, delay: float) -> None:
-    producer, worker = make_queue(), make_queue()
+def test_what_another_process_has_added_runs_at_its_time(make_unswept_queue: MakeQueue, delay: float) -> None:
+    producer, worker = make_unswept_queue(), make_unswept_queue()
     starts = Starts(worker)
     with looping(worker):
         for number in range(2):
@@ -83,8 +60,8 @@ def test_what_another_process_has_added_runs_at_its_time(make_queue: MakeQueue, 
 
 
 @pytest.mark.usefixtures("long_seconds")
-def test_a_retry_runs_at_its_time(make_queue: MakeQueue) -> None:
-    producer, worker = make_queue(), make_queue()
+def test_a_retry_runs_at_its_time(make_unswept_queue: MakeQueue) -> None:
+    producer, worker = make_unswept_queue(), make_unswept_queue()
     starts = Starts(worker, failures=2)
     with looping(worker) as loop:
         producer.add_job("t")
@@ -96,9 +73,9 @@ def test_a_retry_runs_at_its_time(make_queue: MakeQueue) -> None:
 
 
 @pytest.mark.usefixtures("long_seconds")
-def test_who_does_not_wait_finds_what_is_due_and_no_more(make_queue: MakeQueue) -> None:
+def test_who_does_not_wait_finds_what_is_due_and_no_more(make_unswept_queue: MakeQueue) -> None:
     """As without a beanstalkd."""
-    queue = make_queue()
+    queue = make_unswept_queue()
     starts = Starts(queue)
     job_id = queue.add_job("t", delay=0.2)
     while queue.run_jobs().deleted == 0:
@@ -107,8 +84,8 @@ def test_who_does_not_wait_finds_what_is_due_and_no_more(make_queue: MakeQueue) 
     assert queue.get_job(job_id) is None
 
 
-def test_where_the_one_that_knows_its_time_ends_it_comes_by_the_tube(make_queue: MakeQueue) -> None:
-    producer, first, second = make_queue(), make_queue(), make_queue()
+def test_where_the_one_that_knows_its_time_ends_it_comes_by_the_tube(make_unswept_queue: MakeQueue) -> None:
+    producer, first, second = make_unswept_queue(), make_unswept_queue(), make_unswept_queue()
     Starts(first)
     starts = Starts(second)
     producer.add_job("t", delay=0.5)

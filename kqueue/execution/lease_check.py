@@ -52,6 +52,8 @@ class LeaseCheck:
         self._store = store
         self._monotonic = monotonic
         self._renewal = renewal
+        #: How the renewer has ended, as far as it was heeded here.
+        self._heard: RenewalEnd | None = None
         self._standing = LeaseState.OURS
         self._look_at = leased_at + LOOK_S
         self._ends_at = leased_at + row.ttr
@@ -66,8 +68,12 @@ class LeaseCheck:
 
     def cancelled(self) -> bool:
         """See :attr:`kqueue.JobInHand.cancelled`."""
-        if self._renewal is not None and self._renewal.end_of(self.row.id) is RenewalEnd.OVER:
+        end = self._renewal.end_of(self.row.id) if self._renewal is not None else None
+        if end is RenewalEnd.OVER:
             return True
+        if end is not self._heard:
+            # Who has lost its lease learns at once to whom: the renewer knows only that it is gone.
+            self._heard, self._look_at = end, -math.inf
         self._look()
         return self._standing is LeaseState.GONE
 

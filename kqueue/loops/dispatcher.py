@@ -132,7 +132,7 @@ class Dispatcher:
         self._wakeup = controls.wakeup
         self._stop = controls.stop
         self._turned = controls.turned
-        self._sizer = Sizer()
+        self._sizer = Sizer(context.telemetry.counters.measured(parts.handlers()))
         self._id = self._mint.make(1)[0]
         self._concurrent = ConcurrentJobs(
             context,
@@ -173,8 +173,6 @@ class Dispatcher:
         self._hands.open()
         self._writes = self._jobs.completer.writes
         self._concurrent.read_clock()
-        if self._sizer.is_new():
-            self._sizer.begin(self._context.telemetry.counters.means(self._handlers()))
         self._sizer.observe(self._concurrent.spent())
         number = self._hands.number()
         places = self._concurrent.places(number, self._sizer.ahead(number, self._is_own), self._hands.free())

@@ -22,24 +22,21 @@ FADING = 0.9
 class Sizer:
     """Says how much a loop is to claim next. One for each loop, so no lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, tuple[int, float]]) -> None:
+        """``known``: for each type that is served, how many of its jobs this process has run before, and the
+        seconds of these together. Who knows them all goes on from there.
+        """
         #: Seconds of a job, by type.
-        self._job_s: dict[str, float] = {}
+        self._job_s = {type: seconds / jobs for type, (jobs, seconds) in known.items() if jobs}
         #: Seconds of a job of whatever came last, all types together; None: nothing was measured.
         self._any_s: float | None = None
         #: How many jobs may be claimed for one place at most: so what is not known yet grows by and by.
         self._jobs = 1
+        if known and len(self._job_s) == len(known):
+            self._any_s = max(self._job_s.values())
+            self._jobs = min(MAX_JOBS, GROWTH * min(jobs for jobs, _ in known.values()))
         #: Of the longest of the last claims.
         self._claim_s = 0.0
-
-    def begin(self, means: Mapping[str, float | None]) -> None:
-        """Nothing was measured yet. ``means``: seconds of a job of each type that is served, as this process has
-        counted them before; None where it never ran one.
-        """
-        known = {type: seconds for type, seconds in means.items() if seconds is not None}
-        self._job_s.update(known)
-        if known and len(known) == len(means):
-            self._any_s, self._jobs = max(known.values()), MAX_JOBS
 
     def observe(self, spent: Iterable[tuple[str, int, float]]) -> None:
         """Of each (type, jobs, seconds): so many jobs of the type took so long together."""

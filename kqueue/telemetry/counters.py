@@ -93,10 +93,10 @@ class Counters:
                 for type, runs in self._run.items()
             }
 
-    def means(self, types: Iterable[str]) -> dict[str, float | None]:
-        """Seconds of a run of each of ``types``, as far as any has run here."""
+    def measured(self, types: Iterable[str]) -> dict[str, tuple[int, float]]:
+        """How many runs of each of ``types`` there were here, and their seconds together."""
         with self._lock:
-            return {type: self._seconds[type] / self._run[type] if self._run[type] else None for type in types}
+            return {type: (self._run[type], self._seconds.get(type, 0.0)) for type in types}
 
     def stats(self, overview: Sequence[Backlog], due: Mapping[str, int], now: float) -> Stats:
         """The counts beside what the store had at ``now``, by its clock. ``due``: delayed jobs that are due then,

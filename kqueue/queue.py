@@ -114,10 +114,11 @@ class KQueue:
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | Configuration | None = None, **overrides: Any) -> Self:
-        """Make a queue of what is configured: defaults, then a TOML file, then the environment, then ``overrides``.
+        """Make a queue of what is configured: defaults, then TOML files, then the environment, then ``overrides``.
 
         ``path``: the file, or what :func:`kqueue.config.configuration.load` has read. None: the file that
-        ``KQUEUE_CONFIG`` names, or else ``kqueue.toml`` here, if it is there. ``overrides``: arguments of
+        ``KQUEUE_CONFIG`` names, or else ``kqueue.toml`` here, if it is there. Beside it those of the environment
+        that ``KQUEUE_ENV`` names, and of this machine: see ``docs/configuration.rst``. ``overrides``: arguments of
         ``KQueue``, by their names. Raises ``ValueError`` that names what is refused, and where it stands.
         """
         from kqueue.config.configuration import Configuration, load  # noqa: PLC0415 (see test_layout.LAZY)

@@ -17,17 +17,18 @@ _KEYS = [*(key for key in QUEUE if key.name in {"store", "broker"}), *WORKER]
 def config_command(as_json: bool, **options: str | None) -> None:
     """Show what is configured, and where each value came from.
 
-    Defaults, then a TOML file, then the environment (KQUEUE_STORE, KQUEUE_WORKER_THREADS, ...), then the options of
-    a command, such as those below: a later one wins.
+    Defaults, then the files kqueue.toml, kqueue.NAME.toml of the environment --env NAME, and kqueue.local.toml,
+    then variables (KQUEUE_STORE, KQUEUE_WORKER_THREADS, ...), then the options of a command, such as those below: a
+    later one wins.
     """
     configuration = configured(options)
     values = {setting.key: shown(setting) for setting in configuration.settings()}
     sources = {setting.key: setting.source for setting in configuration.settings()}
     if as_json:
         settings = {key: {"value": value, "source": sources[key]} for key, value in values.items()}
-        print_json({"file": configuration.file, "settings": settings})
+        print_json({"files": configuration.files, "env": configuration.env, "settings": settings})
         return
-    click.echo(f"file  {configuration.file or 'none'}\n")
+    click.echo(f"files  {', '.join(configuration.files) or 'none'}\n")
     print_columns(["key", "value", "source"], [[key, _text(value), sources[key]] for key, value in values.items()])
 
 

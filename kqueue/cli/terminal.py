@@ -12,7 +12,7 @@ from kqueue import KQueue, RunReport, SweepReport
 from kqueue.cli.exits import complain
 from kqueue.config.configuration import Configuration, load
 from kqueue.config.keys import Key
-from kqueue.config.layers import DEFAULT, FILE_VARIABLE
+from kqueue.config.layers import DEFAULT, ENV_VARIABLE, FILE_VARIABLE
 from kqueue.dispatch.naming import remembered_broker
 from kqueue.worker.app import load_queue
 
@@ -35,7 +35,9 @@ def _kept(name: str) -> str | None:
 
 
 def queue_options(command: Command) -> Command:
-    """``--store`` and ``--broker`` or ``--app``, for :func:`make_queue` and :func:`find_queue`; ``--config``."""
+    """``--store`` and ``--broker`` or ``--app``, for :func:`make_queue` and :func:`find_queue`; and those of
+    :func:`config_option`.
+    """
     store = click.option("--store", metavar="URL", help="Or set KQUEUE_STORE, or store in the file.")
     broker = click.option(
         "--broker",
@@ -46,12 +48,21 @@ def queue_options(command: Command) -> Command:
     return store(broker(app(config_option(command))))
 
 
-#: For :func:`configured`.
-config_option = _kept_option(
+_config_option = _kept_option(
     "config",
     "FILE",
     "The configuration. Or set KQUEUE_CONFIG; or else kqueue.toml in this folder, if it is there.",
 )
+_env_option = _kept_option(
+    "env", "NAME", "The environment, whose file kqueue.NAME.toml comes after that. Or set KQUEUE_ENV."
+)
+
+
+def config_option(command: Command) -> Command:
+    """``--config`` and ``--env``, for :func:`configured`."""
+    return _config_option(_env_option(command))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -81,18 +92,22 @@ def configured(options: Mapping[str, object]) -> Configuration:
     (``max_jobs`` for ``--max-jobs``); None for what it was not. Raises ``ValueError`` for what is refused, in any
     layer.
     """
-    return load(_kept("config"), options)
+    return load(_kept("config"), options, env=_kept("env"))
 
 
 def hand_on_config() -> None:
-    """An app that reads the configuration, here or in children, is to read the file that --config names.
+    """An app that reads the configuration, here or in children, is to read the files that --config and --env name.
 
-    Raises ``ValueError`` if that is not there, or holds what is refused.
+    Raises ``ValueError`` if one of them is not there, or holds what is refused.
     """
-    file = _kept("config")
+    file, env = _kept("config"), _kept("env")
+    if file is None and env is None:
+        return
+    load(file, env=env)
     if file is not None:
-        load(file)
         os.environ[FILE_VARIABLE] = os.path.abspath(file)
+    if env is not None:
+        os.environ[ENV_VARIABLE] = env
 
 
 def make_queue(store: str | None, broker: str | None) -> KQueue:

@@ -18,6 +18,10 @@ logger = logging.getLogger("kqueue")
 
 #: The variable that names the file.
 FILE_VARIABLE: Final = "KQUEUE_CONFIG"
+#: The variable that names the environment, which has a file of its own.
+ENV_VARIABLE: Final = "KQUEUE_ENV"
+#: Those that say which files are read.
+OF_FILES: Final = (FILE_VARIABLE, ENV_VARIABLE)
 #: The keys that are URLs.
 URLS: Final = frozenset({"store", "broker"})
 #: The source of what nobody has set.
@@ -94,11 +98,15 @@ def of_file(name: str, text: str) -> Layer:
         with blamed(source):
             full_name = ".".join(path)
             layer[full_name] = Setting(full_name, _known(path, given, table).value(given), source)
+    return layer
+
+
+def check_periods(layer: Layer) -> None:
+    """Of all files together. Raises ``ValueError`` for a period of starts that are not bounded."""
     for key, _, source in layer.values():
         its_type = key.removesuffix(".period")
         if its_type != key and f"{its_type}.starts" not in layer:
             raise ValueError(f"{source}: period: it is that of starts, which {its_type[:SHOWN]} does not have")
-    return layer
 
 
 def of_environment(environment: Mapping[str, str]) -> Layer:
@@ -109,11 +117,11 @@ def of_environment(environment: Mapping[str, str]) -> Layer:
     """
     layer = {}
     for variable, text in sorted(environment.items()):
-        if not variable.startswith(PREFIX) or variable == FILE_VARIABLE or FOREIGN.fullmatch(variable):
+        if not variable.startswith(PREFIX) or variable in OF_FILES or FOREIGN.fullmatch(variable):
             continue
         source = f"environment {variable}"
         if variable not in _VARIABLES:
-            best = near(variable, [*_VARIABLES, FILE_VARIABLE])
+            best = near(variable, [*_VARIABLES, *OF_FILES])
             if best is not None:
                 raise ValueError(f"{source[:SHOWN]}: there is no such key; the nearest one is {best}")
             logger.warning("%s: there is no such key, so it is not heeded", source[:SHOWN])

@@ -51,7 +51,7 @@ def test_config_says_where_each_value_came_from(shop: Shop):
 def test_config_for_programs(shop: Shop):
     done = shop.kqueue("config", "--json", "--store", "memory:")
     said = json.loads(done.stdout)
-    assert said["file"] == "kqueue.toml"
+    assert (said["files"], said["env"]) == (["kqueue.toml"], None)
     assert said["settings"]["store"] == {"value": "memory:", "source": "--store"}
     assert said["settings"]["max_tries"] == {"value": 30, "source": "default"}
 
@@ -69,9 +69,9 @@ def test_config_shows_lists_and_tables(shop: Shop):
 
 def test_config_where_nothing_is_configured(shop: Shop):
     (shop.folder / "kqueue.toml").unlink()
-    assert shop.kqueue("config").stdout.startswith("file  none\n")
+    assert shop.kqueue("config").stdout.startswith("files  none\n")
     assert {value[1] for value in rows(shop).values()} == {"default"}
-    assert json.loads(shop.kqueue("config", "--json").stdout)["file"] is None
+    assert json.loads(shop.kqueue("config", "--json").stdout)["files"] == []
 
 
 def test_config_takes_every_option_of_the_worker(shop: Shop):
@@ -174,6 +174,28 @@ def test_run_hands_its_file_on_to_the_app(shop: Shop):
     shop.ids("greet", '"Ada"', "--config", "other.toml")
     assert "hello Ada" in shop.kqueue("run", "--app", "shop:queue", "--config", "other.toml").stdout
     assert "store: none is configured" in shop.refused("run", "--app", "shop:queue")
+
+
+@pytest.mark.parametrize("how", ["--env", "KQUEUE_ENV"])
+@pytest.mark.parametrize("command", ["run", "worker"])
+def test_the_environments_file_reaches_the_app_and_its_processes(shop: Shop, how: str, command: str):
+    of_the_file(shop)
+    (shop.folder / "kqueue.toml").write_text("max_tries = 5\n")
+    (shop.folder / "kqueue.here.toml").write_text(f'store = "{shop.store}"\n[worker]\napp = "shop:queue"\n')
+    args = ["--env", "here"]
+    if how == "KQUEUE_ENV":
+        shop.environment[how], args = "here", []
+    shop.ids("greet", '"Ada"', *args)
+    assert rows(shop, *args)["store"] == [shop.store, "kqueue.here.toml:1"]
+    if command == "run":
+        assert "hello Ada" in shop.kqueue("run", *args).stdout
+        return
+    with shop.start("worker", *args) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "hello Ada\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,6 @@ def test_a_source_names_the_line_in_any_order(keys: list[str], between: list[str
         ),
         ("[types.resize]\nretry_delay = {first = 2, most = 1}", "most: a finite number, at least 2, got 1"),
         ("[types.resize.retry_delay]\nfirst = 'x'", "kqueue.toml:1: first: expected a number"),
-        ("[types.resize]\nperiod = 1", "kqueue.toml:2: period: it is that of starts, which types.resize does not"),
         ("[types.resize]\nrunning = 0", "kqueue.toml:2: running: at least 1, got 0"),
     ],
 )
@@ -273,9 +272,9 @@ def test_a_bad_file_is_refused_with_its_name_the_line_and_the_key(text: str, sai
 
 
 def test_the_current_folders_file_is_read_if_it_is_there(folder: Path):
-    assert load().file is None
+    assert load().files == ()
     (folder / "kqueue.toml").write_text("max_tries = 5")
-    assert load().file == "kqueue.toml"
+    assert load().files == ("kqueue.toml",)
     assert load().setting("max_tries") == ("max_tries", 5, "kqueue.toml:1")
 
 
@@ -286,7 +285,72 @@ def test_a_named_file_is_read_instead(folder: Path, monkeypatch: pytest.MonkeyPa
     assert load().setting("prefix") == ("prefix", "of_en", "of_environment.toml:1")
     assert load(folder / "given.toml").setting("prefix") == ("prefix", "given", f"{folder}/given.toml:1")
     monkeypatch.setenv("KQUEUE_CONFIG", "")
-    assert load().file == "kqueue.toml"
+    assert load().files == ("kqueue.toml",)
+
+
+def test_each_environment_has_its_file_and_each_machine_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (folder / "kqueue.toml").write_text(
+        "max_tries = 1\nretry_delay = 1\nsettle_ms = 1\n[types.a]\nttr = 1\nstarts = 2"
+    )
+    (folder / "kqueue.production.toml").write_text("retry_delay = 2\nsettle_ms = 2\n[types.a]\nttr = 2\nperiod = 3")
+    (folder / "kqueue.local.toml").write_text("settle_ms = 3")
+    names = ("max_tries", "retry_delay", "settle_ms", "types.a.ttr")
+    with pytest.raises(ValueError, match="KQUEUE_EMV: there is no such key; the nearest one is KQUEUE_ENV"):
+        load(environment={"KQUEUE_EMV": "production"})
+    assert [load().setting(name).value for name in names] == [1, 1, 3, 1]
+    monkeypatch.setenv("KQUEUE_ENV", "production")
+    found = load()
+    assert found.env == "production"
+    assert found.files == ("kqueue.toml", "kqueue.production.toml", "kqueue.local.toml")
+    sources = ["kqueue.toml:1", "kqueue.production.toml:1", "kqueue.local.toml:1", "kqueue.production.toml:4"]
+    assert [found.setting(name).source for name in names] == sources
+    assert found.limits() == {"a": {"starts": 2, "period": 3}}
+    monkeypatch.setenv("KQUEUE_SETTLE_MS", "4")
+    assert load().setting("settle_ms").source == "environment KQUEUE_SETTLE_MS"
+    assert load(options={"store": "memory:"}).setting("store").source == "--store"
+    assert load(env="none").files == ("kqueue.toml", "kqueue.local.toml")
+    monkeypatch.setenv("KQUEUE_ENV", "")
+    assert load().env is None
+    assert load(env="production").files == found.files
+
+
+def test_a_named_file_has_its_own_files_beside_it(folder: Path):
+    (folder / "etc").mkdir()
+    for name in ("shop.conf", "shop.test-1.conf", "shop.local.conf"):
+        (folder / "etc" / name).write_text(f"prefix = '{len(name)}'")
+    (folder / "kqueue.local.toml").write_text("prefix = 'not'")
+    found = load("etc/shop.conf", env="test-1")
+    assert found.files == ("etc/shop.conf", "etc/shop.test-1.conf", "etc/shop.local.conf")
+    assert found.setting("prefix") == ("prefix", "15", "etc/shop.local.conf:1")
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ("staging", "kqueue.staging.toml: cannot be read: No such file or directory ({} names it)"),
+        ("../x", "{}: expected a name of letters, digits, - and _, as in production, got '../x'"),
+        ("a" * 61, "{}: expected a name of letters, digits"),
+        ("local", "{}: local is no environment: its file is that of one machine, and always read"),
+    ],
+)
+def test_an_environment_that_is_not_there_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, env: str, said: str
+):
+    with pytest.raises(ValueError, match=re.escape(said.format("--env"))):
+        load(env=env)
+    monkeypatch.setenv("KQUEUE_ENV", env)
+    with pytest.raises(ValueError, match=re.escape(said.format("environment KQUEUE_ENV"))):
+        load()
+    with pytest.raises(ValueError, match="--env: expected a name"):
+        load(env="")
+
+
+def test_a_period_belongs_to_starts_of_any_file(folder: Path):
+    (folder / "kqueue.local.toml").write_text("[types.resize]\nperiod = 1")
+    with pytest.raises(
+        ValueError, match=r"^kqueue.local.toml:2: period: it is that of starts, which types.resize does"
+    ):
+        load()
 
 
 @pytest.mark.parametrize(

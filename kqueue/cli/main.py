@@ -27,6 +27,7 @@ COMMANDS = {
     "demo": "demo:demo",
     "doctor": "looks.doctor:doctor",
     "empty-tubes": "sweep:empty_tubes",
+    "forget-broker": "forget_broker:forget_broker",
     "list": "looks.jobs:list_command",
     "pause": "pauses:pause",
     "purge": "retry_delete:purge",

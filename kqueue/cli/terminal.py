@@ -171,7 +171,9 @@ def _make_queue(configuration: Configuration, rings: bool = True) -> KQueue:
     broker = remembered_broker(queue.store) if rings and named_by == DEFAULT and queue.store.exists() else None
     if broker is None:
         return queue
-    complain(f"the broker is {broker}, as the store remembers; --broker none for none")
+    complain(
+        f"the broker is {broker}, as the store remembers; --broker none for none, kqueue forget-broker to forget it"
+    )
     return KQueue.from_config(configuration, store=queue.store, broker=broker)
 
 

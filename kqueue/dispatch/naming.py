@@ -86,6 +86,16 @@ def remembered_broker(store: JobStore) -> str | None:
     return address if address and store_id == store.identity() else None
 
 
+def forget_broker(store: JobStore) -> str | None:
+    """Have it remembered no more, until the store is opened with one. Returns what it was; None if there was none.
+    Raises ``StoreError``.
+    """
+    known = remembered_broker(store)
+    if known is not None:
+        store.remember(BROKER_NAME, "")
+    return known
+
+
 def _remember_broker(store: JobStore, value: str) -> None:
     """Writes nothing where it is known, and does without where the store may only be read."""
     with suppress(StoreReadOnly):

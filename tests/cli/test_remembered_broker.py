@@ -10,7 +10,8 @@ from tests.shop import Shop
 
 
 def said(address: str) -> str:
-    return f"kqueue: the broker is {address}, as the store remembers; --broker none for none\n"
+    known = f"kqueue: the broker is {address}, as the store remembers"
+    return f"{known}; --broker none for none, kqueue forget-broker to forget it\n"
 
 
 def test_a_command_uses_it_and_says_so(shop: Shop, beanstalkd: Beanstalkd) -> None:
@@ -57,3 +58,27 @@ def test_the_last_broker_is_remembered_and_a_queue_without_one_forgets_none(shop
         with KQueue(shop.store, broker) as queue:
             queue.counts()
     assert shop.kqueue("doctor").stderr.startswith(said(second))
+
+
+def test_it_is_forgotten_until_the_store_is_opened_with_one_again(shop: Shop) -> None:
+    url = f"beanstalk://127.0.0.1:{free_port()}"
+    with KQueue(shop.store, url) as queue:
+        queue.counts()
+    done = shop.kqueue("forget-broker")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"forgot {queue.broker.address}\n", "")
+    assert shop.kqueue("doctor").stderr == ""
+    done = shop.kqueue("forget-broker", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"forgotten": None})
+    assert done.stderr == "kqueue: no broker was remembered\n"
+    with KQueue(shop.store, url) as queue:
+        queue.counts()
+    assert shop.kqueue("doctor").stderr == said(queue.broker.address)
+
+
+def test_none_is_forgotten_while_the_command_is_told_of_another(shop: Shop, beanstalkd: Beanstalkd) -> None:
+    """It opens the store, and the broker that it is given is then the last one."""
+    with KQueue(shop.store, f"beanstalk://127.0.0.1:{free_port()}") as queue:
+        queue.counts()
+    done = shop.kqueue("forget-broker", "--broker", beanstalkd.url)
+    assert done.returncode == 0
+    assert shop.kqueue("doctor").stderr == ""

@@ -171,10 +171,11 @@ def _hanging(vitals: Vitals) -> Iterator[Symptom]:
             continue
         where, hanging = f"process {worker.pid} on {worker.host}", hanging_of(worker, vitals.now)
         for one in hanging.past_lease:
+            runs = "has ended, and its handler still runs" if one.is_settled else "still runs"
             yield Symptom(
                 Severity.PROBLEM,
                 "hang",
-                f"job {one.job_id} of type {one.type} still runs in {where}, {span(one.seconds)} beyond its lease:"
+                f"job {one.job_id} of type {one.type} {runs} in {where}, {span(one.seconds)} beyond its lease:"
                 " its handler hangs, or its ttr is too short; it keeps a thread until it ends: restart the process",
             )
         if hanging.event_loop_s:

@@ -14,7 +14,7 @@ def hanging_in(registry: Registry, now: float) -> Hanging:
     """What hangs here. ``now`` in monotonic seconds."""
     kept = max((now - loop.turned_at for loop in list(registry.event_loops)), default=0.0)
     past = [
-        Hung(job.row.id, job.row.type, round(seconds, 1))
+        Hung(job.row.id, job.row.type, round(seconds, 1), job.settlement is not None)
         for jobs in registry.in_hand()
         for job, seconds in jobs.past_lease(now)
         if seconds >= HANGS_S

@@ -117,14 +117,17 @@ def _clock(facts: Facts) -> Iterator[Answer]:
 def _dead(facts: Facts) -> Answer:
     row = facts.row
     runs = counted(row.failures, "failed run") if row.failures else f"{counted(row.crashes, 'death')} of its worker"
+    hangs = "".join(f"; its handler still {where}" for where in _where_it_hangs(facts))
     return Answer(
-        Cause.DEAD, f"it is dead after {runs}: {row.reason or 'no reason'}; kqueue retry {row.id} brings it back"
+        Cause.DEAD,
+        f"it is dead after {runs}: {row.reason or 'no reason'}; kqueue retry {row.id} brings it back{hangs}",
     )
 
 
 def _done(facts: Facts) -> Answer:
     kept = "" if facts.row.keep_until is None else f"; kept until {moment(facts.row.keep_until)}"
-    return Answer(Cause.DONE, f"it is finished{kept}")
+    hangs = "".join(f"; its handler still {where}" for where in _where_it_hangs(facts))
+    return Answer(Cause.DONE, f"it is finished{kept}{hangs}")
 
 
 def _running(facts: Facts) -> Answer:
@@ -166,6 +169,7 @@ def _where_it_hangs(facts: Facts) -> Iterator[str]:
 def _delayed(facts: Facts) -> Answer:
     row = facts.row
     after = f"; said last: {row.reason}" if row.reason else ""
+    after += "".join(f"; its last run does not end: it still {where}" for where in _where_it_hangs(facts))
     return Answer(
         Cause.DELAYED, f"it is delayed until {moment(row.run_at)} (for {span(row.run_at - facts.now)}){after}"
     )

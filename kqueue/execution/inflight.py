@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
-from kqueue.contracts.settlements import Delete, Finish, Settlement, Unget, unfinished, unstarted
+from kqueue.contracts.settlements import Delete, Finish, Settlement, Unget, outcome, unfinished, unstarted
 from kqueue.execution import endings
 from kqueue.execution.completer import JOB_WRITE, Completer, SettleBy
 from kqueue.execution.context import LoopContext
@@ -187,10 +187,12 @@ class InflightJobs:
         return {self.thread} if left is not None and left > 0 else set()
 
     def past_lease(self, now: float) -> list[tuple[InflightJob, float]]:
-        """Those that run, have no outcome, and whose leases are over, each with the seconds since then. ``now`` in
-        monotonic seconds.
+        """Those that run, also with an outcome, and whose leases are over, or would be, each with the seconds since
+        then. ``now`` in monotonic seconds.
         """
-        late = [(one, -one.lease_left(now)) for one in self._without_outcome()]
+        with self.lock:
+            running = list(self.running)
+        late = [(one, -one.lease_left(now)) for one in running]
         return [(one, seconds) for one, seconds in late if seconds >= 0]
 
     # -- the watchdog's ----------------------------------------------------------------------------------
@@ -202,7 +204,8 @@ class InflightJobs:
         for job, seconds in self.past_lease(now):
             if seconds >= job.tell_late_at:
                 job.tell_late_at = 2 * seconds
-                self.context.telemetry.goes_on(job.row, seconds)
+                ended = None if job.settlement is None else outcome(job.settlement)
+                self.context.telemetry.goes_on(job.row, seconds, ended)
 
     def wants_attention_at(self, now: float) -> float:
         """When another thread is to call :meth:`attend`, in monotonic seconds; infinity for never."""

@@ -146,17 +146,17 @@ class Telemetry:
             handler,
         )
 
-    def goes_on(self, row: Row, seconds: float) -> None:
-        """Its handler runs although its lease has been over for so long."""
-        self.log(
-            logging.WARNING,
-            row,
+    def goes_on(self, row: Row, seconds: float, ended: Outcome | None) -> None:
+        """Its handler runs although its lease has been over for so long, or would be, had it not ``ended`` so."""
+        text = (
             "its handler still runs in process %d, %s beyond its lease, and keeps its place there: it hangs, or its"
-            " ttr of %g s is too short; others may run the job meanwhile",
-            os.getpid(),
-            span(seconds),
-            row.ttr,
         )
+        text += " ttr of %g s is too short"
+        if ended is None:
+            text += "; others may run the job meanwhile"
+        else:
+            text = f"was {ended}, and {text}"
+        self.log(logging.WARNING, row, text, os.getpid(), span(seconds), row.ttr)
 
     def warn(self, row: Row, error: KQueueError) -> None:
         """Something befell a job that is in no settle."""

@@ -15,6 +15,8 @@ class Hung(NamedTuple):
     type: str
     #: Seconds since its lease was over, if that is what makes it one.
     seconds: float = 0.0
+    #: Whether its handler had settled the job before, or another did for it.
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +59,5 @@ def hanging_of(worker: WorkerRecord, now: float) -> Hanging:
 
 
 def _hung(named: Any, since: float) -> Iterator[Hung]:
-    for job_id, type, *seconds in named:
-        yield Hung(str(job_id), str(type), float(seconds[0]) + since if seconds else 0.0)
+    for job_id, type, *more in named:
+        yield Hung(str(job_id), str(type), float(more[0]) + since if more else 0.0, bool(more[1:] and more[1]))

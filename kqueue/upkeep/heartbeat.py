@@ -86,8 +86,8 @@ class Worker:
     silent_s: float
     #: Whether that is lately: 15 seconds ago at most.
     alive: bool
-    #: Runs there that go on beyond their leases, as ``(job_id, type, seconds)``: the longest first, ten at most.
-    #: Seconds since their leases were over.
+    #: Runs there that go on beyond their leases, as ``(job_id, type, seconds, is_settled)``: the longest first, ten
+    #: at most. Seconds since their leases were over, or would have been if the job had not ended before.
     hanging: tuple[Hung, ...] = ()
 
 

@@ -203,6 +203,9 @@ def test_what_hangs_in_a_live_worker() -> None:
     assert first.text.startswith(
         f"job {'a' * 28} of type mail still runs in process 1 on here, 30 s beyond its lease: its handler hangs"
     )
+    settled = Hanging((Hung("a" * 28, "mail", 29.0, True),))
+    (one,) = symptoms(workers=[worker("mail", note=json.dumps(settled.note()))])
+    assert "mail has ended, and its handler still runs in process 1 on here, 30 s beyond its lease" in one.text
     assert second.text.startswith("the event loop of process 1 on here has stood still for 90 s")
     assert third.text.endswith(f": 12; one was of job {'b' * 28} of type mail")
     assert symptoms(workers=[worker("mail"), worker("mail", note=note, seen=100)]) == []

@@ -60,6 +60,10 @@ def test_a_run_that_hangs_is_told_where() -> None:
     running = job(state=State.RUNNING, lease_owner=OWNER, lease_until=NOW - 5)
     said = about(running, workers=workers)[Cause.ABANDONED]
     assert "; it still runs in process 12 on here, 30 s beyond its lease" in said
+    dead, done = job(state=State.DEAD, failures=1), job(state=State.DONE)
+    later = job(state=State.DELAYED, run_at=NOW + 9)
+    for row, cause in ((dead, Cause.DEAD), (done, Cause.DONE), (later, Cause.DELAYED)):
+        assert "still runs in process 12 on here, 30 s beyond its lease" in about(row, workers=workers)[cause]
     said = about(job(), workers=workers)[Cause.WAITING]
     assert "it still runs in process 12 on here, 30 s beyond its lease; another one is to come" in said
 

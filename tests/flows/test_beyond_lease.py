@@ -42,7 +42,7 @@ def test_it_is_told_of_while_it_runs_and_again_when_the_time_has_doubled(
                 jobs.tell_late(clock.monotonic())
                 told.append(len(warnings(caplog)))
             [hung] = hanging_in(queue.registry, clock.monotonic()).past_lease
-            assert hung == (job.id, "mail", 121)
+            assert hung == (job.id, "mail", 121, False)
 
         job_id = queue.add_job("mail", ttr=TTR)
         report = queue.run_jobs() if threads is None else queue.work(threads=threads, wait=False)
@@ -55,22 +55,78 @@ def test_it_is_told_of_while_it_runs_and_again_when_the_time_has_doubled(
     assert (vars(first)["job_id"], vars(first)["job_type"], vars(first)["job_try"]) == (job_id, "mail", 1)
 
 
-def test_one_that_keeps_its_time_or_has_its_outcome_is_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_keeps_its_time_is_not(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     with KQueue.from_parts(assemble(MemoryStore(clock), clock=clock, sweep_interval=1e6)) as queue:
 
         @queue.handler("mail")
         def mail(job: JobInHand) -> None:
             [jobs] = queue.registry.in_hand()
-            clock.advance(TTR + HANGS_S - 0.1)
-            jobs.tell_late(clock.monotonic())
-            job.delete()
             clock.advance(TTR)
+            job.delete()
+            clock.advance(HANGS_S - 0.1)
             jobs.tell_late(clock.monotonic())
 
         queue.add_job("mail", ttr=TTR)
         assert queue.run_jobs().deleted == 1
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("threads", [None, 2])
+@pytest.mark.parametrize("end", ["delete", "retry", "unget"])
+def test_one_that_hangs_after_it_has_ended_its_job_is_told_of(
+    end: str, threads: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    with KQueue.from_parts(assemble(MemoryStore(clock), clock=clock, sweep_interval=1e6)) as queue:
+        told: list[int] = []
+
+        @queue.handler("mail")
+        def mail(job: JobInHand) -> None:
+            queue.stop()
+            {
+                "delete": job.delete,
+                "retry": lambda: job.retry("later", 9999),
+                "unget": lambda: job.unget(delay=9999),
+            }[end]()
+            [jobs] = queue.registry.in_hand()
+            clock.advance(TTR + 30)
+            await_true(lambda: bool(warnings(caplog)))  # the watchdog has seen it
+            for seconds in (31, 59, 60, 61, 119, 121):
+                clock.advance(TTR + seconds - clock.monotonic())
+                jobs.tell_late(clock.monotonic())
+                told.append(len(warnings(caplog)))
+            [hung] = hanging_in(queue.registry, clock.monotonic()).past_lease
+            assert hung == (job.id, "mail", 121, True)
+
+        job_id = queue.add_job("mail", ttr=TTR)
+        report = queue.run_jobs() if threads is None else queue.work(threads=threads, wait=False)
+    assert report.count == 1
+    assert told == [1, 1, 2, 2, 2, 3]
+    how = {"delete": "deleted", "retry": "retried", "unget": "ungot"}[end]
+    message = warnings(caplog)[0].getMessage()
+    assert f"job {job_id} (mail): was {how}, and its handler still runs in process" in message
+    assert ", 30 s beyond its lease, and keeps its place there" in message
+    assert "others may run" not in message
+
+
+def test_of_one_that_was_renewed_the_time_goes_on_from_its_end() -> None:
+    """Nobody renews it any more, and what its handler still does has one ttr."""
+    clock = ManualClock()
+    with KQueue.from_parts(assemble(MemoryStore(clock), clock=clock, sweep_interval=1e6)) as queue:
+        seen: list[float] = []
+
+        @queue.handler("mail", auto_renew=True)
+        def mail(job: JobInHand) -> None:
+            [jobs] = queue.registry.in_hand()
+            clock.advance(10 * TTR)
+            job.delete()
+            clock.advance(TTR + 5)
+            seen.extend(seconds for _, seconds in jobs.past_lease(clock.monotonic()))
+
+        queue.add_job("mail", ttr=TTR)
+        queue.run_jobs()
+    assert seen == [5]
 
 
 class Stopped:

@@ -30,6 +30,7 @@ def workers(store: str | None, broker: str | None, with_dead: bool, as_json: boo
         ],
     )
     for one in found:
-        for job_id, type, seconds in one.hanging:
+        for hung in one.hanging:
             where = f"process {one.pid} on {one.host}"
-            click.echo(f"job {job_id} of {type} still runs in {where}, {span(seconds)} beyond its lease")
+            runs = "has ended, and its handler still runs" if hung.is_settled else "still runs"
+            click.echo(f"job {hung.job_id} of {hung.type} {runs} in {where}, {span(hung.seconds)} beyond its lease")

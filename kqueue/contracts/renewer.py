@@ -77,6 +77,7 @@ class Renewer(Protocol):
         window: Mapping[str, Renewal | None],
         leased_at: float,
         keep: Callable[[RenewalHold], object] | None = None,
+        over: Callable[[Renewal], object] | None = None,
     ) -> RenewalHold:
         """Renew each job of ``window`` once it has started: see :meth:`RenewalHold.start`. They are given by their
         ids, in the order in which they are to start; None stands for one whose lease does not follow its handler.
@@ -84,5 +85,6 @@ class Renewer(Protocol):
 
         ``leased_at``: when their leases began, in seconds of the host's monotonic clock. ``keep`` is called with
         the hold before it holds anything: a signal handler may raise on the way out of here, and then the caller
-        has what it is to let go. Never waits. Raises as :meth:`prepare` does.
+        has what it is to let go. ``over`` is called with each whose end is written since it ran for too long, in
+        another thread, unless it was let go by then. Never waits. Raises as :meth:`prepare` does.
         """

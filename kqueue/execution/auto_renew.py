@@ -11,12 +11,19 @@ from kqueue.model.job import Row
 class AutoRenew:
     """Has the leases of one loop's handlers renewed while these run."""
 
-    def __init__(self, renewer: Callable[[], Renewer], retry_in: Callable[[Row], float | None]) -> None:
+    def __init__(
+        self,
+        renewer: Callable[[], Renewer],
+        retry_in: Callable[[Row], float | None],
+        overran: Callable[[Row, Renewal], object] = lambda row, hold: None,
+    ) -> None:
         """``renewer()`` returns this process's. ``retry_in(row)``: seconds until it runs again if this run fails;
-        None if it is dead then.
+        None if it is dead then. ``overran(row, hold)`` is called in another thread, once it is written that a run
+        has failed since it took longer than it may.
         """
         self._renewer = renewer
         self._retry_in = retry_in
+        self._overran = overran
         self._handlers: Mapping[str, Handler] = {}
         self._renewed: dict[str, Handler] = {}
 
@@ -44,7 +51,8 @@ class AutoRenew:
             return None
         renewer = self._renewer()
         renewer.prepare(min(ttrs))
-        return renewer.hold(window, leased_since(), keep)
+        by_id = {row.id: row for row in rows}
+        return renewer.hold(window, leased_since(), keep, lambda hold: self._overran(by_id[hold.id], hold))
 
     def hold_each(self, jobs: Iterable[InflightJob], handlers: Mapping[str, Handler]) -> None:
         """As :meth:`hold`, for jobs that start and end each by itself."""

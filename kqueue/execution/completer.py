@@ -11,12 +11,13 @@ from typing import TypeAlias
 
 from kqueue.contracts.admission import Claimer
 from kqueue.contracts.repair import Due
-from kqueue.contracts.settlements import Delete, Outcome, Retry, Settled, Settlement, Unget, has_run, outcome
+from kqueue.contracts.settlements import Delete, Die, Outcome, Retry, Settled, Settlement, Unget, has_run, outcome
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.model.errors import KQueueError, StoreError
-from kqueue.model.job import Row
+from kqueue.model.job import Row, State
 from kqueue.model.retry import backoff
+from kqueue.renewal.due import too_long
 from kqueue.system.locks import OwnLock, entry, wait_until
 from kqueue.telemetry.telemetry import Ended, Errors, Seconds, Settlings
 
@@ -59,6 +60,8 @@ class Completer:
         #: What a handler raised, by id and fence of its run, until its end is told: not longer, since that holds
         #: all its frames.
         self.errors: Errors = {}
+        #: Seconds after which a renewer ended a run if it went on, of those that have ended; by id and fence.
+        self.bounds: dict[tuple[str, int], float] = {}
 
     def add(self, row: Row, settlement: Settlement) -> bool:
         """To be written ``settle_ms`` after the first that waits; whether it is the first."""
@@ -150,6 +153,10 @@ class Completer:
                 for job in self._running:
                     if job.settlement is not None and job.row.id in lost:
                         job.is_lost, job.is_unknown = True, job.row.id in unknown
+        if self.bounds:
+            overrun = self._overrun(pending, lost, now)
+            lost, pending = lost - overrun, [one for one in pending if one[1].id not in overrun]
+        if lost:
             for _, one in pending:
                 if one.id in lost and has_run(one):
                     tally[Outcome.UNKNOWN if one.id in unknown else Outcome.LOST_LEASE] += 1
@@ -163,6 +170,42 @@ class Completer:
             why = "their leases were lost" if not was_unsure else "they had been done, or their leases were lost"
             self._context.logger.warning("%d deletes of a window found no job: %s", unnamed, why)
         return Settlings(now, pending, lost, others, unknown)
+
+    def _overrun(self, pending: Sequence[Ended], lost: frozenset[str], now: float) -> frozenset[str]:
+        """The ids of those that are lost since their renewer had ended their runs, which took too long. They are
+        counted as that, and told, if nobody has heard of it yet.
+        """
+        bounds, keys = self.bounds, [(row.id, row.fence) for row, _ in pending]
+        bounded = {key: bounds.pop(key) for key in keys if key in bounds}
+        suspected = {row.id: row for row, _ in pending if row.id in lost and (row.id, row.fence) in bounded}
+        unheard = [row.id for row in suspected.values() if (row.id, row.fence) not in self._context.overruns]
+        for found in self._look_up(unheard):
+            row = suspected[found.id]
+            seconds = bounded[row.id, row.fence]
+            if found.fence == row.fence and found.lease_owner is None and found.reason == too_long(seconds):
+                is_dead = found.state == State.DEAD
+                retry = Retry(row.id, row.fence, found.run_at, found.reason, None)
+                self._context.tell_overrun(
+                    row, Die(row.id, row.fence, found.reason) if is_dead else retry, seconds, now
+                )
+        overrun = set()
+        for row in suspected.values():
+            ended = self._context.overruns.get((row.id, row.fence))
+            if ended is not None:
+                overrun.add(row.id)
+                self._context.tally[outcome(ended)] += 1
+                self.seconds.pop((row.id, row.fence), None)
+                self.errors.pop((row.id, row.fence), None)
+        return frozenset(overrun)
+
+    def _look_up(self, ids: Sequence[str]) -> list[Row]:
+        """None of them if the store does not say."""
+        if not ids:
+            return []
+        try:
+            return self._context.store.get(ids)
+        except StoreError:
+            return []
 
     def _sort(
         self, pending: Sequence[Ended], settled: Settled, was_unsure: Collection[str]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from kqueue.contracts.renewer import Renewal
 from kqueue.contracts.settlements import (
     Delete,
     Die,
@@ -23,9 +24,10 @@ from kqueue.model.job import Row
 from kqueue.model.options import Options
 from kqueue.model.reasons import MAX_REASON, describe, reason_text, traceback_of
 from kqueue.model.retry import RetryPolicy, jittered, policy_of
+from kqueue.renewal import due
 from kqueue.system.clock import Clock
 from kqueue.telemetry.outages import Outages
-from kqueue.telemetry.telemetry import Telemetry
+from kqueue.telemetry.telemetry import Settlings, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,21 @@ class LoopContext:
     tally: Counter[Outcome] = field(default_factory=Counter)
     #: Where jitter comes from. One for each loop, so that forked children do not all draw the same.
     random: Random = field(default_factory=Random)
+    #: How runs were ended by their renewers since they took too long, by id and fence, as far as it is known. Each
+    #: is told here once, whoever hears of it first.
+    overruns: dict[tuple[str, int], Retry | Die] = field(default_factory=dict)
+
+    def overran(self, row: Row, hold: Renewal) -> None:
+        """Its renewer says that its run was ended. From any thread. Raises ``StoreError``."""
+        now = self.store.now()
+        self.tell_overrun(row, due.settlement(hold, now), hold.max_runtime or 0.0, now)
+
+    def tell_overrun(self, row: Row, ended: Retry | Die, seconds: float, now: float) -> None:
+        """A run that took ``seconds`` was ended so by its renewer: told as what any other settle wrote."""
+        key = (row.id, row.fence)
+        if self.overruns.setdefault(key, ended) is ended:
+            spent = {key: seconds} if self.telemetry.is_heard() else {}
+            self.telemetry.settled(Settlings(now, [(row, ended)], frozenset(), [(row, ended)]), spent)
 
     def policy(self, row: Row) -> RetryPolicy:
         """What its own add said of its retries, and else its type."""

@@ -243,6 +243,8 @@ class InflightJobs:
                     job.leased_at = self._monotonic()  # what its handler still does has one TTR
                 if error is not None and self.context.telemetry.tells_errors(error):
                     self.completer.errors[job.row.id, job.row.fence] = error
+                if job.max_runtime is not None:
+                    self.completer.bounds[job.row.id, job.row.fence] = job.max_runtime
                 is_due = self.completer.add(job.row, settlement)
                 job.settlement = settlement
                 if self._is_last():

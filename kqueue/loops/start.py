@@ -146,7 +146,7 @@ class Loops:
                     self._registry,
                     served,
                     self._mint,
-                    AutoRenew(self._renewer, context.retry_in),
+                    AutoRenew(self._renewer, context.retry_in, context.overran),
                 ),
             ),
         )

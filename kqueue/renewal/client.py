@@ -102,6 +102,7 @@ class Client:
         window: Mapping[str, Renewal | None],
         leased_at: float,
         keep: Callable[["_RenewalHold"], object] | None = None,
+        over: Callable[[Renewal], object] | None = None,
     ) -> "_RenewalHold":
         """See :meth:`kqueue.contracts.renewer.Renewer.hold`."""
         with self._turn():
@@ -109,7 +110,7 @@ class Client:
             first, self._serial = self._serial, self._serial + len(window) + 1
             slot = board.take()
             said = encode(RenewalWindow(slot, first, len(window), leased_at, runs(window.values())))
-            hold = _RenewalHold(self, board, slot, first=first, window=window, said=said)
+            hold = _RenewalHold(self, board, slot, first=first, window=window, said=said, over=over)
             if keep is not None:
                 keep(hold)
             self._holds[first] = hold
@@ -278,22 +279,33 @@ class Client:
                 self._is_ready = True
             case Trouble(text):
                 self._logger.warning("%s", text)
-            case Told(first, id, end):
+            case Told(first, id, end, is_written):
                 hold = self._holds.get(first)
                 if hold is not None:
-                    hold.ends[id] = end, steady()
-                    if end is RenewalEnd.OVER:
-                        self._logger.warning(
-                            "job %s ran longer than max_runtime: it is given up, and what its handler still does to"
-                            " it changes nothing",
-                            id,
-                        )
+                    self._note_end(hold, id, end, is_written)
+
+    def _note_end(self, hold: "_RenewalHold", id: str, end: RenewalEnd, is_written: bool) -> None:
+        is_new = id not in hold.ends
+        if is_new:
+            hold.ends[id] = end, steady()
+        if is_new and end is RenewalEnd.OVER:
+            self._logger.log(
+                logging.INFO if is_written else logging.WARNING,  # its failed run has a record of its own
+                "job %s ran longer than max_runtime: it is given up, and what its handler still does to it changes"
+                " nothing",
+                id,
+            )
+        if is_written:
+            try:
+                hold.tell_over(id)
+            except Exception as error:  # whatever comes of it, others are to be heard of
+                self._logger.warning("job %s: its end is not told: %s", id, error)
 
 
 class _RenewalHold:
     """A :class:`kqueue.contracts.renewer.RenewalHold`."""
 
-    __slots__ = ("_client", "_followed", "_positions", "board", "ends", "first", "said", "slot")
+    __slots__ = ("_client", "_over", "_positions", "_window", "board", "ends", "first", "said", "slot")
 
     def __init__(
         self,
@@ -304,9 +316,11 @@ class _RenewalHold:
         first: int,
         window: Mapping[str, Renewal | None],
         said: bytes,
+        over: Callable[[Renewal], object] | None,
     ) -> None:
         self._client = client
-        self._followed = frozenset(id for id, hold in window.items() if hold is not None)
+        self._window = window
+        self._over = over
         self._positions = {id: position for position, id in enumerate(window)}
         self.board = board
         self.slot = slot
@@ -332,7 +346,13 @@ class _RenewalHold:
 
     def renews(self, id: str) -> bool:
         """See :meth:`kqueue.contracts.renewer.RenewalHold.renews`."""
-        return id in self._followed and id not in self.ends
+        return self._window.get(id) is not None and id not in self.ends
+
+    def tell_over(self, id: str) -> None:
+        """It is written that this job ran for too long."""
+        hold = self._window.get(id)
+        if self._over is not None and hold is not None:
+            self._over(hold)
 
     def end_of(self, id: str) -> RenewalEnd | None:
         """See :meth:`kqueue.contracts.renewer.RenewalHold.end_of`."""

@@ -152,7 +152,9 @@ class DueRenewals:
         """It is written that they ran for too long, but for those that were not ours any more."""
         over = [entry for entry in entries if entry.hold.id not in lost]
         gone = [entry for entry in entries if entry.hold.id in lost]
-        return self._drop(over, RenewalEnd.OVER, entries) + self._drop(gone, RenewalEnd.LOST, entries)
+        written = [_news(entry, RenewalEnd.OVER, is_written=True) for entry, _ in self._known(over)]
+        self._drop(over, RenewalEnd.OVER, entries)
+        return written + self._drop(gone, RenewalEnd.LOST, entries)
 
     def failed(self, entries: Sequence[WindowEntry], now: float) -> list[News]:
         """The store could not be asked. A run that is over is told so all the same."""
@@ -218,14 +220,14 @@ class DueRenewals:
         return news
 
 
-def too_long(hold: Renewal) -> str:
+def too_long(max_runtime: float | None) -> str:
     """The reason of a run that took longer than it may."""
-    return f"ran longer than max_runtime ({hold.max_runtime:g} s)"
+    return f"ran longer than max_runtime ({max_runtime or 0.0:g} s)"
 
 
 def settlement(hold: Renewal, now: float) -> Retry | Die:
     """What is written of a job that ran for too long; ``now`` by the store's clock. The sweep puts its pointer."""
-    reason = too_long(hold)
+    reason = too_long(hold.max_runtime)
     if hold.retry_in is None:
         return Die(hold.id, hold.fence, reason)
     return Retry(hold.id, hold.fence, now + hold.retry_in, reason, None, asked_at=now)
@@ -273,8 +275,8 @@ def _plan(window: _Window) -> None:
         window.at = min(times, default=math.inf)
 
 
-def _news(entry: WindowEntry, end: RenewalEnd) -> News:
-    return News(entry.client, Told(entry.first, entry.hold.id, end))
+def _news(entry: WindowEntry, end: RenewalEnd, *, is_written: bool = False) -> News:
+    return News(entry.client, Told(entry.first, entry.hold.id, end, is_written))
 
 
 def _backoff(lease: _Lease) -> float:

@@ -12,7 +12,7 @@ from kqueue.contracts.renewer import Renewal, RenewalEnd
 from kqueue.model.urls import showable
 
 #: Of this format. A worker's parent may have been started before an upgrade, and its children after.
-VERSION = 2
+VERSION = 3
 #: A line is at most this long. A window of 512 jobs that are all unlike takes some 60,000 bytes.
 MAX_LINE = 2**20
 #: Windows that a client may hold at once, over all threads of its process.
@@ -86,6 +86,8 @@ class Told(NamedTuple):
     first: int
     id: str
     end: RenewalEnd
+    #: Of one that is over: whether its end is in the store. If not, that is told by another message, once it is.
+    is_written: bool = False
 
 
 class Trouble(NamedTuple):
@@ -134,8 +136,8 @@ def answer(line: bytes) -> Answer:
     match _fields(line):
         case ["ready"]:
             return ServerReady()
-        case ["told", int(first), str(id), str(end)]:
-            return Told(first, id, RenewalEnd(end))
+        case ["told", int(first), str(id), str(end), bool(is_written)]:
+            return Told(first, id, RenewalEnd(end), is_written)
         case ["trouble", str(text)]:
             return Trouble(text)
     raise ValueError(f"no answer: {line!r:.80}")

@@ -4,7 +4,8 @@ Whoever makes something happen says so here, once it is durable and with no lock
 together in one call. Where nobody listens and DEBUG is off (INFO, where each job is told there), finished jobs cost
 nothing but their count.
 
-Each record about a job has ``job_id``, ``job_type`` and ``job_try`` in its ``extra``. A payload is in no record
+Each record about a job has ``job_id``, ``job_type`` and ``job_try`` in its ``extra``, and one of a failed run
+``job_reason``. A payload is in no record
 unless the queue was made with ``log_payloads``.
 """
 
@@ -190,15 +191,28 @@ class Telemetry:
         """The sweep has found them dead, as they are in ``rows``: they have killed their worker once too often."""
         self._counters.get().settled([], [(row.type, Outcome.DEAD) for row in rows])
         for row in rows:
-            self.log(logging.ERROR, row, "try %d failed, it is dead: %s", row.tries, _line(row.reason or ""))
+            reason = _line(row.reason or "")
+            self.log(logging.ERROR, row, "try %d failed, it is dead: %s", row.tries, reason, reason=reason)
         if self._observers.are_any():
             self._observers.publish(
                 Died(now, row.id, row.type, row.tries, row.fence, 0.0, row.reason or "") for row in rows
             )
 
-    def log(self, level: int, row: Row, text: str, *values: object, error: BaseException | None = None) -> None:
-        """A record about a job: ``text`` with its ``values``, behind the job's id and type."""
+    def log(
+        self,
+        level: int,
+        row: Row,
+        text: str,
+        *values: object,
+        error: BaseException | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """A record about a job: ``text`` with its ``values``, behind the job's id and type. ``reason``: why its run
+        failed.
+        """
         extra: dict[str, Any] = {"job_id": row.id, "job_type": row.type, "job_try": row.tries}
+        if reason is not None:
+            extra["job_reason"] = reason
         if self._log_payloads:
             extra["job_payload"] = shown = _shown(row)
             text, values = f"{text}; payload %s", (*values, shown)
@@ -243,11 +257,11 @@ class Telemetry:
             error = raised.get(row.id)
             if isinstance(settlement, Die):
                 text, reason = "try %d failed, it is dead: %s", _line(settlement.reason)
-                self.log(logging.ERROR, row, text, row.tries, reason, error=error)
+                self.log(logging.ERROR, row, text, row.tries, reason, error=error, reason=reason)
             elif warns and isinstance(settlement, Retry):
                 wait = max(0.0, settlement.run_at - written.now)
-                text = "try %d failed, the next is in %.0f s: %s"
-                self.log(logging.WARNING, row, text, row.tries, wait, _line(settlement.reason), error=error)
+                text, reason = "try %d failed, the next is in %.0f s: %s", _line(settlement.reason)
+                self.log(logging.WARNING, row, text, row.tries, wait, reason, error=error, reason=reason)
 
     def _log_ended(self, written: Settlings, seconds: Mapping[str, float]) -> None:
         for row, settlement in written.ended:

@@ -76,7 +76,9 @@ def end_overruns(queue: KQueue, tail: str, overruns: Sequence[Renewal]) -> tuple
             put_at = context.doorbell.put_at(now, now)
             completer.add(row, unstarted(row, now, put_at, now)._replace(reason=back))
         else:
-            decision = Decision(Outcome.RETRIED, f"{too_long(run)}; its process was killed", run.retry_in)
+            decision = Decision(
+                Outcome.RETRIED, f"{too_long(run.max_runtime)}; its process was killed", run.retry_in
+            )
             completer.add(row, context.settlement(row, decision))
             completer.seconds[row.id, row.fence] = run.max_runtime or 0.0
     completer.write()

@@ -23,7 +23,9 @@ class Renewers:
     def prepare(self, ttr: float) -> None:
         self.said.append(ttr)
 
-    def hold(self, window: Mapping[str, Renewal | None], leased_at: float, keep: object = None) -> RenewalHold:
+    def hold(
+        self, window: Mapping[str, Renewal | None], leased_at: float, keep: object = None, over: object = None
+    ) -> RenewalHold:
         self.said.append((list(window.items()), leased_at))
         return cast(RenewalHold, "hold")
 

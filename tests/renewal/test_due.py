@@ -62,8 +62,8 @@ def bounded(number: int = 0, bound: float = BOUND, retry_in: float | None = 30.0
     return Renewal(IDS[number], 1, TTR, bound, retry_in)
 
 
-def told(id: str, word: RenewalEnd) -> News:
-    return News(CLIENT, Told(FIRST, id, word))
+def told(id: str, word: RenewalEnd, *, is_written: bool = False) -> News:
+    return News(CLIENT, Told(FIRST, id, word, is_written))
 
 
 def test_a_lease_is_renewed_at_each_third_of_its_ttr() -> None:
@@ -258,7 +258,7 @@ def test_a_run_that_takes_too_long_is_ended_and_not_renewed() -> None:
     assert worker.round(72.9) == Round([], [], [])
     due = worker.round(73.0)
     assert (due.renew, ids(due.end)) == ([], IDS[:1])
-    assert worker.keeping.ended(due.end, frozenset()) == [told(IDS[0], RenewalEnd.OVER)]
+    assert worker.keeping.ended(due.end, frozenset()) == [told(IDS[0], RenewalEnd.OVER, is_written=True)]
     assert worker.next_at() == math.inf
 
 
@@ -335,12 +335,13 @@ def test_an_end_is_told_also_where_renewals_had_failed_before() -> None:
     assert worker.keeping.failed(worker.round(22.0).end, 22.0) == []
 
 
-def test_an_end_that_is_written_late_is_told_once() -> None:
+def test_an_end_that_is_written_late_is_told_as_written_then() -> None:
     worker = Worker(bounded(bound=10.0))
     worker.start(0)
     worker.keeping.failed(worker.round(10.0).end, 10.0)
     assert worker.round(10.05) == Round([], [], [])
-    assert worker.keeping.ended(worker.round(11.0).end, frozenset()) == []
+    late = worker.round(11.0).end
+    assert worker.keeping.ended(late, frozenset()) == [told(IDS[0], RenewalEnd.OVER, is_written=True)]
     assert worker.next_at() == math.inf
 
 

@@ -45,7 +45,7 @@ def test_what_a_client_says_is_understood(said):
 
 
 @pytest.mark.parametrize(
-    "said", [ServerReady(), Told(17, IDS[0], RenewalEnd.OVER), Trouble("the store\nis locked")]
+    "said", [ServerReady(), Told(17, IDS[0], RenewalEnd.OVER, True), Trouble("the store\nis locked")]
 )
 def test_what_a_renewer_says_is_understood(said):
     line = encode(said)

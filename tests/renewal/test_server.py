@@ -147,7 +147,7 @@ def test_a_run_that_takes_too_long_is_retried_with_that_reason_and_its_holder_is
     (row,) = claimed(store)
     began = store.now()
     peer.hold(hold_of(row, max_runtime=0.6, retry_in=30.0), first=7)
-    assert peer.hear() == Told(7, row.id, RenewalEnd.OVER)
+    assert peer.hear() == Told(7, row.id, RenewalEnd.OVER, True)
     found = the_row(store, row.id)
     assert (found.state, found.reason) == (State.DELAYED, "ran longer than max_runtime (0.6 s)")
     assert (found.failures, found.put_at, found.lease_owner) == (1, None, None)
@@ -158,7 +158,7 @@ def test_a_run_that_takes_too_long_is_retried_with_that_reason_and_its_holder_is
 def test_a_run_that_takes_too_long_may_be_the_last(store: SlowStore, peer: Peer) -> None:
     (row,) = claimed(store)
     peer.hold(hold_of(row, max_runtime=0.1), first=7)
-    assert peer.hear() == Told(7, row.id, RenewalEnd.OVER)
+    assert peer.hear() == Told(7, row.id, RenewalEnd.OVER, True)
     assert the_row(store, row.id).state == State.DEAD
 
 

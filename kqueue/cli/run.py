@@ -17,7 +17,8 @@ from kqueue.cli.terminal import (
     key_options,
     print_report,
 )
-from kqueue.config.keys import WORKER
+from kqueue.config.keys import LOG_LEVELS, WORKER
+from kqueue.worker import logs
 from kqueue.worker.app import load_queue, serve
 
 
@@ -28,6 +29,13 @@ from kqueue.worker.app import load_queue, serve
 @click.option("--time-limit-ms", type=float, metavar="N", help="Take no new job after so many milliseconds.")
 @click.option("--wait", is_flag=True, help="Wait for jobs, until a limit or a signal ends it.")
 @click.option("--create", is_flag=True, help="Make the store if there is none. Without it that is an error.")
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS, case_sensitive=False),
+    default="warning",
+    show_default=True,
+    help="Which lines go to standard error, unless the app configures logging.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing unless a job failed: cron sends a mail for each line.")
 @config_option
 @json_option
@@ -40,6 +48,7 @@ def run(
     time_limit_ms: float | None,
     wait: bool,
     create: bool,
+    log_level: str,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -62,6 +71,7 @@ def run(
     hand_on_config()
     queue = load_queue(app)
     serve(queue, settings["types"], settings["except_types"])
+    logs.configure(log_level)
     if not create:
         check_there(queue, "the app", "kqueue add makes a new one, and so does --create")
     with queue:

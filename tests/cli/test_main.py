@@ -151,7 +151,9 @@ def test_a_handler_that_calls_sys_exit_is_said_and_exits_1(shop: Shop, queue: KQ
     done = shop.kqueue("run", "--app", "shop:queue")
     assert (done.returncode, done.stdout) == (1, "")
     failure, end = done.stderr.splitlines()  # logging is not configured there: it prints warnings
-    assert re.match(rf"job {job_id} \(quit\): try 1 failed, the next is in \d+ s: SystemExit", failure)
+    assert re.search(
+        rf" WARNING \d+ job {job_id} \(quit\): try 1 failed, the next is in \d+ s: SystemExit", failure
+    )
     assert end.startswith(f"kqueue: a handler ended the run with SystemExit: {code};")
     job = the_job(queue, job_id)
     assert (job.state, job.tries) == ("delayed", 1)
@@ -194,6 +196,23 @@ def test_run_without_its_broker_runs_from_the_store_and_says_so(shop: Shop, queu
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "hello Ada")
     assert f"jobs run from the store until the broker is back: {address}" in done.stderr
     assert queue.counts()["ready"] == 0
+
+
+def test_run_says_when_and_at_which_level_unless_the_app_configures_logging(shop: Shop):
+    shop.ids("greet", '"fail"')
+    done = shop.kqueue("run", "--app", "shop:queue", "--quiet")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING \d+ job \w+ \(greet\): try 1 f", done.stderr)
+    shop.ids("greet", '"fail"')
+    assert shop.kqueue("run", "--app", "shop:queue", "--log-level", "error").stderr == ""
+    shop.ids("greet", '"Ada"')
+    done = shop.kqueue("run", "--app", "shop:queue", "--log-level", "DEBUG")
+    assert re.search(r" DEBUG \d+ job \w+ \(greet\): was deleted after ", done.stderr)
+    assert "'loud' is not one of 'debug', 'info', 'warning', 'error'" in shop.refused("run", "--log-level", "loud")
+    (shop.folder / "told.py").write_text(f"import logging\nlogging.basicConfig(format='mine %(message)s')\n{APP}")
+    shop.ids("greet", '"fail"')
+    done = shop.kqueue("run", "--app", "told:queue", "--log-level", "debug")
+    assert done.stderr.startswith("mine job ")
+    assert "DEBUG" not in done.stderr
 
 
 def test_an_app_that_does_not_import_itself_has_no_line_of_ours(shop: Shop):

@@ -19,7 +19,7 @@ from kqueue.loops.stopping import RunLimits
 from kqueue.model import checks, handlers
 from kqueue.model.around import Around
 from kqueue.model.events import Event
-from kqueue.model.handlers import HandlerFunction, HandlerOptions, Types
+from kqueue.model.handlers import AnyHandlerFunction, HandlerFunction, HandlerOptions, Types
 from kqueue.model.ids import is_job_id
 from kqueue.model.job import Job, JobInHand, Priority, State
 from kqueue.model.options import GivenOptions, JobOptions, OneJobOptions, TypeOptions, check_names
@@ -232,9 +232,7 @@ class KQueue:
 
     # -- handlers and cron -------------------------------------------------------------------------------
 
-    def add_handler(
-        self, type: str, function: Callable[[JobInHand], Any], **options: Unpack[HandlerOptions]
-    ) -> None:
+    def add_handler(self, type: str, function: AnyHandlerFunction, **options: Unpack[HandlerOptions]) -> None:
         """Let ``function`` run the jobs of ``type``. It is called with a :class:`~kqueue.JobInHand`.
 
         It may be called again for a job whose worker died or whose lease ran out: make it safe to do twice. It
@@ -247,7 +245,9 @@ class KQueue:
         ``max_runtime``: with ``auto_renew``, seconds that the handler may run; then its job is retried with that
         reason, and what the handler still does to it changes nothing. ``kill``: with ``max_runtime``, under
         ``kqueue worker``: the process whose handler runs for longer is killed, and replaced.
-        ``concurrency``: how many of its jobs a process runs at once. Of an ``async def`` under :meth:`work`, by
+        ``batch``: a call gets a list of so many jobs at most, each with an outcome of its own: see
+        ``docs/batches.rst``.
+        ``concurrency``: how many of its calls a process runs at once. Of an ``async def`` under :meth:`work`, by
         default 1; of a plain one at most, by default without a bound. What it returns is awaited if it can be.
 
         Raises ``ValueError`` if the type has a handler, or a retry policy and another is given.

@@ -15,10 +15,12 @@ Suspects (see :mod:`kqueue.contracts.budget`) run in small groups, the smaller t
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from kqueue.contracts.budget import SOLITUDE_S, is_suspect, suspect_jobs
 from kqueue.execution import endings
+from kqueue.execution.batch import beside
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight import BOUND_S, LEAST_PART, InflightJobs, RunIn
 from kqueue.execution.inflight_job import InflightJob
@@ -103,20 +105,21 @@ class ConcurrentJobs:
         at, read_at = self._time
         return at + self._monotonic() - read_at
 
-    def places(self, number: int, ahead: int = 0, free: int = 0) -> int:
-        """How many more jobs may be claimed, where ``number`` may run and ``ahead`` wait for a place. If none, the
-        dispatcher's thread is rung when that may have changed: not before half of those that wait are taken. What
-        has waited in vain is not claimed again for more places than are ``free``.
+    def places(self, number: int, ahead: int = 0, free: int = 0, width: int = 1) -> int:
+        """How many more jobs may be claimed, where ``number`` handlers may run and ``ahead`` jobs wait for a place.
+        If none, the dispatcher's thread is rung when that may have changed: not before half of those that wait are
+        taken. What has waited in vain is not claimed again for more places than are ``free``. ``width``: jobs that
+        a handler may take at once.
         """
         since = self._monotonic() - SOLITUDE_S
         with self._lock:
             running, waiting = self.jobs.running, self.jobs.unstarted
             if self._is_held_up:
-                number, ahead = min(number, len(running) + free), 0
+                number, ahead = min(number, self.jobs.calls() + free), 0
             # One that has no suspicion is alone while it is aside, or it runs beside others as they do.
             suspects = [one for one in (*running, *waiting) if one.row.suspicion and one.leased_at > since]
-            most = min(number + ahead, _most(suspects))
-            places = max(0, int(most) - len(running) - len(waiting))
+            most = min(number * width + ahead, _most(suspects))
+            places = max(0, int(most) - self.jobs.calls() * width - len(waiting))
             few = ahead // 2
             if places and len(waiting) > few:
                 places, self._few, self._is_awaited = 0, few, False
@@ -190,6 +193,7 @@ class ConcurrentJobs:
         jobs = self.jobs
         with jobs.lock:
             jobs.running.clear()
+            jobs.followers.clear()
             if not jobs.unstarted:
                 return None
             job = jobs.unstarted[0]
@@ -220,6 +224,7 @@ class ConcurrentJobs:
                         jobs.tell_seconds(job)
                     jobs.unstarted.appendleft(job)
             jobs.running.clear()
+            jobs.followers.clear()
             jobs.alone, jobs.bound_at = None, math.inf
             self._is_held_up = False
             self._spent.extend((type, len(seconds), max(0.0, sum(seconds))) for type, seconds in spent.items())
@@ -266,6 +271,38 @@ class ConcurrentJobs:
             self._ring()
         return starting
 
+    def take_with(self, first: InflightJob, most: int) -> list[InflightJob]:
+        """``first``, which has just started in the calling thread or its event loop, and those that start in the
+        same call: the next ones of its type, ``most`` together. A suspect has a call for itself, and none is taken
+        past one of another type that is more urgent, or beyond a limit.
+        """
+        jobs, now = self.jobs, self._monotonic()
+        batch = [first]
+        with self._lock:
+            limits = self._limits
+            if self._run_in is RunIn.OWN_THREAD:  # where nothing else runs, so nobody counts
+                limits = LocalLimits(self._context.limiter.limit_of)
+                limits.started(first.row)
+            behind = [] if is_suspect(first.row) else beside(first.row, jobs.unstarted, now)
+            for one in behind:
+                if len(batch) == most:
+                    break
+                if limits.has_place(one.row):
+                    limits.started(one.row)
+                    batch.append(one)
+            for one in batch:
+                one.batch = batch
+            more = set(batch[1:])
+            if more:
+                jobs.followers |= more
+                self._note_start(batch[1:], now, first.thread)
+                jobs.unstarted = deque(one for one in jobs.unstarted if one not in more)
+                jobs.bound_at = now + BOUND_S if self._has_next() else math.inf
+            is_low = bool(more) and self._has_become_low()
+        if is_low:
+            self._ring()
+        return batch
+
     def ended(self, job: InflightJob) -> bool:
         """The handler of ``job`` has ended, or its coroutine is abandoned: its place is free. It has its outcome,
         or its handler was never called. False if it was told before.
@@ -276,6 +313,7 @@ class ConcurrentJobs:
             was_there = jobs.is_running(job)
             if was_there:
                 jobs.running.discard(job)
+                jobs.followers.discard(job)
                 is_cut_off = job.settlement is None
                 self._note_end(job)
             ran = self._ran_untold() if jobs.completer.is_written() else None
@@ -359,7 +397,7 @@ class ConcurrentJobs:
             jobs.put_back([job], jobs.back_at(), endings.unbegun)
         if jobs.alone is job:
             jobs.alone = None
-        seconds = self._monotonic() - job.started_at
+        seconds = (self._monotonic() - job.started_at) / (len(job.batch) or 1)
         self._spent.append((job.row.type, 1, seconds))
         self._untold.setdefault(job.row.type, []).append(seconds)
 

@@ -153,7 +153,7 @@ def conclude(
 def says_nothing(returned: object, error: BaseException | None) -> bool:
     """Whether a handler that was cancelled ended just so: by the cancellation, or by returning no word."""
     if error is None:
-        return not isinstance(returned, Verdict | Snooze)
+        return not isinstance(returned, Verdict | Snooze | Decision)
     return not isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
 
@@ -165,6 +165,8 @@ def decision_of_returned(returned: object, deletes: bool) -> Decision:
         return OF_WORD[returned]
     if isinstance(returned, Snooze):
         return decision_of_snooze(returned)
+    if isinstance(returned, Decision):  # of an answer: see kqueue.execution.batch
+        return returned
     return DELETED if deletes else NOT_DELETED
 
 

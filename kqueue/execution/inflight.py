@@ -84,6 +84,8 @@ class InflightJobs:
         self.unstarted: deque[InflightJob] = deque()
         #: Those whose handlers run, until these have ended; also with an outcome.
         self.running: set[InflightJob] = set()
+        #: Those of them that run in the call of another one: all of a batch but its first.
+        self.followers: set[InflightJob] = set()
         self.completer = Completer(context, self.lock, self.running)
         #: When what has not started has waited for long enough, in monotonic seconds.
         self.bound_at = math.inf
@@ -104,6 +106,10 @@ class InflightJobs:
     def are_any(self) -> bool:
         """Whether anything is in hand. From any thread."""
         return bool(self.unstarted or self.running) or not self.completer.is_written()
+
+    def calls(self) -> int:
+        """How many handlers run."""
+        return len(self.running) - len(self.followers)
 
     # -- the loop's --------------------------------------------------------------------------------------
 
@@ -362,10 +368,12 @@ class InflightJobs:
         return now + delay, self.context.doorbell.put_at(now + delay, now), now
 
     def _is_last(self) -> bool:
-        """Whether nothing is in hand but one that has just ended, and nobody comes by himself to write that. Under
-        the lock.
+        """Whether nothing is in hand but what has just ended, a job or the last of a batch, and nobody comes by
+        himself to write that. Under the lock.
         """
-        return self._run_in is not RunIn.OWN_THREAD and not self.unstarted and len(self.running) == 1
+        if self._run_in is RunIn.OWN_THREAD or self.unstarted or self.calls() != 1:
+            return False
+        return not self.followers or all(one.settlement is not None for one in self.running)
 
     def _threads_of(self, jobs: Iterable[InflightJob]) -> set[int]:
         """Where their handlers run."""

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 from kqueue.contracts.renewer import RenewalHold
@@ -66,6 +67,8 @@ class InflightJob:
     is_unknown = False
     #: Whether it was deleted by its id, by another than its handler.
     is_unwanted = False
+    #: All that its handler was called with, itself too, where that takes a list of them.
+    batch: "Sequence[InflightJob]" = ()
     #: Of the renewer that renews its lease, if its handler wants that.
     renewal: RenewalHold | None = None
     #: Seconds that its handler may run, where its lease follows it; None: without end.

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kqueue.contracts.settlements import Outcome
+from kqueue.execution.batch import BatchTime, execute_batch_async
 from kqueue.execution.execute import Decision, execute_async
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.overtime import MOST_ABANDONED, TimeLeft, kept_waiting, unended
@@ -45,14 +46,17 @@ class CoroutineRuns:
         self._end = parts.interrupt
         self._next = next
 
-    def start(self, handler: Handler, job: InflightJob) -> None:
-        """In the event loop's thread."""
-        self._loop.spawn(self._run(handler, job), _Run(self, job))
+    def start(self, handler: Handler, jobs: list[InflightJob]) -> None:
+        """One job, or a batch: in the event loop's thread."""
+        self._loop.spawn(self._run(handler, jobs), _Run(self, jobs))
 
-    async def _run(self, handler: Handler, job: InflightJob) -> None:
+    async def _run(self, handler: Handler, jobs: list[InflightJob]) -> None:
         interrupt: BaseException | None = None
         try:
-            interrupt = await execute_async(handler, JobInHand(job.row, job), job)
+            if handler.batch is not None:
+                interrupt = await execute_batch_async(handler, jobs)
+            else:
+                interrupt = await execute_async(handler, JobInHand(jobs[0].row, jobs[0]), jobs[0])
         finally:
             if not self._jobs.jobs.is_here():
                 end_child(interrupt)  # it has a copy of every coroutine, and may run none
@@ -101,7 +105,7 @@ class CoroutineRuns:
         time.sleep(SECOND_LOOK_S)
         if isinstance(renewer, _Run) and self._loop.renewer() is renewer:
             for one in jobs:
-                self.abandon(one, kept_waiting(one.row, renewer.job is one))
+                self.abandon(one, kept_waiting(one.row, one in renewer.jobs))
             return
         for one in jobs:  # the machine may be slow, and the event loop about to come to it
             if one.time_left().seconds < -LATE_S:
@@ -110,31 +114,34 @@ class CoroutineRuns:
     def keeps_loop(self, job: InflightJob) -> bool | None:
         """Whether it is this one's own code that the event loop runs now; None if it is not known whose."""
         renewer = self._loop.renewer()
-        return renewer.job is job if isinstance(renewer, _Run) else None
+        return job in renewer.jobs if isinstance(renewer, _Run) else None
 
 
 class _Run:
     """A :class:`kqueue.loops.loop_thread.Spawned`."""
 
-    __slots__ = ("_runs", "job")
+    __slots__ = ("_runs", "jobs")
 
-    def __init__(self, runs: CoroutineRuns, job: InflightJob) -> None:
+    def __init__(self, runs: CoroutineRuns, jobs: list[InflightJob]) -> None:
         self._runs = runs
-        self.job = job
+        self.jobs = jobs
 
     def time_left(self) -> TimeLeft:
-        return self.job.time_left()
+        return BatchTime(self.jobs).time_left() if len(self.jobs) > 1 else self.jobs[0].time_left()
 
     def cut(self, decision: Decision) -> None:
-        self.job.cut(decision)
+        for job in self.jobs:
+            job.cut(decision)
 
     def abandon(self) -> None:
-        decision = self.job.cut_short()
-        if decision is not None:
-            self._runs.abandon(self.job, unended(decision))
+        for job in reversed(self.jobs):  # the first stands for their place
+            decision = job.cut_short()
+            if decision is not None:
+                self._runs.abandon(job, unended(decision))
 
     def ended(self, error: BaseException | None) -> None:
-        self._runs.ended(self.job, error)
+        for job in reversed(self.jobs):
+            self._runs.ended(job, error)
 
 
 def _decision_of(error: BaseException) -> Decision:

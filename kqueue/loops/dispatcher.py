@@ -11,7 +11,7 @@ Where others run them, all that asks a store or a broker is done by the dispatch
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -31,6 +31,7 @@ from kqueue.loops.sizer import Sizer
 from kqueue.loops.stopping import LoopControls
 from kqueue.loops.watchdog import Watchdog
 from kqueue.model.errors import KQueueError
+from kqueue.model.handlers import Handler
 from kqueue.model.job import Row
 from kqueue.system.mint import IdMint
 from kqueue.system.wakeup import wait_readable
@@ -158,6 +159,8 @@ class Dispatcher:
                 auto_renew,
             )
         )
+        #: The handlers as they were at the last look, and of those with batches how many jobs these take.
+        self._seen: tuple[Mapping[str, Handler], Mapping[str, int]] = ({}, {})
         #: How many writes there had been when it began to look for more.
         self._writes = 0
         #: What a handler raised to end the loop.
@@ -174,8 +177,11 @@ class Dispatcher:
         self._writes = self._jobs.completer.writes
         self._concurrent.read_clock()
         self._sizer.observe(self._concurrent.spent())
-        number = self._hands.number()
-        places = self._concurrent.places(number, self._sizer.ahead(number, self._is_own), self._hands.free())
+        number, batches = self._hands.number(), self._batches()
+        width = max(batches.values(), default=1)
+        # Whole batches wait, so that none is called with what is left of one.
+        ahead = -(-self._sizer.ahead(number, self._is_own) // width) * width
+        places = self._concurrent.places(number, ahead, self._hands.free(), width)
         waiting = self._concurrent.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
         # Who does not know yet how long jobs take would hold back at their limits what may follow at once.
@@ -183,7 +189,18 @@ class Dispatcher:
         jobs = min([places, first, *left])
         if jobs <= 0:
             return None
-        return self._sizer.shared(jobs, number, self._handlers(), self._stopping.seconds_left())
+        # A place that is taken by a batch has had its share.
+        free = number if width == 1 else max(1, number - self._jobs.calls())
+        return self._sizer.shared(jobs, free, self._handlers(), self._stopping.seconds_left(), batches)
+
+    def _batches(self) -> Mapping[str, int]:
+        """Of those types whose handlers take several jobs in one call, how many."""
+        handlers, batches = self._seen
+        now = self._handlers()
+        if now is not handlers:
+            batches = {type: handler.batch for type, handler in now.items() if handler.batch is not None}
+            self._seen = now, batches
+        return batches
 
     def has_leftovers(self) -> bool:
         """Whether something could not be settled. What still runs is none."""
@@ -279,7 +296,8 @@ class Dispatcher:
         owner, began = self._mint.make(1)[0], self._monotonic()
         alone = self._is_own and self._registry.isolation.has_one_loop()
         try:
-            holder = Claimer(self._id, self._hands.number(), self._sizer.follow())
+            most = self._hands.number() * max(self._batches().values(), default=1)
+            holder = Claimer(self._id, most, self._sizer.follow())
             self._jobs.completer.holder = holder
             self.stale += fetch(
                 found,

@@ -42,7 +42,7 @@ class LoopHands:
 
     def free(self) -> int:
         """Of those, how many run nothing."""
-        return self.number() - len(self._jobs.jobs.running)
+        return self.number() - self._jobs.jobs.calls()
 
     def renew(self, jobs: list[InflightJob]) -> None:
         """Each by itself."""
@@ -50,7 +50,7 @@ class LoopHands:
 
     def start(self) -> None:
         """In the event loop's thread: now, if it has a place, else when one gets free."""
-        if not self._is_called and len(self._jobs.jobs.running) < self._places():
+        if not self._is_called and self._jobs.jobs.calls() < self._places():
             self._call()
 
     def ring(self) -> None:
@@ -110,17 +110,25 @@ class LoopHands:
         if stopping.is_over():
             self.ring()
             return
-        free = self._places() - len(self._jobs.jobs.running) if handlers else 1
+        free = self._places() - self._jobs.jobs.calls() if handlers else 1
         if free > 0:
             heard = self._context.telemetry.is_heard()
-            for job in self._jobs.take(handlers, free):
-                self._start(handlers[job.row.type], job, heard)
+            is_batch = any(handler.batch is not None for handler in handlers.values())
+            # Of batches one after another: the first of each takes the others with it.
+            while taken := self._jobs.take(handlers, 1 if is_batch else free):
+                for job in taken:
+                    self._start(handlers[job.row.type], job, heard)
+                free -= len(taken)
+                if free <= 0 or not is_batch:
+                    break
 
     def _start(self, handler: Handler, job: InflightJob, heard: bool) -> None:
-        self._controls.stopping.count += 1
-        if heard:
-            job.tell_start(self._jobs.now())
-        if job.renewal is not None:
-            job.renewal.start(job.row.id, job.started_at)
-            job.max_runtime = handler.max_runtime
-        self._runs.start(handler, job)
+        jobs = [job] if handler.batch is None else self._jobs.take_with(job, handler.batch)
+        self._controls.stopping.count += len(jobs)
+        for one in jobs:
+            if heard:
+                one.tell_start(self._jobs.now())
+            if one.renewal is not None:
+                one.renewal.start(one.row.id, one.started_at)
+                one.max_runtime = handler.max_runtime
+        self._runs.start(handler, jobs)

@@ -4,10 +4,12 @@ import threading
 from collections import defaultdict
 
 from kqueue.contracts.renewer import RenewalHold
+from kqueue.execution.batch import execute_batch, started
 from kqueue.execution.execute import execute
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.dispatcher import HandsParts
 from kqueue.loops.lazy_asyncio import Awaiter
+from kqueue.model.handlers import Handler
 from kqueue.model.job import JobInHand
 
 
@@ -105,6 +107,9 @@ class OwnHands:
             handler = self._handlers().get(type)
             if handler is None:  # removed since the claim: what is left goes back
                 break
+            if handler.batch is not None:
+                now = self._run_batch(handler, handler.batch, job, heard)
+                continue
             if heard:
                 job.tell_start()
                 now = job.started_at = monotonic()  # its time does not begin before all have listened
@@ -123,3 +128,28 @@ class OwnHands:
             if job.cut_short() is not None:
                 self._awaiter.check()
             now = monotonic() if jobs.settle_if_due(ended) else ended
+
+    def _run_batch(self, handler: Handler, most: int, first: InflightJob, heard: bool) -> float:
+        """``first``, and those that go into the same call. Returns when it ended, in monotonic seconds."""
+        monotonic, inflight = self._context.clock.monotonic, self._jobs.jobs
+        batch = self._jobs.take_with(first, most)
+        self._controls.stopping.count += len(batch)
+        now = started(batch, self._context.clock, heard=heard)
+        settling = inflight.seconds_settling
+        if self._renewal is not None:
+            for (
+                one
+            ) in batch:  # of those that stand before the one that runs the renewer knows that they have started
+                self._renewal.start(one.row.id, now)
+                one.renewal = self._renewal
+        try:
+            interrupt = execute_batch(handler, batch, self._awaiter.wait)
+        finally:
+            ended = monotonic()
+            seconds = (ended - now - (inflight.seconds_settling - settling)) / len(batch)
+            self._spent[first.row.type].extend([seconds] * len(batch))
+        if interrupt is not None:
+            raise interrupt
+        if first.cut_short() is not None:
+            self._awaiter.check()
+        return monotonic() if self._jobs.settle_if_due(ended) else ended

@@ -1,6 +1,7 @@
 """How long jobs take, learned, and how many to claim next."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from kqueue.contracts.budget import MAX_JOBS, WORK_S, Budget
 from kqueue.execution.inflight import BOUND_S
@@ -15,6 +16,8 @@ AHEAD_S = 0.020
 MOST_AHEAD_S = BOUND_S / 2
 #: Seconds of work that wait for a limit in the hands of one dispatcher: what a commit takes.
 FOLLOWING_S = 0.005
+#: So that the parts of a batch are together no more than its whole, in floats.
+EXACTLY = 1 - 1e-6
 #: The part that the longest claim still counts after each further one.
 FADING = 0.9
 
@@ -81,13 +84,23 @@ class Sizer:
         """
         return min(MAX_JOBS, int(FOLLOWING_S / self._any_s)) if self._any_s else 0
 
-    def shared(self, jobs: int, places: int, types: Iterable[str], seconds_left: float) -> Budget:
+    def shared(
+        self,
+        jobs: int,
+        places: int,
+        types: Iterable[str],
+        seconds_left: float,
+        batches: Mapping[str, int] = MappingProxyType({}),
+    ) -> Budget:
         """For ``places`` that share what is claimed: one job at least for each of them, however long it takes. One
         of a type that was never measured takes what jobs take here: should it take long, others go back soon.
+        ``batches``: jobs of one call, of types that have several; so many at least for a place.
         """
         work_s = min(WORK_S, seconds_left)
         unknown = work_s if self._any_s is None else self._any_s
         job_s = {type: min(self._job_s.get(type, unknown), work_s) for type in types}
+        for type, most in batches.items():
+            job_s[type] = min(job_s[type], EXACTLY * work_s / most)
         return Budget(jobs, work_s=work_s * places, job_s=job_s)
 
 

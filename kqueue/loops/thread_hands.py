@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from functools import partial
 
+from kqueue.execution.batch import execute_batch, started
 from kqueue.execution.execute import execute
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.loops.dispatcher import HandsParts
@@ -96,8 +97,8 @@ class SharedThreads:
                 if taken is None:
                     thread.wait(IDLE_S)
                     continue
-                hands, job, handler = taken
-                hands.run(job, handler, awaiter)
+                hands, jobs, handler = taken
+                hands.run(jobs, handler, awaiter)
                 for one in self._hands:
                     if one is not hands:
                         one.tell_of_place()
@@ -117,7 +118,7 @@ class SharedThreads:
             self._idle.remove(thread)
             return True
 
-    def _take(self, thread: "HandThread") -> "tuple[ThreadHands, InflightJob, Handler] | None":
+    def _take(self, thread: "HandThread") -> "tuple[ThreadHands, list[InflightJob], Handler] | None":
         """What was claimed first."""
         with self._lock:
             hands = self._hands
@@ -183,8 +184,8 @@ class ThreadHands:
     # -- the threads' own --------------------------------------------------------------------------------
 
     def running(self) -> int:
-        """How many of its jobs run."""
-        return len(self._jobs.jobs.running)
+        """How many of its calls run."""
+        return self._jobs.jobs.calls()
 
     def waits_since(self) -> float:
         """When the first that waits for a thread was claimed, in monotonic seconds; infinity if none does."""
@@ -198,9 +199,9 @@ class ThreadHands:
         """End the dispatcher, which raises it."""
         self._parts.interrupt(error)
 
-    def take(self) -> tuple[InflightJob, Handler] | None:
-        """What starts now, in the calling thread; None if there is nothing, or its type has all that it may have.
-        Under the lock of the threads.
+    def take(self) -> tuple[list[InflightJob], Handler] | None:
+        """What starts now, in the calling thread: one job, or a batch. None if there is nothing, or its type has
+        all that it may have. Under the lock of the threads.
         """
         stopping, handlers = self._parts.controls.stopping, self._parts.handlers()
         if stopping.is_over():
@@ -211,27 +212,35 @@ class ThreadHands:
         taken = self._jobs.take(handlers)
         if not taken:
             return None
-        stopping.count += 1
-        return taken[0], handlers[taken[0].row.type]
+        handler = handlers[taken[0].row.type]
+        if handler.batch is not None:
+            taken = self._jobs.take_with(taken[0], handler.batch)
+        stopping.count += len(taken)
+        return taken, handler
 
-    def run(self, job: InflightJob, handler: Handler, awaiter: Awaiter) -> None:
+    def run(self, jobs: list[InflightJob], handler: Handler, awaiter: Awaiter) -> None:
         """In the calling thread, to its end."""
         interrupt: BaseException | None = None
+        job, context = jobs[0], self._parts.context
         try:
-            if self._parts.context.telemetry.is_heard():
-                job.tell_start()
-                job.started_at = self._parts.context.clock.monotonic()  # not before all have listened
-            if job.renewal is not None:
-                job.renewal.start(job.row.id, job.started_at)
-                job.max_runtime = handler.max_runtime
-            interrupt = execute(handler, JobInHand(job.row, job), job, awaiter.wait)
+            if context.telemetry.is_heard():
+                started(jobs, context.clock, heard=True)
+            for one in jobs:
+                if one.renewal is not None:
+                    one.renewal.start(one.row.id, one.started_at)
+                    one.max_runtime = handler.max_runtime
+            if handler.batch is not None:
+                interrupt = execute_batch(handler, jobs, awaiter.wait)
+            else:
+                interrupt = execute(handler, JobInHand(job.row, job), job, awaiter.wait)
         except KQueueError:
             pass  # its end is not written yet: the dispatcher does that once the store is back
         except BaseException as error:
             interrupt = error
         if not self._jobs.jobs.is_here():
             end_child(interrupt)  # it has a copy of each thread's lock, and may run none
-        self._jobs.ended(job)
+        for one in reversed(jobs):  # the first stands for their place
+            self._jobs.ended(one)
         if interrupt is not None:
             self._interrupt(interrupt)
         elif job.cut_short() is not None:

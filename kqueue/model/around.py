@@ -7,7 +7,8 @@
 
 A generator function goes around every handler, an async generator function around those that are an ``async def``.
 The one that was given first is the outermost. What one of them raises is as if the handler had raised it; one that
-catches what the handler raised has it counted as a run that returned nothing.
+catches what the handler raised has it counted as a run that returned nothing. Around a handler with ``batch`` it
+goes once around each call, and is given the list.
 """
 
 import inspect
@@ -20,7 +21,7 @@ from kqueue.model.job import JobInHand
 from kqueue.model.wording import shown
 
 #: What ``queue.around`` takes.
-AroundFunction: TypeAlias = Callable[[JobInHand], Iterator[None] | AsyncIterator[None]]
+AroundFunction: TypeAlias = Callable[[Any], Iterator[None] | AsyncIterator[None]]
 #: What the decorator takes and returns as it is.
 Around = TypeVar("Around", bound=AroundFunction)
 
@@ -34,8 +35,8 @@ def checked(value: object) -> AroundFunction:
 
 
 def surrounded(
-    function: Callable[[JobInHand], Any], is_async: bool, around: Sequence[AroundFunction]
-) -> Callable[[JobInHand], Any]:
+    function: Callable[[Any], Any], is_async: bool, around: Sequence[AroundFunction]
+) -> Callable[[Any], Any]:
     """A handler's ``function``, a coroutine function if ``is_async``, with each of ``around`` around it."""
     fitting = [one for one in around if is_async or inspect.isgeneratorfunction(one)]
     if not fitting:
@@ -43,11 +44,11 @@ def surrounded(
     return _surround_async(function, fitting) if is_async else _surround(function, fitting)
 
 
-def _surround(function: Callable[[JobInHand], Any], around: Sequence[Any]) -> Callable[[JobInHand], Any]:
+def _surround(function: Callable[[Any], Any], around: Sequence[Any]) -> Callable[[Any], Any]:
     contexts = [contextmanager(one) for one in around]
 
     @wraps(function, updated=())
-    def run(job: JobInHand) -> Any:
+    def run(job: JobInHand | list[JobInHand]) -> Any:
         with ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context(job))
@@ -63,13 +64,13 @@ async def _awaited(returned: Awaitable[Any], stack: ExitStack) -> Any:
         return await returned
 
 
-def _surround_async(function: Callable[[JobInHand], Any], around: Sequence[Any]) -> Callable[[JobInHand], Any]:
+def _surround_async(function: Callable[[Any], Any], around: Sequence[Any]) -> Callable[[Any], Any]:
     contexts = [
         contextmanager(one) if inspect.isgeneratorfunction(one) else asynccontextmanager(one) for one in around
     ]
 
     @wraps(function, updated=())
-    async def run(job: JobInHand) -> Any:
+    async def run(job: JobInHand | list[JobInHand]) -> Any:
         async with AsyncExitStack() as stack:
             for context in contexts:
                 entered: Any = context(job)

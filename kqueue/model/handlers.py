@@ -17,15 +17,19 @@ from kqueue.model.wording import shown
 Types: TypeAlias = Iterable[str] | None
 #: What returns handlers by type, as they are at each call.
 HandlersNow: TypeAlias = Callable[[], "Mapping[str, Handler]"]
+#: What runs one job, or with ``batch`` a list of them.
+AnyHandlerFunction: TypeAlias = Callable[[JobInHand], Any] | Callable[[list[JobInHand]], Any]
 #: What a decorator takes and returns as it is.
-HandlerFunction = TypeVar("HandlerFunction", bound=Callable[[JobInHand], Any])
+HandlerFunction = TypeVar("HandlerFunction", bound=AnyHandlerFunction)
+#: Jobs of one call at most: what one claim takes.
+MOST_BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
     """What runs the jobs of a type, and how."""
 
-    function: Callable[[JobInHand], Any]
+    function: Callable[[Any], Any]
     #: Whether a job whose handler returns is deleted, instead of retried as "not deleted". None: as its type's
     #: options say.
     delete_on_success: bool | None = None
@@ -40,6 +44,14 @@ class Handler:
     #: Jobs that it runs at once in a process: of a coroutine function under ``work``; of a plain one at most, None
     #: for no bound of its own.
     concurrency: int | None = None
+    #: How many jobs one call is given at most, in a list; None: one, by itself.
+    batch: int | None = None
+
+    @property
+    def batch_function(self) -> Callable[[list[JobInHand]], Any]:
+        """The function of a handler that takes lists."""
+        function: Callable[[Any], Any] = self.function
+        return function
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -64,7 +76,9 @@ class HandlerOptions(TypedDict, total=False):
     max_runtime: Duration | None
     #: With ``max_runtime``: ``kqueue worker`` kills the process whose handler runs for longer. By default False.
     kill: bool
-    #: How many jobs it runs at once in a process: an ``async def`` under ``work``, by default 1; a plain function
+    #: A call gets a list of so many jobs at most, up to 512. By default each call gets one job, and no list.
+    batch: int
+    #: How many calls it runs at once in a process: an ``async def`` under ``work``, by default 1; a plain function
     #: at most, by default as many as there are threads.
     concurrency: int
 
@@ -81,7 +95,7 @@ def check_names(
             )
 
 
-def make(type: str, function: Callable[[JobInHand], Any], **given: Unpack[HandlerOptions]) -> Handler:
+def make(type: str, function: AnyHandlerFunction, **given: Unpack[HandlerOptions]) -> Handler:
     """The handler of ``type``, all of it checked but its ``retry``. Raises ``ValueError`` or ``TypeError``."""
     is_async = checks.handler_function(f"handler of {type}", function)
     max_runtime, deletes = given.get("max_runtime"), given.get("delete_on_success")
@@ -93,7 +107,12 @@ def make(type: str, function: Callable[[JobInHand], Any], **given: Unpack[Handle
         kill=checks.flag("kill", given.get("kill", False)),
         is_async=is_async,
         concurrency=checks.whole("concurrency", given["concurrency"], 1) if "concurrency" in given else None,
+        batch=checks.whole("batch", given["batch"], 1, MOST_BATCH) if "batch" in given else None,
     )
+    if handler.batch is not None and handler.max_runtime is not None:
+        raise ValueError(
+            "max_runtime: not with batch, whose calls have no time but that of their jobs; set their ttr"
+        )
     if handler.max_runtime is not None and not handler.auto_renew:
         raise ValueError("max_runtime: only with auto_renew=True; without it the TTR of a job bounds its runs")
     if handler.kill and handler.max_runtime is None:

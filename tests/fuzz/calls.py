@@ -67,6 +67,7 @@ HANDLER: Arguments = {
     "auto_renew": flag,
     "max_runtime": _kept(duration),
     "concurrency": few,
+    "batch": few,
 }
 CRON: Arguments = {
     "tz": st.sampled_from(["UTC", "Europe/Berlin"]),

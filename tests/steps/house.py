@@ -217,6 +217,11 @@ class House:
         self.note("run", id=job.id, fence=job.fence, label=label, right=right)
         self.acts.get(label.split()[0], self.end)(job)
 
+    def run_each(self, jobs: Sequence[JobInHand]) -> None:
+        """A handler that is given several, and does with each what it does with one."""
+        for job in jobs:
+            self._run(job)
+
     def end(self, job: JobInHand) -> None:
         """Delete the job in hand."""
         self.note("ends", id=job.id, fence=job.fence)

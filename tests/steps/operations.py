@@ -181,6 +181,25 @@ def end_in_every_way(house: House) -> None:
     house.queue.run_jobs()
 
 
+def jobs_of_a_batch(house: House) -> None:
+    labels = ("a", "retry", "retry-later", "unget", "forget", "b", "c", "raise", "d", "e")
+    house.add(*labels, queue=house.another())
+
+
+def run_batches(house: House) -> None:
+    """Lists of jobs that end in every way, and one that ends its call when some of it have ended."""
+    house.acts |= {
+        "retry": _at_first(house, lambda job: job.retry("again", delay=0)),
+        "retry-later": _at_first(house, lambda job: job.retry("later", delay=30)),
+        "unget": _at_first(house, lambda job: job.unget(priority="low")),
+        "forget": _at_first(house, lambda job: None),
+        "raise": _at_first(house, _refuse),
+    }
+    house.queue.remove_handler("t")
+    house.queue.add_handler("t", house.run_each, batch=4)
+    house.queue.run_jobs()
+
+
 def renew(house: House) -> None:
     def act(job: JobInHand) -> None:
         job.renew()
@@ -719,6 +738,7 @@ OPERATIONS = (
     Operation("run large jobs", run, large_jobs),
     Operation("run without an index", run, delayed_jobs, drop_an_index, only="mongod"),
     Operation("end in every way", end_in_every_way, jobs_of_every_end),
+    Operation("run batches", run_batches, jobs_of_a_batch),
     Operation("renew", renew, some_jobs, types=("t",)),
     Operation("be interrupted", be_interrupted, jobs_to_interrupt),
     Operation("come late", come_late, jobs_to_take),

@@ -6,7 +6,7 @@ stored in one write, and their doorbell is rung.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kqueue.contracts.repair import Due
 from kqueue.contracts.store import JobStore
@@ -20,6 +20,9 @@ from kqueue.model.retry import own_checked
 from kqueue.model.times import Duration, Instant
 from kqueue.system.mint import IdMint
 from kqueue.telemetry.telemetry import Telemetry
+
+#: From here on the new rows of one list have all alike.
+_REST: Final = Row._fields.index("encoding") + 1
 
 
 class NewJobs(NamedTuple):
@@ -96,7 +99,7 @@ class Adding:
         return NewJobs(
             job_type,
             [payload.encode(one, self._max_payload) for one in checks.payloads(payloads)],
-            options.priority if priority is None else checks.priority(priority),
+            int(options.priority) if priority is None else checks.priority(priority),
             _delay(options, delay, run_at),
             None if run_at is None else times.instant("run_at", run_at),
             options.ttr if ttr is None else times.seconds("ttr", ttr, 1),
@@ -129,25 +132,29 @@ class Adding:
         run_at = now + delay
         put_at = self._doorbell.put_at(run_at, now)
         state = State.DELAYED if run_at > now else State.READY
+        alike = Row(
+            "",
+            order.type,
+            b"",
+            "",
+            order.priority,
+            state,
+            delay,
+            run_at,
+            order.ttr,
+            created_at=now,
+            put_at=put_at,
+            unique_key=order.unique,
+            limit_key=order.limit_key,
+            scheduled_for=order.run_at,
+            retries=order.retries,
+        )
+        rest: tuple[Any, ...] = alike[_REST:]
+        type, make = order.type, tuple.__new__  # by position: this is done for each job
+        ids = self._mint.make(len(order.payloads))
         return [
-            Row(
-                id,
-                order.type,
-                data,
-                encoding,
-                order.priority,
-                state,
-                delay,
-                run_at,
-                order.ttr,
-                created_at=now,
-                put_at=put_at,
-                unique_key=order.unique,
-                limit_key=order.limit_key,
-                scheduled_for=order.run_at,
-                retries=order.retries,
-            )
-            for id, (data, encoding) in zip(self._mint.make(len(order.payloads)), order.payloads, strict=True)
+            make(Row, (id, type, data, encoding, *rest))
+            for id, (data, encoding) in zip(ids, order.payloads, strict=True)
         ]
 
     def add(self, orders: Sequence[NewJobs]) -> list[str]:
@@ -212,7 +219,7 @@ class Adding:
     def _ring(self, rows: Iterable[Row], now: float) -> None:
         with suppress(Exception):  # they are added; a pointer in the tube of another store does no harm
             self._follow()
-        self._doorbell.ring([Due.of(row) for row in rows], now)
+        self._doorbell.ring(map(Due.of, rows), now)
 
 
 def _delay(options: TypeOptions, delay: Duration | None, run_at: Instant | None) -> float:

@@ -7,7 +7,9 @@ not told: what he has written is durable.
 """
 
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 
 from kqueue.contracts.broker import Broker
 from kqueue.contracts.repair import Due
@@ -36,16 +38,16 @@ class Doorbell:
             return None
         return None if self._back_off.is_on() or self._ringing.get().is_full() else now
 
-    def ring(self, dues: list[Due], now: float) -> None:
+    def ring(self, dues: Iterable[Due], now: float) -> None:
         """Have those of ``dues`` put whose ``put_at`` says so: soon, by another thread. Raises nothing but what is
         no ``Exception``: a ``KeyboardInterrupt`` and its like.
         """
         if not self._broker.carries_pointers:
-            self._put_or_complain(dues, now)  # it wakes who waits in this process
+            self._put_or_complain([*islice(dues, 1)], now)  # any wakes who waits in this process
             return
-        dues = [due for due in dues if due.put_at is not None]
-        if dues and not self._back_off.is_on():
-            self._ringing.get().ring(dues, now)
+        put = [due for due in dues if due.put_at is not None]
+        if put and not self._back_off.is_on():
+            self._ringing.get().ring(put, now)
 
     def flush(self) -> None:
         """Wait until what this process has rung is put, but not long for a broker that is silent."""

@@ -2,14 +2,15 @@
 
 A statement opens the table and each index before it writes its first row, which costs as much as to write into two:
 so many rows go into one. To bind a value costs SQLite's module as much as half an index, so what every new row has
-alike stands in the statement.
+alike stands in the statement, and what the rows of one list have alike, all but the id and the payload, is bound
+once for many of them.
 """
 
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.file.errors import Unanswered
 from kqueue.stores.sqlite.file.file import SqliteFile
-from kqueue.stores.sqlite.payloads import NAMES, as_kept, put_apart
+from kqueue.stores.sqlite.payloads import NAMES, as_kept, kept, put_apart
 
 #: Fields of a row that never ran and has no keys: those that are the same in all of them, and the others. The state
 #: stands apart.
@@ -34,25 +35,41 @@ _own = itemgetter(*map(Row._fields.index, _OWN))
 _ALIKE_VALUES: Final = tuple(Row._field_defaults[name] for name in _ALIKE)
 _STATE: Final = Row._fields.index("state")
 _ALONE: Final = Row._fields.index("alone")
-
+#: What the rows of a list may have alike: the type, and all behind the payload.
+_TYPE: Final = Row._fields.index("type")
+_REST: Final = slice(Row._fields.index("payload") + 1, None)
+#: Of these the fields whose values are bound, in this order; the state is behind them.
+_SHARED: Final = [name for name in _OWN if name not in {"id", "payload"}]
+_shared = itemgetter(*map(Row._fields.index, _SHARED))
 
 #: Rows that one statement adds at most. Twice as many would save a thirtieth more. The module copies what is bound
 #: to it, and keeps that with the statement: no payload is among it that is not small.
 MANY: Final = 50
 
 
-def _statement(values: Mapping[str, str], rows: int = 1) -> str:
-    names = ", ".join(NAMES.get(name, name) for name in values)
-    row = f"({', '.join(values.values())})"
-    return f"INSERT INTO kqueue_jobs ({names}) VALUES {', '.join([row] * rows)}"  # noqa: S608
+def _statement(*rows: Mapping[str, str]) -> str:
+    names = ", ".join(NAMES.get(name, name) for name in rows[0])
+    values = ", ".join(f"({', '.join(row.values())})" for row in rows)
+    return f"INSERT INTO kqueue_jobs ({names}) VALUES {values}"  # noqa: S608
 
 
 #: What a row says that never ran and has no keys.
-_NEW: Final = dict.fromkeys([*_OWN, "state"], "?") | {
+_DEFAULTS: Final = {
     name: "NULL" if value is None else str(int(value)) for name, value in zip(_ALIKE, _ALIKE_VALUES, strict=True)
 }
+_NEW: Final = dict.fromkeys([*_OWN, "state"], "?") | _DEFAULTS
 INSERT_NEW: Final = _statement(_NEW)
-INSERT_MANY_NEW: Final = _statement(_NEW, MANY)
+INSERT_MANY_NEW: Final = _statement(*[_NEW] * MANY)
+#: First what they share, then the id and the payload of each.
+_FIRST_OWN: Final = len(_SHARED) + 2
+INSERT_MANY_ALIKE: Final = _statement(
+    *(
+        {name: f"?{number}" for number, name in enumerate([*_SHARED, "state"], 1)}
+        | {"id": f"?{own}", "payload": f"?{own + 1}"}
+        | _DEFAULTS
+        for own in range(_FIRST_OWN, _FIRST_OWN + 2 * MANY, 2)
+    )
+)
 #: Any row.
 INSERT: Final = _statement(dict.fromkeys(Row._fields, "?"))
 
@@ -131,18 +148,29 @@ def _check_commit(file: SqliteFile, ids: list[str], is_there: Callable[[], bool]
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    kept = [*map(as_kept, rows)]
-    new = [(*_own(row), str(row.state)) for row in kept if _alike(row) == _ALIKE_VALUES]
-    if len(new) < len(rows):
-        connection.executemany(INSERT, map(_of_any, kept))
-    else:
-        whole = len(new) - len(new) % MANY
-        if whole:
-            lots = (new[first : first + MANY] for first in range(0, whole, MANY))
-            connection.executemany(INSERT_MANY_NEW, (tuple(chain.from_iterable(lot)) for lot in lots))
-        if whole < len(new):
-            connection.executemany(INSERT_NEW, new[whole:])
+    lots = (rows[first : first + MANY] for first in range(0, len(rows), MANY))
+    for statement, bound in groupby(chain.from_iterable(map(_bound, lots)), itemgetter(0)):
+        connection.executemany(statement, (values for _, values in bound))
     put_apart(connection, rows)
+
+
+def _bound(lot: Sequence[Row]) -> list[tuple[str, Sequence[Any]]]:
+    """The statements that add these rows, each with its values."""
+    first = lot[0]
+    type, rest = first[_TYPE], first[_REST]
+    if len(lot) == MANY and _is_new(first) and all(row[_REST] == rest and row[_TYPE] == type for row in lot):
+        own = chain.from_iterable([(row.id, kept(row.payload)) for row in lot])
+        return [(INSERT_MANY_ALIKE, (*_shared(first), str(first.state), *own))]
+    if not all(map(_is_new, lot)):
+        return [(INSERT, _of_any(row)) for row in map(as_kept, lot)]
+    new = [(*_own(row), str(row.state)) for row in map(as_kept, lot)]
+    if len(lot) == MANY:
+        return [(INSERT_MANY_NEW, tuple(chain.from_iterable(new)))]
+    return [(INSERT_NEW, values) for values in new]
+
+
+def _is_new(row: Row) -> bool:
+    return bool(_alike(row) == _ALIKE_VALUES)
 
 
 def _of_any(row: Row) -> list[Any]:

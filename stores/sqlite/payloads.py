@@ -54,6 +54,14 @@ def payload_apart(connection: sqlite3.Connection, key: int) -> bytes:
     return bytes(payload)
 
 
+def kept(payload: bytes) -> bytearray | int:
+    """What the column has of it. Python's module looks for an adapter of each value that is bound, and raises and
+    drops an error for each that it does not find: but for a ``bytearray``, which costs a seventh of ``bytes`` so.
+    """
+    size = len(payload)
+    return bytearray(payload) if size <= MOST_IN_ROW else size
+
+
 def as_kept(row: Row) -> Row:
     """With what the column has as its ``payload``."""
     size = len(row.payload)

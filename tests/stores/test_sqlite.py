@@ -478,6 +478,21 @@ def test_rows_go_in_by_many_and_large_payloads_alone(store, size, inserts):
     assert statements(store, lambda: store.add(rows))["INSERT"] == inserts
 
 
+def test_rows_of_every_kind_go_in_as_they_are_and_in_order(store):
+    """Many that are alike in all but their ids and payloads, many that are not, some that have run, and the rest of
+    a lot: each goes in by another statement.
+    """
+    large = b"y" * (MOST_IN_ROW + 1)
+    alike = [row(number, payload=b"%d" % number if number % 3 else large) for number in range(MANY)]
+    unlike = [row(MANY + number, priority=9, delay=float(number), run_at=NOW + number) for number in range(MANY)]
+    not_new = [row(2 * MANY + number, fence=number, limit_key="a") for number in range(MANY)]
+    rest = [row(3 * MANY + number, priority=9) for number in range(3)]
+    rows = [*alike, *unlike, *not_new, *rest]
+    store.add(rows)
+    assert store.get([one.id for one in rows]) == rows
+    assert [one.id for one in store.find(None, "ready", None, len(rows))] == [one.id for one in rows]
+
+
 def test_a_batch_that_holds_one_id_twice_is_not_taken(store):
     with pytest.raises(AddFailed, match=r"jobs\.db") as failed:
         store.add([row(1), row(2), row(1)])

@@ -15,6 +15,8 @@ from kqueue.stores.sqlite.places import ready_records
 RUNNING: Final = str(State.RUNNING)
 #: Where they stand in a record, after the key.
 _ID, _PRIORITY = (1 + sql.CLAIM_FIELDS.index(name) for name in ("id", "priority"))
+#: The rare fields of a row that was never claimed.
+_NEW: Final = tuple(Row._field_defaults[name] for name in sql.RARE_FIELDS)
 
 
 class Lease(NamedTuple):
@@ -48,10 +50,13 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
     make = tuple.__new__  # Row._make would count the fields once more
     # fmt: off
     for (
-        key, id, type, payload, encoding, priority, delay, run_at, ttr, fence, tries, failures, crashes, suspicion,
-        reason, gate, created_at, put_at, unique_key, limit_key, scheduled_for, asked_at, retries,
+        key, id, type, payload, encoding, priority, delay, run_at, ttr, created_at, put_at, scheduled_for, asked_at,
+        rare,
     ) in records:
         keys.append(key)
+        (
+            fence, tries, failures, crashes, suspicion, reason, gate, unique_key, limit_key, retries,
+        ) = _NEW if rare is None else json.loads(rare)
         yield make(Row, (
             id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr,
             (fence if fence > floor else floor) + 1, tries + 1, failures,

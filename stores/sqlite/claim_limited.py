@@ -24,11 +24,10 @@ from kqueue.stores.sqlite.payloads import columns_in_row, payload_apart
 
 #: The place first, so that ranges of several types can be merged. No payload that stands apart: only what passes
 #: needs it.
-_RECORD: Final = f"job.priority, job.key, {columns_in_row(sql.CLAIM_FIELDS)}"
-#: Of the fields after the place.
-_TYPE, _GATE, _LIMIT_KEY, _PAYLOAD = (
-    2 + sql.CLAIM_FIELDS.index(name) for name in ("type", "gate", "limit_key", "payload")
-)
+_RECORD: Final = f"job.priority, job.key, {columns_in_row(sql.CLAIM_FIELDS)}, {sql.RARE}, job.gate, job.limit_key"
+#: Of the fields after the place, and behind all of them.
+_TYPE, _PAYLOAD = (2 + sql.CLAIM_FIELDS.index(name) for name in ("type", "payload"))
+_GATE, _LIMIT_KEY = -2, -1
 _ID, _PRIORITY = 2, 0
 _candidate: Final = itemgetter(0, 1, _TYPE, _GATE, _LIMIT_KEY)
 
@@ -136,8 +135,8 @@ def _rows(
 def _whole(connection: sqlite3.Connection, record: tuple[Any, ...]) -> tuple[Any, ...]:
     """As ``CANDIDATES_AT`` gives it."""
     if type(record[_PAYLOAD]) is bytes:
-        return record[1:]
-    return (*record[1:_PAYLOAD], payload_apart(connection, record[1]), *record[_PAYLOAD + 1 :])
+        return record[1:_GATE]
+    return (*record[1:_PAYLOAD], payload_apart(connection, record[1]), *record[_PAYLOAD + 1 : _GATE])
 
 
 def _count_starts(connection: sqlite3.Connection, limit: Limit, at: float, jobs: int) -> None:

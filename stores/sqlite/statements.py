@@ -34,8 +34,22 @@ def gates_of(type: str, gate: str) -> str:
 
 #: What a claim sets, does not hand out, or finds in no row that it may take. So it is not read, which costs.
 _KNOWN_TO_CLAIMS: Final = {"state", "alone", "lease_owner", "lease_until", "keep_until", "history"}
-CLAIM_FIELDS: Final = [name for name in Row._fields if name not in _KNOWN_TO_CLAIMS]
-_CLAIM_COLUMNS: Final = columns(CLAIM_FIELDS)
+#: What a row that was never claimed has at 0, and what nearly none has at all. None is a number with a fraction, of
+#: which JSON would keep 15 digits.
+_COUNTS: Final = ("fence", "tries", "failures", "crashes", "suspicion")
+_EXTRAS: Final = ("reason", "gate", "unique_key", "limit_key", "retries")
+RARE_FIELDS: Final = (*_COUNTS, *_EXTRAS)
+#: What a claim reads as columns: each costs as much as several in one list. Behind them it reads :data:`RARE`.
+CLAIM_FIELDS: Final = [name for name in Row._fields if name not in {*_KNOWN_TO_CLAIMS, *RARE_FIELDS}]
+#: The rare fields as JSON, a list; NULL where all are as in a new row.
+RARE: Final = f"""
+    iif(
+        {" AND ".join(f"job.{name} = 0" for name in _COUNTS)}
+        AND coalesce({", ".join(f"job.{name}" for name in _EXTRAS)}) IS NULL,
+        NULL, json_array({", ".join(f"job.{name}" for name in RARE_FIELDS)})
+    )
+"""
+_CLAIM_COLUMNS: Final = f"{columns(CLAIM_FIELDS)}, {RARE}"
 
 #: A claim that names ids looks at these alone.
 WANTED: Final = f"""

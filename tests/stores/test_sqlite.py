@@ -493,6 +493,32 @@ def test_rows_of_every_kind_go_in_as_they_are_and_in_order(store):
     assert [one.id for one in store.find(None, "ready", None, len(rows))] == [one.id for one in rows]
 
 
+@pytest.mark.parametrize(
+    "rare",
+    [
+        {"fence": 2**62, "tries": 3, "failures": 2, "crashes": 1, "suspicion": 4},
+        {"reason": "a\0b\"c\\d\u2028e\x1f'\U0001f40c\ufffe"},
+        {"gate": "t", "limit_key": "\0", "unique_key": "[1]", "retries": '{"max_tries":5}'},
+        {"scheduled_for": 1_700_000_000.1234567, "asked_at": 0.1 + 0.2, "put_at": 5e-324, "delay": 1e300},
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("limits", [(), (Limit("t", running=9, running_per_key=9),)], ids=["", "limited"])
+def test_a_claim_hands_out_rare_fields_as_they_are(store, rare, limits):
+    """They come as one list in JSON, but for what that would not keep."""
+    added = row(1)._replace(**rare)
+    store.add([added])
+    (claimed,) = store.claim(Selection(("t",), limits=limits), Budget(9), "o", NOW, False).rows
+    assert claimed == added._replace(
+        state="running",
+        fence=added.fence + 1,
+        tries=added.tries + 1,
+        lease_owner="o",
+        lease_until=claimed.lease_until,
+        gate="t" if limits else added.gate,
+    )
+
+
 def test_a_batch_that_holds_one_id_twice_is_not_taken(store):
     with pytest.raises(AddFailed, match=r"jobs\.db") as failed:
         store.add([row(1), row(2), row(1)])

@@ -48,9 +48,10 @@ class Budget:
         """
         taken: list[Row] = []
         jobs, room, seconds, cost = self.jobs, self.payload_bytes, self.work_s, self.job_s
+        unknown = self.work_s
         for row in candidates:
             room -= len(row.payload)
-            seconds -= cost.get(row.type, self.work_s)
+            seconds -= cost.get(row.type, unknown)
             if row.suspicion or row.crashes:
                 jobs = min(jobs, suspect_jobs(row.suspicion, row.crashes))
             if taken and (len(taken) >= jobs or room < 0 or seconds < 0):

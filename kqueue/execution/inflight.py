@@ -76,6 +76,7 @@ class InflightJobs:
         self._written = written
         self._keeps = keeps
         self._run_in = run_in
+        self._is_own_thread = run_in is RunIn.OWN_THREAD
         self._fork = ForkGuard()
         #: Where its handlers run, as :func:`threading.get_ident` has it; -1: not known yet, or each has its own.
         self.thread = -1
@@ -239,7 +240,8 @@ class InflightJobs:
         """Write down how the run of ``job`` ends, whose handler has raised ``error``, if any. Raises
         ``AlreadySettled``, and where it is settled at once, ``LeaseLost`` and ``StoreError``.
         """
-        self.check_process()
+        if self._fork.is_inherited():
+            self.check_process()
         is_due = False
         with entry(self.lock, KQueueError, JOB_WRITE):
             if job.settlement is None and job in self.running:
@@ -253,7 +255,7 @@ class InflightJobs:
                     self.completer.bounds[job.row.id, job.row.fence] = job.max_runtime
                 is_due = self.completer.add(job.row, settlement)
                 job.settlement = settlement
-                if self._is_last():
+                if not self._is_own_thread and self._is_last():
                     self.completer.due_at, is_due = self._monotonic(), True
             else:
                 endings.check_repeated(job.row, job in self.running, job.settlement, settlement)
@@ -368,10 +370,10 @@ class InflightJobs:
         return now + delay, self.context.doorbell.put_at(now + delay, now), now
 
     def _is_last(self) -> bool:
-        """Whether nothing is in hand but what has just ended, a job or the last of a batch, and nobody comes by
-        himself to write that. Under the lock.
+        """Whether nothing is in hand but what has just ended, a job or the last of a batch, which nobody comes by
+        himself to write, unless it ran in the loop's own thread. Under the lock.
         """
-        if self._run_in is RunIn.OWN_THREAD or self.unstarted or self.calls() != 1:
+        if self.unstarted or self.calls() != 1:
             return False
         return not self.followers or all(one.settlement is not None for one in self.running)
 

@@ -75,7 +75,8 @@ class InflightJob:
     max_runtime: float | None = None
     #: Seconds beyond its lease, from which on it is to be told that its handler still runs.
     tell_late_at = HANGS_S
-    _cut: Decision | None = None
+    #: How its run ends if it settles nothing itself, since its coroutine was cancelled; None if it was not.
+    cut_decision: Decision | None = None
     _lease_check: LeaseCheck | None = None
 
     def __init__(self, row: Row, leased_at: float, hold: Hold) -> None:
@@ -136,18 +137,18 @@ class InflightJob:
 
     def cut(self, decision: Decision) -> None:
         """Its coroutine is cancelled, since its time is over."""
-        self._cut = decision
+        self.cut_decision = decision
 
     def cut_short(self) -> Decision | None:
         """How its run ends if it settles nothing itself; None if its coroutine was not cancelled."""
-        return self._cut
+        return self.cut_decision
 
     def abandon(self) -> None:
         """Its coroutine has not ended, although it was cancelled, and is not waited for any more."""
-        if self._cut is not None:
-            self._cut = unended(self._cut)
+        if self.cut_decision is not None:
+            self.cut_decision = unended(self.cut_decision)
             text = "%s: it is abandoned, and what it still does with its job changes nothing"
-            self._hold.context.telemetry.log(logging.WARNING, self.row, text, self._cut.reason)
+            self._hold.context.telemetry.log(logging.WARNING, self.row, text, self.cut_decision.reason)
 
     # -- its run -----------------------------------------------------------------------------------------
 

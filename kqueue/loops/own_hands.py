@@ -98,6 +98,7 @@ class OwnHands:
         stopping, renewal, jobs = self._controls.stopping, self._renewal, self._jobs
         heard, wait = self._context.telemetry.is_heard(), self._awaiter.wait
         monotonic, inflight, spent = self._context.clock.monotonic, jobs.jobs, self._spent
+        completer = inflight.completer
         now = monotonic()
         while not stopping.is_over(now):
             job = jobs.take_next(now)
@@ -125,9 +126,10 @@ class OwnHands:
                 spent[type].append(ended - now - (inflight.seconds_settling - settling))
             if interrupt is not None:
                 raise interrupt
-            if job.cut_short() is not None:
+            if job.cut_decision is not None:
                 self._awaiter.check()
-            now = monotonic() if jobs.settle_if_due(ended) else ended
+            is_settled = ended >= completer.due_at and jobs.settle_if_due(ended)
+            now = monotonic() if is_settled else ended
 
     def _run_batch(self, handler: Handler, most: int, first: InflightJob, heard: bool) -> float:
         """``first``, and those that go into the same call. Returns when it ended, in monotonic seconds."""
@@ -137,11 +139,10 @@ class OwnHands:
         now = started(batch, self._context.clock, heard=heard)
         settling = inflight.seconds_settling
         if self._renewal is not None:
-            for (
-                one
-            ) in batch:  # of those that stand before the one that runs the renewer knows that they have started
+            # Of those that stand before the one that runs the renewer knows that they have started.
+            for one in batch:
                 self._renewal.start(one.row.id, now)
-                one.renewal = self._renewal
+                one.renewal, one.max_runtime = self._renewal, handler.max_runtime
         try:
             interrupt = execute_batch(handler, batch, self._awaiter.wait)
         finally:
@@ -150,6 +151,6 @@ class OwnHands:
             self._spent[first.row.type].extend([seconds] * len(batch))
         if interrupt is not None:
             raise interrupt
-        if first.cut_short() is not None:
+        if first.cut_decision is not None:
             self._awaiter.check()
         return monotonic() if self._jobs.settle_if_due(ended) else ended

@@ -60,10 +60,12 @@ class Stopping:
 
     def is_over(self, now: float | None = None) -> bool:
         """Whether no new job is to be taken. ``now`` in monotonic seconds, if it is known."""
-        limit, is_spent = self._limits.count, self._is_spent
-        if self.is_stopped(now) or (limit is not None and self.count >= limit):
+        # As is_stopped, and this is asked for each job: of whom no limit ends, one call.
+        may_be = self._stopped or self._deadline is not None or self._fork.is_inherited()
+        if may_be and self.is_stopped(now):
             return True
-        return is_spent is not None and is_spent()
+        limit, is_spent = self._limits.count, self._is_spent
+        return (limit is not None and self.count >= limit) or (is_spent is not None and is_spent())
 
     def is_stopped(self, now: float | None = None) -> bool:
         """Whether it is over for another reason than the number of jobs."""

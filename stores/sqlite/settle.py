@@ -17,15 +17,16 @@ _Values: TypeAlias = tuple[Any, ...]
 
 def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> int:
     """How many rows were changed."""
-    raised = [
-        one for one in settlements if type(one) is not Delete and isinstance(one, Retry | Die) and one.traceback
-    ]
+    deletes = [one for one in settlements if type(one) is Delete]
+    others = [one for one in settlements if type(one) is not Delete] if len(deletes) < len(settlements) else []
+    raised = [one for one in others if isinstance(one, Retry | Die) and one.traceback]
     if raised:
         told = ((storable(one.traceback or ""), one.id, one.fence) for one in raised)
         connection.executemany(sql.KEEP_TRACEBACK, told)
         connection.executemany(sql.PRUNE_TRACEBACKS, [{"id": one.id} for one in raised])
     return sum(
-        connection.executemany(statement, values).rowcount for statement, values in _batches(settlements, now)
+        connection.executemany(statement, values).rowcount
+        for statement, values in (*_of_deletes(deletes), *_of_others(others, now))
     )
 
 
@@ -56,13 +57,26 @@ def _asked(asked_at: float | None, now: float) -> float:
     return now if asked_at is None else asked_at
 
 
-def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[str, list[_Values]]]:
-    deleted: dict[int, list[str]] = {}
+def _of_deletes(deletes: Sequence[Delete]) -> Iterator[tuple[str, list[_Values]]]:
+    """Nearly all ends are deletes, and nearly all of a window have one fence."""
+    fences = {fence for _, fence in deletes}
+    by_fence: dict[int, list[str]] = {fence: [] for fence in fences}
+    if len(fences) == 1:
+        by_fence = {fence: [id for id, _ in deletes] for fence in fences}
+    else:
+        for id, fence in deletes:
+            by_fence[fence].append(id)
+    for fence, ids in by_fence.items():
+        if len(ids) > 1:
+            yield sql.SETTLE_DELETES, [(json.dumps(ids), fence)]
+    alone: list[_Values] = [(ids[0], fence) for fence, ids in by_fence.items() if len(ids) == 1]
+    if alone:
+        yield sql.SETTLE_DELETE, alone
+
+
+def _of_others(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[str, list[_Values]]]:
     others: dict[str, list[_Values]] = {}
     for settlement in settlements:
-        if type(settlement) is Delete:  # nearly all are: before the patterns, which take apart what they look at
-            deleted.setdefault(settlement.fence, []).append(settlement.id)
-            continue
         match settlement:
             case Finish(id, fence, keep_until, asked_at):
                 finish = (keep_until, _asked(asked_at, now), now, run_of(now, None), id, fence)
@@ -80,9 +94,4 @@ def _batches(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[st
             case Die(id, fence, reason, _):
                 reason = storable(reason)
                 others.setdefault(sql.SETTLE_DIE, []).append((now, now, reason, run_of(now, reason), id, fence))
-    for fence, ids in deleted.items():
-        if len(ids) > 1:
-            yield sql.SETTLE_DELETES, [(json.dumps(ids), fence)]
-        else:
-            others.setdefault(sql.SETTLE_DELETE, []).append((ids[0], fence))
     yield from others.items()

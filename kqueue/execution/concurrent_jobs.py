@@ -25,6 +25,7 @@ from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight import BOUND_S, LEAST_PART, InflightJobs, RunIn
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.local_limits import LocalLimits
+from kqueue.model.job import Row
 
 #: Seconds between two looks whether coroutines are late, at most and at least.
 LOOK_S = 1.0
@@ -118,7 +119,7 @@ class ConcurrentJobs:
                 number, ahead = min(number, self.jobs.calls() + free), 0
             # One that has no suspicion is alone while it is aside, or it runs beside others as they do.
             suspects = [one for one in (*running, *waiting) if one.row.suspicion and one.leased_at > since]
-            most = min(number * width + ahead, _most(suspects))
+            most = min(number * width + ahead, _most([one.row for one in suspects]))
             places = max(0, int(most) - self.jobs.calls() * width - len(waiting))
             few = ahead // 2
             if places and len(waiting) > few:
@@ -140,7 +141,7 @@ class ConcurrentJobs:
     def most_beside(self) -> float:
         """How many may run beside those claimed: infinity if there is no suspect among them."""
         with self._lock:
-            return _most(one for one in self.jobs.unstarted if not one.may_start)
+            return _most([one.row for one in self.jobs.unstarted if not one.may_start])
 
     def fits(self, most: float) -> bool:
         """Whether at most ``most`` run with those claimed. If not, the dispatcher's thread is rung at the next
@@ -453,7 +454,7 @@ def _late_in(job: InflightJob) -> float:
     return left.seconds + LATE_PART * left.ending_s
 
 
-def _most(jobs: Iterable[InflightJob]) -> float:
+def _most(rows: Iterable[Row]) -> float:
     """How many may run together, if these are."""
-    rows = (one.row for one in jobs if is_suspect(one.row))
-    return min((suspect_jobs(row.suspicion, row.crashes) for row in rows), default=math.inf)
+    suspects = [row for row in rows if row.suspicion or row.crashes]  # as is_suspect: asked for each job
+    return min((suspect_jobs(row.suspicion, row.crashes) for row in suspects), default=math.inf)

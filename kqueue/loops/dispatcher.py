@@ -315,22 +315,25 @@ class Dispatcher:
         self._sizer.claimed(self._monotonic() - began)
         if alone and not self._registry.isolation.has_one_loop():
             self._jobs.deny_solitude()  # another loop has begun while the claim waited for the store
-        ttrs = [job.row.ttr for job in self._unboarded()]
-        if ttrs:
-            self._watchdog.wake(alone=len(ttrs) == 1)
-            self._start(self._concurrent.most_beside(), min(ttrs))
+        unboarded = self._unboarded()
+        if unboarded:
+            self._watchdog.wake(alone=len(unboarded) == 1)
+            self._start(self._concurrent.most_beside(), unboarded)
 
     def _hold(self, alone: bool, rows: list[Row], leased_at: float) -> None:
         self._jobs.claim(rows, leased_at, alone=alone and len(rows) == 1)
 
-    def _start(self, most: float, ttr: float) -> None:
-        """Start what is claimed, once no more than ``most`` run with it."""
+    def _start(self, most: float, claimed: list[InflightJob]) -> None:
+        """Start what is ``claimed``, once no more than ``most`` run with it: infinity if none of them is a
+        suspect.
+        """
         # In one thread it stands behind the others anyway.
         if most < math.inf and not self._is_own and self._registry.isolation.must_yield():
             self._concurrent.give_back(YIELD_S)
             return
         # One that was alone when its worker died, which may have been the power, is not to wait for ever.
-        must_fit = any(job.row.suspicion for job in self._unboarded())
+        must_fit = most < math.inf and any(job.row.suspicion for job in claimed)
+        ttr = min(job.row.ttr for job in claimed) if must_fit else math.inf
         until = self._monotonic() + (min(SOLITUDE_S, WAITING_PART * ttr) if must_fit else ASIDE_S)
         if not self._concurrent.fits(most):
             with self._registry.isolation.waiting():

@@ -155,7 +155,8 @@ def test_of_two_processes_that_claim_the_same_row_one_has_it_each_time(house: Ho
         counts = [int(worker.wire.hear()) for worker in (one, other)]
         assert [one.status(), other.status()] == [0, 0]
     assert sum(counts) == len(ids)
-    assert {run.fence for run in house.runs()} == {1}
+    # Its fence may be higher: who waits too long for a processor gives back what it has claimed, unrun.
+    assert sorted(run.id for run in house.runs()) == sorted(ids)
     assert_over(house)
 
 

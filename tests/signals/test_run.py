@@ -19,15 +19,25 @@ from tests.worker.works import is_there
 
 STARTS = """
 import subprocess
+import sys
 from pathlib import Path
 
 @queue.handler("starts", delete_on_success=True)
 def start(job):
-    program = "while [ -e shop.py ] && [ ! -e go ]; do sleep 0.01; done"  # its folder may be gone first
-    process = subprocess.Popen(["sh", "-c", program])
+    process = subprocess.Popen([sys.executable, "awaits.py"])
     Path("pids.new").write_text(f"{os.getpid()} {process.pid}")
     Path("pids.new").rename("pids")
     print("ended", process.wait(), flush=True)
+"""
+
+
+#: No shell: one that is stopped while it starts another process does not count as stopped before that has begun.
+AWAITS = """
+import os
+import time
+
+while os.path.exists("shop.py") and not os.path.exists("go"):  # its folder may be gone first
+    time.sleep(0.01)
 """
 
 
@@ -35,6 +45,7 @@ def start(job):
 def shop(tmp_path: Path) -> Shop:
     shop = Shop(tmp_path)
     (shop.folder / "shop.py").write_text("import os\n" + APP + STARTS)
+    (shop.folder / "awaits.py").write_text(AWAITS)
     return shop
 
 

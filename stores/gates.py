@@ -127,12 +127,12 @@ def free(limit: Limit, limit_key: str | None, counts: GateCounts, holder: Claime
 
 def _free_for(holder: Claimer, most: int, leases: Leases, type: str) -> float:
     """Rows that the holder may claim at a gate of ``most`` places."""
-    gate = holder.gate_of(type)
+    gate, own = holder.gate_of(type), holder.of(type)
     places = most - leases.places(but=gate)
-    if holder.hands <= places:
+    if own.hands <= places:
         return math.inf
     # Where others have places, or may have some, it may not have more than it says, so each row is one.
-    return places * (1 + holder.follow if places == most else 1) - leases.held.get(gate, 0)
+    return places * (1 + own.follow if places == most else 1) - leases.held.get(gate, 0)
 
 
 def free_at(limit: Limit, limit_key: str | None, counts: GateCounts) -> float | None:

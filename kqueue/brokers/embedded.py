@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from kqueue.contracts.broker import EntryFate, Peek, Pointer, Reservation, Stray
+from kqueue.contracts.broker import EntryFate, Peek, Pointer, Reservation, Room, Stray
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.store import JobStore
 from kqueue.system.clock import Clock, SystemClock
@@ -118,8 +118,12 @@ class EmbeddedSubscription:
         self._due_at: float | None = None
         #: When there was something to claim last, in monotonic seconds.
         self._busy_at = -math.inf
+        #: Those that the reserve under way is for.
+        self._wanted = types
+        #: Whether one that it is not for may be wanted by now.
+        self._is_freed = False
 
-    def reserve(self, jobs: int, timeout: float) -> Reservation:
+    def reserve(self, jobs: int, timeout: float, room: Room | None = None) -> Reservation:
         """See :meth:`kqueue.contracts.broker.Subscription.reserve`. A selection without ids: all that is ready.
 
         Where more rows are due than one look makes ready, ours may be among the rest: then there is a selection
@@ -127,9 +131,12 @@ class EmbeddedSubscription:
         """
         if self._wake.answer():
             return Reservation(None, [])
-        if self._look() or (timeout > 0 and self._wait(self._clock.monotonic() + timeout)):
+        self._wanted = self._types if room is None else tuple(type for type in self._types if room(type))
+        is_there = self._look() or (timeout > 0 and self._wait(self._clock.monotonic() + timeout))
+        self._is_freed = False  # whoever sets it from here on is heard before the next wait
+        if is_there:
             self._busy_at = self._clock.monotonic()
-            return Reservation(Selection(self._types), [])
+            return Reservation(Selection(self._wanted), [])
         return Reservation(None, [])
 
     def settle(self, verdicts: Sequence[EntryFate]) -> int:
@@ -143,6 +150,12 @@ class EmbeddedSubscription:
         """See :meth:`kqueue.contracts.broker.Subscription.wake`."""
         self._wake.ring()
 
+    def freed(self) -> None:
+        """See :meth:`kqueue.contracts.broker.Subscription.freed`."""
+        self._is_freed = True
+        if len(self._wanted) < len(self._types):
+            self._put.ring()
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -153,7 +166,7 @@ class EmbeddedSubscription:
         if self._is_due(now):
             self._store.promote(now, PROMOTE_ROWS)
             self._due_at = self._store.next_run_at()
-        return self._store.has_ready(self._types) or self._is_due(now)
+        return self._store.has_ready(self._wanted) or self._is_due(now)
 
     def _wait(self, deadline: float) -> bool:
         """Whether anything became ready before the deadline or :meth:`wake`."""
@@ -164,6 +177,8 @@ class EmbeddedSubscription:
             while True:
                 # Both are asked first, so that a change during the look is seen the next time.
                 rang = self._put.fileno() in ringing and self._put.answer()
+                if self._is_freed and len(self._wanted) < len(self._types):
+                    return False
                 before, pulse = pulse, self._store.pulse()
                 if (rang or pulse is None or pulse != before or self._is_due(self._store.now())) and self._look():
                     return True

@@ -1,6 +1,7 @@
 """What a limit holds back, and lets in again."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from kqueue.contracts.repair import Due
@@ -18,14 +19,21 @@ class Claimer(NamedTuple):
     hands: int
     #: How many of its jobs may wait for one that runs, since all take so little time.
     follow: int = 0
+    #: (hands, follow) of the types for which these are others.
+    own: Mapping[str, tuple[int, int]] = MappingProxyType({})
+
+    def of(self, type: str) -> "Claimer":
+        """The same, with the hands that it has for the type."""
+        own = self.own.get(type)
+        return self if own is None else Claimer(self.id, *own)
 
     def gate_of(self, type: str) -> str:
         """The gate of its rows of the type while they run: what they count with."""
-        return f"{type_in_gates(type)}{self.gate_end()}"
+        return f"{type_in_gates(type)}{self.gate_end(type)}"
 
-    def gate_end(self) -> str:
+    def gate_end(self, type: str) -> str:
         """What stands behind the type there."""
-        return f"{_HELD}{self.hands} {self.id}"
+        return f"{_HELD}{self.of(type).hands} {self.id}"
 
 
 #: In the place of a space of a type in the names of its gates, where a space ends it. A control, so none holds it.

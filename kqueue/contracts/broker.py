@@ -8,8 +8,8 @@ is not there or does not answer in time; the connection is then thrown away and 
 one. A broker may be shared by threads, and be used after a fork: the child makes connections of its own.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 from kqueue.contracts.repair import Head
 from kqueue.contracts.runs import Selection
@@ -87,14 +87,28 @@ class Stray(NamedTuple):
 UNKNOWN_HEAD = Head(0, 0.0)
 
 
-class Subscription(Protocol):
-    """One loop's view of some tubes, with a connection of its own. For one thread, but for :meth:`wake`."""
+#: How many jobs of a type are wanted now; 0: none, so its entries keep their places.
+Room: TypeAlias = Callable[[str], int]
 
-    def reserve(self, jobs: int, timeout: float) -> Reservation:
+
+class Subscription(Protocol):
+    """One loop's view of some tubes, with a connection of its own. For one thread, but for :meth:`wake` and
+    :meth:`freed`.
+    """
+
+    def reserve(self, jobs: int, timeout: float, room: Room | None = None) -> Reservation:
         """Entries that hold about ``jobs`` jobs; waits up to ``timeout`` seconds if there is none.
 
         An entry may be of any of the types, in the order (priority, order put). Returns with no selection
         when the time is up or after :meth:`wake`. Never leaves a reserve pending behind.
+
+        ``room``: of which types any are wanted, at least of one; None: of all. What is not wanted holds up nothing
+        behind it, and is not given out.
+        """
+
+    def freed(self) -> None:
+        """A type may be wanted that was not when :meth:`reserve` was called: make one that waits without it return,
+        so that it is asked for again. From any thread. What does not wait is not changed.
         """
 
     def settle(self, verdicts: Sequence[EntryFate]) -> int:

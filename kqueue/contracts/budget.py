@@ -9,6 +9,9 @@ A window is what one claim takes: many fast jobs, or one slow one. Theory of ope
 * a *suspect* (its last holder died with several jobs in hand) goes only into a much smaller window: a
   sixteenth for each death, down to one. So the guilty job is alone after a few deaths, and its neighbours, which
   it stands behind, run.
+
+A dispatcher whose types do not share their places has a budget for each *part* of them, and takes one window for
+all.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,12 +43,24 @@ class Budget:
     work_s: float = WORK_S
     #: Expected seconds of one job, by type. A type that is not listed is taken to fill a window.
     job_s: Mapping[str, float] = field(default_factory=dict)
+    #: Of each part of the types that has places of its own; their bounds on payload are not asked. Empty: all types
+    #: share all.
+    parts: "tuple[Budget, ...]" = ()
+    #: Which of these is that of a type. One that has none fits only as the first.
+    part_of: Mapping[str, int] = field(default_factory=dict)
+
+    def room(self, type: str) -> int:
+        """Jobs of the type that fit at most, where each part has places of its own; 0: none is wanted."""
+        index = self.part_of.get(type)
+        return 0 if index is None else min(self.jobs, self.parts[index].jobs)
 
     def fit(self, candidates: Iterable[Row]) -> tuple[list[Row], bool]:
         """(the rows that go into the window, whether any was left out).
 
         Candidates are taken lazily and in order, and the first that does not fit ends the window.
         """
+        if self.parts:
+            return self._fit_parts(candidates)
         taken: list[Row] = []
         jobs, room, seconds, cost = self.jobs, self.payload_bytes, self.work_s, self.job_s
         unknown = self.work_s
@@ -56,6 +71,28 @@ class Budget:
                 jobs = min(jobs, suspect_jobs(row.suspicion, row.crashes))
             if taken and (len(taken) >= jobs or room < 0 or seconds < 0):
                 return taken, True
+            taken.append(row)
+        return taken, False
+
+    def _fit_parts(self, candidates: Iterable[Row]) -> tuple[list[Row], bool]:
+        taken: list[Row] = []
+        jobs, room = self.jobs, self.payload_bytes
+        #: (jobs, seconds of work) that were taken, by part.
+        spent: dict[int, tuple[int, float]] = {}
+        for row in candidates:
+            index = self.part_of.get(row.type)
+            if index is None and taken:
+                return taken, True
+            part = self.parts[index or 0]
+            count, seconds = spent.get(index or 0, (0, 0.0))
+            seconds += part.job_s.get(row.type, part.work_s)
+            room -= len(row.payload)
+            if row.suspicion or row.crashes:
+                jobs = min(jobs, suspect_jobs(row.suspicion, row.crashes))
+            is_over = len(taken) >= jobs or room < 0
+            if (taken and is_over) or (count and (count >= part.jobs or seconds > part.work_s)):
+                return taken, True
+            spent[index or 0] = count + 1, seconds
             taken.append(row)
         return taken, False
 

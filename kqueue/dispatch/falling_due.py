@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import count
 
-from kqueue.contracts.broker import Entry, EntryFate
+from kqueue.contracts.broker import Entry, EntryFate, Room
 from kqueue.system.clock import Clock
 
 #: Entries that one loop remembers. Those beyond come again by themselves, up to a second late.
@@ -24,6 +24,8 @@ class FallingDue:
         #: (When it falls due in monotonic seconds, its number, the entry), a heap.
         self._noted: list[tuple[float, int, Entry]] = []
         self._numbers = count()
+        #: Those that have fallen due while none of their types were wanted.
+        self._kept: list[Entry] = []
         #: Tokens of those that were handed out, until it is known what becomes of them.
         self._taken: set[int] = set()
 
@@ -39,21 +41,34 @@ class FallingDue:
         self._taken.clear()
 
     def _add(self, entry: Entry, seconds: float) -> None:
-        if len(self._noted) < MAX_NOTED:
+        if len(self._noted) + len(self._kept) < MAX_NOTED:
             heappush(self._noted, (self._monotonic() + seconds, next(self._numbers), entry))
 
-    def seconds_left(self) -> float:
-        """Until the first falls due; infinity without any."""
+    def has_kept(self) -> bool:
+        """Whether any have fallen due while their types were not wanted. From any thread."""
+        return bool(self._kept)
+
+    def seconds_left(self, room: Room | None = None) -> float:
+        """Until the first falls due; infinity without any. ``room``: see :meth:`take`."""
+        if self._kept and (room is None or any(room(entry.pointer.type) for entry in self._kept)):
+            return 0.0
         return max(0.0, self._noted[0][0] - self._monotonic()) if self._noted else math.inf
 
-    def take(self, jobs: int) -> list[Entry]:
-        """Entries that have fallen due, the first ones first: about as many as hold ``jobs`` jobs."""
+    def take(self, jobs: int, room: Room | None = None) -> list[Entry]:
+        """Entries that have fallen due, the first ones first: about as many as hold ``jobs`` jobs. Those of types
+        of which ``room`` wants none are kept.
+        """
         due: list[Entry] = []
-        if self._noted:
+        if self._noted or self._kept:
             now = self._monotonic()
-            while self._noted and self._noted[0][0] <= now and jobs > 0:
-                entry = heappop(self._noted)[2]
-                self._taken.add(entry.token)
-                jobs -= len(entry.pointer.ids)
-                due.append(entry)
+            fallen, self._kept = self._kept, []
+            while self._noted and self._noted[0][0] <= now:
+                fallen.append(heappop(self._noted)[2])
+            for entry in fallen:
+                if jobs > 0 and (room is None or room(entry.pointer.type)):
+                    self._taken.add(entry.token)
+                    jobs -= len(entry.pointer.ids)
+                    due.append(entry)
+                else:
+                    self._kept.append(entry)
         return due

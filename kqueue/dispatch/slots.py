@@ -67,10 +67,11 @@ class ServedHandlers:
         with self._looking:
             return self._look(now)
 
-    def number(self) -> int:
-        """How many may run at once in a loop that serves one bounded type, or none that is bounded."""
+    def number(self, type: str | None) -> int:
+        """How many may run at once of a bounded ``type``, or of those without a bound."""
         self()
-        return min((len(held) for held in list(self._held.values())), default=self._most)
+        held = None if type is None else self._held.get(type)
+        return self._most if held is None else len(held)
 
     def close(self) -> None:
         """Give back all slots. Idempotent."""

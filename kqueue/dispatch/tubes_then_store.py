@@ -25,7 +25,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from kqueue.contracts.broker import Broker, Entry, EntryFate, Reservation, Subscription, selected
+from kqueue.contracts.broker import Broker, Entry, EntryFate, Reservation, Room, Subscription, selected
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.back_off import BackOff
@@ -114,29 +114,34 @@ class TubesThenStore:
         self._types = types
         self._waits = waits
         self._wakeup = Wakeup()
+        #: Whether a reserve waits here, since the broker is away.
+        self._waits_here = False
         self._falling_due = FallingDue(dispatching.clock)
         #: Whether the store is asked as soon as the tubes are empty: at first, and after it had something.
         self._asks_at_once = True
 
-    def reserve(self, jobs: int, timeout: float) -> Reservation:
+    def reserve(self, jobs: int, timeout: float, room: Room | None = None) -> Reservation:
         """See :meth:`kqueue.contracts.broker.Subscription.reserve`. Waits a second at most. What this process has
         rung is sent before, so what it added itself is served in its order. Raises ``StoreError``.
         """
         if self._wakeup.answer():
             return Reservation(None, [])
         self._dispatching.doorbell.flush()
-        wait = min(timeout, WAIT_S, self._falling_due.seconds_left())
-        found = self._reserve(jobs, 0.0 if self._asks_at_once else wait)
-        due = self._falling_due.take(jobs)
+        wait = min(timeout, WAIT_S, self._falling_due.seconds_left(room))
+        found = self._reserve(jobs, 0.0 if self._asks_at_once else wait, room)
+        due = self._falling_due.take(jobs, room)
         if due:
             return self._with_due(found, due)
         if found.selection is not None:
             return found
-        self._asks_at_once = self._ask_store()
+        types = self._types if room is None else tuple(type for type in self._types if room(type))
+        self._asks_at_once = self._ask_store(types)
         if self._asks_at_once:
-            return found._replace(selection=Selection(self._types))
+            return found._replace(selection=Selection(types))
         if self._dispatching.back_off.is_on():
+            self._waits_here = wait > 0
             wait_readable([self._wakeup], min(wait, self._dispatching.back_off.seconds_left(), PROBE_S))
+            self._waits_here = False
         return found
 
     def settle(self, verdicts: Sequence[EntryFate]) -> int:
@@ -154,16 +159,25 @@ class TubesThenStore:
         self._wakeup.ring()
         self._tubes.wake()
 
+    def freed(self) -> None:
+        """See :meth:`kqueue.contracts.broker.Subscription.freed`."""
+        if self._falling_due.has_kept():
+            self._tubes.wake()
+        elif self._waits_here:
+            self._wakeup.ring()
+        else:
+            self._tubes.freed()
+
     def close(self) -> None:
         """See :meth:`kqueue.contracts.broker.Subscription.close`."""
         self._tubes.close()
 
-    def _reserve(self, jobs: int, timeout: float) -> Reservation:
+    def _reserve(self, jobs: int, timeout: float, room: Room | None) -> Reservation:
         """In the tubes, unless they are away."""
         if self._dispatching.back_off.is_on():
             return Reservation(None, [])
         try:
-            found = self._tubes.reserve(jobs, timeout)
+            found = self._tubes.reserve(jobs, timeout, room)
         except BrokerError as error:
             self._tubes.close()
             self._dispatching.is_lost(error)
@@ -176,8 +190,8 @@ class TubesThenStore:
         entries = sorted([*found.entries, *due], key=lambda entry: entry.pointer.priority)
         return found._replace(selection=selected(self._types, entries), entries=entries)
 
-    def _ask_store(self) -> bool:
-        """Whether a claim from it may find something."""
+    def _ask_store(self, types: Sequence[str]) -> bool:
+        """Whether a claim of ``types`` from it may find something."""
         if self._waits and not self._dispatching.may_probe():
             return False
-        return self._dispatching.probe(self._types, self._waits)
+        return self._dispatching.probe(types, self._waits)

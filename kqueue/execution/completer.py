@@ -7,7 +7,7 @@ whatever is done for the others is not done for them.
 import math
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from kqueue.contracts.admission import Claimer
 from kqueue.contracts.repair import Due
@@ -18,7 +18,7 @@ from kqueue.model.errors import KQueueError, StoreError
 from kqueue.model.job import Row, State
 from kqueue.model.retry import backoff
 from kqueue.renewal.due import too_long
-from kqueue.system.locks import OwnLock, entry, wait_until
+from kqueue.system.locks import entry, wait_until
 from kqueue.telemetry.telemetry import Ended, Errors, Seconds, Settlings
 
 #: Where a signal handler came in between.
@@ -30,16 +30,32 @@ NO_IDS: frozenset[str] = frozenset()
 SettleBy: TypeAlias = Callable[[Sequence[Settlement], float], Settled]
 
 
-class Completer:
-    """The settlements of what one loop has in hand. :meth:`add` and :meth:`find` are called under its lock."""
+class SomeInflight(Protocol):
+    """Some of what is in hand. See :class:`kqueue.execution.inflight.InflightJobs`."""
 
-    def __init__(self, context: LoopContext, lock: OwnLock, running: Collection[InflightJob]) -> None:
-        """``lock``: the loop's, which is never held over I/O. ``running``: those that may still ask what became of
-        their ends.
-        """
+    @property
+    def unstarted(self) -> Collection[InflightJob]:
+        """Claimed, and not started."""
+
+    @property
+    def running(self) -> Collection[InflightJob]:
+        """Those that may still ask what became of their ends."""
+
+    def threads_of(self, job_id: str) -> set[int]:
+        """Where its handler may run, if it is one of these. Under the lock."""
+
+
+class Completer:
+    """The settlements of what one loop has in hand, all its parts together. :meth:`add` and :meth:`find` are called
+    under its lock.
+    """
+
+    def __init__(self, context: LoopContext) -> None:
         self._context = context
-        self._lock = lock
-        self._running = running
+        #: The loop's, which is never held over I/O.
+        self.lock = self._lock = threading.RLock()
+        #: All of what is in hand.
+        self.parts: list[SomeInflight] = []
         self._pending: list[Ended] = []
         self._failures = 0
         #: One token for each write whose jobs that came back may still lack their pointers, and whose places at
@@ -74,6 +90,14 @@ class Completer:
     def find(self, job_id: str) -> Settlement | None:
         """What is pending for this job."""
         return next((settlement for _, settlement in self._pending if settlement.id == job_id), None)
+
+    def running(self) -> list[InflightJob]:
+        """Those of all parts whose handlers run. Under the lock."""
+        return [job for part in self.parts for job in part.running]
+
+    def are_any_beside(self, part: SomeInflight) -> bool:
+        """Whether another part has anything in hand. Under the lock."""
+        return len(self.parts) > 1 and any(one is not part and (one.unstarted or one.running) for one in self.parts)
 
     def is_failing(self) -> bool:
         """Whether the last write failed, so that what is pending waits for another."""
@@ -150,7 +174,7 @@ class Completer:
         tally = self._context.tally
         if lost:
             with self._lock:
-                for job in self._running:
+                for job in self.running():
                     if job.settlement is not None and job.row.id in lost:
                         job.is_lost, job.is_unknown = True, job.row.id in unknown
         if self.bounds:

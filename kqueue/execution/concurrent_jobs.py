@@ -1,4 +1,5 @@
-"""The jobs of one dispatcher: many run at once, in threads or as coroutines of an event loop.
+"""The jobs of one part of a dispatcher: many run at once, in threads or as coroutines of an event loop. All its
+parts together: :mod:`kqueue.execution.jobs_in_parts`.
 
 Theory of operation. A job is *claimed* by the dispatcher's thread, *starts* when a thread or the event loop takes
 it, *runs* while its handler does, and has *ended* when that has. Who runs handlers is never made to wait: what ends
@@ -17,10 +18,12 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from kqueue.contracts.budget import SOLITUDE_S, is_suspect, suspect_jobs
 from kqueue.execution import endings
 from kqueue.execution.batch import beside
+from kqueue.execution.completer import Completer
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight import BOUND_S, LEAST_PART, InflightJobs, RunIn
 from kqueue.execution.inflight_job import InflightJob
@@ -37,45 +40,77 @@ LATE_AFTER = 0.4
 LATE_PART = 1.6
 
 
+class Whole(Protocol):
+    """All parts together. See :class:`kqueue.execution.jobs_in_parts.JobsInParts`."""
+
+    @property
+    def context(self) -> LoopContext:
+        """What all work with."""
+
+    @property
+    def completer(self) -> Completer:
+        """What writes their ends."""
+
+    @property
+    def awake(self) -> Callable[[], None]:
+        """Tells the watchdog that something is to be settled."""
+
+    @property
+    def untold(self) -> dict[str, list[float]]:
+        """Seconds of those that have ended, by type, since they were told last. Under the lock."""
+
+    def now(self) -> float:
+        """The store's time. Never waits."""
+
+    def note(self, part: "ConcurrentJobs") -> None:
+        """It is about to have something in hand."""
+
+    def ran_untold(self) -> dict[str, list[float]]:
+        """Take what is untold. Under the lock."""
+
+    def written(self) -> None:
+        """A write is done."""
+
+    def see_whether_empty(self) -> None:
+        """One that was in hand is no more."""
+
+
 class ConcurrentJobs:
-    """The jobs of one dispatcher, many at once: see the module's text."""
+    """The jobs of one part of a dispatcher, many at once: see the module's text."""
 
     def __init__(
         self,
-        context: LoopContext,
+        whole: Whole,
         *,
-        awake: Callable[[], None],
         ring: Callable[[], None],
         keeps_loop: Callable[[InflightJob], bool | None] = lambda job: None,
         late: Callable[[list[InflightJob]], None] = lambda late: None,
-        emptied: Callable[[], object] = lambda: None,
         run_in: RunIn = RunIn.EVENT_LOOP,
     ) -> None:
-        """``awake()`` tells the watchdog that something is to be settled; ``ring()`` wakes the dispatcher's thread,
-        where it waits for an end.
+        """``ring()`` wakes the dispatcher's thread, where it waits for an end.
 
         ``keeps_loop(job)``: whether it is this one's code that runs now; None if it is not known whose.
-        ``late(jobs)``: they should have been cancelled, and the event loop does not come to them. ``emptied()`` is
-        called when nothing is in hand any more, and all is written. ``run_in``: where their handlers run.
+        ``late(jobs)``: they should have been cancelled, and the event loop does not come to them. ``run_in``: where
+        their handlers run.
         """
-        self._context = context
-        self._store = context.store
+        self._whole = whole
+        self._context = context = whole.context
         self._monotonic = context.clock.monotonic
-        self._awake = awake
+        self._awake = awake = whole.awake
         self._ring = ring
         self._late = late
         self.jobs = InflightJobs(
             context,
+            completer=whole.completer,
             # The loop's own thread may wait for the store.
-            now=None if run_in is RunIn.OWN_THREAD else self.now,
+            now=None if run_in is RunIn.OWN_THREAD else whole.now,
             look_s=max(SHORTEST_LOOK_S, context.settle_s),
             awake=awake,
-            written=self._written,
+            written=whole.written,
             keeps=keeps_loop,
             run_in=run_in,
         )
         self._run_in = run_in
-        self._emptied = emptied
         self._lock = self.jobs.lock
         self._limits = LocalLimits(context.limiter.limit_of)
         #: When to see whether some coroutines are late, in monotonic seconds.
@@ -84,27 +119,29 @@ class ConcurrentJobs:
         self._few = -1
         #: (type, jobs, seconds) of those that have ended since :meth:`spent`.
         self._spent: list[tuple[str, int, float]] = []
-        #: Seconds of those that have ended, by type, since they were told last.
-        self._untold: dict[str, list[float]] = {}
         #: Whether what waited for a place was given back, and none has got free since.
         self._is_held_up = False
         #: Whether the loop's thread waits for an end.
         self._is_awaited = False
-        #: Whether the dispatcher's thread claims, and what it gets is not known yet.
-        self._is_claiming = False
-        #: The store's time, and the monotonic time when it was read.
-        self._time = (0.0, 0.0)
 
     # -- the loop's --------------------------------------------------------------------------------------
 
-    def read_clock(self) -> None:
-        """Ask for the store's time, which may ask a server, so that :meth:`now` need not."""
-        self._time = (self._store.now(), self._monotonic())
+    def hold(self, rows: Sequence[Row], leased_at: float, *, alone: bool = False) -> None:
+        """They are claimed: see :meth:`kqueue.execution.inflight.InflightJobs.claim`."""
+        self._whole.note(self)
+        self.jobs.claim(rows, leased_at, alone=alone)
 
     def now(self) -> float:
-        """The store's time by the last :meth:`read_clock`. Never waits."""
-        at, read_at = self._time
-        return at + self._monotonic() - read_at
+        """The store's time. Never waits."""
+        return self._whole.now()
+
+    def are_any(self) -> bool:
+        """Whether any runs, or is to start. Under the lock."""
+        return bool(self.jobs.unstarted or self.jobs.running)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is in hand, and all that has ended was told by :meth:`spent`."""
+        return not (self.jobs.unstarted or self.jobs.running or self._spent or self._is_held_up)
 
     def places(self, number: int, ahead: int = 0, free: int = 0, width: int = 1) -> int:
         """How many more jobs may be claimed, where ``number`` handlers may run and ``ahead`` jobs wait for a place.
@@ -174,16 +211,6 @@ class ConcurrentJobs:
         with self._lock:
             self._is_awaited = self._has_next() or bool(self.jobs.running)
             return self._is_awaited
-
-    def begin_claim(self) -> None:
-        """More is about to be in hand."""
-        with self._lock:  # nobody finds it empty from here on, or has done so and told
-            self._is_claiming = True
-
-    def end_claim(self) -> None:
-        """What was claimed has started, or was given back."""
-        self._is_claiming = False
-        self._see_whether_empty()
 
     # -- of the loop's own thread, if that runs the handlers ---------------------------------------------
 
@@ -317,7 +344,7 @@ class ConcurrentJobs:
                 jobs.followers.discard(job)
                 is_cut_off = job.settlement is None
                 self._note_end(job)
-            ran = self._ran_untold() if jobs.completer.is_written() else None
+            ran = self._whole.ran_untold() if jobs.completer.is_written() else None
             is_awaited = self._is_awaited or self._has_become_low()
             self._is_awaited = False
         if was_there:
@@ -327,7 +354,7 @@ class ConcurrentJobs:
         if ran:
             self._context.telemetry.ran(ran)
         if was_there:
-            self._see_whether_empty()
+            self._whole.see_whether_empty()
         if is_awaited:
             self._ring()
         return was_there
@@ -400,12 +427,7 @@ class ConcurrentJobs:
             jobs.alone = None
         seconds = (self._monotonic() - job.started_at) / (len(job.batch) or 1)
         self._spent.append((job.row.type, 1, seconds))
-        self._untold.setdefault(job.row.type, []).append(seconds)
-
-    def _ran_untold(self) -> dict[str, list[float]]:
-        """Under the lock."""
-        ran, self._untold = self._untold, {}
-        return ran
+        self._whole.untold.setdefault(job.row.type, []).append(seconds)
 
     def _look_for_late(self, now: float) -> None:
         with self._lock:
@@ -416,13 +438,6 @@ class ConcurrentJobs:
             self._late(late)
         soonest = min((seconds for _, seconds in late_in if seconds > 0), default=math.inf)
         self._look_at = now + min(LOOK_S, max(soonest, SHORTEST_LOOK_S))
-
-    def _see_whether_empty(self) -> None:
-        with self._lock:
-            jobs = self.jobs
-            if self._is_claiming or jobs.running or jobs.unstarted or not jobs.completer.is_written():
-                return
-            self._emptied()
 
     def _has_next(self) -> bool:
         """Whether there is one that may start. Under the lock."""
@@ -438,14 +453,6 @@ class ConcurrentJobs:
                 del unstarted[index]
                 return one
         return None
-
-    def _written(self) -> None:
-        self.read_clock()
-        self._see_whether_empty()
-        with self._lock:
-            ran = self._ran_untold()
-        if ran:
-            self._context.telemetry.ran(ran)
 
 
 def _late_in(job: InflightJob) -> float:

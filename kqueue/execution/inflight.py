@@ -1,4 +1,4 @@
-"""The jobs that one loop has in hand: claimed and not started, running, ended and not written yet.
+"""The jobs that one part of a loop has in hand: claimed and not started, running, ended and not written yet.
 
 Theory of operation. Whoever runs the handlers, what ends is pending and is written in one settle
 (:mod:`kqueue.execution.completer`): with the next claim, when it has waited for ``settle_ms``, at ``flush()``, or
@@ -48,12 +48,15 @@ class RunIn(Enum):
 
 
 class InflightJobs:
-    """The jobs that one loop has in hand, whoever runs their handlers: see the module's text."""
+    """The jobs that one part of a loop has in hand, whoever runs their handlers: see the module's text. A loop has
+    several parts where its types do not share their places.
+    """
 
     def __init__(
         self,
         context: LoopContext,
         *,
+        completer: Completer | None = None,
         now: Callable[[], float] | None = None,
         look_s: float = math.inf,
         awake: Callable[[], object] = lambda: None,
@@ -61,8 +64,9 @@ class InflightJobs:
         keeps: Callable[[InflightJob], bool | None] = lambda job: True,
         run_in: RunIn = RunIn.OWN_THREAD,
     ) -> None:
-        """``now()`` is the store's time, by default the store's own. ``look_s``: seconds between two looks of the
-        watchdog, while some have not started: how a running job will end is not known before it ends.
+        """``completer``: the loop's; None: one of its own. ``now()`` is the store's time, by default the store's
+        own. ``look_s``: seconds between two looks of the watchdog, while some have not started: how a running job
+        will end is not known before it ends.
 
         ``awake()`` tells the watchdog that something is to be settled. ``written()`` is called after each settle.
         ``keeps(job)``: whether it is this one's handler that keeps ``thread`` now, None if it is not known whose
@@ -80,14 +84,15 @@ class InflightJobs:
         self._fork = ForkGuard()
         #: Where its handlers run, as :func:`threading.get_ident` has it; -1: not known yet, or each has its own.
         self.thread = -1
-        self.lock = threading.RLock()
+        self.completer = completer or Completer(context)
+        self.lock = self.completer.lock
         #: Claimed, in the order in which they are to start.
         self.unstarted: deque[InflightJob] = deque()
         #: Those whose handlers run, until these have ended; also with an outcome.
         self.running: set[InflightJob] = set()
         #: Those of them that run in the call of another one: all of a batch but its first.
         self.followers: set[InflightJob] = set()
-        self.completer = Completer(context, self.lock, self.running)
+        self.completer.parts.append(self)
         #: When what has not started has waited for long enough, in monotonic seconds.
         self.bound_at = math.inf
         #: The job that is stored to be alone in its process.
@@ -285,10 +290,11 @@ class InflightJobs:
         if not self.is_here():
             return False
         with entry(self.lock, KQueueError, JOB_WRITE):
-            own = [one for one in self.running if one.row.id == job_id]
+            own = [one for one in self.completer.running() if one.row.id == job_id]
             running = [one for one in own if one.settlement is None]
             ended = self.completer.find(job_id)
-        is_handler = threading.get_ident() in self._threads_of(own)
+            threads = [part.threads_of(job_id) for part in self.completer.parts]
+        is_handler = threading.get_ident() in set().union(*threads)
         if running:
             newest = max(running, key=lambda one: one.row.fence)
             try:
@@ -306,6 +312,12 @@ class InflightJobs:
         self.settle()
         found = self.context.store.get([job_id])
         return not found or found[0].state == State.DONE
+
+    def threads_of(self, job_id: str) -> set[int]:
+        """Where its handler may run, if it is one of these. Under the lock."""
+        if self._run_in is not RunIn.THREADS:
+            return {self.thread}
+        return {one.thread for one in self.running if one.row.id == job_id}
 
     def drop(self, job_id: str) -> None:
         """The job is deleted: do not start it."""
@@ -375,11 +387,9 @@ class InflightJobs:
         """
         if self.unstarted or self.calls() != 1:
             return False
-        return not self.followers or all(one.settlement is not None for one in self.running)
-
-    def _threads_of(self, jobs: Iterable[InflightJob]) -> set[int]:
-        """Where their handlers run."""
-        return {one.thread for one in jobs} if self._run_in is RunIn.THREADS else {self.thread}
+        if self.followers and not all(one.settlement is not None for one in self.running):
+            return False
+        return not self.completer.are_any_beside(self)
 
     def _settle_now(self, job: InflightJob) -> None:
         """Its handler waits for that. Raises ``LeaseLost``."""

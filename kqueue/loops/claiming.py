@@ -53,8 +53,9 @@ def fetch(
 
     Raises as the store does. What was claimed and not held then is still to be given back: :func:`give_back_claim`.
     """
-    limits = context.limiter.of(found.selection.types)
-    selection = found.selection._replace(limits=limits, holder=holder) if limits else found.selection
+    selection = _in_turn(found) if found.budget.parts else found.selection
+    limits = context.limiter.of(selection.types)
+    selection = selection._replace(limits=limits, holder=holder) if limits else selection
     now = context.store.now()
     order = _Order(selection, found.budget, owner, context, alone=alone, hold=hold)
     if settle is not None:
@@ -62,7 +63,7 @@ def fetch(
     claim = order.claim or order.by_itself(now)
     # A claim may have waited for the store; what is not due yet is awaited to the millisecond.
     now = context.store.now() if claim.later else now
-    verdicts = judge(found.reservation.entries, claim, now, selection.pointed)
+    verdicts = judge(found.reservation.entries, claim, now, selection.pointed, selection.ids)
     _post(found.subscription, verdicts, context.logger)
     _look_after(claim, selection, context)
     return stale(verdicts, claim)
@@ -127,6 +128,23 @@ def give_back_claim(owner: str, context: LoopContext) -> None:
             jobs.completer.await_rings()
     except KQueueError as error:
         context.logger.warning("not settled yet: %s", error)
+
+
+def _in_turn(found: Found) -> Selection:
+    """The selection with as many ids of each part first as that has places for: so what is too much of one keeps
+    none of another out of the window.
+    """
+    left = [part.jobs for part in found.budget.parts]
+    first: list[str] = []
+    rest: list[str] = []
+    for _, pointer in found.reservation.entries:
+        index = found.budget.part_of.get(pointer.type)
+        places = 0 if index is None else left[index]
+        first += pointer.ids[:places]
+        rest += pointer.ids[places:]
+        if index is not None:
+            left[index] = max(0, places - len(pointer.ids))
+    return found.selection._replace(ids=(*first, *rest)) if first else found.selection
 
 
 def _leased_at(rows: Sequence[Row], context: LoopContext) -> float:

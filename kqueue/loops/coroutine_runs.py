@@ -24,8 +24,8 @@ from kqueue.model.reasons import describe
 from kqueue.system.forks import end_child
 
 if TYPE_CHECKING:
-    from kqueue.loops.dispatcher import HandsParts
     from kqueue.loops.loop_thread import LoopThread
+    from kqueue.loops.part import HandsParts
 
 #: Seconds after which a coroutine whose code still runs counts as one that keeps its event loop.
 SECOND_LOOK_S = 0.01

@@ -8,30 +8,34 @@ claimed by nobody.
 Handlers run in the loop's own thread, one after another (:mod:`kqueue.loops.own_hands`: the short way of
 ``run_jobs``), in threads (:mod:`kqueue.loops.thread_hands`) or in an event loop (:mod:`kqueue.loops.loop_hands`).
 Where others run them, all that asks a store or a broker is done by the dispatcher's thread or the watchdog's.
+
+Types that do not share their places are each a *part* (:mod:`kqueue.loops.part`): the plain functions without a
+bound, each that has one, each coroutine function. One claim takes what all parts have places for; a part that has
+none is left out of what is reserved, until it has some again.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from kqueue.contracts.admission import Claimer
-from kqueue.contracts.budget import MAX_JOBS, SOLITUDE_S, Budget
+from kqueue.contracts.budget import MAX_JOBS, Budget
 from kqueue.contracts.runs import RunsInOneWrite
 from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.auto_renew import AutoRenew
-from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.context import LoopContext
-from kqueue.execution.inflight import BOUND_S, RunIn
-from kqueue.execution.inflight_job import InflightJob
+from kqueue.execution.inflight import RunIn
+from kqueue.execution.jobs_in_parts import JobsInParts
 from kqueue.loops.claiming import Found, fetch, give_back_claim, release
 from kqueue.loops.isolation import LOOK_S, YIELD_S
+from kqueue.loops.part import ASIDE_S, DispatcherPart, HandsParts, PartPlan
 from kqueue.loops.registry import Registry
-from kqueue.loops.sizer import Sizer
 from kqueue.loops.stopping import LoopControls
 from kqueue.loops.watchdog import Watchdog
 from kqueue.model.errors import KQueueError
-from kqueue.model.handlers import Handler
+from kqueue.model.handlers import Part
 from kqueue.model.job import Row
 from kqueue.system.mint import IdMint
 from kqueue.system.wakeup import wait_readable
@@ -40,53 +44,6 @@ from kqueue.system.wakeup import wait_readable
 IDLE_S = 1.0
 #: Seconds between two looks for more, in a loop that ends when nothing is ready, while handlers run.
 DRAIN_LOOK_S = 0.1
-#: Seconds that a suspect waits for other loops to end their windows, and they for it: as long as windows of
-#: fast jobs take. A loop that is busy for longer is not waited for.
-ASIDE_S = 2.5 * BOUND_S
-#: The part of its lease that a suspect waits for others to end. With half of it gone it would not start any more.
-WAITING_PART = 0.4
-
-
-class Hands(Protocol):
-    """What runs the handlers of one dispatcher."""
-
-    @property
-    def thread(self) -> int:
-        """Where handlers run, as :func:`threading.get_ident` has it; -1 where each has its own."""
-
-    def open(self) -> None:
-        """Be there. Called at each turn. Raises ``LoopFailed`` if they cannot run anything any more, and
-        ``OSError`` where the system has no more threads.
-        """
-
-    def number(self) -> int:
-        """How many handlers may run at once, now."""
-
-    def free(self) -> int:
-        """How many places there are for another one, now."""
-
-    def renew(self, jobs: list[InflightJob]) -> None:
-        """Have the leases of those that are about to start renewed while they run, where their types want it."""
-
-    def start(self) -> None:
-        """Start what has boarded. Hands that are the dispatcher's own thread run it to its end, and raise what a
-        handler raised to end the loop.
-        """
-
-    def ring(self) -> None:
-        """Wake the dispatcher's thread. From any thread."""
-
-    def keeps_loop(self, job: InflightJob) -> bool | None:
-        """Whether it is this one's code that keeps :attr:`thread`; None if it is not known whose."""
-
-    def late(self, jobs: list[InflightJob]) -> None:
-        """They should have been cancelled, and the event loop does not come to them."""
-
-    def rest(self) -> None:
-        """The dispatcher's thread has left :meth:`start`, perhaps by an interrupt."""
-
-    def close(self) -> None:
-        """Nothing runs any more, and nothing will."""
 
 
 class DispatcherParts(NamedTuple):
@@ -100,32 +57,12 @@ class DispatcherParts(NamedTuple):
     auto_renew: AutoRenew
 
 
-class HandsParts(NamedTuple):
-    """What hands work with."""
-
-    context: LoopContext
-    registry: Registry
-    handlers: ServedHandlers
-    jobs: ConcurrentJobs
-    controls: LoopControls
-    #: Ends the dispatcher, which then raises it.
-    interrupt: Callable[[BaseException], None]
-    auto_renew: AutoRenew
-
-
 class Dispatcher:
     """What one loop has in hand, and how it gets more: see the module's text."""
 
-    def __init__(
-        self,
-        parts: DispatcherParts,
-        controls: LoopControls,
-        *,
-        hands: Callable[[HandsParts], Hands],
-        run_in: RunIn,
-    ) -> None:
-        """``hands`` makes what runs the handlers; ``run_in``: where these run them."""
-        self._context, self._registry, self._handlers, self._mint, auto_renew = parts
+    def __init__(self, parts: DispatcherParts, controls: LoopControls, plans: Sequence[PartPlan]) -> None:
+        """``plans``: of its parts. Those whose handlers run in the loop's own thread have no other beside them."""
+        self._context, self._registry, handlers, self._mint, auto_renew = parts
         context = self._context
         self._logger = context.logger
         self._monotonic = context.clock.monotonic
@@ -133,34 +70,38 @@ class Dispatcher:
         self._wakeup = controls.wakeup
         self._stop = controls.stop
         self._turned = controls.turned
-        self._sizer = Sizer(context.telemetry.counters.measured(parts.handlers()))
         self._id = self._mint.make(1)[0]
-        self._concurrent = ConcurrentJobs(
+        self._jobs = JobsInParts(
             context,
             awake=self._awake,
-            ring=self._ring,
-            keeps_loop=self._keeps_loop,
-            late=self._late,
             emptied=partial(parts.registry.isolation.leave, self),
-            run_in=run_in,
         )
-        self._watchdog = Watchdog(self._concurrent, context.clock, context.logger)
-        self._is_own = run_in is RunIn.OWN_THREAD
+        self._watchdog = Watchdog(self._jobs, context.clock, context.logger)
+        self._is_own = plans[0].run_in is RunIn.OWN_THREAD
         self._has_one_write = isinstance(context.store, RunsInOneWrite)
-        self._jobs = self._concurrent.jobs
-        self._hands = hands(
-            HandsParts(
-                context,
-                parts.registry,
-                parts.handlers,
-                self._concurrent,
-                controls,
-                self._interrupt_with,
-                auto_renew,
+        self._parts: list[DispatcherPart] = []
+        for plan in plans:
+            own = handlers if plan.belongs is None else Part(handlers, plan.belongs)
+            part = DispatcherPart(context, own, self._jobs, plan.run_in)
+            part.hands = plan.hands(
+                HandsParts(
+                    context,
+                    parts.registry,
+                    own,
+                    part.concurrent,
+                    controls,
+                    self._interrupt_with,
+                    auto_renew,
+                    handlers.number,
+                )
             )
-        )
-        #: The handlers as they were at the last look, and of those with batches how many jobs these take.
-        self._seen: tuple[Mapping[str, Handler], Mapping[str, int]] = ({}, {})
+            self._parts.append(part)
+        #: Those that wait until what they have claimed may start, and while others are told of that.
+        self._waiting: dict[DispatcherPart, AbstractContextManager[None]] = {}
+        #: Whose types the next claim may take, as in its budget.
+        self._wanted: list[DispatcherPart] = self._parts
+        #: The last budget of several parts.
+        self._budget = Budget(0)
         #: How many writes there had been when it began to look for more.
         self._writes = 0
         #: What a handler raised to end the loop.
@@ -168,39 +109,45 @@ class Dispatcher:
         #: Pointers that had no row to claim at all.
         self.stale = 0
 
-    def budget(self) -> Budget | None:
-        """What the next claim may hold; None if all places are taken. The loop's wakeup rings when one gets free.
+    def budget(self, types: Collection[str]) -> Budget | None:
+        """What the next claim may hold of ``types``; None if all places are taken. The loop's wakeup rings when one
+        gets free.
 
-        Raises ``LoopFailed`` if the hands have, and ``OSError``.
+        Raises ``LoopFailed`` if the hands have, ``StoreError``, and ``OSError``.
         """
-        self._hands.open()
+        for part in self._parts:
+            part.hands.open()
         self._writes = self._jobs.completer.writes
-        self._concurrent.read_clock()
-        self._sizer.observe(self._concurrent.spent())
-        number, batches = self._hands.number(), self._batches()
-        width = max(batches.values(), default=1)
-        # Whole batches wait, so that none is called with what is left of one.
-        ahead = -(-self._sizer.ahead(number, self._is_own) // width) * width
-        places = self._concurrent.places(number, ahead, self._hands.free(), width)
-        waiting = self._concurrent.waiting()
+        self._jobs.read_clock()
+        for part in list(self._waiting):
+            self._guarded(partial(self._start_if_fit, part))
+        waiting = self._jobs.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
-        # Who does not know yet how long jobs take would hold back at their limits what may follow at once.
-        first = 1 if self._sizer.is_new() and self._context.limiter.of(self._handlers()) else MAX_JOBS
-        jobs = min([places, first, *left])
-        if jobs <= 0:
-            return None
-        # A place that is taken by a batch has had its share.
-        free = number if width == 1 else max(1, number - self._jobs.calls())
-        return self._sizer.shared(jobs, free, self._handlers(), self._stopping.seconds_left(), batches)
+        most, seconds_left = min([MAX_JOBS, *left]), self._stopping.seconds_left()
+        if len(self._parts) == 1:
+            return self._parts[0].budget(most, seconds_left)
+        return self._budget_of_all(types, most, seconds_left)
 
-    def _batches(self) -> Mapping[str, int]:
-        """Of those types whose handlers take several jobs in one call, how many."""
-        handlers, batches = self._seen
-        now = self._handlers()
-        if now is not handlers:
-            batches = {type: handler.batch for type, handler in now.items() if handler.batch is not None}
-            self._seen = now, batches
-        return batches
+    def _budget_of_all(self, types: Collection[str], most: int, seconds_left: float) -> Budget | None:
+        wanted: list[DispatcherPart] = []
+        budgets: list[Budget] = []
+        part_of: dict[str, int] = {}
+        for part in self._parts:
+            own = [type for type in part.handlers() if type in types]
+            budget = part.budget(most, seconds_left) if own else None
+            if budget is not None:
+                part_of.update(dict.fromkeys(own, len(wanted)))
+                wanted.append(part)
+                budgets.append(budget)
+        self._wanted = wanted
+        if not wanted:
+            return None
+        return Budget(min(most, sum(one.jobs for one in budgets)), parts=tuple(budgets), part_of=part_of)
+
+    def seconds_to_fit(self) -> float:
+        """Until what is claimed, and waits for others to end, goes back; infinity if nothing does."""
+        untils = [part.fit.until for part in self._waiting if part.fit is not None]
+        return max(0.0, min(untils, default=math.inf) - self._monotonic())
 
     def has_leftovers(self) -> bool:
         """Whether something could not be settled. What still runs is none."""
@@ -216,20 +163,26 @@ class Dispatcher:
 
         Raises what a handler raised to end the loop, if it ran in this thread.
         """
+        self._guarded(partial(self._take, found))
+
+    def _take(self, found: Found) -> None:
+        if not self._registry.isolation.enter(self):
+            release(found, self._context)
+            return
+        self._registry.deny_solitude()  # of a suspect that had its time while this one waited for what it found
+        self._claim(found)
+
+    def _guarded(self, claim: Callable[[], object]) -> None:
         try:
-            self._concurrent.begin_claim()
-            if not self._registry.isolation.enter(self):
-                release(found, self._context)
-                return
-            self._registry.deny_solitude()  # of a suspect that had its time while this one waited for what it found
-            self._claim(found)
+            self._jobs.begin_claim()
+            claim()
         except BaseException:
             if self._stopping.is_here():
-                self._concurrent.give_back()
+                self._jobs.give_back()
             raise
         finally:
             if self._stopping.is_here():
-                self._concurrent.end_claim()
+                self._jobs.end_claim()
 
     def owes(self) -> bool:
         """Whether something has ended that nobody writes before long, if the dispatcher's thread does not."""
@@ -243,7 +196,7 @@ class Dispatcher:
         """Wait for a moment while anything is in hand; False, at once, if nothing is. What it added, or itself, may
         be ready then. Raises ``StoreError``.
         """
-        if self._concurrent.are_under_way():
+        if self._jobs.are_under_way():
             self._pause(self._stopping.seconds_left(DRAIN_LOOK_S))
             return True
         if not self._jobs.completer.is_written():
@@ -258,9 +211,12 @@ class Dispatcher:
         """
         if not self._stopping.is_here():
             return
-        self._hands.rest()
-        self._concurrent.give_back()
-        while self._concurrent.running():
+        for part in self._parts:
+            part.hands.rest()
+        self._jobs.give_back()
+        for part in list(self._waiting):
+            self._end_wait(part)
+        while self._jobs.running():
             self._pause(IDLE_S)
         interrupt, self._interrupt = self._interrupt, None
         try:
@@ -281,137 +237,166 @@ class Dispatcher:
             self._logger.warning("not settled: %s", error)
         finally:
             if self._stopping.is_here():
-                self._hands.close()
-                self._registry.let_go(self._jobs)
+                for part in self._parts:
+                    part.hands.close()
+                    self._registry.let_go(part.jobs)
                 self._registry.isolation.forget(self)
                 self._watchdog.close()
 
     # -- the loop's thread -------------------------------------------------------------------------------
 
     def _claim(self, found: Found) -> None:
-        self._jobs.thread = self._hands.thread
-        self._registry.hold(self._jobs)
+        first = self._parts[0]
+        if len(self._parts) == 1:
+            self._hold_ready(first)
         if self._is_own and not self._has_one_write:
             self._jobs.settle()  # before others start: what has ended is not to be blamed for their crash
         owner, began = self._mint.make(1)[0], self._monotonic()
         alone = self._is_own and self._registry.isolation.has_one_loop()
+        claimed: list[DispatcherPart] = []
         try:
-            most = self._hands.number() * max(self._batches().values(), default=1)
-            holder = Claimer(self._id, most, self._sizer.follow())
-            self._jobs.completer.holder = holder
+            holder = self._jobs.completer.holder = self._holder(found)
             self.stale += fetch(
                 found,
                 owner,
                 self._context,
                 holder=holder,
                 alone=alone,
-                hold=partial(self._hold, alone),
+                hold=partial(self._hold, alone, claimed, found.budget),
                 settle=self._jobs.settle if self._has_one_write else None,
             )
         except BaseException:
             if not self._holds(owner):
                 give_back_claim(owner, self._context)
             raise
-        self._sizer.claimed(self._monotonic() - began)
+        for part in claimed or self._wanted:
+            part.claimed(self._monotonic() - began)
         if alone and not self._registry.isolation.has_one_loop():
-            self._jobs.deny_solitude()  # another loop has begun while the claim waited for the store
-        unboarded = self._unboarded()
-        if unboarded:
-            self._watchdog.wake(alone=len(unboarded) == 1)
-            self._start(self._concurrent.most_beside(), unboarded)
+            first.jobs.deny_solitude()  # another loop has begun while the claim waited for the store
+        self._start(claimed)
 
-    def _hold(self, alone: bool, rows: list[Row], leased_at: float) -> None:
-        self._jobs.claim(rows, leased_at, alone=alone and len(rows) == 1)
+    def _holder(self, found: Found) -> Claimer:
+        """Who claims, with the hands of each type that has a limit."""
+        first = self._parts[0]
+        if len(self._parts) == 1:
+            return Claimer(self._id, *first.share)
+        limits = self._context.limiter.of(found.selection.types)
+        own = {limit.type: self._part_of(limit.type, found.budget).share for limit in limits}
+        return Claimer(self._id, *first.share, own)
 
-    def _start(self, most: float, claimed: list[InflightJob]) -> None:
-        """Start what is ``claimed``, once no more than ``most`` run with it: infinity if none of them is a
-        suspect.
-        """
-        # In one thread it stands behind the others anyway.
-        if most < math.inf and not self._is_own and self._registry.isolation.must_yield():
-            self._concurrent.give_back(YIELD_S)
+    def _part_of(self, type: str, budget: Budget) -> DispatcherPart:
+        index = budget.part_of.get(type)
+        if index is not None:
+            return self._wanted[index]
+        return next((part for part in self._parts if type in part.handlers()), self._parts[0])
+
+    def _hold(
+        self, alone: bool, claimed: list[DispatcherPart], budget: Budget, rows: list[Row], leased_at: float
+    ) -> None:
+        """Hand ``rows`` to their parts, which are added to ``claimed``."""
+        if len(self._parts) == 1:
+            claimed.append(self._parts[0])
+            self._parts[0].concurrent.hold(rows, leased_at, alone=alone and len(rows) == 1)
             return
-        # One that was alone when its worker died, which may have been the power, is not to wait for ever.
-        must_fit = most < math.inf and any(job.row.suspicion for job in claimed)
-        ttr = min(job.row.ttr for job in claimed) if must_fit else math.inf
-        until = self._monotonic() + (min(SOLITUDE_S, WAITING_PART * ttr) if must_fit else ASIDE_S)
-        if not self._concurrent.fits(most):
-            with self._registry.isolation.waiting():
-                self._wait_to_fit(most, until)
-        fits, is_stopped = self._concurrent.fits(most), self._stopping.is_stopped()
-        if not fits and (must_fit or is_stopped):
-            self._concurrent.give_back(0.0 if is_stopped else self._registry.isolation.again_in())
-            return
-        if fits and most == 1 and self._start_aside(must_fit):
-            return
-        self._jobs.renew_unstarted()
-        self._board()
+        by_part: dict[DispatcherPart, list[Row]] = {}
+        for row in rows:
+            by_part.setdefault(self._part_of(row.type, budget), []).append(row)
+        for part, own in by_part.items():
+            self._hold_ready(part)
+            part.concurrent.hold(own, leased_at)
+            claimed.append(part)
 
-    def _wait_to_fit(self, most: float, until: float) -> None:
-        while not self._concurrent.fits(most) and self._monotonic() < until and not self._stopping.is_stopped():
-            self._pause(min(IDLE_S, until - self._monotonic()))
+    def _hold_ready(self, part: DispatcherPart) -> None:
+        """It is about to have something in hand."""
+        part.jobs.thread = part.hands.thread
+        self._registry.hold(part.jobs)
 
-    def _start_aside(self, must_be_alone: bool) -> bool:
+    def _start(self, claimed: list[DispatcherPart]) -> None:
+        """Start what is claimed, suspects last."""
+        jobs = 0
+        for part in claimed:
+            jobs += part.look_for_fit()
+        if jobs:
+            self._watchdog.wake(alone=jobs == 1)
+        for part in sorted(claimed, key=DispatcherPart.most, reverse=True) if len(claimed) > 1 else claimed:
+            if part.fit is not None:
+                # In one thread it stands behind the others anyway.
+                if part.fit.most < math.inf and not self._is_own and self._registry.isolation.must_yield():
+                    self._end_wait(part)
+                    part.concurrent.give_back(YIELD_S)
+                else:
+                    self._start_if_fit(part)
+
+    def _start_if_fit(self, part: DispatcherPart) -> None:
+        """Start what it has claimed, once no more than may run with it do. Until then others go on."""
+        fit, isolation = part.fit, self._registry.isolation
+        if fit is None or not part.unboarded():  # they were given back, since something keeps all places
+            self._end_wait(part)
+            return
+        fits, is_stopped = part.concurrent.fits(fit.most), self._stopping.is_stopped()
+        if not fits and not is_stopped and self._monotonic() < fit.until:
+            self._begin_wait(part)
+            return
+        self._end_wait(part)
+        if not fits and (fit.must_fit or is_stopped):
+            part.concurrent.give_back(0.0 if is_stopped else isolation.again_in())
+            return
+        if fits and fit.most == 1 and self._start_aside(part, fit.must_fit):
+            return
+        part.jobs.renew_unstarted()
+        part.board()
+
+    def _begin_wait(self, part: DispatcherPart) -> None:
+        if part not in self._waiting:
+            waiting = self._waiting[part] = self._registry.isolation.waiting()
+            waiting.__enter__()
+
+    def _end_wait(self, part: DispatcherPart) -> None:
+        part.fit = None
+        waiting = self._waiting.pop(part, None)
+        if waiting is not None:
+            waiting.__exit__(None, None, None)
+
+    def _start_aside(self, part: DispatcherPart, must_be_alone: bool) -> bool:
         """Start the suspect that is claimed, and wait for its end as long as others wait for it. False if it cannot
         be alone and need not: then it is still to be started.
         """
-        isolation = self._registry.isolation
-        if not self._jobs.completer.is_written():
+        isolation, jobs = self._registry.isolation, part.jobs
+        if not jobs.completer.is_written():
             self._jobs.settle()
-        with isolation.aside(ASIDE_S, self) as isolated:
+        with isolation.aside(ASIDE_S, self, partial(self._jobs.has_only, part.concurrent)) as isolated:
             if not isolated:
                 if must_be_alone:
-                    self._concurrent.give_back(isolation.again_in())
+                    part.concurrent.give_back(isolation.again_in())
                 else:
-                    self._jobs.deny_solitude()
+                    jobs.deny_solitude()
                 return must_be_alone
-            if self._jobs.alone is None:
-                self._jobs.mark_alone()
-            self._board()
+            if jobs.alone is None:
+                jobs.mark_alone()
+            part.board()
             if not self._stopping.is_here():
                 return True  # in a child that the handler has forked, nothing ends
             # Where all loops end, nothing else starts here, and it stays alone for as long as it takes.
-            while self._concurrent.are_under_way() and (self._stopping.is_stopped() or not isolation.has_expired()):
+            while self._jobs.are_under_way() and (self._stopping.is_stopped() or not isolation.has_expired()):
                 self._pause(LOOK_S)
-            self._jobs.deny_solitude()
+            jobs.deny_solitude()
             self._jobs.settle()
         return True
-
-    def _board(self) -> None:
-        unboarded = self._unboarded()
-        if unboarded:
-            self._hands.renew(unboarded)
-        self._concurrent.board()
-        self._hands.start()
 
     def _pause(self, seconds: float) -> None:
         self._turned()
         wait_readable([self._wakeup], seconds)
         self._wakeup.answer()
 
-    def _unboarded(self) -> list[InflightJob]:
-        with self._jobs.lock:
-            return [one for one in self._jobs.unstarted if not one.may_start]
-
     def _holds(self, owner: str) -> bool:
         """Whether what was claimed for ``owner`` is in hand."""
-        with self._jobs.lock:
-            return any(one.row.lease_owner == owner for one in self._jobs.unstarted)
+        return any(part.holds(owner) for part in self._parts)
 
     # -- from any thread ---------------------------------------------------------------------------------
 
-    def _ring(self) -> None:
-        self._hands.ring()
-
-    def _keeps_loop(self, job: InflightJob) -> bool | None:
-        return self._hands.keeps_loop(job)
-
-    def _late(self, jobs: list[InflightJob]) -> None:
-        self._hands.late(jobs)
+    def _awake(self) -> None:
+        self._watchdog.wake()
 
     def _interrupt_with(self, interrupt: BaseException) -> None:
         self._interrupt = interrupt
         self._stop()
-
-    def _awake(self) -> None:
-        self._watchdog.wake()

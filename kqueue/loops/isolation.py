@@ -122,19 +122,26 @@ class Isolation:
             self.leave(me)
 
     @contextmanager
-    def aside(self, timeout: float, of: object = None) -> Iterator[bool]:
+    def aside(
+        self, timeout: float, of: object = None, has_only_it: Callable[[], bool] = lambda: True
+    ) -> Iterator[bool]:
         """Within a window: while its one job runs alone. Yields False if the other loops' windows did not end
-        within ``timeout`` seconds, or another suspect is aside. ``of``: what :meth:`forget` is told of it.
+        within ``timeout`` seconds, or another suspect is aside. ``of``: what :meth:`forget` is told of it;
+        ``has_only_it()``: whether nothing else is in the window itself.
         """
         me, mine = threading.get_ident(), False
+
+        def is_alone() -> bool:
+            return len(self._windows) == 1 and has_only_it()
+
         try:
             with self._lock:
                 if self._taken_by is None:
                     self._until, self._taken_by, self._taken_for, mine = math.inf, me, of, True
             if mine:
-                wait_until(lambda: len(self._windows) == 1, timeout, self._clock.monotonic)
+                wait_until(is_alone, timeout, self._clock.monotonic)
                 self._until = self._clock.monotonic() + SOLITUDE_S
-            alone = mine and len(self._windows) == 1
+            alone = mine and is_alone()
             self._refusals = 0 if alone else self._refusals + 1
             with self.waiting():
                 yield alone

@@ -1,11 +1,11 @@
-"""An event loop as the hands of a dispatcher: coroutines of one type, many at once."""
+"""An event loop as the hands of a part of a dispatcher: coroutines of one type, many at once."""
 
 from typing import TYPE_CHECKING
 
 from kqueue.execution.inflight_job import InflightJob
 from kqueue.execution.overtime import MOST_ABANDONED
 from kqueue.loops.coroutine_runs import CoroutineRuns
-from kqueue.loops.dispatcher import HandsParts
+from kqueue.loops.part import HandsParts
 from kqueue.model.handlers import Handler
 
 if TYPE_CHECKING:
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class LoopHands:
-    """See :class:`kqueue.loops.dispatcher.Hands`."""
+    """See :class:`kqueue.loops.part.Hands`."""
 
     def __init__(self, parts: HandsParts, *, loop: "LoopThread") -> None:
         """``parts.handlers()`` is that of the type, or empty."""
-        self._context, self._registry, self._handlers, self._jobs, self._controls, _, self._auto_renew = parts
+        self._context, self._registry, self._handlers, self._jobs, self._controls = parts[:5]
+        self._auto_renew = parts.auto_renew
         self._loop = loop
         self._runs = CoroutineRuns(parts, loop, self._next)
         #: Whether the event loop was called by another thread, and has not come yet.
@@ -57,11 +58,10 @@ class LoopHands:
         """From the event loop not at once: several may be about to end, and one claim for all costs as much as one
         for each.
         """
-        wakeup = self._controls.wakeup
         if self._loop.is_here():
-            self._loop.call_last(wakeup.ring)
+            self._loop.call_last(self._controls.ring)
         else:
-            wakeup.ring()
+            self._controls.ring()
 
     def keeps_loop(self, job: InflightJob) -> bool | None:
         """See :meth:`kqueue.loops.coroutine_runs.CoroutineRuns.keeps_loop`."""
@@ -124,7 +124,8 @@ class LoopHands:
 
     def _start(self, handler: Handler, job: InflightJob, heard: bool) -> None:
         jobs = [job] if handler.batch is None else self._jobs.take_with(job, handler.batch)
-        self._controls.stopping.count += len(jobs)
+        with self._jobs.jobs.lock:  # threads count too
+            self._controls.stopping.count += len(jobs)
         for one in jobs:
             if heard:
                 one.tell_start(self._jobs.now())

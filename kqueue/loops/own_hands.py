@@ -7,17 +7,18 @@ from kqueue.contracts.renewer import RenewalHold
 from kqueue.execution.batch import execute_batch, started
 from kqueue.execution.execute import execute
 from kqueue.execution.inflight_job import InflightJob
-from kqueue.loops.dispatcher import HandsParts
 from kqueue.loops.lazy_asyncio import Awaiter
+from kqueue.loops.part import HandsParts
 from kqueue.model.handlers import Handler
 from kqueue.model.job import JobInHand
 
 
 class OwnHands:
-    """See :class:`kqueue.loops.dispatcher.Hands`."""
+    """See :class:`kqueue.loops.part.Hands`."""
 
     def __init__(self, parts: HandsParts) -> None:
-        self._context, self._registry, self._handlers, self._jobs, self._controls, _, self._auto_renew = parts
+        self._context, self._registry, self._handlers, self._jobs, self._controls = parts[:5]
+        self._auto_renew = parts.auto_renew
         self._awaiter = Awaiter()
         #: Of the renewer that renews leases while handlers run, if any of them wants it.
         self._renewal: RenewalHold | None = None

@@ -20,6 +20,7 @@ from kqueue.dispatch.slots import ServedHandlers
 from kqueue.execution.context import LoopContext
 from kqueue.loops.claiming import Found
 from kqueue.loops.dispatcher import Dispatcher
+from kqueue.loops.isolation import LOOK_S
 from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import LoopControls, LoopFailed, RunLimits, Stopping
 from kqueue.model.errors import BrokerError, KQueueError, StoreError
@@ -70,12 +71,16 @@ class Runner:
         self._waits = limits.wait
         self._stopping = Stopping(limits, self._monotonic, None if registry.max_jobs is None else registry.is_spent)
         self._wakeup = Wakeup()
-        self._dispatcher = dispatcher(LoopControls(self._stopping, self._wakeup, self.stop, self._turned))
+        self._dispatcher = dispatcher(
+            LoopControls(self._stopping, self._wakeup, self._ring_place, self.stop, self._turned)
+        )
         #: What the subscription goes by: whose tubes there are, the handlers, and what is paused.
         self._tubes = ""
         self._served: Mapping[str, Handler] = {}
         self._paused: frozenset[str] = frozenset()
         self._subscription: Subscription | None = None
+        #: Those of the subscription.
+        self._types: frozenset[str] = frozenset()
         self._sweep: Sweep | None = None
         self._foreign = 0
         #: Jobs that its sweeps found dead.
@@ -115,6 +120,13 @@ class Runner:
         subscription = self._subscription
         if subscription is not None:
             subscription.wake()
+
+    def _ring_place(self) -> None:
+        """A place that the dispatcher waits for has got free. From any thread."""
+        self._wakeup.ring()
+        subscription = self._subscription
+        if subscription is not None:
+            subscription.freed()
 
     def run(self) -> RunReport:
         """Loop until a limit, or nothing is ready, or :meth:`stop`."""
@@ -188,18 +200,21 @@ class Runner:
         if self._stopping.is_over():
             return True
         self._registry.deny_solitude()
-        budget = self._dispatcher.budget()
+        budget, to_fit = self._dispatcher.budget(self._types), self._dispatcher.seconds_to_fit()
         if budget is None:
-            self._pause(self._stopping.seconds_left(0.0 if self._sweep is not None else self._seconds_to_look()))
+            seconds = 0.0 if self._sweep is not None else min(self._seconds_to_look(), to_fit)
+            self._pause(self._stopping.seconds_left(seconds))
             return True
-        owes = self._dispatcher.owes()
-        reservation = subscription.reserve(budget.jobs, 0.0 if owes else self._patience())
+        owes, fits = self._dispatcher.owes(), to_fit == math.inf
+        patience = self._patience() if fits and not owes else 0.0
+        reservation = subscription.reserve(budget.jobs, patience, budget.room if budget.parts else None)
         self._foreign += reservation.foreign
         if reservation.selection is None:
             if owes:
                 self._dispatcher.settle()
-                return True
-            return self._waits or self._sweep is not None or self._dispatcher.wait_for_more()
+            if not fits:
+                self._pause(min(LOOK_S, to_fit))
+            return owes or not fits or self._waits or self._sweep is not None or self._dispatcher.wait_for_more()
         self._dispatcher.take(Found(subscription, reservation, reservation.selection, budget))
         return True
 
@@ -255,6 +270,7 @@ class Runner:
             self._tubes = tubes
             self._served, self._paused = handlers, paused
             types = sorted(type for type in handlers if not holds_up(paused, type))
+            self._types = frozenset(types)
             self._subscription = self._subscribe_to(types, self._waits) if types else None
         return self._subscription
 

@@ -90,6 +90,8 @@ class LoopControls(NamedTuple):
     stopping: Stopping
     #: What its thread waits for, where it waits for something of its own.
     wakeup: Wakeup
+    #: Rings that, and ends a wait for jobs that leaves some out: there may be a place. From any thread.
+    ring: Callable[[], None]
     #: Ends it after what is in hand. From any thread.
     stop: Callable[[], None]
     #: Says that its thread gets on, where it does not come back to the loop for long.

@@ -3,8 +3,8 @@
 Theory of operation. A thread takes the next job that is there and runs it; nobody is woken for that. One that finds
 none waits at a lock of its own, under which a dispatcher lets go as many as it has jobs for.
 
-A type with a ``concurrency`` has a dispatcher of its own, which takes no more threads than that and claims for no
-more. So what is at its bound keeps nothing else waiting, and is not claimed in vain. Of several that have jobs, the
+A type with a ``concurrency`` is a part of its own, which takes no more threads than that and claims for no more. So
+what is at its bound keeps nothing else waiting, and is not claimed in vain. Of several parts that have jobs, the
 one goes first that has claimed first.
 """
 
@@ -15,8 +15,8 @@ from functools import partial
 from kqueue.execution.batch import execute_batch, started
 from kqueue.execution.execute import execute
 from kqueue.execution.inflight_job import InflightJob
-from kqueue.loops.dispatcher import HandsParts
 from kqueue.loops.lazy_asyncio import Awaiter
+from kqueue.loops.part import HandsParts
 from kqueue.loops.registry import Registry
 from kqueue.loops.stopping import LoopFailed
 from kqueue.model.errors import KQueueError
@@ -31,7 +31,7 @@ IDLE_S = 15.0
 
 
 class SharedThreads:
-    """Those of one ``work``, which all its dispatchers of plain functions share."""
+    """Those of one ``work``, which all parts with plain functions share."""
 
     def __init__(self, number: int, registry: Registry) -> None:
         """They are started at the first :meth:`open`."""
@@ -47,9 +47,9 @@ class SharedThreads:
         #: What ends all of them.
         self.failure: LoopFailed | None = None
 
-    def hands(self, parts: HandsParts) -> "ThreadHands":
-        """Of one more dispatcher."""
-        hands = ThreadHands(parts, self)
+    def hands(self, parts: HandsParts, bounded: str | None = None) -> "ThreadHands":
+        """Of one more part: that of a ``bounded`` type, or of those without a bound."""
+        hands = ThreadHands(parts, self, bounded)
         self._hands.append(hands)
         return hands
 
@@ -132,10 +132,11 @@ class SharedThreads:
 
 
 class ThreadHands:
-    """One dispatcher's share in the threads. See :class:`kqueue.loops.dispatcher.Hands`."""
+    """One part's share in the threads. See :class:`kqueue.loops.part.Hands`."""
 
-    def __init__(self, parts: HandsParts, threads: SharedThreads) -> None:
+    def __init__(self, parts: HandsParts, threads: SharedThreads, bounded: str | None = None) -> None:
         self._parts = parts
+        self._bounded = bounded
         self._jobs = parts.jobs
         self._threads = threads
 
@@ -150,10 +151,10 @@ class ThreadHands:
 
     def number(self) -> int:
         """All threads, or as many as its bounded type may have."""
-        return self._parts.handlers.number()
+        return self._parts.number(self._bounded)
 
     def free(self) -> int:
-        """Threads that run nothing, of no dispatcher."""
+        """Threads that run nothing, of no part."""
         return self._threads.free()
 
     def renew(self, jobs: list[InflightJob]) -> None:
@@ -166,7 +167,7 @@ class ThreadHands:
 
     def ring(self) -> None:
         """From any thread."""
-        self._parts.controls.wakeup.ring()
+        self._parts.controls.ring()
 
     def keeps_loop(self, job: InflightJob) -> bool | None:
         """Each keeps its own thread."""
@@ -179,7 +180,7 @@ class ThreadHands:
         """Nothing: the dispatcher's thread runs no handlers."""
 
     def close(self) -> None:
-        """Nothing: the threads may have other dispatchers."""
+        """Nothing: other parts have the threads too."""
 
     # -- the threads' own --------------------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ class ThreadHands:
         return self._jobs.waits_since()
 
     def tell_of_place(self) -> None:
-        """A thread has got free that ran something of another dispatcher."""
+        """A thread has got free that ran something of another part."""
         self._jobs.tell_of_place()
 
     def interrupt(self, error: BaseException) -> None:
@@ -215,7 +216,8 @@ class ThreadHands:
         handler = handlers[taken[0].row.type]
         if handler.batch is not None:
             taken = self._jobs.take_with(taken[0], handler.batch)
-        stopping.count += len(taken)
+        with self._jobs.jobs.lock:  # the event loop counts too
+            stopping.count += len(taken)
         return taken, handler
 
     def run(self, jobs: list[InflightJob], handler: Handler, awaiter: Awaiter) -> None:

@@ -13,10 +13,14 @@ SHORTEST_S = 0.001
 
 
 def judge(
-    entries: Sequence[Entry], claim: Claim, now: float, pointed: Mapping[str, int] = MappingProxyType({})
+    entries: Sequence[Entry],
+    claim: Claim,
+    now: float,
+    pointed: Mapping[str, int] = MappingProxyType({}),
+    ids: Sequence[str] | None = None,
 ) -> list[EntryFate]:
-    """What becomes of each entry once ``claim`` (of all their ids, in their order) has committed. ``pointed``: at
-    which priorities it has looked for them.
+    """What becomes of each entry once ``claim`` (of all their ``ids``, by default in their order) has committed.
+    ``pointed``: at which priorities it has looked for them.
 
     * The window was full before the entry's last id was looked at, or one of its ids was looked for at another
       priority, which another entry names, and not claimed: it keeps its place.
@@ -24,7 +28,7 @@ def judge(
     * Nothing is left to claim (claimed now, gone, leased, dead): it is deleted.
     """
     claimed = {row.id for row in claim.rows}
-    unseen = _unseen_ids(entries, claimed) if claim.cut else frozenset()
+    unseen = _unseen_ids(_ids_of(entries) if ids is None else ids, claimed) if claim.cut else frozenset()
     is_doubtful = 0 < len(pointed) < sum(len(pointer.ids) for _, pointer in entries)
     return [
         EntryFate(entry, 0.0)
@@ -58,13 +62,17 @@ def _is_elsewhere(entry: Entry, pointed: Mapping[str, int], claimed: set[str]) -
     )
 
 
-def _unseen_ids(entries: Sequence[Entry], claimed: set[str]) -> frozenset[str]:
+def _ids_of(entries: Sequence[Entry]) -> list[str]:
+    return [id for entry in entries for id in entry.pointer.ids]
+
+
+def _unseen_ids(all: Sequence[str], claimed: set[str]) -> frozenset[str]:
     """The ids after the last claimed one: a claim looks at candidates in order and stops where it is full.
 
     An id stands where it comes first: after a crash the same job may be in two entries.
     """
-    ids = list(dict.fromkeys(id for entry in entries for id in entry.pointer.ids))
+    ids = list(dict.fromkeys(all))
     while ids and ids[-1] not in claimed:
         ids.pop()
     seen = frozenset(ids)
-    return frozenset(id for entry in entries for id in entry.pointer.ids if id not in seen)
+    return frozenset(all) - seen

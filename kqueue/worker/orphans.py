@@ -69,7 +69,7 @@ def end_overruns(queue: KQueue, tail: str, overruns: Sequence[Renewal]) -> tuple
     rows += [row for row in found if (row.id, row.fence) in guilty]
     now = store.now()
     back = f"its process was killed for job {overruns[0].id}, which ran for too long"
-    completer = Completer(context, threading.RLock(), ())
+    completer = Completer(context)
     for row in rows:
         run = guilty.get((row.id, row.fence))
         if run is None:

@@ -91,20 +91,20 @@ def claims(
     A late holder may settle a row between our read and this write, at the same fence; ``lease_owner`` is then
     taken off, so it is compared too.
     """
-    groups: defaultdict[tuple[int, str | None, bool], list[str]] = defaultdict(list)
+    groups: defaultdict[tuple[int, str | None, bool, str | None], list[str]] = defaultdict(list)
     for row in rows:
-        groups[row.fence, row.lease_owner, row.type in limited].append(row.id)
+        is_limited = row.type in limited
+        gate_end = None if holder is None or not is_limited else holder.gate_end(row.type)
+        groups[row.fence, row.lease_owner, is_limited, gate_end].append(row.id)
     lease = literal({"state": RUNNING, "lease_owner": owner, "alone": alone}) | {
         "lease_until": moment.until("$ttr")
     }
     claims: list[Write] = []
-    for (fence, late_holder, is_limited), ids in groups.items():
+    for (fence, late_holder, is_limited, gate_end), ids in groups.items():
         where = among(ids, {"state": none_of(READY, DELAYED)}) | {"fence": fence, "lease_owner": late_holder}
         changes = lease | {"fence": {"$literal": max(fence, floor) + 1}, "tries": {"$add": ["$tries", 1]}}
         if is_limited:
-            changes |= _COUNTED | {
-                "holder": None if holder is None else {"$concat": [_IN_GATES, holder.gate_end()]}
-            }
+            changes |= _COUNTED | {"holder": None if gate_end is None else {"$concat": [_IN_GATES, gate_end]}}
         claims.append(UpdateMany(where, [{"$set": changes}]))
     return claims
 

@@ -40,13 +40,13 @@ def test_a_bounded_type_is_served_by_as_many_loops_as_may_run_it() -> None:
 def test_a_loop_of_many_threads_takes_as_many_slots_as_it_can_use_and_what_gets_free_later() -> None:
     loops = Loops(few=Handler(nothing, concurrency=5))
     first, second = loops.loop(3), loops.loop(4)
-    assert (first.number(), second.number()) == (3, 2)
+    assert (first.number("few"), second.number("few")) == (3, 2)
     first.close()
-    assert second.number() == 4
+    assert second.number("few") == 4
     loops.handlers = {"few": Handler(nothing, concurrency=1)}
-    assert second.number() == 1
+    assert second.number("few") == 1
     loops.handlers = {"many": Handler(nothing)}
-    assert (sorted(second()), second.number()) == (["many"], 4)
+    assert (sorted(second()), second.number("few")) == (["many"], 4)
 
 
 def test_coroutine_functions_have_places_of_their_own() -> None:

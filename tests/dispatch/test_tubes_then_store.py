@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from kqueue.contracts.broker import Broker, Entry, EntryFate, Pointer, Reservation, selected
+from kqueue.contracts.broker import Broker, Entry, EntryFate, Pointer, Reservation, Room, selected
 from kqueue.contracts.runs import Selection
 from kqueue.contracts.store import JobStore
 from kqueue.dispatch.doorbell import Doorbell
@@ -63,7 +63,7 @@ class World:
     def subscribe(self, types: Sequence[str]) -> "World":
         return self
 
-    def reserve(self, jobs: int, timeout: float) -> Reservation:
+    def reserve(self, jobs: int, timeout: float, room: Room | None = None) -> Reservation:
         self.waits.append(timeout)
         self.calls.append("reserve")
         if self.is_down:
@@ -78,6 +78,9 @@ class World:
 
     def post(self, verdicts: Sequence[EntryFate]) -> None:
         self.calls.append("post")
+
+    def freed(self) -> None:
+        self.calls.append("freed")
 
     def wake(self) -> None:
         self.calls.append("wake")

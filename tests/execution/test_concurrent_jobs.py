@@ -13,6 +13,7 @@ from kqueue.contracts.settlements import Outcome
 from kqueue.execution.concurrent_jobs import ConcurrentJobs
 from kqueue.execution.inflight import BOUND_S
 from kqueue.execution.inflight_job import InflightJob
+from kqueue.execution.jobs_in_parts import JobsInParts
 from kqueue.loops.isolation import Isolation
 from kqueue.stores.memory.store import MemoryStore
 from kqueue.system.clock import ManualClock
@@ -32,21 +33,21 @@ class Field:
         self.queue = KQueue.from_parts(parts)
         self.context = parts.loop_context()
         self.told: list[str] = []
-        self.coroutines = ConcurrentJobs(
+        self.whole = JobsInParts(
             self.context,
             awake=lambda: self.told.append("awake"),
-            ring=lambda: self.told.append("ring"),
             emptied=lambda: self.isolation.leave(self),
         )
+        self.coroutines = ConcurrentJobs(self.whole, ring=lambda: self.told.append("ring"))
         self.isolation = Isolation(self.clock)
         self.jobs = self.coroutines.jobs
-        self.coroutines.read_clock()
+        self.whole.read_clock()
 
     def claim(self, count: int, ttr: float = TTR) -> list[str]:
         ids = self.queue.add_jobs("t", range(count), ttr=ttr)
         now = self.store.now()
         rows = self.store.claim(Selection(("t",)), Budget(count, job_s={"t": 0.0}), ids[0], now, False).rows
-        self.jobs.claim(rows, self.clock.monotonic())
+        self.coroutines.hold(rows, self.clock.monotonic())
         return ids
 
     def start(self, count: int) -> list[InflightJob]:
@@ -244,11 +245,11 @@ def test_the_window_is_left_once_all_has_ended_and_written(field: Field) -> None
         with isolation.window(), isolation.aside(0) as alone:
             return alone
 
-    field.coroutines.begin_claim()
+    field.whole.begin_claim()
     isolation.enter(field)
     assert not is_alone()
     first, second = field.start(2)
-    field.coroutines.end_claim()
+    field.whole.end_claim()
     for job in (first, second):
         assert not is_alone()
         job.delete(job.row)

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from kqueue.brokers.beanstalk import wire
 from kqueue.brokers.beanstalk.subscription import whole_delay
-from kqueue.contracts.broker import UNKNOWN_HEAD, Entry, EntryFate, Peek, Pointer, Reservation, selected
+from kqueue.contracts.broker import UNKNOWN_HEAD, Entry, EntryFate, Peek, Pointer, Reservation, Room, selected
 from kqueue.contracts.repair import Head
 from kqueue.model.errors import BrokerUnavailable
 from kqueue.system.wakeup import Wakeup, wait_readable
@@ -125,18 +125,27 @@ class FakeSubscription:
     def __init__(self, server: FakeServer, line: Line, types_by_tube: dict[str, str]) -> None:
         self._server = server
         self._line = line
-        self._tubes = tuple(types_by_tube)
+        self._types_by_tube = types_by_tube
         self._types = tuple(types_by_tube.values())
+        self._tubes: list[str] = []
+        self._is_freed = False
         self._wake = Wakeup()
         self._news = Wakeup()
         self._connection: Connection | None = None
         self._held: dict[int, int] = {}
         self._last_token = 0
 
-    def reserve(self, jobs: int, timeout: float) -> Reservation:
+    def reserve(self, jobs: int, timeout: float, room: Room | None = None) -> Reservation:
         """A selection without ids says that only strangers came."""
         if self._wake.answer():
             return Reservation(None, [])
+        self._tubes = [tube for tube, type in self._types_by_tube.items() if room is None or room(type)]
+        try:
+            return self._reserve(jobs, timeout)
+        finally:
+            self._is_freed = False
+
+    def _reserve(self, jobs: int, timeout: float) -> Reservation:
         deadline = self._server.clock.monotonic() + timeout
         with self._server.rings(self._news):
             while True:
@@ -150,7 +159,7 @@ class FakeSubscription:
                 due = max(SHORTEST_S, self._server.seconds_to_change())
                 wait_readable([self._wake, self._news], min(left, due))
                 self._news.answer()
-                if self._wake.answer():
+                if self._wake.answer() or (self._is_freed and len(self._tubes) < len(self._types)):
                     return Reservation(None, [])
 
     def settle(self, verdicts: Sequence[EntryFate]) -> int:
@@ -169,6 +178,11 @@ class FakeSubscription:
     def wake(self) -> None:
         """From any thread or a signal handler."""
         self._wake.ring()
+
+    def freed(self) -> None:
+        """From any thread."""
+        self._is_freed = True
+        self._news.ring()
 
     def close(self) -> None:
         """What it has reserved is ready again."""

@@ -1,4 +1,14 @@
-"""One loop's view of some tubes: reserve entries, settle them at once, wait for more."""
+"""One loop's view of some tubes: reserve entries, settle them at once, wait for more.
+
+*Types that are not wanted now* stay watched as long as nothing of them comes. What comes all the same is given back
+to its place, and its tube is *left out* from then on: it is known to hold more than there is room for. Once there
+is room again, as many are reserved there as that is, and the tube is watched again where it had none. So a type
+that is at its bound costs nothing until it holds up others, and then a few commands each time that a place of it
+gets free.
+
+While a tube is left out a wait is no wait in the server, since a place may get free at any time, and to cut such a
+wait costs its connection: the others are looked at twenty times a second instead.
+"""
 
 import logging
 import math
@@ -9,9 +19,9 @@ from typing import TypeAlias
 from kqueue.brokers.beanstalk import wire
 from kqueue.brokers.beanstalk.connection import Connection, Endpoint
 from kqueue.brokers.beanstalk.wire import Command, Reply
-from kqueue.contracts.broker import Entry, EntryFate, Pointer, Reservation, selected
+from kqueue.contracts.broker import Entry, EntryFate, Pointer, Reservation, Room, selected
 from kqueue.system.clock import Clock
-from kqueue.system.wakeup import Wakeup
+from kqueue.system.wakeup import Wakeup, wait_readable
 
 #: Reserves in one batch at most: a window of jobs that were added one by one. With more than 500 reserved on a
 #: connection the server's deletes get slower.
@@ -27,6 +37,8 @@ MAX_DELAY = 3600
 MAX_WAIT = 3600.0
 #: Entries given back for a while that can still be deleted, at most.
 MAX_AWAY = 1000
+#: Seconds between two looks while a tube is left out.
+LOOK_S = 0.050
 
 #: The server's word for an entry that was there when we settled it.
 _SETTLED = frozenset({b"DELETED", b"RELEASED"})
@@ -47,12 +59,18 @@ class BeanstalkSubscription:
     ) -> None:
         """``warn`` is told the first of each entries in a row that are not ours."""
         self._endpoint = endpoint
-        self._tubes = tuple(types_by_tube)
+        self._tubes = {type: tube for tube, type in types_by_tube.items()}
         self._types = tuple(types_by_tube.values())
+        #: Those whose tubes the connection does not watch now: never all.
+        self._left_out: dict[str, None] = {}
         self._clock = clock
         self._logger = logger
         self._warn = warn
         self._wakeup = Wakeup()
+        #: Whether a reserve waits that leaves a type out.
+        self._is_looking = False
+        #: Whether one may be that the reserve under way is not for.
+        self._is_freed = False
         self._connection: Connection | None = None
         #: For waits that are to be cut short while entries are away: to cut one costs its connection.
         self._spare: Connection | None = None
@@ -67,7 +85,7 @@ class BeanstalkSubscription:
         #: How many jobs each of the last entries held; one that is not ours holds none.
         self._recent: deque[int] = deque(maxlen=RECENT_ENTRIES)
 
-    def reserve(self, jobs: int, timeout: float) -> Reservation:
+    def reserve(self, jobs: int, timeout: float, room: Room | None = None) -> Reservation:
         """See :meth:`kqueue.contracts.broker.Subscription.reserve`. Waits an hour at most.
 
         Where only strangers came and the time is up, ours may stand behind them: then the selection is there
@@ -75,20 +93,25 @@ class BeanstalkSubscription:
         """
         if self._wakeup.answer():
             return Reservation(None, [])
-        deadline = self._clock.monotonic() + min(timeout, MAX_WAIT)
+        found = self._reserve(jobs, self._clock.monotonic() + min(timeout, MAX_WAIT), room)
+        self._is_freed = False  # whoever sets it from here on is heard before the next wait
+        return found
+
+    def _reserve(self, jobs: int, deadline: float, room: Room | None) -> Reservation:
         foreign = 0
-        got: _Got | None = self._reserve_now(self._batch_size(jobs))
+        got: _Got | None = self._reserve_now(self._batch_size(jobs), room)
         while got is not None:
-            entries, buried = self._sift(*got)
+            came, buried = self._sift(*got)
+            entries = came if room is None else self._wanted(came, room)
             foreign += buried
             if entries or (buried and self._clock.monotonic() >= deadline):
                 return Reservation(selected(self._types, entries), entries, foreign)
-            if not buried:
-                got = self._wait(deadline)
+            if not buried and not came:
+                got = self._wait(deadline, room)
             elif self._wakeup.answer():
                 break
             else:
-                got = self._reserve_now(self._batch_size(jobs))
+                got = self._reserve_now(self._batch_size(jobs), room)
         return Reservation(None, [], foreign)
 
     def settle(self, verdicts: Sequence[EntryFate]) -> int:
@@ -141,10 +164,17 @@ class BeanstalkSubscription:
         """See :meth:`kqueue.contracts.broker.Subscription.wake`."""
         self._wakeup.ring()
 
+    def freed(self) -> None:
+        """See :meth:`kqueue.contracts.broker.Subscription.freed`."""
+        self._is_freed = True
+        if self._is_looking:
+            self._wakeup.ring()
+
     def close(self) -> None:
         """See :meth:`kqueue.contracts.broker.Subscription.close`. A later reserve connects again."""
         self._held.clear()
         self._away.clear()
+        self._left_out.clear()
         connections = [one for one in (self._connection, self._spare) if one is not None]
         self._connection = self._spare = None
         for connection in connections:
@@ -158,7 +188,7 @@ class BeanstalkSubscription:
 
     def _connect(self) -> Connection:
         connection = self._endpoint.connect()
-        connection.exchange(wire.watch_only(self._tubes))
+        connection.exchange(wire.watch_only(list(self._tubes.values())))
         return connection
 
     def _batch_size(self, jobs: int) -> int:
@@ -168,12 +198,58 @@ class BeanstalkSubscription:
         jobs_seen = sum(self._recent)
         return min(most, max(1, math.ceil(jobs * len(self._recent) / jobs_seen))) if jobs_seen else most
 
-    def _reserve_now(self, count: int) -> _Got:
+    def _reserve_now(self, count: int, room: Room | None) -> _Got:
         connection = self._connected()
-        return connection, self._reserved(connection.exchange([wire.reserve(0)] * count))
+        if not self._left_out:
+            return connection, self._reserved(connection.exchange([wire.reserve(0)] * count))
+        commands, asked = self._commands(count, room)
+        reserved = self._reserved(connection.exchange(commands))
+        came = {pointer.type for one in reserved if (pointer := self._pointer(one.body)) is not None}
+        self._watch([type for type in asked if type not in came])
+        return connection, reserved
 
-    def _wait(self, deadline: float) -> _Got | None:
-        """What came, or None if the time is up or the wakeup rang."""
+    def _commands(self, count: int, room: Room | None) -> tuple[list[Command], list[str]]:
+        """(the commands, the types that are left out and wanted now): of each of these as many as there is room
+        for, then of those that are watched.
+        """
+        commands: list[Command] = []
+        asked = [type for type in self._left_out if room is None or room(type)]
+        for type in asked:
+            most = count if room is None else self._batch_size(room(type))
+            tube = self._tubes[type]
+            commands += [wire.watch(tube), *[wire.reserve(0)] * most, wire.ignore(tube)]
+        if room is None or any(room(type) for type in self._types if type not in self._left_out):
+            commands += [wire.reserve(0)] * count
+        return commands, asked
+
+    def _wanted(self, entries: list[Entry], room: Room) -> list[Entry]:
+        """Those of which any are wanted. The others are given back, and left out from now on."""
+        wanted = [entry for entry in entries if room(entry.pointer.type)]
+        if len(wanted) < len(entries):
+            others = [entry for entry in entries if not room(entry.pointer.type)]
+            self.post([EntryFate(entry, 0.0) for entry in others])
+            self._leave_out({entry.pointer.type: None for entry in others}, room)
+        return wanted
+
+    def _leave_out(self, types: dict[str, None], room: Room) -> None:
+        new = [type for type in types if type not in self._left_out]
+        if len(self._left_out) + len(new) == len(self._types):  # one has to be watched
+            self._watch([type for type in self._left_out if room(type)])
+        connection = self._connected()
+        connection.post([wire.ignore(self._tubes[type]) for type in new])
+        self._left_out.update(dict.fromkeys(new))
+
+    def _watch(self, types: list[str]) -> None:
+        """They are left out no more."""
+        if types and self._connection is not None:
+            self._connection.post([wire.watch(self._tubes[type]) for type in types])
+            for type in types:
+                self._left_out.pop(type, None)
+
+    def _wait(self, deadline: float, room: Room | None) -> _Got | None:
+        """What came, or None if the time is up, the wakeup rang, or a type may be wanted that is left out."""
+        if self._left_out:
+            return self._look_again(deadline, room)
         seconds = deadline - self._clock.monotonic()
         if seconds <= 0:
             return None
@@ -187,6 +263,24 @@ class BeanstalkSubscription:
             self._wakeup.answer()
             return None
         return None if reply.status == b"TIMED_OUT" else (connection, self._reserved([reply]))
+
+    def _look_again(self, deadline: float, room: Room | None) -> _Got | None:
+        """As :meth:`_wait`, while a tube is left out."""
+        self._is_looking = deadline > self._clock.monotonic()  # first: from here on it is rung
+        try:
+            while not self._is_freed:
+                seconds = deadline - self._clock.monotonic()
+                if seconds <= 0:
+                    break
+                wait_readable([self._wakeup], min(seconds, LOOK_S))
+                if self._wakeup.answer():
+                    break
+                got = self._reserve_now(1, room)
+                if got[1]:
+                    return got
+            return None
+        finally:
+            self._is_looking = False
 
     def _to_wait_on(self) -> Connection:
         """Not the one on which entries are away, if there are any."""

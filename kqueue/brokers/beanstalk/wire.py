@@ -203,10 +203,20 @@ def use(tube: str) -> Command:
 
 def watch_only(tubes: Sequence[str]) -> list[Command]:
     """Make a new connection reserve from these tubes and no other."""
-    commands = [Command(b"watch %b\r\n" % _name(tube), _WATCH) for tube in tubes]
+    commands = [watch(tube) for tube in tubes]
     if DEFAULT_TUBE not in tubes:
-        commands.append(Command(b"ignore %b\r\n" % _name(DEFAULT_TUBE), _WATCH))
+        commands.append(ignore(DEFAULT_TUBE))
     return commands
+
+
+def watch(tube: str) -> Command:
+    """Reserve from this tube too."""
+    return Command(b"watch %b\r\n" % _name(tube), _WATCH)
+
+
+def ignore(tube: str) -> Command:
+    """Reserve from this tube no more. It must not be the last one."""
+    return Command(b"ignore %b\r\n" % _name(tube), _WATCH)
 
 
 def resume(tube: str) -> Command:

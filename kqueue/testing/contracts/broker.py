@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import pytest
 
-from kqueue.contracts.broker import UNKNOWN_HEAD, Broker, EntryFate, Peek, Pointer, Subscription
+from kqueue.contracts.broker import UNKNOWN_HEAD, Broker, EntryFate, Peek, Pointer, Reservation, Subscription
 from kqueue.contracts.runs import Selection
 from kqueue.testing.contracts.rows import NUMBERS
 
@@ -449,3 +449,44 @@ def test_many_threads_may_put_at_once(service: Service) -> None:
     taken = service.take_all(service.subscribe())
     assert sorted(taken) == sorted(job_id for ids in added for job_id in ids)
     assert len(taken) == 400
+
+
+def only(wanted: str) -> Callable[[str], int]:
+    return lambda type: int(type == wanted)
+
+
+def test_what_is_not_wanted_keeps_its_place_and_holds_up_nothing(service: Service) -> None:
+    subscription = service.subscribe("mail", "sms", "fax")
+    mails, texts = [service.add("mail", 0) for _ in range(5)], [service.add("sms") for _ in range(3)]
+    for text in texts:
+        selection, entries, _ = subscription.reserve(1, PATIENCE_S, only("sms"))
+        assert selection is not None
+        assert service.shelf.claim(selection, 1) == [text]
+        assert subscription.settle([EntryFate(entry, None) for entry in entries]) == 0
+    assert subscription.reserve(1, 0.03, only("sms")) == (None, [], 0)
+    assert service.take_all(subscription) == mails
+
+
+def test_a_type_that_is_wanted_again_is_given_out_in_its_order(service: Service) -> None:
+    """Also where all others are not wanted any more."""
+    subscription = service.subscribe("mail", "sms")
+    mails, texts = [service.add("mail") for _ in range(3)], [service.add("sms") for _ in range(3)]
+    taken: list[str] = []
+    for wanted in ("mail", "sms", "sms", "mail", "mail", "sms"):
+        selection, entries, _ = subscription.reserve(1, PATIENCE_S, only(wanted))
+        assert selection is not None
+        taken += service.shelf.claim(selection, 1)
+        assert subscription.settle([EntryFate(one, service._left(one.pointer.ids)) for one in entries]) == 0
+    assert taken == [mails[0], *texts[:2], *mails[1:], texts[2]]
+
+
+def test_a_reserve_that_waits_without_a_type_returns_once_that_may_be_wanted(service: Service) -> None:
+    subscription = service.subscribe("mail", "sms")
+    service.add("mail")
+    got: list[Reservation] = []
+    waiting = run(lambda: got.append(subscription.reserve(1, FOR_EVER_S, only("sms"))))
+    while waiting.is_alive():
+        subscription.freed()
+        waiting.join(0.02)
+    assert got == [(None, [], 0)]
+    assert len(service.take(subscription)) == 1

@@ -58,7 +58,7 @@ class JobsInParts:
 
     def waiting(self) -> int:
         """How many are claimed and have not started."""
-        return sum(part.waiting() for part in self.busy())
+        return sum([part.waiting() for part in self.busy()])
 
     def give_back(self, delay: float = 0.0) -> None:
         """See :meth:`kqueue.execution.concurrent_jobs.ConcurrentJobs.give_back`."""

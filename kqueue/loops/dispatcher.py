@@ -119,7 +119,7 @@ class Dispatcher:
             part.hands.open()
         self._writes = self._jobs.completer.writes
         self._jobs.read_clock()
-        for part in list(self._waiting):
+        for part in list(self._waiting) if self._waiting else ():
             self._guarded(partial(self._start_if_fit, part))
         waiting = self._jobs.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
@@ -146,6 +146,8 @@ class Dispatcher:
 
     def seconds_to_fit(self) -> float:
         """Until what is claimed, and waits for others to end, goes back; infinity if nothing does."""
+        if not self._waiting:
+            return math.inf
         untils = [part.fit.until for part in self._waiting if part.fit is not None]
         return max(0.0, min(untils, default=math.inf) - self._monotonic())
 

@@ -242,3 +242,40 @@ def test_a_place_that_gets_free_costs_a_few_commands(tapped: tuple[KQueue, Count
     assert calls["sqlite: BEGIN"] <= 20 * 3, calls
     assert calls["tube: watch"] + calls["tube: ignore"] <= 20 * 3, calls
     assert calls["tube: release"] <= 20 * 2, calls
+
+
+def test_limits_hold_for_types_with_other_places(queue: KQueue) -> None:
+    """Of one dispatcher, whose hands for a type are its threads, or the places of its coroutines."""
+    most: Counter[str] = Counter()
+    running: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def begin(job: JobInHand) -> None:
+        with lock:
+            running[job.type] += 1
+            most[job.type] = max(most[job.type], running[job.type])
+
+    def end(job: JobInHand) -> None:
+        with lock:
+            running[job.type] -= 1
+        job.delete()
+
+    @queue.handler("plain")
+    def plain(job: JobInHand) -> None:
+        begin(job)
+        end(job)
+
+    async def coroutine(job: JobInHand) -> None:
+        begin(job)
+        await asyncio.sleep(0)
+        end(job)
+
+    queue.add_handler("few", coroutine, concurrency=2)
+    queue.add_handler("many", coroutine, concurrency=20)
+    types = ("plain", "few", "many")
+    for type in types:
+        queue.limit(type, running=3)
+        queue.add_jobs(type, range(30))
+    with Working(queue, threads=8):
+        await_true(lambda: are_gone(queue, *types))
+    assert all(1 <= most[type] <= 3 for type in types), most

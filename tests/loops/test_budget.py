@@ -175,3 +175,30 @@ def test_whatever_comes_a_window_holds_a_prefix_within_every_bound(
         assert len(taken) <= min([jobs, *(suspect_jobs(row.suspicion) for row in taken if row.suspicion)])
         assert sum(len(row.payload) for row in taken) <= 100
         assert sum(limits.job_s.get(row.type, 0.05) for row in taken) <= 0.05 + 1e-9
+
+
+def test_each_part_has_its_own_room_and_the_first_that_does_not_fit_ends_the_window() -> None:
+    parts = (Budget(2, job_s={"a": 0.0}), Budget(3, job_s={"b": 0.0, "c": 0.0}))
+    budget = Budget(5, parts=parts, part_of={"a": 0, "b": 1, "c": 1})
+    rows = [candidate(n, type=type) for n, type in enumerate("abcabacb")]
+    assert budget.fit(rows) == (rows[:5], True)
+    assert budget.fit(rows[:5]) == (rows[:5], False)
+    assert [budget.room(type) for type in "abcd"] == [2, 3, 3, 0]
+    assert budget.fit([candidate(0, type="d"), candidate(1, type="d")])[0] == [candidate(0, type="d")]
+
+
+def test_the_first_of_each_part_fits_however_long_it_takes() -> None:
+    budget = Budget(9, parts=(Budget(4), Budget(4)), part_of={"a": 0, "b": 1})
+    rows = [candidate(n, type=type) for n, type in enumerate("aba")]
+    assert budget.fit(rows) == (rows[:2], True)
+
+
+def test_bounds_of_a_window_hold_for_all_parts_together() -> None:
+    fast = {"a": 0.0, "b": 0.0}
+    budget = Budget(3, payload_bytes=100, parts=(Budget(9, job_s=fast),) * 2, part_of={"a": 0, "b": 1})
+    rows = [candidate(n, type="ab"[n % 2]) for n in range(6)]
+    assert budget.fit(rows) == (rows[:3], True)
+    big = [candidate(n, type="ab"[n % 2], payload=b"x" * 60) for n in range(3)]
+    assert budget.fit(big) == (big[:1], True)
+    suspects = [candidate(n, type="ab"[n % 2], suspicion=3) for n in range(3)]
+    assert budget.fit(suspects) == (suspects[:1], True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kqueue.contracts.admission import Claimer, Limit, hands_of
+from kqueue.contracts.budget import Budget
 from kqueue.contracts.settlements import Delete, Settled
 from kqueue.contracts.store import JobStore
 from kqueue.model.job import Row
@@ -283,3 +284,14 @@ def test_what_a_holder_had_when_its_lease_ended_takes_no_place(store: JobStore, 
     assert len(claim(store, first, second, limits=ONE, holder=Claimer("dead", 1)).rows) == 2
     assert claim(other, third, limits=ONE).held == 1
     assert [due.id for due in admit(other, ONE[0], (), now=NOW + 31).dues] == [third]
+
+
+def test_a_holder_may_have_other_hands_for_another_type(store: JobStore, other: JobStore) -> None:
+    """One that has no more than the places gets any number of rows, and more than that one for each place."""
+    given = add(store, *(row(type=type) for type in "ttttuuuu"))
+    two = (Limit("t", running=2), Limit("u", running=2))
+    mine = Claimer("mine", 2, own={"u": (5, 0)})
+    wide = Budget(100, job_s={"t": 0.0, "u": 0.0})
+    got = ids(claim(store, *given, limits=two, holder=mine, types=("t", "u"), budget=wide).rows)
+    assert got == [*given[:4], *given[4:6]]
+    assert claim(other, *add(store, row()), limits=two).held == 1

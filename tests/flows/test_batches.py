@@ -32,7 +32,7 @@ from kqueue.system.clock import ManualClock
 from kqueue.system.mint import IdMint
 from tests.flows.conftest import MakeQueue
 from tests.flows.processes import KILLED, run_in_child
-from tests.flows.working import with_suspicion
+from tests.flows.working import counted, with_suspicion
 from tests.renewal.peers import renewed
 from tests.tubes import await_true
 
@@ -448,3 +448,23 @@ def test_what_a_batch_cannot_have_is_refused(options: Any, said: str) -> None:
         queue.add_handler("t", delete_all, **options)
     with pytest.raises(TypeError, match="^batch: "):
         queue.add_handler("t", delete_all, batch="5")  # type: ignore[arg-type]
+
+
+def test_a_list_costs_one_claim_and_one_settle(tmp_path: Path) -> None:
+    """However long its calls take: the time of the first is learned, and 100 jobs are claimed for the next all the
+    same.
+    """
+    clock = ManualClock()
+    queue = KQueue(store=SqliteStore(tmp_path / "jobs.db", clock=clock))
+    claims, settles = counted(queue, "settle_and_claim"), counted(queue, "settle")
+
+    def take_long(jobs: Batch) -> None:
+        clock.advance(5)
+        delete_all(jobs)
+
+    batches = Batches(queue, "run_jobs", take_long, batch=100)
+    queue.add_jobs("t", range(500))
+    assert batches.run().deleted == 500
+    assert [len(batch) for batch in batches.lists] == [100] * 5
+    assert len(claims) + len(settles) <= 12
+    queue.close()

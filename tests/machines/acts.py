@@ -61,9 +61,22 @@ class Stage:
         self.processes = processes
         self.script: deque[Act] = deque()
 
+    def handle_batch(self, process: Process, jobs: Sequence[JobInHand]) -> None:
+        """All of them start at once; what one takes of the time, all of them lose."""
+        for job in jobs:
+            self.ledger.began(job)
+        for job in jobs:
+            self._act(process, job, beside=len(jobs) - 1)
+
     def handle(self, process: Process, job: JobInHand) -> None:
         self.ledger.began(job)
+        self._act(process, job)
+
+    def _act(self, process: Process, job: JobInHand, beside: int = 0) -> None:
+        """``beside``: jobs of the same call, which are not renewed when it is."""
         act = self.script.popleft() if self.script else Act.DELETE
+        if beside and act is Act.RENEW:
+            self.ledger.strike(process.name)
         finish = lambda: self.finish(job)  # noqa: E731
         match act:
             case Act.DELETE:

@@ -23,13 +23,17 @@ def ready_records(connection: sqlite3.Connection, types: Iterable[str]) -> Gener
     or closed, in the transaction in which it began.
     """
     places, read = _places(connection, types), 0
-    while keys := [key for _, key in islice(places, min(max(1, read), MOST_AT_ONCE))]:
-        found = {record[0]: record for record in connection.execute(sql.CANDIDATES_AT, {"keys": json.dumps(keys)})}
-        yield from (found[key] for key in keys)
-        read += len(keys)
+    try:
+        while keys := [key for _, key in islice(places, min(max(1, read), MOST_AT_ONCE))]:
+            wanted = {"keys": json.dumps(keys)}
+            found = {record[0]: record for record in connection.execute(sql.CANDIDATES_AT, wanted)}
+            yield from (found[key] for key in keys)
+            read += len(keys)
+    finally:
+        places.close()  # the frames of a failure may keep it for longer than there is a connection
 
 
-def _places(connection: sqlite3.Connection, types: Iterable[str]) -> Iterator[Place]:
+def _places(connection: sqlite3.Connection, types: Iterable[str]) -> Generator[Place]:
     heads: defaultdict[str, list[Place]] = defaultdict(list)
     wanted = {"types": json.dumps(list(types)), "heads": HEADS}
     for type, priority, key in connection.execute(sql.HEADS_OF_TYPES, wanted):

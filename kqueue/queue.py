@@ -272,8 +272,9 @@ class KQueue:
         return register
 
     def around(self, function: Around) -> Around:
-        """Have a generator function of the job go around each run: it yields once, while the handler runs, and what
-        that raises is raised there. An async one goes around ``async def`` handlers. The first is the outermost.
+        """Have a generator function of the job, or of a batch's list, go around each call: it yields once, while
+        the handler runs, and what that raises is raised there. An async one goes around ``async def`` handlers. The
+        first is the outermost.
         """
         return self._parts.handlers.surround(function)
 

@@ -121,7 +121,10 @@ def _conclude(
         except KQueueError as failure:
             failures.append(failure)
     if failures:
-        raise failures[0]
+        try:
+            raise failures.pop(0)
+        finally:
+            failures.clear()  # their frames have this one, which would keep them
     return interrupt
 
 

@@ -9,7 +9,8 @@ from enum import StrEnum
 class RunReport:
     """What one ``run_jobs`` did."""
 
-    #: Handlers run. Each ended as one of the next five, or in ``unknown``. Dead may be more, see there.
+    #: Jobs that handlers were called with. Each ended as one of the next five, or in ``unknown``. Dead may be more,
+    #: see there.
     count: int = 0
     deleted: int = 0
     #: Failed, and to run again.
@@ -118,7 +119,7 @@ class TypeStats:
 
     #: By this process.
     added: int = 0
-    #: Handlers that were called here and have ended. Counted when their window ends.
+    #: Jobs with which handlers were called here, once these have ended. Counted when their window ends.
     run: int = 0
     #: Deleted by their run; see :class:`kqueue.Finished`.
     finished: int = 0

@@ -165,7 +165,7 @@ def test_a_lease_that_is_lost_costs_that_job_alone(make_queue: MakeQueue, way: s
         now = queue.store.now()
         queue.pause("t", here=True)  # no thread is to take it
         queue.store.renew([LeaseKey(lost.id, lost.fence, 0.0)], now)
-        queue.sweep()
+        queue.store.recover(queue.store.now(), 3, 10)
         assert queue.store.claim(Selection(("t",), (lost.id,)), Budget(1), IdMint().make(1)[0], now, False).rows
         for job in jobs:
             try:

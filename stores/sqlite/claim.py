@@ -10,6 +10,7 @@ from kqueue.contracts.budget import Budget
 from kqueue.contracts.runs import Claim, Selection
 from kqueue.model.job import Row, State
 from kqueue.stores.sqlite import statements as sql
+from kqueue.stores.sqlite.claimed_ranges import ClaimedRanges
 from kqueue.stores.sqlite.places import ready_records
 
 RUNNING: Final = str(State.RUNNING)
@@ -67,26 +68,37 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
 
 
 def claim_unlimited(
-    connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool
+    connection: sqlite3.Connection,
+    selection: Selection,
+    budget: Budget,
+    lease: Lease,
+    alone: bool,
+    *,
+    ranges: ClaimedRanges,
 ) -> Claim:
-    """Claim rows of types that have no limit, inside a write transaction of the caller's."""
+    """Claim rows of types that have no limit, inside a write transaction of the caller's, and remember them in
+    ``ranges``.
+    """
     keys: list[int] = []
     with ExitStack() as cursors:
         rows, cut = budget.fit(candidates(connection, selection, lease, cursors, keys))
     alone = alone and len(rows) == 1
     if alone:
         rows = [rows[0]._replace(alone=True)]
-    write(connection, keys[: len(rows)], lease, alone)
+    if write(connection, keys[: len(rows)], lease, alone):
+        ranges.remember(rows, keys[: len(rows)], lease.owner)
     return Claim(rows, cut, later(connection, selection, rows, cut, lease.now))
 
 
-def write(connection: sqlite3.Connection, keys: Sequence[int], lease: Lease, alone: bool) -> None:
-    """Put the rows with these keys under ``lease``."""
+def write(connection: sqlite3.Connection, keys: Sequence[int], lease: Lease, alone: bool) -> bool:
+    """Put the rows with these keys under ``lease``; whether they are all that have a key in between."""
     values = {**lease._asdict(), "alone": alone}
-    if keys and max(keys) - min(keys) == len(keys) - 1:
+    is_range = bool(keys) and max(keys) - min(keys) == len(keys) - 1
+    if is_range:
         connection.execute(sql.CLAIM_RANGE, {**values, "first": min(keys), "last": max(keys)})
     elif keys:
         connection.execute(sql.CLAIM, {**values, "keys": json.dumps(keys)})
+    return is_range
 
 
 def later(

@@ -19,6 +19,7 @@ from kqueue.model.job import Row
 from kqueue.stores.gates import FEW_HELD, MOST_HELD, Candidate, Gates, counted_starts
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.claim import Lease, claim_unlimited, claimed, later, served, wanted
+from kqueue.stores.sqlite.claimed_ranges import ClaimedRanges
 from kqueue.stores.sqlite.gate_counts import SqliteCounts
 from kqueue.stores.sqlite.payloads import columns_in_row, payload_apart
 
@@ -55,9 +56,19 @@ ADD_START: Final = """
 PRUNE_STARTS: Final = "DELETE FROM kqueue_starts WHERE type = :type AND at <= :since"
 
 
-def take(connection: sqlite3.Connection, selection: Selection, budget: Budget, lease: Lease, alone: bool) -> Claim:
+def take(
+    connection: sqlite3.Connection,
+    selection: Selection,
+    budget: Budget,
+    lease: Lease,
+    alone: bool,
+    *,
+    ranges: ClaimedRanges,
+) -> Claim:
     """Claim inside a write transaction of the caller's, with limits or without."""
-    return (claim_limited if selection.limits else claim_unlimited)(connection, selection, budget, lease, alone)
+    if selection.limits:
+        return claim_limited(connection, selection, budget, lease, alone)
+    return claim_unlimited(connection, selection, budget, lease, alone, ranges=ranges)
 
 
 def claim_limited(

@@ -10,12 +10,15 @@ from kqueue.model import history
 from kqueue.model.job import Row
 from kqueue.model.reasons import storable
 from kqueue.stores.sqlite import statements as sql
+from kqueue.stores.sqlite.claimed_ranges import ClaimedRanges
 from kqueue.stores.transitions import waiting
 
 _Values: TypeAlias = tuple[Any, ...]
 
 
-def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> int:
+def settle(
+    connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float, ranges: ClaimedRanges
+) -> int:
     """How many rows were changed."""
     deletes = [one for one in settlements if type(one) is Delete]
     others = [one for one in settlements if type(one) is not Delete] if len(deletes) < len(settlements) else []
@@ -26,7 +29,7 @@ def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], no
         connection.executemany(sql.PRUNE_TRACEBACKS, [{"id": one.id} for one in raised])
     return sum(
         connection.executemany(statement, values).rowcount
-        for statement, values in (*_of_deletes(deletes), *_of_others(others, now))
+        for statement, values in (*_of_deletes(deletes, ranges), *_of_others(others, now))
     )
 
 
@@ -57,7 +60,7 @@ def _asked(asked_at: float | None, now: float) -> float:
     return now if asked_at is None else asked_at
 
 
-def _of_deletes(deletes: Sequence[Delete]) -> Iterator[tuple[str, list[_Values]]]:
+def _of_deletes(deletes: Sequence[Delete], ranges: ClaimedRanges) -> Iterator[tuple[str, list[_Values]]]:
     """Nearly all ends are deletes, and nearly all of a window have one fence."""
     fences = {fence for _, fence in deletes}
     by_fence: dict[int, list[str]] = {fence: [] for fence in fences}
@@ -68,7 +71,11 @@ def _of_deletes(deletes: Sequence[Delete]) -> Iterator[tuple[str, list[_Values]]
             by_fence[fence].append(id)
     for fence, ids in by_fence.items():
         if len(ids) > 1:
-            yield sql.SETTLE_DELETES, [(json.dumps(ids), fence)]
+            claimed = ranges.take(ids)
+            if claimed is None:
+                yield sql.SETTLE_DELETES, [(json.dumps(ids), fence)]
+            else:
+                yield sql.SETTLE_RANGE, [(claimed.first, claimed.last, claimed.owner, fence)]
     alone: list[_Values] = [(ids[0], fence) for fence, ids in by_fence.items() if len(ids) == 1]
     if alone:
         yield sql.SETTLE_DELETE, alone

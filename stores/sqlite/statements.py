@@ -135,6 +135,9 @@ SETTLE_DELETES: Final = """
     WHERE id IN (SELECT value FROM json_each(?)) AND fence = ? AND lease_owner IS NOT NULL
 """
 
+#: All that one claim has taken: see :mod:`kqueue.stores.sqlite.claimed_ranges`. Two thirds of that.
+SETTLE_RANGE: Final = "DELETE FROM kqueue_jobs WHERE key BETWEEN ? AND ? AND lease_owner = ? AND fence = ?"
+
 #: What every run leaves behind that ends and leaves its row.
 _IDLE: Final = "alone = 0, lease_owner = NULL, lease_until = NULL, gate = NULL"
 #: It was added by now, whatever a clock said that was ahead.

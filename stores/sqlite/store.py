@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
@@ -32,7 +32,9 @@ from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.admission import HELD_TYPES, admit
 from kqueue.stores.sqlite.claim import Lease, json_set
 from kqueue.stores.sqlite.claim_limited import take
+from kqueue.stores.sqlite.claimed_ranges import ClaimedRanges
 from kqueue.stores.sqlite.expire import expire
+from kqueue.stores.sqlite.file.connect import check_settings
 from kqueue.stores.sqlite.file.file import SqliteFile
 from kqueue.stores.sqlite.settle import run_of, settle, with_tracebacks
 from kqueue.stores.sqlite.sweep import find_abandoned, lost_rule
@@ -41,12 +43,6 @@ from kqueue.system.clock import Clock, SystemClock
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
-#: survives the death of any process; OFF may damage the file (https://www.sqlite.org/pragma.html).
-SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
-#: SQLite counts the milliseconds in 32 bits.
-MAX_BUSY_TIMEOUT_S: Final = 86_400
 
 _Values: TypeAlias = tuple[Any, ...]
 
@@ -90,13 +86,7 @@ class SqliteStore:
         if name in {"", ":memory:"}:
             raise ValueError(f"store: expected the path of an SQLite file, got {name!r}; 'memory:' keeps no file")
         name = checks.path("store", name)
-        if synchronous not in SYNCHRONOUS:
-            raise ValueError(f"store: expected synchronous to be one of {SYNCHRONOUS}, got {synchronous!r:.40}")
-        if not 0 <= busy_timeout <= MAX_BUSY_TIMEOUT_S:
-            raise ValueError(
-                f"store: expected busy_timeout in seconds, 0 or more, at most {MAX_BUSY_TIMEOUT_S},"
-                f" got {busy_timeout!r}"
-            )
+        check_settings(synchronous, busy_timeout)
         if mode & 0o600 != 0o600 or mode & ~0o777:
             raise ValueError(
                 f"store: expected a mode from 0600 to 0777 that lets the owner read and write, got {mode:04o}"
@@ -112,6 +102,7 @@ class SqliteStore:
         )
         self._query = f"synchronous={synchronous}&busy_timeout={busy_timeout}&mode={mode:04o}"
         self._clock = clock or SystemClock()
+        self._ranges = ClaimedRanges()
 
     @property
     def address(self) -> str:
@@ -205,7 +196,8 @@ class SqliteStore:
     def claim(self, selection: Selection, budget: Budget, owner: str, now: float, alone: bool) -> Claim:
         """One transaction: candidates are read lazily, in order, until the window is full."""
         with self._write_lease(now) as (connection, start):
-            claim = take(connection, selection, budget, Lease(owner, start, now, self._file.fence_floor), alone)
+            lease = Lease(owner, start, now, self._file.fence_floor)
+            claim = take(connection, selection, budget, lease, alone, ranges=self._ranges)
             if not claim.rows and not claim.held:
                 connection.execute("ROLLBACK")
         return claim
@@ -225,9 +217,9 @@ class SqliteStore:
         try:
             with self._write_lease(now) as (connection, start):
                 lease = Lease(owner, start, now, self._file.fence_floor)
-                is_written = settle(connection, settlements, now) == len(settlements)
+                is_written = settle(connection, settlements, now, self._ranges) == len(settlements)
                 if is_written:
-                    return Settled(), take(connection, selection, budget, lease, alone)
+                    return Settled(), take(connection, selection, budget, lease, alone, ranges=self._ranges)
                 connection.execute("ROLLBACK")
             settled = self.settle(settlements, now)
             is_written = True
@@ -273,12 +265,12 @@ class SqliteStore:
         is_written = False
         try:
             with self._file.write() as connection:
-                is_written = settle(connection, settlements, now) == len(settlements)
+                is_written = settle(connection, settlements, now, self._ranges) == len(settlements)
                 if is_written:
                     return Settled()
                 connection.execute("ROLLBACK")
             with self._file.write() as connection:
-                lost = [one.id for one in settlements if not settle(connection, [one], now)]
+                lost = [one.id for one in settlements if not settle(connection, [one], now, self._ranges)]
                 is_written = True
                 return Settled(frozenset(lost))
         except StoreError as error:

@@ -106,6 +106,7 @@ PLANS = {
     "renew": (sql.RENEW, (NOW, None, "a", 1), {"id"}),
     "settle: delete": (sql.SETTLE_DELETE, ("a", 1), {"id"}),
     "settle: deletes": (sql.SETTLE_DELETES, ('["a"]', 1), {"id"}),
+    "settle: range": (sql.SETTLE_RANGE, (1, 9, "w", 1), {"key"}),
     "settle: retry": (sql.SETTLE_RETRY, ("ready", NOW, NOW, NOW, NOW, "r", "[null, 1, 2]", "a", 1), {"id"}),
     "settle: finish": (sql.SETTLE_FINISH, (NOW, NOW, NOW, "[null, 1, 2]", "a", 1), {"id"}),
     "settle: unget": (sql.SETTLE_UNGET, ("ready", NOW, NOW, NOW, NOW, None, None, "a", 1), {"id"}),
@@ -517,6 +518,35 @@ def test_a_claim_hands_out_rare_fields_as_they_are(store, rare, limits):
         lease_until=claimed.lease_until,
         gate="t" if limits else added.gate,
     )
+
+
+def test_a_whole_claim_is_deleted_as_a_range_and_nothing_else_with_it(store):
+    """Neither what had a key in the range since another's end, nor what the claim has lost, nor what it has not."""
+    store.add([row(number) for number in range(6)])
+    ranges = {}
+    for owner in ("first", "second"):
+        claimed = store.claim(Selection(("t",)), Budget(3, job_s={"t": 0.0}), owner, NOW, False).rows
+        ranges[owner] = [Delete(one.id, one.fence) for one in claimed]
+    assert store.settle(ranges["first"], NOW) == Settled()
+    assert store.counts()["running"] == 3
+    # The claim is not whole any more: its last is gone, and another has got its key.
+    store.delete([row(5).id])
+    store.add([row(6)])
+    claim(store)
+    assert store.settle(ranges["second"], NOW).lost == {row(5).id}
+    assert [(one.id, one.state) for one in store.get([row(number).id for number in range(7)])] == [
+        (row(6).id, "running")
+    ]
+
+
+def test_a_delete_of_what_was_recovered_and_claimed_again_is_lost(store):
+    """Its key and its owner are others, though the range of the first claim is remembered."""
+    store.add([row(number) for number in range(3)])
+    old = [Delete(one.id, one.fence) for one in claim(store).rows]
+    store.recover(NOW + 31, 3, 9)
+    (new,) = store.claim(Selection(("t",), (row(0).id,)), Budget(1), "other", NOW + 31, False).rows
+    assert store.settle(old, NOW + 31).lost == {row(0).id}
+    assert store.get([one.id for one in old]) == [new._replace(history=store.get([new.id])[0].history)]
 
 
 def test_a_batch_that_holds_one_id_twice_is_not_taken(store):

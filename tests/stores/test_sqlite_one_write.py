@@ -122,7 +122,7 @@ class Committing:
 def test_an_error_in_the_claim_takes_the_ends_back(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     done: Row = claimed_row(store)
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("no such thing")
 
     monkeypatch.setattr("kqueue.stores.sqlite.store.take", broken)

@@ -33,6 +33,13 @@ from kqueue.system.clock import awake
 _WAL_RETRY_S: Final = 0.01
 
 
+#: What a write costs in safety. FULL survives a power loss; NORMAL may then lose the last commits, but
+#: survives the death of any process; OFF may damage the file (https://www.sqlite.org/pragma.html).
+SYNCHRONOUS: Final = ("FULL", "NORMAL", "OFF")
+#: SQLite counts the milliseconds in 32 bits.
+MAX_BUSY_TIMEOUT_S: Final = 86_400
+
+
 class Settings(NamedTuple):
     """How a file is to be used."""
 
@@ -47,6 +54,17 @@ class Settings(NamedTuple):
     create: bool
     mode: int
     logger: logging.Logger
+
+
+def check_settings(synchronous: str, busy_timeout: float) -> None:
+    """Raises ``ValueError`` for what is not allowed, as the user of a store has given it."""
+    if synchronous not in SYNCHRONOUS:
+        raise ValueError(f"store: expected synchronous to be one of {SYNCHRONOUS}, got {synchronous!r:.40}")
+    if not 0 <= busy_timeout <= MAX_BUSY_TIMEOUT_S:
+        raise ValueError(
+            f"store: expected busy_timeout in seconds, 0 or more, at most {MAX_BUSY_TIMEOUT_S},"
+            f" got {busy_timeout!r}"
+        )
 
 
 def connect(settings: Settings, handle: Handle) -> int:

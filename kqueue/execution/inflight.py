@@ -123,7 +123,7 @@ class InflightJobs:
         """``rows`` are claimed; ``leased_at``: when their leases began, in monotonic seconds. ``alone``: one was,
         and is stored to be alone in its process.
         """
-        claimed = [InflightJob(row, leased_at, self) for row in rows]
+        claimed = InflightJob.of_claim(rows, leased_at, self)
         with self.lock:
             self.unstarted.extend(claimed)
             if alone:

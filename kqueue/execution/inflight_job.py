@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from kqueue.contracts.renewer import RenewalHold
@@ -84,6 +84,16 @@ class InflightJob:
         #: When its lease began, as far as this process knows, in monotonic seconds.
         self.leased_at = leased_at
         self._hold = hold
+
+    @classmethod
+    def of_claim(cls, rows: Iterable[Row], leased_at: float, hold: Hold) -> "list[InflightJob]":
+        """One for each of ``rows``, as by the class, which takes half as long again."""
+        made, new = [], cls.__new__
+        for row in rows:
+            job = new(cls)
+            job.row, job.leased_at, job._hold = row, leased_at, hold
+            made.append(job)
+        return made
 
     @property
     def key(self) -> LeaseKey:

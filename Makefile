@@ -4,7 +4,7 @@
 # make burn     keep all cores and the disk busy, until Ctrl-C: to run make test beside it
 # make torture  kill and freeze real processes for a minute, and say what became of every job
 # make bench    measure with small numbers, next to what bounds each figure: a few minutes
-# make bench-full, bench-peers, bench-peers-wait, bench-report, bench-plots   the figures of bench/README.rst; see there
+# make bench-full, bench-instructions, bench-peers, bench-peers-wait, bench-report, bench-plots   the figures of bench/README.rst; see there
 # make lint     ruff and mypy alone
 # make clean    remove what make has made
 #
@@ -45,7 +45,7 @@ QUESTIONS := throughput one_by_one real_work adds payloads limits killers pickup
 # Who sets it would compile each file anew in each of hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test proof burn torture bench bench-full bench-peers bench-peers-wait bench-report bench-plots lint clean servers
+.PHONY: demo test proof burn torture bench bench-full bench-instructions bench-peers bench-peers-wait bench-report bench-plots lint clean servers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -81,6 +81,9 @@ bench: $(TESTABLE) servers
 	$(VENV)/bin/python -m bench.payloads --rounds 2 --jobs 500
 	$(VENV)/bin/python -m bench.limits --rounds 2 --jobs 1000
 	$(VENV)/bin/python -m bench.killers --rounds 1
+
+bench-instructions: $(TESTABLE)
+	$(VENV)/bin/python -m bench.instructions --json bench/results/instructions.json
 
 bench-full: $(TESTABLE) servers
 	for question in $(QUESTIONS); do \

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -84,6 +85,20 @@ def test_a_benchmark_prints_its_tables_and_writes_them(name: str, tmp_path: Path
         assert all(row.name in done.stdout for row in table.rows)
     assert all(goal.what in done.stdout for goal in findings.goals)
     assert str(tmp_path) not in (tmp_path / "figures.json").read_text()
+
+
+def test_instructions_are_counted_under_callgrind(tmp_path: Path):
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed: apt install valgrind")
+    done = run("bench.instructions", "--jobs", "500", "--json", str(tmp_path / "figures.json"))
+    assert done.returncode == 0, done.stderr
+    findings = from_json(json.loads((tmp_path / "figures.json").read_text()))
+    for table in findings.tables:
+        assert len(table.rows) == 2
+        # Between what a statement takes at least, and what nothing takes that is counted for jobs.
+        assert all(1_000 < row.median < 1_000_000 for row in table.rows), table
+    both, *parts = findings.tables
+    assert both.rows[0].median == sum(part.rows[0].median for part in parts)
 
 
 def test_every_benchmark_is_tested_and_made_and_shown():

@@ -177,5 +177,6 @@ def test_a_call_costs_as_much_beside_a_million_rows_as_beside_a_thousand(stores:
                 steps.setdefault(name, []).append(cost().steps)
     grown = {name: both for name, both in steps.items() if both[1] > both[0] * SPARE}
     assert not grown, steps
-    # A column that is read or written is a step. What goes behind all others is written to each index.
-    assert max(many for _, many in steps.values()) < 280 * JOBS, steps
+    # A column that is read or written is a step, and so is each question whether a job has anything rare: 16 of
+    # these are cheaper than ten columns that are handed out. What goes behind all others is written to each index.
+    assert max(many for _, many in steps.values()) < 300 * JOBS, steps

@@ -74,7 +74,7 @@ class LoopContext:
         """The settlement that finishes the job: its row goes, or is kept for a while if its type says so."""
         keep = self.options.kept.get(row.type)
         if keep is None:
-            return tuple.__new__(Delete, (row.id, row.fence))  # a third of a call of the class: one for each job
+            return tuple.__new__(Delete, (row.id, row.fence))  # the class would call Python: one for each job
         at = (now or self.store.now)()
         return Finish(row.id, row.fence, at + keep, at)
 

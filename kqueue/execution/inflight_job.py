@@ -87,7 +87,7 @@ class InflightJob:
 
     @classmethod
     def of_claim(cls, rows: Iterable[Row], leased_at: float, hold: Hold) -> "list[InflightJob]":
-        """One for each of ``rows``, as by the class, which takes half as long again."""
+        """One for each of ``rows``, as by the class, but for the calls of that: one for each run."""
         made, new = [], cls.__new__
         for row in rows:
             job = new(cls)

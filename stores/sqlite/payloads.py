@@ -56,7 +56,7 @@ def payload_apart(connection: sqlite3.Connection, key: int) -> bytes:
 
 def kept(payload: bytes) -> bytearray | int:
     """What the column has of it. Python's module looks for an adapter of each value that is bound, and raises and
-    drops an error for each that it does not find: but for a ``bytearray``, which costs a seventh of ``bytes`` so.
+    drops an error for each that it does not find: for ``bytes``, but not for a ``bytearray``.
     """
     size = len(payload)
     return bytearray(payload) if size <= MOST_IN_ROW else size

@@ -77,7 +77,7 @@ STARTS = {
     ),
     "a run on SQLite": (
         RUN,
-        242,
+        243,
         {
             "ctypes",
             "kqueue.execution",

@@ -214,7 +214,8 @@ class Loops:
             for one in async_types:
                 plans.append(PartPlan(partial(_is_async, one), partial(LoopHands, loop=loop), RunIn.EVENT_LOOP))
         if plans:
-            chosen = self._handlers if threads is not None else Part(self._handlers, _is_coroutine)
+            # A coroutine function, or one with a bound, that comes later has no part here.
+            chosen = Part(self._handlers, partial(_is_of_any, plans))
             runners.append(self._runner(chosen, limits, plans, number))
         return LoopPool(self._registry, runners, context.clock, threads=threads, loop=loop)
 
@@ -258,8 +259,8 @@ class Loops:
             lazy_asyncio.check_outside_loop(name)
 
 
-def _is_coroutine(type: str, handler: Handler) -> bool:
-    return handler.is_async
+def _is_of_any(plans: Sequence[PartPlan], type: str, handler: Handler) -> bool:
+    return any(plan.belongs is None or plan.belongs(type, handler) for plan in plans)
 
 
 def _is_async(only: str, type: str, handler: Handler) -> bool:

@@ -279,3 +279,24 @@ def test_limits_hold_for_types_with_other_places(queue: KQueue) -> None:
     with Working(queue, threads=8):
         await_true(lambda: are_gone(queue, *types))
     assert all(1 <= most[type] <= 3 for type in types), most
+
+
+def test_a_coroutine_function_that_comes_later_takes_no_place_of_another(queue: KQueue) -> None:
+    """It has no part in the dispatcher that works already, and is left to the next one."""
+    ran: list[str] = []
+
+    async def coroutine(job: JobInHand) -> None:
+        ran.append(job.type)
+        job.delete()
+
+    queue.add_handler("there", coroutine, concurrency=1)
+    with Working(queue):
+        queue.add_job("there")
+        await_true(lambda: ran == ["there"])
+        queue.add_handler("later", coroutine, concurrency=1)
+        later = queue.add_job("later")
+        queue.add_job("there")
+        await_true(lambda: ran == ["there", "there"])
+        assert queue.store.get([later])[0].state == "ready"
+    assert queue.work(wait=False).deleted == 1
+    assert ran == ["there", "there", "later"]

@@ -246,7 +246,7 @@ class KQueue:
         reason, and what the handler still does to it changes nothing. ``kill``: with ``max_runtime``, under
         ``kqueue worker``: the process whose handler runs for longer is killed, and replaced.
         ``batch``: a call gets a list of so many jobs at most, each with an outcome of its own: see
-        ``docs/batches.rst``.
+        ``docs/lists.rst``.
         ``concurrency``: how many of its calls a process runs at once. Of an ``async def`` under :meth:`work`, by
         default 1; of a plain one at most, by default without a bound. What it returns is awaited if it can be.
 

@@ -41,7 +41,7 @@ RunQueue = Callable[[KQueue], RunReport]
 WAYS = ["run_jobs", "run_jobs and a coroutine", "threads", "coroutines"]
 
 
-class Batches:
+class Lists:
     """A handler of lists, as a function or a coroutine, and what it was given."""
 
     def __init__(self, queue: KQueue, way: str, do: Callable[[Batch], Any], **options: Any) -> None:
@@ -80,7 +80,7 @@ def test_a_call_gets_a_list_and_each_job_of_it_counts(make_queue: MakeQueue, way
     queue = make_queue()
     told: list[Event] = []
     queue.subscribe(told.append)
-    batches = Batches(queue, way, delete_all)
+    batches = Lists(queue, way, delete_all)
     ids = queue.add_jobs("t", range(25))
     queue.flush()
     report = batches.run()
@@ -109,7 +109,7 @@ def test_of_a_call_that_raises_what_it_has_settled_stays_and_the_others_are_retr
         jobs[3].unget(delay=600)
         raise KeyError("half")
 
-    batches = Batches(queue, way, half, batch=8)
+    batches = Lists(queue, way, half, batch=8)
     queue.add_jobs("t", range(8))
     queue.flush()
     report = batches.run()
@@ -128,7 +128,7 @@ def test_of_a_call_that_raises_what_it_has_settled_stays_and_the_others_are_retr
 def test_each_job_has_the_answer_that_stands_at_its_place(way: str) -> None:
     queue = KQueue("memory:", retry_delay=600)
     said = [Verdict.OK, Verdict.FAILED, Snooze(600), ValueError("mine"), "404 none", 200, None, Verdict.RETRY]
-    batches = Batches(queue, way, lambda jobs: said)
+    batches = Lists(queue, way, lambda jobs: said)
     queue.add_jobs("t", range(8))
     report = batches.run()
     assert (report.deleted, report.dead, report.ungot, report.retried) == (2, 2, 1, 3)
@@ -145,7 +145,7 @@ def test_each_job_has_the_answer_that_stands_at_its_place(way: str) -> None:
 @pytest.mark.parametrize("deletes", [True, False])
 def test_a_list_that_nobody_has_settled(way: str, deletes: bool, caplog: pytest.LogCaptureFixture) -> None:
     queue = KQueue("memory:", retry_delay=600)
-    batches = Batches(queue, way, lambda jobs: None, delete_on_success=deletes)
+    batches = Lists(queue, way, lambda jobs: None, delete_on_success=deletes)
     queue.add_jobs("t", range(4))
     report = batches.run()
     assert (report.deleted, report.retried) == ((4, 0) if deletes else (0, 4))
@@ -173,7 +173,7 @@ def test_a_lease_that_is_lost_costs_that_job_alone(make_queue: MakeQueue, way: s
             except LeaseLost:
                 assert job.id == lost.id
 
-    batches = Batches(queue, way, lose_second)
+    batches = Lists(queue, way, lose_second)
     ids = queue.add_jobs("t", range(4))
     queue.flush()
     report = batches.run()
@@ -185,7 +185,7 @@ def test_a_lease_that_is_lost_costs_that_job_alone(make_queue: MakeQueue, way: s
 @pytest.mark.parametrize("way", WAYS)
 def test_limits_hold_for_each_job(make_queue: MakeQueue, way: str) -> None:
     queue = make_queue()
-    batches = Batches(queue, way, delete_all)
+    batches = Lists(queue, way, delete_all)
     queue.limit("t", running=5, running_per_key=2)
     for n in range(9):
         queue.add_job("t", n, limit_key=f"{n % 3}")
@@ -198,7 +198,7 @@ def test_limits_hold_for_each_job(make_queue: MakeQueue, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_count_limit_cuts_a_list(make_queue: MakeQueue, way: str) -> None:
     queue = make_queue()
-    batches = Batches(queue, way, delete_all)
+    batches = Lists(queue, way, delete_all)
     queue.add_jobs("t", range(30))
     queue.flush()
     if way.startswith("run_jobs"):
@@ -212,7 +212,7 @@ def test_a_count_limit_cuts_a_list(make_queue: MakeQueue, way: str) -> None:
 
 def test_bytes_cut_a_list(make_queue: MakeQueue) -> None:
     queue = make_queue()
-    batches = Batches(queue, "run_jobs", delete_all)
+    batches = Lists(queue, "run_jobs", delete_all)
     queue.add_jobs("t", [bytes(3 * 2**20)] * 5)
     queue.flush()
     assert batches.run().deleted == 5
@@ -222,7 +222,7 @@ def test_bytes_cut_a_list(make_queue: MakeQueue) -> None:
 def test_urgent_jobs_of_other_types_are_not_kept_waiting() -> None:
     queue = KQueue("memory:")
     ran: list[Any] = []
-    Batches(queue, "run_jobs", lambda jobs: (ran.append([job.payload for job in jobs]), delete_all(jobs)))
+    Lists(queue, "run_jobs", lambda jobs: (ran.append([job.payload for job in jobs]), delete_all(jobs)))
 
     @queue.handler("other")
     def other(job: JobInHand) -> None:
@@ -251,7 +251,7 @@ def test_what_goes_around_a_call_is_given_its_list() -> None:
         yield
         seen.append("after")
 
-    batches = Batches(queue, "run_jobs", delete_all)
+    batches = Lists(queue, "run_jobs", delete_all)
     queue.add_jobs("t", range(12))
     batches.run()
     assert seen == [10, "after", 2, "after"]
@@ -264,7 +264,7 @@ def test_a_pause_from_inside_ends_with_the_call() -> None:
         delete_all(jobs)
         queue.pause("t", here=True)
 
-    batches = Batches(queue, "run_jobs", pause)
+    batches = Lists(queue, "run_jobs", pause)
     queue.add_jobs("t", range(25))
     assert batches.run().deleted == 10
     assert queue.counts()["ready"] == 15
@@ -280,7 +280,7 @@ def test_an_interrupt_ends_the_loop_after_each_has_its_outcome(
         delete_all(jobs[:2])
         raise interrupt
 
-    batches = Batches(queue, "run_jobs", stop, batch=5)
+    batches = Lists(queue, "run_jobs", stop, batch=5)
     queue.add_jobs("t", range(10))
     with pytest.raises(interrupt):
         batches.run()
@@ -317,7 +317,7 @@ def test_when_a_batch_kills_its_process_all_of_it_become_suspects_and_run_alone(
     queue.store.renew([LeaseKey(row.id, row.fence, 0.0) for row in rows], queue.store.now())
     queue.sweep()
     assert {(row.suspicion, row.crashes, row.alone) for row in queue.store.get(ids)} == {(1, 0, False)}
-    batches = Batches(queue, "run_jobs", delete_all)
+    batches = Lists(queue, "run_jobs", delete_all)
     queue.add_jobs("t", ["good", "other"])
     queue.flush()
     assert batches.run().deleted == 7
@@ -332,7 +332,7 @@ def test_a_suspect_comes_in_a_list_of_one(way: str, tmp_path: Path) -> None:
     with_suspicion(queue, clock, suspects, 1)
     queue.add_jobs("t", range(4), priority="high")
     queue.add_jobs("t", range(4, 8), priority="low")
-    batches = Batches(queue, way, delete_all)
+    batches = Lists(queue, way, delete_all)
     assert batches.run().deleted == 10
     assert ["a"] in batches.lists
     assert ["b"] in batches.lists
@@ -358,7 +358,7 @@ def test_with_auto_renew_the_leases_of_all_of_a_list_are_renewed(way: str, tmp_p
             renewed(queue.store, job.id, 2)
         return delete_all(jobs)
 
-    batches = Batches(queue, way, hold, auto_renew=True)
+    batches = Lists(queue, way, hold, auto_renew=True)
     queue.add_jobs("t", range(3), ttr=600)
     assert batches.run().deleted == 3
     queue.close()
@@ -375,7 +375,7 @@ def test_a_coroutine_has_the_shortest_ttr_of_its_list(way: str) -> None:
         jobs[0].delete()
         return hang()
 
-    batches = Batches(queue, way, begin)
+    batches = Lists(queue, way, begin)
     queue.add_jobs("t", range(2), ttr=600)
     queue.add_job("t", 2, ttr=1)
     report = batches.run()
@@ -388,7 +388,7 @@ def test_a_final_error_ends_all_that_it_did_not_settle() -> None:
     queue = KQueue("memory:")
     told: list[Event] = []
     queue.subscribe(told.append)
-    batches = Batches(queue, "run_jobs", lambda jobs: 1 / 0, retry=RetryPolicy(final=ZeroDivisionError))
+    batches = Lists(queue, "run_jobs", lambda jobs: 1 / 0, retry=RetryPolicy(final=ZeroDivisionError))
     queue.add_jobs("t", range(3))
     assert batches.run().dead == 3
     assert len([one for one in told if isinstance(one, Died)]) == 3
@@ -462,7 +462,7 @@ def test_a_list_costs_one_claim_and_one_settle(tmp_path: Path) -> None:
         clock.advance(5)
         delete_all(jobs)
 
-    batches = Batches(queue, "run_jobs", take_long, batch=100)
+    batches = Lists(queue, "run_jobs", take_long, batch=100)
     queue.add_jobs("t", range(500))
     assert batches.run().deleted == 500
     assert [len(batch) for batch in batches.lists] == [100] * 5

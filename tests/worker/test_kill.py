@@ -85,7 +85,9 @@ def claimed(queue: KQueue, jobs: int) -> list[Row]:
     queue.add_jobs("t", range(jobs))
     owner = queue.parts.mint.make(1)[0]
     budget = Budget(jobs, job_s={"t": 0.0})
-    return queue.store.claim(Selection(("t",)), budget, owner, queue.store.now(), False).rows
+    rows = queue.store.claim(Selection(("t",)), budget, owner, queue.store.now(), False).rows
+    # As they are stored: MongoDB counts a lease by its own clock, in milliseconds.
+    return queue.store.get([row.id for row in rows])
 
 
 def overrun(row: Row, retry_in: float | None = 0.0) -> Renewal:

@@ -1,6 +1,7 @@
 """``kill=True``: a handler that runs longer than ``max_runtime`` costs its process, and its neighbours no try."""
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -81,8 +82,8 @@ def test_the_guilty_fails_and_its_neighbours_start_again(works: Works) -> None:
 # -- what a child had in hand that was killed -------------------------------------------------------------------
 
 
-def claimed(queue: KQueue, jobs: int) -> list[Row]:
-    queue.add_jobs("t", range(jobs))
+def claimed(queue: KQueue, jobs: int, **options: Any) -> list[Row]:
+    queue.add_jobs("t", range(jobs), **options)
     owner = queue.parts.mint.make(1)[0]
     budget = Budget(jobs, job_s={"t": 0.0})
     rows = queue.store.claim(Selection(("t",)), budget, owner, queue.store.now(), False).rows
@@ -116,8 +117,14 @@ def test_one_that_another_has_claimed_since_is_not_touched(queue: KQueue) -> Non
 
 
 def test_one_that_a_sweep_has_taken_back_has_failed_all_the_same(queue: KQueue) -> None:
-    guilty, other = claimed(queue, 2)
-    queue.store.recover(guilty.lease_until or 0.0, 3, 10)
+    guilty, other = claimed(queue, 2, ttr=1)
+    recovered: list[int] = []
+
+    def are_both_over() -> bool:
+        recovered.append(queue.store.recover(queue.store.now(), 3, 10).ready)
+        return sum(recovered) == 2
+
+    await_true(are_both_over)
     assert end_overruns(queue, queue.owner_tail, [overrun(guilty)]) == (1, 0)
     row = now_of(queue, guilty)
     assert (row.failures, row.suspicion) == (1, 0)

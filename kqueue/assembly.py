@@ -36,6 +36,7 @@ from kqueue.loops.registry import Registry
 from kqueue.model import checks, times
 from kqueue.model.handlers import Handler, Handlers, Types
 from kqueue.model.options import Options, TypeOptions
+from kqueue.model.payload import MAX_RESULT
 from kqueue.model.reports import Stats
 from kqueue.model.retry import RetryPolicy, growing
 from kqueue.model.times import Duration
@@ -103,6 +104,8 @@ class Parts:
     settle_s: float
     #: Seconds between two rounds of the sweep.
     sweep_interval: float
+    #: Bytes of a result at most, once encoded.
+    max_result: int
 
     @property
     def registry(self) -> Registry:
@@ -211,6 +214,7 @@ class Parts:
             self.telemetry,
             self.outages,
             self.registry.blames_interrupts,
+            self.max_result,
         )
 
     def loops(self, types: Types = None) -> Loops:
@@ -274,6 +278,7 @@ def assemble(
     sweep_interval: float = 15,
     settle_ms: float = 20,
     max_payload: int = 15 * 2**20,
+    max_result: int = MAX_RESULT,
     prefix: str | None = None,
     create: bool = True,
     logger: logging.Logger | None = None,
@@ -290,6 +295,7 @@ def assemble(
     sweep_interval = checks.number("sweep_interval", sweep_interval, 0.01)
     settle_s = checks.number("settle_ms", settle_ms, 0) / 1000
     max_payload = checks.whole("max_payload", max_payload, 0)
+    max_result = checks.whole("max_result", max_result, 0)
     prefix = None if prefix is None else checks.prefix(prefix)
     logger = logging.getLogger("kqueue") if logger is None else checks.logger(logger)
     clock = SystemClock() if clock is None else clock
@@ -391,6 +397,7 @@ def assemble(
         max_crashes=max_crashes,
         settle_s=settle_s,
         sweep_interval=sweep_interval,
+        max_result=max_result,
     )
 
 

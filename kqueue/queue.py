@@ -66,6 +66,7 @@ class KQueue:
         sweep_interval: float = 15,
         settle_ms: float = 20,
         max_payload: int = 15 * 2**20,
+        max_result: int = 2**20,
         prefix: str | None = None,
         create: bool = True,
         logger: logging.Logger | None = None,
@@ -83,10 +84,10 @@ class KQueue:
         ``delete_on_success``: a job whose handler returns is deleted, where neither it nor its type says otherwise.
         ``max_age``: seconds after its add from which on a job whose run fails is dead. None: no end.
         ``max_crashes``: deaths of a worker that ran the job alone until it is dead. ``sweep_interval``: seconds
-        between two repairs. ``settle_ms``: how long a job that has ended may wait to be written. ``max_payload``:
-        bytes once encoded. ``prefix``: of tube names, at most 10 characters, before the store's id; the store keeps
-        the first that it was given. ``create``: whether to make a SQLite file that is missing, or to raise
-        :class:`~kqueue.StoreUnavailable`. ``logger``: by default "kqueue". ``log_payloads``: records show payloads.
+        between two repairs. ``settle_ms``: how long a job that has ended may wait to be written. ``max_payload``,
+        ``max_result``: bytes once encoded. ``prefix``: of tube names, at most 10 characters, before the store's id;
+        the store keeps the first that it was given. ``create``: whether to make a SQLite file that is missing, or
+        raise :class:`~kqueue.StoreUnavailable`. ``logger``: by default "kqueue". ``log_payloads``: records show it.
         """
         self._parts = assemble(
             store,
@@ -99,6 +100,7 @@ class KQueue:
             sweep_interval=sweep_interval,
             settle_ms=settle_ms,
             max_payload=max_payload,
+            max_result=max_result,
             prefix=prefix,
             create=create,
             logger=logger,
@@ -186,9 +188,9 @@ class KQueue:
 
         ``priority="normal"``, ``delay=0``, ``ttr=60``: of an add that gives none. ``retry``: a
         :class:`~kqueue.RetryPolicy`, instead of the queue's ``retry_delay`` and ``max_tries``; or by themselves
-        ``retry_delay`` and ``max_tries``. ``keep_done=0``: seconds that a finished job is kept. ``unique_for=0``:
-        seconds that a unique key is taken at least. ``delete_on_success``, ``max_age``: as of the queue. A call's
-        own arguments win.
+        ``retry_delay`` and ``max_tries``. ``keep_done=0``: seconds that a finished job is kept, with its result;
+        ``tombstone=0``: at least so many. ``unique_for=0``: seconds that a unique key is taken at least.
+        ``delete_on_success``, ``max_age``: as of the queue. A call's own arguments win.
 
         >>> queue.options("resize", ttr=30, priority="high", retry=RetryPolicy(max_tries=5, delay=[1, 10, 60]))
 
@@ -205,7 +207,7 @@ class KQueue:
         ``priority``: "normal"; a :class:`~kqueue.Priority`, its name, or an integer 0..2**32-1, lower first.
         ``delay``: 0; seconds, or a ``timedelta``, until it may run; or ``run_at``: when, an aware ``datetime`` or
         seconds since 1970. ``ttr``: 60; seconds, at least 1, or a ``timedelta``, until others may take it.
-        ``max_tries``, ``retry_delay``: of its retries, as :meth:`options` takes them, but no function.
+        ``max_tries``, ``retry_delay``, ``keep_done``, ``tombstone``: as :meth:`options` has them; no function.
 
         ``unique``: a key of 1 to 200 characters. While a job of this type with this key waits or runs, and for its
         ``unique_for`` seconds (0) from its add whatever becomes of it, nothing is added, and its id is returned.

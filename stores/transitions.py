@@ -64,10 +64,10 @@ def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
     match settlement:
         case Delete():
             return None
-        case Finish(keep_until=keep_until, asked_at=asked_at):
+        case Finish(keep_until=keep_until, asked_at=asked_at, result=result, reason=reason):
             done = _cleared(idle)._replace(state=State.DONE, keep_until=keep_until, put_at=None)
-            done = done._replace(asked_at=now if asked_at is None else asked_at)
-            return done._replace(history=_with_run(row, now, None))
+            done = done._replace(asked_at=now if asked_at is None else asked_at, result=result)
+            return done._replace(history=_with_run(row, now, reason))
         case Retry(run_at=run_at, reason=reason, put_at=put_at, asked_at=asked_at, traceback=told):
             back = _failed(row, idle, now, reason, told)._replace(asked_at=now if asked_at is None else asked_at)
             return back._replace(state=waiting(run_at, now), run_at=run_at, put_at=put_at)

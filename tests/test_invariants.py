@@ -153,6 +153,15 @@ INVARIANTS = {
             "recovery/test_many_sweepers.py::test_of_many_that_sweep_at_once_each_row_is_put_by_one",
         ),
     ),
+    "I10": Invariant(
+        "a result is that of the holder whose fence was the latest, and is there exactly when its end is",
+        (
+            "contracts/test_keeping.py::test_a_result_is_there_exactly_when_its_end_is",
+            "contracts/test_keeping.py::test_the_result_of_a_settle_that_is_lost_is_not_kept",
+            "contracts/test_keeping.py::test_a_result_goes_with_its_job_and_comes_to_no_other",
+            "flows/test_results.py::test_a_holder_that_comes_late_leaves_no_result",
+        ),
+    ),
 }
 NAMED = [*EVERY_INVARIANT, *(test for invariant in INVARIANTS.values() for test in invariant.tests)]
 
@@ -166,8 +175,8 @@ def is_there(test: str) -> bool:
     return function in names_of_tests(path)
 
 
-def test_there_are_nine() -> None:
-    assert list(INVARIANTS) == [f"I{number}" for number in range(1, 10)]
+def test_there_are_ten() -> None:
+    assert list(INVARIANTS) == [f"I{number}" for number in range(1, 11)]
 
 
 @pytest.mark.parametrize("name", INVARIANTS)
@@ -187,9 +196,9 @@ def test_a_test_that_is_named_is_there(test: str) -> None:
     "test",
     [
         "test_invariants.py::test_that_nobody_wrote",
-        "no_such_file.py::test_there_are_nine",
+        "no_such_file.py::test_there_are_ten",
         "test_invariants.py::is_there",
-        "beanstalkd.py::test_there_are_nine",
+        "beanstalkd.py::test_there_are_ten",
         "test_invariants.py",
     ],
 )

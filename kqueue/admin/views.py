@@ -30,7 +30,7 @@ def _when(job: Job) -> float:
 
 
 def details(job: Job) -> dict[str, str | int | float | None]:
-    """A job as it stands, but for its payload and its runs."""
+    """A job as it stands, but for its payload, its result and its runs."""
     return {
         "id": job.id,
         "type": job.type,
@@ -42,6 +42,7 @@ def details(job: Job) -> dict[str, str | int | float | None]:
         "created_at": moment(job.created_at),
         "scheduled_for": moment(job.scheduled_for),
         "run_at": moment(job.run_at),
+        "finished_at": None if job.finished_at is None else moment(job.finished_at),
         "ttr": job.ttr,
         "unique": job.unique,
         "limit_key": job.limit_key,
@@ -64,8 +65,16 @@ def runs(job: Job) -> list[dict[str, str | None]]:
 
 
 def payload(job: Job) -> dict[str, object]:
-    """Two names, so that bytes are never taken for a text."""
-    value = job.payload
+    """Under one of two names, so that bytes are never taken for a text."""
+    return _value("payload", job.payload)
+
+
+def result(job: Job) -> dict[str, object]:
+    """The same; nothing where there is none."""
+    return {} if job.result is None else _value("result", job.result)
+
+
+def _value(name: str, value: object) -> dict[str, object]:
     if isinstance(value, bytes):
-        return {"payload_base64": base64.b64encode(value).decode("ascii")}
-    return {"payload": value}
+        return {f"{name}_base64": base64.b64encode(value).decode("ascii")}
+    return {name: value}

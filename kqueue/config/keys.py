@@ -11,6 +11,7 @@ from typing import Any, Final
 from kqueue.brokers import open_broker
 from kqueue.model import checks
 from kqueue.model.options import CHECKS
+from kqueue.model.payload import MAX_RESULT
 from kqueue.model.retry import exponential
 from kqueue.model.wording import shown
 from kqueue.stores import open_store
@@ -193,6 +194,7 @@ QUEUE: Final = (
     _number("sweep_interval", 15, 0.01, "Seconds between two repairs."),
     _number("settle_ms", 20, 0, "Milliseconds that an ended job of a window may wait to be written."),
     _whole("max_payload", 15 * 2**20, 0, "Bytes of a payload, once encoded."),
+    _whole("max_result", MAX_RESULT, 0, "Bytes of a result, once encoded."),
     Key("prefix", None, checks.prefix, "Of tube names. None: the store's own.", optional=True),
     _flag("create", True, "Whether to make a SQLite file that is missing."),
     _flag("log_payloads", False, "Whether log records show payloads."),
@@ -231,7 +233,8 @@ OPTIONS: Final = (
     _option("ttr", "Seconds that a job may run before others may take it."),
     Key("retry_delay", None, _retry_delay, "Seconds until a failed job runs again: a number, a list or a table."),
     _option("max_tries", "Failed runs until a job is dead. None: never.", optional=True),
-    _option("keep_done", "Seconds that a finished job is kept."),
+    _option("keep_done", "Seconds that a finished job is kept, with its result."),
+    _option("tombstone", "The same, at least, for who waits for its end."),
     _option("unique_for", "Seconds that a unique key is taken at least."),
     _option("delete_on_success", "Whether a job is deleted when its handler returns."),
     _option(

@@ -20,8 +20,8 @@ class Lookup(Protocol):
     """What stands in a store, read only. See :mod:`kqueue.contracts.store` for what holds for every method."""
 
     def get(self, ids: Sequence[str]) -> list[Row]:
-        """The rows that there are, in the order of ``ids``. Their histories have tracebacks; those of rows that are
-        found otherwise may have none.
+        """The rows that there are, in the order of ``ids``, with their results. Their histories have tracebacks;
+        those of rows that are found otherwise may have none, and no results.
         """
 
     def find_unique(self, type: str, key: str) -> Row | None:

@@ -97,9 +97,11 @@ class Runs(Protocol):
         """End runs where id and fence match and the run is not settled yet (``lease_owner`` is there), in one
         transaction where the store has them. So a run is settled once, however often it is asked for.
 
-        Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, the reason (None for Finish),
-        and the traceback, if there is one. Those of the last :data:`~kqueue.model.history.TRACEBACKS` that have one
-        are kept; a store may leave out one for which there is no room.
+        Finish, Retry and Die add to the row's history: its ``lease_owner``, ``now``, the reason (None for Finish,
+        unless its result is missing), and the traceback, if there is one. Those of the last
+        :data:`~kqueue.model.history.TRACEBACKS` that have one are kept; a store may leave out one for which there
+        is no room. The result of a Finish is there as long as its row; one for which there is no room is left out,
+        and the reason is :data:`~kqueue.contracts.settlements.NO_ROOM`.
 
         A row's place is behind all others when it is added, and anew when it comes back from a run: by a Retry, an
         Unget that was started, or :meth:`recover`. So what comes back again and again keeps nobody waiting.

@@ -7,6 +7,8 @@ from kqueue.model.job import Row
 
 #: Why a job went back that was in hand in a process which had to end.
 STOPPED = "its worker was stopped meanwhile"
+#: Why a finished job has no result for which its store has no room.
+NO_ROOM = "its result is missing: there is no room for it beside its payload"
 
 
 class Delete(NamedTuple):
@@ -24,6 +26,10 @@ class Finish(NamedTuple):
     keep_until: float
     #: When that was reckoned; None: when it is settled.
     asked_at: float | None = None
+    #: What came of it, as :func:`kqueue.model.payload.encode_result` made it; None if nothing did.
+    result: bytes | None = None
+    #: Why its result is missing.
+    reason: str | None = None
 
 
 class Retry(NamedTuple):

@@ -15,8 +15,7 @@ from kqueue.dispatch.group_commit import GroupCommit
 from kqueue.model import checks, payload, times
 from kqueue.model.errors import AddFailed
 from kqueue.model.job import Priority, Row, State
-from kqueue.model.options import New, Options, TypeOptions
-from kqueue.model.retry import own_checked
+from kqueue.model.options import New, Options, TypeOptions, own_checked
 from kqueue.model.times import Duration, Instant
 from kqueue.system.mint import IdMint
 from kqueue.telemetry.telemetry import Telemetry
@@ -43,8 +42,8 @@ class NewJobs(NamedTuple):
     unique: str | None
     #: Seconds that the key is taken at least.
     unique_for: float
-    #: What is said of their retries, as a row keeps it.
-    retries: str | None
+    #: What is said over the options of their type, as a row keeps it.
+    own_options: str | None
 
 
 class Adding:
@@ -90,6 +89,8 @@ class Adding:
         unique_for: Duration | None = None,
         max_tries: int | None = None,
         retry_delay: object = None,
+        keep_done: Duration | None = None,
+        tombstone: Duration | None = None,
     ) -> NewJobs:
         """What is None is as the type's options say. Raises ``ValueError`` or ``TypeError``."""
         job_type = checks.job_type(type)
@@ -106,7 +107,7 @@ class Adding:
             None if limit_key is None else checks.key("limit_key", limit_key),
             None if unique is None else checks.key("unique", unique),
             options.unique_for if unique_for is None else times.seconds("unique_for", unique_for, 0),
-            own_checked(max_tries, retry_delay),
+            own_checked(max_tries, retry_delay, keep_done=keep_done, tombstone=tombstone),
         )
 
     def orders(self, type: object, jobs: Iterable[object], given: Mapping[str, Any]) -> list[NewJobs]:
@@ -147,7 +148,7 @@ class Adding:
             unique_key=order.unique,
             limit_key=order.limit_key,
             scheduled_for=order.run_at,
-            retries=order.retries,
+            own_options=order.own_options,
         )
         rest: tuple[Any, ...] = alike[_REST:]
         type, make = order.type, tuple.__new__  # by position: this is done for each job

@@ -1,5 +1,6 @@
 """What all jobs of a loop work with."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from kqueue.dispatch.limiter import Limiter
 from kqueue.execution.execute import INTERRUPTED, UNRUN, Decision
 from kqueue.model.job import Row
 from kqueue.model.options import Options
+from kqueue.model.payload import MAX_RESULT, encode_result
 from kqueue.model.reasons import MAX_REASON, describe, reason_text, traceback_of
 from kqueue.model.retry import RetryPolicy, jittered, policy_of
 from kqueue.renewal import due
@@ -46,6 +48,8 @@ class LoopContext:
     outages: Outages
     #: See :class:`kqueue.loops.registry.Registry`.
     blames_interrupts: bool = False
+    #: Bytes of a result at most, once encoded.
+    max_result: int = MAX_RESULT
     #: How runs ended; written by one settle at a time.
     tally: Counter[Outcome] = field(default_factory=Counter)
     #: Where jitter comes from. One for each loop, so that forked children do not all draw the same.
@@ -68,22 +72,49 @@ class LoopContext:
 
     def policy(self, row: Row) -> RetryPolicy:
         """What its own add said of its retries, and else its type."""
-        return policy_of(row.retries, self.options.of(row.type).retry)
+        of_type = self.options.of(row.type).retry
+        return of_type if row.own_options is None else policy_of(json.loads(row.own_options), of_type)
 
-    def delete(self, row: Row, now: Callable[[], float] | None = None) -> Delete | Finish:
-        """The settlement that finishes the job: its row goes, or is kept for a while if its type says so."""
-        keep = self.options.kept.get(row.type)
-        if keep is None:
+    def delete(self, row: Row, now: Callable[[], float] | None = None, result: object = None) -> Delete | Finish:
+        """The settlement that finishes the job: its row goes, or is kept for a while, with its result, if its add
+        or its type says so. Raises ``ValueError`` or ``TypeError`` for a result that cannot be kept.
+        """
+        if result is None and row.own_options is None and row.type not in self.options.kept:
             return tuple.__new__(Delete, (row.id, row.fence))  # the class would call Python: one for each job
+        encoded = None if result is None else encode_result(result, self.max_result)
+        return self._finish(row, now, encoded)
+
+    def _returned(self, row: Row, now: Callable[[], float] | None, result: object) -> Delete | Finish:
+        """The same, of a job whose handler has returned: it is done, whatever that has returned."""
+        if result is None or not self.options.keeps(row.type, row.own_options):
+            return self.delete(row, now)
+        try:
+            encoded = encode_result(result, self.max_result)
+        except Exception as error:  # of a class of the user's too
+            missing = reason_text(f"its result is missing: {describe(error)}")
+            self.telemetry.log(logging.WARNING, row, "done, but %s", missing)
+            return self._finish(row, now, missing=missing)
+        return self._finish(row, now, encoded)
+
+    def _finish(
+        self,
+        row: Row,
+        now: Callable[[], float] | None,
+        result: bytes | None = None,
+        missing: str | None = None,
+    ) -> Delete | Finish:
+        keep = self.options.keeps(row.type, row.own_options)
+        if not keep:
+            return Delete(row.id, row.fence)
         at = (now or self.store.now)()
-        return Finish(row.id, row.fence, at + keep, at)
+        return Finish(row.id, row.fence, at + keep, at, result, missing)
 
     def settlement(self, row: Row, decision: Decision, now: Callable[[], float] | None = None) -> Settlement:
         """What is to be written so that the run of ``row`` ends as decided. ``now()`` is the store's time, by
         default the store's own; but for it nothing is asked.
         """
         if decision.outcome is Outcome.DELETED:
-            return self.delete(row, now)
+            return self._returned(row, now, decision.result)
         if decision == UNRUN and self.blames_interrupts:
             decision = INTERRUPTED
         reason = reason_text(decision.reason or "")

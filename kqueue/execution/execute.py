@@ -6,7 +6,8 @@
                                 Verdict.FAILED             -> dead
                                 Verdict.RETRY or ERROR      -> retried, with the word as its reason
                                 Snooze(seconds)            -> given back for so long
-                                anything else              -> retried, "not deleted" (or deleted, if so asked)
+                                anything else              -> retried, "not deleted" (or deleted, if so asked, and
+                                                              what it returned is the job's result)
                                 raised Snooze(seconds)     -> given back for so long
                                 what is final              -> dead, with the exception as its reason
                                 what gives back            -> given back for the retry policy's delay
@@ -46,6 +47,8 @@ class Decision(NamedTuple):
     error: BaseException | None = None
     #: Of what is given back: None keeps the job's own.
     priority: int | None = None
+    #: What came of a job that is finished.
+    result: object = None
 
 
 DELETED = Decision(Outcome.DELETED)
@@ -159,7 +162,7 @@ def says_nothing(returned: object, error: BaseException | None) -> bool:
 
 def decision_of_returned(returned: object, deletes: bool) -> Decision:
     """What a handler's return means, where it settled nothing itself. ``deletes``: if it is no word of ours, the
-    job is deleted.
+    job is deleted, and that is its result.
     """
     if isinstance(returned, Verdict):
         return OF_WORD[returned]
@@ -167,7 +170,9 @@ def decision_of_returned(returned: object, deletes: bool) -> Decision:
         return decision_of_snooze(returned)
     if isinstance(returned, Decision):  # of an answer: see kqueue.execution.batch
         return returned
-    return DELETED if deletes else NOT_DELETED
+    if not deletes:
+        return NOT_DELETED
+    return DELETED if returned is None else DELETED._replace(result=returned)
 
 
 def decision_of_raised(error: BaseException, policy: RetryPolicy) -> Decision:

@@ -196,9 +196,11 @@ class InflightJob:
 
     # -- its handler's, through its JobInHand ------------------------------------------------------------
 
-    def delete(self, row: Row) -> None:
-        """The job is finished. Asked again after it could not be stored, it is tried again."""
-        self._hold.end(self, self._hold.context.delete(row, self._hold.now))
+    def delete(self, row: Row, result: object = None) -> None:
+        """The job is finished, with this result. Asked again after it could not be stored, it is tried again.
+        Raises ``ValueError`` or ``TypeError`` for a result that cannot be kept, and then nothing has ended.
+        """
+        self._hold.end(self, self._hold.context.delete(row, self._hold.now, result))
 
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
         """Again later, or dead if the tries are used up. ``delay`` in seconds; None: by the retry policy."""

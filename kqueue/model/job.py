@@ -94,8 +94,11 @@ class Row(NamedTuple):
     #: When ``run_at``, or ``keep_until`` of one that is done, was asked for last, by the clock that it was reckoned
     #: with. None: when it was added.
     asked_at: float | None = None
-    #: What its own add said of its retries, as :func:`kqueue.model.retry.own_checked` writes it.
-    retries: str | None = None
+    #: What its own add said over the options of its type, as :func:`kqueue.model.options.own_checked` writes it.
+    own_options: str | None = None
+    #: Of one that is done, as :func:`kqueue.model.payload.encode_result` made it. Only :meth:`get` of a store reads
+    #: it; never added.
+    result: bytes | None = None
 
 
 class Job:
@@ -174,8 +177,26 @@ class Job:
 
     @property
     def reason(self) -> str | None:
-        """Why it was last retried, given back, given up or recovered; None if never, and once it is done."""
-        return None if self._row.state == State.DONE else self._row.reason
+        """Why it was last retried, given back, given up or recovered; None if never. Of one that is done None, or
+        why its result is missing.
+        """
+        if self._row.state != State.DONE:
+            return self._row.reason
+        return self.runs[-1].reason if self._row.history else None
+
+    @property
+    def result(self) -> Any:
+        """What its handler gave to ``delete(result=...)``, or returned, if it is done and was kept: see
+        ``keep_done``. None if there is none. Decoded anew at each access. Only ``get_job`` reads it.
+        """
+        return None if self._row.result is None else payload.decode_result(self._row.result)
+
+    @property
+    def finished_at(self) -> float | None:
+        """When it came to its end, done or dead: seconds since 1970. None while it has not."""
+        if self._row.state not in {State.DONE, State.DEAD}:
+            return None
+        return self.runs[-1].ended_at if self._row.history else self._row.asked_at
 
     @property
     def unique(self) -> str | None:
@@ -190,7 +211,7 @@ class Job:
     @property
     def max_tries(self) -> int | None:
         """Failed runs until it is dead, if its own add said so; None: as its type says."""
-        found: int | None = json.loads(self._row.retries or "{}").get("max_tries")
+        found: int | None = json.loads(self._row.own_options or "{}").get("max_tries")
         return found
 
     @property
@@ -216,8 +237,8 @@ def row_of(job: Job) -> Row:
 class Holder(Protocol):
     """Who answers for a job in hand. See :class:`kqueue.execution.inflight_job.InflightJob`."""
 
-    def delete(self, row: Row) -> None:
-        """It is finished."""
+    def delete(self, row: Row, result: object = None) -> None:
+        """It is finished, and this came of it."""
 
     def renew(self, row: Row) -> None:
         """Another TTR from now."""
@@ -253,13 +274,15 @@ class JobInHand(Job):
         self._row = row  # not by super(): one is made for each run
         self._holder = holder
 
-    def delete(self) -> None:
+    def delete(self, result: object = None) -> None:
         """The job is finished. A second call changes nothing.
 
-        Raises :class:`~kqueue.LeaseLost` if ``settle_ms`` is 0 and the job is not ours any more, and
-        :class:`~kqueue.AlreadySettled` if it was retried or given back before.
+        ``result``: what came of it, a JSON value or bytes, of ``max_result`` bytes at most; kept for as long as the
+        job is (``keep_done``), and not at all if it is not. Raises ``ValueError`` or ``TypeError`` for any other;
+        then the job is still in hand. Raises :class:`~kqueue.LeaseLost` if ``settle_ms`` is 0 and the job is not
+        ours any more, and :class:`~kqueue.AlreadySettled` if it was retried or given back before.
         """
-        self._holder.delete(self._row)
+        self._holder.delete(self._row, result)
 
     def renew(self) -> None:
         """Hold the job for another TTR from now. Durable when it returns; raises :class:`~kqueue.LeaseLost`."""

@@ -1,5 +1,6 @@
 """What holds for all jobs of a type, set once by ``queue.options(type, ...)``; and what an add says of its own."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
@@ -7,7 +8,7 @@ from typing import Any, TypeAlias, TypedDict
 
 from kqueue.model import checks, times
 from kqueue.model.job import Priority
-from kqueue.model.retry import AnyDelay, Delay, RetryPolicy, checked_retry_delay
+from kqueue.model.retry import AnyDelay, Delay, RetryPolicy, checked_retry_delay, own_retries
 from kqueue.model.times import Duration, Instant
 from kqueue.model.wording import shown
 
@@ -38,6 +39,8 @@ class TypeOptions:
     delete_on_success: bool = False
     #: Seconds since it was added, or was to run at first, after which a job whose run fails is dead; None: none.
     max_age: float | None = None
+    #: Seconds that a finished job is kept at least, for who waits for its end.
+    tombstone: float = 0.0
 
 
 class GivenOptions(TypedDict, total=False):
@@ -52,6 +55,7 @@ class GivenOptions(TypedDict, total=False):
     #: Instead of ``retry``: failed runs until a job is dead; None: no end.
     max_tries: int | None
     keep_done: Duration
+    tombstone: Duration
     unique_for: Duration
     delete_on_success: bool
     max_age: Duration | None
@@ -72,6 +76,7 @@ CHECKS: Mapping[str, Callable[[Any], object]] = {
     "retry_delay": lambda value: checked_retry_delay("retry_delay", value),
     "max_tries": lambda value: None if value is None else checks.whole("max_tries", value, 1),
     "keep_done": lambda value: times.seconds("keep_done", value, 0),
+    "tombstone": lambda value: times.seconds("tombstone", value, 0),
     "delete_on_success": lambda value: checks.flag("delete_on_success", value),
     "unique_for": lambda value: times.seconds("unique_for", value, 0),
     "max_age": lambda value: None if value is None else times.seconds_above_0("max_age", value),
@@ -118,8 +123,17 @@ class Options:
             checked["retry"] = replace(options.retry, **parts)
         self._given[type] = before | given.keys()
         self._by_type = MappingProxyType({**self._by_type, type: replace(options, **checked)})
-        self.kept = {name: one.keep_done for name, one in self._by_type.items() if one.keep_done}
+        kept = {name: max(one.keep_done, one.tombstone) for name, one in self._by_type.items()}
+        self.kept = {name: seconds for name, seconds in kept.items() if seconds}
         return self.of(type)
+
+    def keeps(self, type: str, own: str | None) -> float:
+        """Seconds that a job is kept once it is done. ``own``: its own options, as its row has them."""
+        if own is None:
+            return self.kept.get(type, 0.0)
+        said, options = json.loads(own), self.of(type)
+        seconds: float = max(said.get("keep_done", options.keep_done), said.get("tombstone", options.tombstone))
+        return seconds
 
 
 def _refuse_second(type: str, name: str, before: frozenset[str], given: Mapping[str, Any]) -> None:
@@ -152,6 +166,10 @@ class JobOptions(TypedDict, total=False):
     max_tries: int | None
     #: Until it runs again after a failed run.
     retry_delay: RetryDelay | None
+    #: How long it is kept once it is done.
+    keep_done: Duration | None
+    #: The same, at least.
+    tombstone: Duration | None
 
 
 class OneJobOptions(JobOptions, total=False):
@@ -183,6 +201,8 @@ class New:
     limit_key: str | None = None
     max_tries: int | None = None
     retry_delay: RetryDelay | None = None
+    keep_done: Duration | None = None
+    tombstone: Duration | None = None
 
     def options(self, of_all: Mapping[str, Any]) -> dict[str, Any]:
         """Its own, and those ``of_all`` where it says nothing."""
@@ -190,6 +210,19 @@ class New:
         if "delay" in own or "run_at" in own:  # they are one thing
             of_all = {name: value for name, value in of_all.items() if name not in {"delay", "run_at"}}
         return {**of_all, **own}
+
+
+#: Of these, what is kept in the row beside its retries, with what checks it.
+_OWN_CHECKS = {name: CHECKS[name] for name in ("keep_done", "tombstone")}
+
+
+def own_checked(max_tries: object, retry_delay: object, **others: object) -> str | None:
+    """What an add says over the options of its type, as a row keeps it: a JSON object, or None where it says
+    nothing, as nearly all do. ``others``: ``keep_done`` and ``tombstone``. Raises ``ValueError`` or ``TypeError``.
+    """
+    said = own_retries(max_tries, retry_delay)
+    said |= {name: _OWN_CHECKS[name](value) for name, value in others.items() if value is not None}
+    return json.dumps(said, separators=(",", ":")) if said else None
 
 
 _OPTIONS = [field.name for field in fields(New) if field.name != "payload"]

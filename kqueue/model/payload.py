@@ -1,4 +1,4 @@
-"""Payloads: JSON values or bytes, and exactly what went in comes back. Nothing is ever pickled."""
+"""Payloads and results: JSON values or bytes, and exactly what went in comes back. Nothing is ever pickled."""
 
 import json
 import math
@@ -11,6 +11,8 @@ JSON = "json"
 BYTES = "bytes"
 #: Lists and objects within each other at most.
 MAX_DEPTH = 200
+#: Bytes of a result at most, once encoded, unless the queue says otherwise.
+MAX_RESULT = 2**20
 
 #: By the name of a class or one of its bases, so that nothing has to be imported for it.
 _INSTEAD = {
@@ -33,18 +35,18 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 _SCALARS = (str, int, float, type(None))
 
 
-def encode(value: object, max_bytes: int) -> tuple[bytes, str]:
+def encode(value: object, max_bytes: int, name: str = "payload") -> tuple[bytes, str]:
     """``value`` as (stored bytes, encoding).
 
     Raises ``TypeError`` for what JSON has no form for (sets, objects, keys that are not str) and
-    ``ValueError`` for NaN, infinities, circles, and payloads over ``max_bytes`` once encoded.
+    ``ValueError`` for NaN, infinities, circles, and what has over ``max_bytes`` once encoded. Both say ``name``.
     """
     encoding = BYTES if isinstance(value, bytes) else JSON
-    data = value if isinstance(value, bytes) else _to_json(value)
+    data = value if isinstance(value, bytes) else _to_json(value, name)
     if len(data) > max_bytes:
         raise ValueError(
-            f"payload: {len(data)} bytes, and at most {max_bytes} are allowed (max_payload);"
-            " store it elsewhere and add its address"
+            f"{name}: {len(data)} bytes, and at most {max_bytes} are allowed (max_{name});"
+            " store it elsewhere and give its address"
         )
     return data, encoding
 
@@ -54,19 +56,30 @@ def decode(data: bytes, encoding: str) -> Any:
     return data if encoding == BYTES else json.loads(data.decode("utf-8", "surrogatepass"))
 
 
-def _to_json(value: object) -> bytes:
+def encode_result(value: object, max_bytes: int) -> bytes:
+    """A result as a store keeps it: a letter that says its encoding, and its bytes. Raises as :func:`encode`."""
+    data, encoding = encode(value, max_bytes, "result")
+    return encoding[:1].encode() + data
+
+
+def decode_result(stored: bytes) -> Any:
+    """The value that :func:`encode_result` was given."""
+    return decode(stored[1:], BYTES if stored[:1] == BYTES[:1].encode() else JSON)
+
+
+def _to_json(value: object, name: str) -> bytes:
     try:
         text = _encoder.encode(value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"payload{_oddity(value) or f': {error}'}") from None
+        raise type(error)(f"{name}{_oddity(value) or f': {error}'}") from None
     except RecursionError:
-        raise ValueError("payload: nested too deeply for JSON") from None
-    _refuse_odd_ones(value)
+        raise ValueError(f"{name}: nested too deeply for JSON") from None
+    _refuse_odd_ones(value, name)
     # A lone surrogate is a legal JSON string, which plain UTF-8 cannot hold.
     return text.encode("utf-8", "surrogatepass")
 
 
-def _refuse_odd_ones(value: object) -> None:
+def _refuse_odd_ones(value: object, name: str) -> None:
     """Refuse what ``json`` takes and does not give back.
 
     Keys such as 1 or None come back as strings. And a decoder deep in a handler's stack may have less room to
@@ -76,11 +89,11 @@ def _refuse_odd_ones(value: object) -> None:
     while pending:
         item, depth = pending.pop()
         if depth > MAX_DEPTH:
-            raise ValueError(f"payload: nested deeper than {MAX_DEPTH}")
+            raise ValueError(f"{name}: nested deeper than {MAX_DEPTH}")
         if isinstance(item, dict):
             for key, inner in item.items():
                 if not isinstance(key, str):
-                    raise TypeError(f"payload{_oddity(value)}")
+                    raise TypeError(f"{name}{_oddity(value)}")
                 if not isinstance(inner, _SCALARS):
                     pending.append((inner, depth + 1))
         elif isinstance(item, list | tuple):

@@ -1,7 +1,6 @@
 """When to try again: pure functions of counts and errors. Any jitter is added by the caller, never here."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from random import Random
@@ -184,14 +183,12 @@ def checked_retry_delay(name: str, value: object) -> AnyDelay:
     return growing(delay) if isinstance(delay, float | int) else delay
 
 
-# What the add of a job says is kept in its row as JSON: ``max_tries``, and ``retry_delay`` as the fields of a Delay
-# or as a list of seconds. Nearly all say nothing, and nobody reads it before a run has failed.
+# What the add of a job says of its retries is kept in its row, among its own options: ``max_tries``, and
+# ``retry_delay`` as the fields of a Delay or as a list of seconds. Nobody reads it before a run has failed.
 
 
-def own_checked(max_tries: object, retry_delay: object) -> str | None:
-    """As a row keeps them; None if neither is given. Raises ``ValueError`` or ``TypeError``."""
-    if max_tries is None and retry_delay is None:
-        return None
+def own_retries(max_tries: object, retry_delay: object) -> dict[str, object]:
+    """As JSON has them; what is None is left out. Raises ``ValueError`` or ``TypeError``."""
     said: dict[str, object] = {}
     if max_tries is not None:
         said["max_tries"] = checks.whole("max_tries", max_tries, 1)
@@ -203,18 +200,16 @@ def own_checked(max_tries: object, retry_delay: object) -> str | None:
             )
         delay = checked_retry_delay("retry_delay", retry_delay)
         said["retry_delay"] = asdict(delay) if isinstance(delay, Delay) else delay
-    return json.dumps(said, separators=(",", ":"))
+    return said
 
 
-def policy_of(own: str | None, of_type: RetryPolicy) -> RetryPolicy:
+def policy_of(own: Mapping[str, Any], of_type: RetryPolicy) -> RetryPolicy:
     """The policy of a job: that of its type, but for what its own add said."""
-    if own is None:
-        return of_type
-    said: dict[str, Any] = json.loads(own)
-    if "retry_delay" in said:
-        delay = said.pop("retry_delay")
+    said = {"max_tries": own["max_tries"]} if "max_tries" in own else {}
+    if "retry_delay" in own:
+        delay = own["retry_delay"]
         said["delay"] = Delay(**delay) if isinstance(delay, dict) else delay
-    return replace(of_type, **said)
+    return replace(of_type, **said) if said else of_type
 
 
 def jittered(seconds: float, jitter: float, random: Random) -> float:

@@ -34,7 +34,7 @@ def find(jobs: Collection[Document], type: str | None, state: str, after: str | 
     if after is not None:
         where["_id"] = {"$gt": after}
     index = _INDEX_OF.get(str(state), schema.ORDER)
-    found = read(jobs, where, None, most, sort=[("_id", 1)], index=index)
+    found = read(jobs, where, {"result": False}, most, sort=[("_id", 1)], index=index)
     return [schema.whole_row(document) for document in found]
 
 

@@ -117,8 +117,11 @@ LEFT_OUT: Document = {
     "limit_key": None,
     "scheduled_for": None,
     "asked_at": None,
-    "retries": None,
+    "own_options": None,
+    "result": None,
 }
+#: What version 5 called the own options of a job.
+_OWN_OPTIONS_BEFORE = "retries"
 #: Of these it is known by an index when that was asked for.
 DATED_STATES = frozenset({State.DELAYED, State.DONE, State.DEAD})
 _left_out_of = attrgetter(*LEFT_OUT)
@@ -209,7 +212,8 @@ def to_row(document: Document, payload: bytes) -> Row:
         document.get("limit_key"),
         document.get("scheduled_for"),
         document.get("asked_at"),
-        document.get("retries"),
+        document.get("own_options", document.get(_OWN_OPTIONS_BEFORE)),
+        document.get("result"),
     )
 
 
@@ -278,11 +282,12 @@ def _replace_indexes(database: Database[Document], old: Sequence[str]) -> None:
 
 
 #: From each version to the next; a new database starts at 0. What stands twice is done once: version 2 has more
-#: indexes, version 5 fields that older ones do not know.
+#: indexes, versions 5 and 6 fields that older ones do not know.
 _MIGRATIONS: Sequence[Callable[[Database[Document]], None]] = (
     make_indexes,
     make_indexes,
     date_rows,
     leave_out_running,
+    make_indexes,
     make_indexes,
 )

@@ -15,7 +15,7 @@ from pymongo import DeleteMany, UpdateMany
 
 from kqueue.contracts.repair import Abandoned
 from kqueue.contracts.rules import recovery
-from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settlement, Unget
+from kqueue.contracts.settlements import NO_ROOM, Delete, Die, Finish, Retry, Settlement, Unget
 from kqueue.model.history import MOST, TRACEBACKS
 from kqueue.model.job import State
 from kqueue.model.reasons import MAX_TRACEBACK, storable
@@ -79,7 +79,8 @@ def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int, las
         state, reason = recovery(alone, crashes, max_crashes)
         as_read: Document = {"alone": True, "crashes": crashes or _NONE} if alone else {"alone": False}
         fields = {"state": str(state), "reason": reason, "put_at": None, "lease_until": None}
-        changes = _run_ended(fields, now, reason, one_more="crashes" if alone else "suspicion")
+        told = {"$literal": reason}
+        changes = _run_ended(fields, now, told, one_more="crashes" if alone else "suspicion")
         changes[0]["$set"] |= {"run_at": {"$min": ["$run_at", now]}, "place": last}
         if state == State.DEAD:
             died = ((row, UpdateMany(_abandoned([row], moment) | as_read, changes)) for row in rows)
@@ -101,16 +102,22 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
     fields: Document = SETTLED | {"lease_until": None, "alone": False, "written_by": token}
     fields |= {"asked_at": at, "dated_at": at}
     match alike:
-        case Finish(keep_until=keep_until):
+        case Finish(keep_until=keep_until, result=result, reason=reason):
             fields |= {"state": DONE, "keep_until": keep_until, "put_at": None} | NO_DEATHS
-            return UpdateMany(where, _run_ended(fields, now, None))
+            said: Document = {"$literal": None if reason is None else storable(reason)}
+            if result is None:
+                return UpdateMany(where, _run_ended(fields, now, said))
+            has_room = {"$lte": [{"$ifNull": ["$size", 0]}, MOST_BESIDE_TRACEBACKS - len(result)]}
+            changes = _run_ended(fields, now, {"$cond": [has_room, said, {"$literal": NO_ROOM}]})
+            changes[0]["$set"]["result"] = {"$cond": [has_room, {"$literal": result}, "$$REMOVE"]}
+            return UpdateMany(where, changes)
         case Die(reason=reason, traceback=told):
             fields |= {"state": DEAD, "reason": storable(reason), "put_at": None} | NO_DEATHS
-            return UpdateMany(where, _run_ended(fields, now, storable(reason), one_more="failures", traceback=told))
+            return UpdateMany(where, _ended_badly(fields, now, reason, told))
         case Retry(run_at=run_at, reason=reason, put_at=put_at, traceback=told):
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}
             fields |= {"reason": storable(reason)} | NO_DEATHS
-            changes = _run_ended(fields, now, storable(reason), one_more="failures", traceback=told)
+            changes = _ended_badly(fields, now, reason, told)
             changes[0]["$set"]["place"] = last
             return UpdateMany(where, changes)
         case Unget(run_at=run_at, priority=priority, put_at=put_at, started=started, reason=reason):
@@ -131,16 +138,23 @@ def _added_by(now: float) -> Document:
     return {"created_at": now, "place": latest_place(now)}
 
 
+def _ended_badly(fields: Mapping[str, Any], now: float, reason: str, traceback: str | None) -> list[Document]:
+    told = {"$literal": storable(reason)}
+    return _run_ended(fields, now, told, one_more="failures", traceback=traceback)
+
+
 def _run_ended(
     fields: Mapping[str, Any],
     now: float,
-    reason: str | None,
+    reason: Document,
     *,
     one_more: str | None = None,
     traceback: str | None = None,
 ) -> list[Document]:
-    """Set ``fields``, add one to the field ``one_more``, and add the run to the history. It stands at no gate."""
-    run: list[Any] = ["$lease_owner", now, {"$literal": reason}]
+    """Set ``fields``, add one to the field ``one_more``, and add the run to the history. It stands at no gate.
+    ``reason``: an expression.
+    """
+    run: list[Any] = ["$lease_owner", now, reason]
     before: Document = {"$ifNull": ["$history", []]}
     runs: Document = {"$concatArrays": [before, [run]]}
     if traceback is not None:

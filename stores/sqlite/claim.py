@@ -56,13 +56,13 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
     ) in records:
         keys.append(key)
         (
-            fence, tries, failures, crashes, suspicion, reason, gate, unique_key, limit_key, retries,
+            fence, tries, failures, crashes, suspicion, reason, gate, unique_key, limit_key, own_options,
         ) = _NEW if rare is None else json.loads(rare)
         yield make(Row, (
             id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr,
             (fence if fence > floor else floor) + 1, tries + 1, failures,
             crashes, suspicion, False, owner, start + ttr, reason, gate, None, None, created_at, put_at, unique_key,
-            limit_key, scheduled_for, asked_at, retries,
+            limit_key, scheduled_for, asked_at, own_options, None,
         ))
     # fmt: on
 

@@ -22,14 +22,14 @@ from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.file.errors import Unanswered
 from kqueue.stores.sqlite.file.file import SqliteFile
-from kqueue.stores.sqlite.payloads import NAMES, as_kept, kept, put_apart
+from kqueue.stores.sqlite.payloads import APART, NAMES, as_kept, kept, put_apart
 
 #: Fields of a row that never ran and has no keys: those that are the same in all of them, and the others. The state
 #: stands apart.
 _ALIKE: Final = [
-    name for name in Row._fields if name in Row._field_defaults and name not in {"created_at", "put_at"}
+    name for name in Row._fields if name in Row._field_defaults and name not in {"created_at", "put_at", *APART}
 ]
-_OWN: Final = [name for name in Row._fields if name not in {*_ALIKE, "state"}]
+_OWN: Final = [name for name in Row._fields if name not in {*_ALIKE, "state", *APART}]
 _alike = itemgetter(*map(Row._fields.index, _ALIKE))
 _own = itemgetter(*map(Row._fields.index, _OWN))
 _ALIKE_VALUES: Final = tuple(Row._field_defaults[name] for name in _ALIKE)
@@ -71,7 +71,8 @@ INSERT_MANY_ALIKE: Final = _statement(
     )
 )
 #: Any row.
-INSERT: Final = _statement(dict.fromkeys(Row._fields, "?"))
+_COLUMNS: Final = [name for name in Row._fields if name not in APART]
+INSERT: Final = _statement(dict.fromkeys(_COLUMNS, "?"))
 
 
 def add(file: SqliteFile, rows: Sequence[Row]) -> None:
@@ -175,7 +176,7 @@ def _is_new(row: Row) -> bool:
 
 def _of_any(row: Row) -> list[Any]:
     """SQLite binds plain values twice as fast as subclasses of them."""
-    values = list(row)
+    values = list(row[: len(_COLUMNS)])
     values[_STATE] = str(row.state)
     values[_ALONE] = int(row.alone)
     return values

@@ -25,6 +25,8 @@ COLUMN: Final = "payload_or_size"
 _APART: Final = "FROM kqueue_payloads AS apart WHERE apart.key = coalesce(job.payload_key, job.key)"
 #: The columns of fields that have other names.
 NAMES: Final = {"payload": COLUMN, "encoding": "payload_encoding"}
+#: Fields that no row of the table has: see :data:`RESULT`.
+APART: Final = frozenset({"result"})
 #: The payload of ``job``.
 PAYLOAD: Final = f"iif(typeof(job.{COLUMN}) = 'integer', (SELECT apart.payload {_APART}), job.{COLUMN})"
 
@@ -34,13 +36,19 @@ GO_LAST: Final = f"""
     key = (SELECT max(key) + 1 FROM kqueue_jobs NOT INDEXED)
 """
 
+#: What came of ``job``, if it is done. Its key changes no more, so that its result stands under that.
+RESULT: Final = (
+    "iif(job.state = 'done', (SELECT result FROM kqueue_results AS apart WHERE apart.key = job.key), NULL)"
+)
+
 PUT_APART: Final = "INSERT INTO kqueue_payloads (key, payload) SELECT key, ? FROM kqueue_jobs WHERE id = ?"
 FIND_APART: Final = f"SELECT (SELECT apart.payload {_APART}) FROM kqueue_jobs AS job WHERE job.key = ?"
 
 
 def columns(names: Sequence[str]) -> str:
-    """What a statement reads of ``job`` for these fields of a :class:`~kqueue.model.job.Row`."""
-    return ", ".join(PAYLOAD if name == "payload" else f"job.{NAMES.get(name, name)}" for name in names)
+    """What a statement reads of ``job`` for these fields of a :class:`~kqueue.model.job.Row`; no result."""
+    special = {"payload": PAYLOAD, "result": "NULL"}
+    return ", ".join(special.get(name, f"job.{NAMES.get(name, name)}") for name in names)
 
 
 def columns_in_row(names: Sequence[str]) -> str:

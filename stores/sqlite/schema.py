@@ -33,10 +33,10 @@ process looks at the version (:func:`kqueue.stores.sqlite.file.errors.explain`).
 
 Those of gates and of what is kept hold no row of a job that uses neither limits nor a retention. Other tables:
 ``kqueue_payloads`` (see :mod:`kqueue.stores.sqlite.payloads`), ``kqueue_tracebacks`` (of runs, which are known by
-their lease; apart from the row, since each claim writes that again), ``kqueue_unique`` (who has which key; of two
-that add the same at once its primary key lets one in),
-``kqueue_starts`` (how many a limited claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``,
-``kqueue_workers``.
+their lease; apart from the row, since each claim writes that again), ``kqueue_results`` (of done jobs, by the key
+of their row, with which they go), ``kqueue_unique`` (who has which key; of two that add the same at once its
+primary key lets one in), ``kqueue_starts`` (how many a limited claim took when, pruned by the next),
+``kqueue_ticks``, ``kqueue_paused``, ``kqueue_workers``.
 """
 
 import sqlite3
@@ -212,6 +212,23 @@ STEPS: Final[Steps] = (
         CREATE TRIGGER kqueue_jobs_tracebacks AFTER DELETE ON kqueue_jobs WHEN old.history IS NOT NULL
         BEGIN
             DELETE FROM kqueue_tracebacks WHERE job_id = old.id;
+        END
+        """,
+    ),
+    (
+        # A process of the former version would not keep what its add asked to keep. It names this column in its
+        # claims and adds, and where it settles it does not.
+        "PRAGMA writable_schema = ON",
+        "ALTER TABLE kqueue_jobs RENAME COLUMN retries TO own_options",
+        "PRAGMA writable_schema = OFF",
+        "CREATE TABLE kqueue_results (key INTEGER PRIMARY KEY, result BLOB NOT NULL)",
+        # What ends and is kept has a history.
+        "DROP TRIGGER kqueue_jobs_tracebacks",
+        """
+        CREATE TRIGGER kqueue_jobs_tracebacks AFTER DELETE ON kqueue_jobs WHEN old.history IS NOT NULL
+        BEGIN
+            DELETE FROM kqueue_tracebacks WHERE job_id = old.id;
+            DELETE FROM kqueue_results WHERE old.state = 'done' AND key = old.key;
         END
         """,
     ),

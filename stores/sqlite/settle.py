@@ -22,6 +22,11 @@ def settle(
     """How many rows were changed."""
     deletes = [one for one in settlements if type(one) is Delete]
     others = [one for one in settlements if type(one) is not Delete] if len(deletes) < len(settlements) else []
+    results = [
+        (one.result, one.id, one.fence) for one in others if isinstance(one, Finish) and one.result is not None
+    ]
+    if results:
+        connection.executemany(sql.KEEP_RESULT, results)
     raised = [one for one in others if isinstance(one, Retry | Die) and one.traceback]
     if raised:
         told = ((storable(one.traceback or ""), one.id, one.fence) for one in raised)
@@ -85,8 +90,9 @@ def _of_others(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[
     others: dict[str, list[_Values]] = {}
     for settlement in settlements:
         match settlement:
-            case Finish(id, fence, keep_until, asked_at):
-                finish = (keep_until, _asked(asked_at, now), now, run_of(now, None), id, fence)
+            case Finish(id, fence, keep_until, asked_at, _, reason):
+                said = None if reason is None else storable(reason)
+                finish = (keep_until, _asked(asked_at, now), now, run_of(now, said), id, fence)
                 others.setdefault(sql.SETTLE_FINISH, []).append(finish)
             case Retry(id, fence, run_at, reason, put_at, asked_at, _):
                 reason = storable(reason)

@@ -12,7 +12,7 @@ from typing import Final
 from kqueue.contracts.admission import SPACE_IN_GATES
 from kqueue.model.history import MOST, TRACEBACKS
 from kqueue.model.job import Row, State
-from kqueue.stores.sqlite.payloads import GO_LAST, columns
+from kqueue.stores.sqlite.payloads import APART, GO_LAST, RESULT, columns
 
 _COLUMNS: Final = columns(Row._fields)
 _BY_ID: Final = "FROM json_each(:ids) AS wanted CROSS JOIN kqueue_jobs AS job ON job.id = wanted.value"
@@ -33,11 +33,11 @@ def gates_of(type: str, gate: str) -> str:
 # -- a job's way -----------------------------------------------------------------------------------------
 
 #: What a claim sets, does not hand out, or finds in no row that it may take. So it is not read, which costs.
-_KNOWN_TO_CLAIMS: Final = {"state", "alone", "lease_owner", "lease_until", "keep_until", "history"}
+_KNOWN_TO_CLAIMS: Final = {"state", "alone", "lease_owner", "lease_until", "keep_until", "history", *APART}
 #: What a row that was never claimed has at 0, and what nearly none has at all. None is a number with a fraction, of
 #: which JSON would keep 15 digits.
 _COUNTS: Final = ("fence", "tries", "failures", "crashes", "suspicion")
-_EXTRAS: Final = ("reason", "gate", "unique_key", "limit_key", "retries")
+_EXTRAS: Final = ("reason", "gate", "unique_key", "limit_key", "own_options")
 RARE_FIELDS: Final = (*_COUNTS, *_EXTRAS)
 #: What a claim reads as columns: each costs as much as several in one list. Behind them it reads :data:`RARE`.
 CLAIM_FIELDS: Final = [name for name in Row._fields if name not in {*_KNOWN_TO_CLAIMS, *RARE_FIELDS}]
@@ -174,6 +174,9 @@ SETTLE_DIE: Final = f"""
 """
 
 #: Before the run is settled, which takes its owner from the row.
+KEEP_RESULT: Final = f"""
+    INSERT OR REPLACE INTO kqueue_results (key, result) SELECT key, ? FROM kqueue_jobs WHERE {_IN_HAND}
+"""
 KEEP_TRACEBACK: Final = f"""
     INSERT INTO kqueue_tracebacks (job_id, lease_owner, traceback)
     SELECT id, lease_owner, ? FROM kqueue_jobs WHERE {_IN_HAND}
@@ -223,7 +226,8 @@ REVIVE: Final = """
     WHERE id = ?
 """
 
-GET: Final = f"SELECT {_COLUMNS} {_BY_ID}"
+_WITH_RESULT: Final = ", ".join(RESULT if name == "result" else columns([name]) for name in Row._fields)
+GET: Final = f"SELECT {_WITH_RESULT} {_BY_ID}"
 
 _FIND: Final = f"""
     SELECT {_COLUMNS} FROM kqueue_jobs AS job

@@ -112,6 +112,21 @@ def test_show_of_a_payload(shop: Shop, queue: KQueue, dead: list[str]):
     assert "payload" not in json.loads(shop.kqueue("show", job_id, "--json").stdout)
 
 
+@pytest.mark.parametrize(
+    ("result", "name", "shown"),
+    [({"n": "\x1b[2J\n"}, "result", '{"n": "\\u001b[2J\\n"}'), (b"\0\xff", "result_base64", '"AP8="')],
+)
+def test_show_of_a_result(shop: Shop, queue: KQueue, result: object, name: str, shown: str):
+    queue.add_handler("greet", lambda job: job.delete(result))
+    job_id = queue.add_job("greet", keep_done=60)
+    assert queue.run_jobs().deleted == 1
+    lines = dict(
+        line.split(maxsplit=1) for line in shop.kqueue("show", job_id).stdout.split("\n\n")[0].splitlines()
+    )
+    assert (lines[name], lines["state"], lines["finished_at"]) == (shown, "done", lines["finished_at"])
+    assert json.loads(shop.kqueue("show", job_id, "--json").stdout)[name] == json.loads(shown)
+
+
 @pytest.mark.parametrize("delay", [1e12, 1e300])
 def test_show_of_a_job_that_no_calendar_holds(shop: Shop, queue: KQueue, delay: float):
     done = shop.kqueue("show", queue.add_job("greet", delay=delay))

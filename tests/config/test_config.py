@@ -31,6 +31,7 @@ NUMBERS = {
     "sweep_interval": st.integers(1, 10**6),
     "settle_ms": st.integers(0, 10**6),
     "max_payload": st.integers(0, 10**6),
+    "max_result": st.integers(0, 10**6),
     "worker.processes": st.integers(1, 100),
     "worker.threads": st.integers(1, 100),
     "worker.grace": st.integers(0, 10**6),

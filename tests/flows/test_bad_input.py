@@ -148,6 +148,7 @@ def test_other_calls(untouched: KQueue, tmp_path: Path, call: Any, match: str) -
         ({"store": "memory:", "sweep_interval": 0}, "sweep_interval: "),
         ({"store": "memory:", "settle_ms": math.nan}, "settle_ms: "),
         ({"store": "memory:", "max_payload": -1}, "max_payload: "),
+        ({"store": "memory:", "max_result": -1}, "max_result: "),
         ({"store": "memory:", "logger": "kqueue"}, "logger: expected a logging.Logger"),
         ({"store": "memory:", "prefix": "way too long a prefix"}, "prefix: at most 10"),
     ],

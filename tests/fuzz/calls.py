@@ -56,6 +56,8 @@ ADD: Arguments = {
     "limit_key": _kept(st.just("key")),
     "max_tries": few,
     "retry_delay": _kept(st.one_of(duration, st.lists(duration, max_size=2))),
+    "keep_done": _kept(duration),
+    "tombstone": _kept(duration),
 }
 #: One of several unlike jobs.
 NEW = st.fixed_dictionaries({}, optional={name: of for name, of in ADD.items() if name != "type"}).map(
@@ -91,6 +93,7 @@ CALLS: dict[str, Arguments] = {
         "retry_delay": duration,
         "max_tries": few,
         "keep_done": duration,
+        "tombstone": duration,
         "delete_on_success": flag,
         "max_age": _kept(duration),
     },
@@ -165,7 +168,7 @@ NEEDED = {
 }
 #: Of :class:`kqueue.JobInHand`.
 IN_HAND: dict[str, Arguments] = {
-    "delete": {},
+    "delete": {"result": payload},
     "renew": {},
     "unget": {"priority": priority, "delay": duration},
     "retry": {"reason": text, "delay": _kept(duration)},
@@ -194,6 +197,7 @@ MADE: Arguments = {
     "sweep_interval": duration,
     "settle_ms": duration,
     "max_payload": whole,
+    "max_result": whole,
     "prefix": st.sampled_from([None, "shop-"]),
     "create": flag,
     "log_payloads": flag,

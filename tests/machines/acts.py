@@ -139,8 +139,9 @@ class Stage:
                 raise Killed(process.name)
 
     def finish(self, job: JobInHand) -> None:
-        self.ledger.finished.add(Key(job.id, job.fence))
-        job.delete()
+        key = Key(job.id, job.fence)
+        self.ledger.finished.add(key)
+        job.delete(result=key)
 
     def work(self, process: Process, seconds: float) -> None:
         """Time passes in a handler, and the watchdog looks. What it cannot settle then, the loop does."""

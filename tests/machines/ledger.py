@@ -13,9 +13,10 @@ from kqueue import JobInHand
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.repair import Due, Recovered
 from kqueue.contracts.runs import Claim, LeaseKey, RunsInOneWrite, Selection
-from kqueue.contracts.settlements import Delete, Die, Retry, Settled, Settlement
+from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Settlement
 from kqueue.contracts.store import JobStore
 from kqueue.model.job import Row, State
+from kqueue.model.payload import decode_result
 
 
 class Key(NamedTuple):
@@ -37,6 +38,8 @@ class Ledger:
         #: Ids whose row is rightly gone.
         self.removed: set[str] = set()
         self.dead: set[str] = set()
+        #: Those that are kept as done, with the claims that ended them.
+        self.done: dict[str, Key] = {}
         #: What a handler asked to be deleted, and what an operator did.
         self.finished: set[Key] = set()
         self.unwanted: set[str] = set()
@@ -94,6 +97,8 @@ class Ledger:
         self.require(sum(store.counts().values()) == len(rows), "I6", "there are rows that nobody added")
         dead = {row.id for row in rows.values() if row.state == State.DEAD}
         self.require(dead == self.dead & set(rows), "I8", f"dead: {dead}, and should be {self.dead & set(rows)}")
+        done = {row.id for row in rows.values() if row.state == State.DONE}
+        self.require(done == set(self.done), "I8", f"done: {done}, and should be {set(self.done)}")
         for row in rows.values():
             self._check_row(row)
         assert not self.violations, self.violations
@@ -104,6 +109,10 @@ class Ledger:
         self.require(same, "I6", f"{row.id} has changed in the store")
         self.require(row.fence == self.fences[row.id], "I3", f"{row.id} has fence {row.fence} after other claims")
         self.require(row.failures == self.failures[row.id], "I8", f"{row.id} counts {row.failures} failed runs")
+        result = None if row.result is None else Key(*decode_result(row.result))
+        # A delete by the job's id has none.
+        is_own = result == self.done.get(row.id) or (result is None and row.id in self.unwanted)
+        self.require(is_own, "I10", f"{row.id} has the result of {result}, and ended by {self.done.get(row.id)}")
         if row.state == State.RUNNING:
             left = Key(row.id, row.fence)
             self.require(left in self.struck, "I7", f"{left} is held by nobody that lives, and no fault struck it")
@@ -221,6 +230,17 @@ class Witness:
         self._remove(ids)
         return count
 
+    def expire(self, now: float, limit: int) -> int:
+        """Only what is done, once it need not be kept any more."""
+        before = self._rows()
+        count = self._store.expire(now, limit)
+        gone = set(before) - set(self._rows())
+        for id in gone:
+            over = before[id].state == State.DONE and (before[id].keep_until or 0.0) <= now
+            self._ledger.require(over, "I8", f"{before[id]} was forgotten")
+        self._remove(gone)
+        return count
+
     def purge(self, type: str, limit: int) -> int:
         """What runs stays."""
         before = self._rows()
@@ -267,6 +287,11 @@ class Witness:
             ledger.require(row is None, "I5", f"{key} is there after its delete")
             self._remove([one.id])
             return
+        if isinstance(one, Finish):
+            asked = key in ledger.finished or one.id in ledger.unwanted
+            ledger.require(asked, "I8", f"{key} was finished unasked")
+            ledger.require(row is not None and row.state == State.DONE, "I8", f"{key} is {row} after its end")
+            ledger.done[one.id] = key
         if row is None:
             ledger.require(False, "I1", f"{one} lost the row")
             return
@@ -284,6 +309,8 @@ class Witness:
     def _remove(self, ids: Sequence[str] | set[str]) -> None:
         self._ledger.removed |= set(ids) & set(self._ledger.added)
         self._ledger.dead -= set(ids)
+        for id in ids:
+            self._ledger.done.pop(id, None)
 
     def _rows(self) -> dict[str, Row]:
         return {row.id: row for row in self._store.get(list(self._ledger.waiting()))}

@@ -17,6 +17,7 @@ I7     :meth:`Ledger.began`: each run that follows an unsettled one is matched t
        claim. No fault of the broker is one, so none of them may cause a duplicate
 I8     :class:`Witness`: each row that goes, and each that becomes dead, has its reason
 I9     :meth:`Machine.teardown`: no row and no entry is left
+I10    :meth:`Ledger.check`: what is done has the result of the claim that ended it, and nothing else has one
 =====  ==========================================================================================================
 """
 
@@ -63,6 +64,7 @@ MAX_TRIES = 2
 MAX_CRASHES = 2
 #: Leases, in seconds.
 TTRS = (2, 10, 70)
+ENDED = frozenset({State.DEAD, State.DONE})
 #: Rounds of one sweep interval in which everything that waits has run, once faults have stopped. The second is for
 #: rows that stood behind an entry whose own job was gone: the head rule sees them once that one is deleted.
 ROUNDS = 2
@@ -187,10 +189,19 @@ class Machine(RuleBasedStateMachine):
         priority=st.sampled_from([0, Priority.HIGH, Priority.NORMAL, Priority.NORMAL, 2**32 - 1]),
         delay=st.sampled_from([0, 0, 0, 0.5, 20, 5000]),
         ttr=st.sampled_from(TTRS),
+        keep=st.sampled_from([None, None, 0.5, 100]),
         plans=faults("add", "broker.put"),
     )
     def add(
-        self, by: int, type: str, jobs: int, priority: int, delay: float, ttr: float, plans: list[Plan]
+        self,
+        by: int,
+        type: str,
+        jobs: int,
+        priority: int,
+        delay: float,
+        ttr: float,
+        keep: float | None,
+        plans: list[Plan],
     ) -> None:
         # Every fourth stands apart from its row.
         payloads = [
@@ -199,7 +210,9 @@ class Machine(RuleBasedStateMachine):
         ]
         with self.attempt(by, plans) as process:
             try:
-                ids = process.queue.add_jobs(type, payloads, priority=priority, delay=delay, ttr=ttr)
+                ids = process.queue.add_jobs(
+                    type, payloads, priority=priority, delay=delay, ttr=ttr, keep_done=keep
+                )
             except AddFailed as error:
                 ids = list(error.taken)
                 self.ledger.require(not set(error.not_taken) & set(self.ledger.added), "I1", "not_taken, yet there")
@@ -434,7 +447,7 @@ class Machine(RuleBasedStateMachine):
 
     def everything_runs(self) -> None:
         """I2, I8: lease + grace + one sweep after the last fault."""
-        times = [row.lease_until or row.run_at for row in self.rows() if row.state != State.DEAD]
+        times = [row.lease_until or row.run_at for row in self.rows() if row.state not in ENDED]
         times += [row.put_at for row in self.rows() if row.put_at is not None]
         self.clock.advance(max([0.0, *(time - self.clock.time() for time in times)]) + GRACE_S + INTERVAL_S)
         self.processes[0].queue.sweep()
@@ -443,7 +456,8 @@ class Machine(RuleBasedStateMachine):
             self.all_run()
             self.clock.advance(INTERVAL_S)
         left = {row.id for row in self.rows()}
-        assert left == self.ledger.dead, f"I2: {self.store.get(sorted(left - self.ledger.dead))} never ran"
+        ended = self.ledger.dead.union(self.ledger.done)
+        assert left == ended, f"I2: {self.store.get(sorted(left - ended))} never ran"
 
     def all_have_pointers(self) -> None:
         """I2, while nothing is run: each row has an entry, or stands behind what its tube would serve next."""
@@ -453,7 +467,7 @@ class Machine(RuleBasedStateMachine):
         heads = {type: peek.head for type, peek in self.processes[0].queue.broker.peek(TYPES).items()}
         for row in self.rows():
             head = heads[row.type]
-            if row.state == State.DEAD or row.id in rung:
+            if row.state in ENDED or row.id in rung:
                 continue
             assert row.state == State.READY and head is not None and row.put_at is not None, f"I2: {row}, {head}"
             behind = (head.priority, head.put_at - GRACE_S) <= (row.priority, row.put_at)
@@ -462,8 +476,9 @@ class Machine(RuleBasedStateMachine):
     def nothing_is_left(self) -> None:
         """I9: no row, and no entry but garbage that was buried, and what the server itself has lost track of."""
         self.no_payload_strays()
-        self.ledger.unwanted |= self.ledger.dead
-        for job_id in sorted(self.ledger.dead):
+        ended = self.ledger.dead.union(self.ledger.done)
+        self.ledger.unwanted |= ended
+        for job_id in sorted(ended):
             assert self.processes[0].queue.delete_job(job_id)
         assert sum(self.store.counts().values()) == 0, f"I9: {self.store.counts()}"
         self.no_payload_strays()

@@ -51,7 +51,7 @@ def test_the_options_and_their_defaults_are_those_of_the_code() -> None:
     section = TEXT.split("The options of ``KQueue``\n---")[1].split("A file\n---")[0]
     table = dict(re.findall(r"^``(\w+)``  +(\S+(?: MiB)?)  ", section, re.MULTILINE))
     code = KQueue.__init__.__kwdefaults__ | {"store": "(none)", "broker": None}
-    said = {"max_payload": "15 MiB", "logger": "``kqueue``", "store": "(none)"}
+    said = {"max_payload": "15 MiB", "max_result": "1 MiB", "logger": "``kqueue``", "store": "(none)"}
     assert table == {
         name: said.get(name, f"``{value}``" if value is None else str(value)) for name, value in code.items()
     }

@@ -26,7 +26,7 @@ def test_the_options_and_their_defaults_are_those_of_the_code() -> None:
     code = TypeOptions()
     said = {"priority": f"``{Priority(code.priority).name.lower()}``"}
     said |= dict.fromkeys(("retry", "retry_delay", "max_tries", "delete_on_success", "max_age"), "the queue's")
-    said |= {name: f"{getattr(code, name):g}" for name in ("delay", "ttr", "keep_done", "unique_for")}
+    said |= {name: f"{getattr(code, name):g}" for name in ("delay", "ttr", "keep_done", "tombstone", "unique_for")}
     assert table("options", "option  ") == said
     assert set(said) == set(CHECKS)
     assert f"in batches of {BATCH:,}" in page("options")

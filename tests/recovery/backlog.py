@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from kqueue.model.job import Row
-from kqueue.stores.sqlite.payloads import NAMES
+from kqueue.stores.sqlite.payloads import APART, NAMES
 from kqueue.stores.sqlite.store import SqliteStore
 
 NOW = 1_700_000_000.0
@@ -48,7 +48,7 @@ _COLUMNS = {
     "limit_key": "NULL",
     "scheduled_for": "NULL",
     "asked_at": "NULL",
-    "retries": "NULL",
+    "own_options": "NULL",
     "created_at": f"{NOW - AGE_S}",
     "put_at": f"CASE WHEN state IN ('ready', 'running') THEN {NOW - AGE_S} END",
 }
@@ -64,7 +64,7 @@ def fill(path: Path, rows: int) -> None:
     store = SqliteStore(path)
     store.open()
     store.close()
-    assert set(_COLUMNS) == set(Row._fields)
+    assert set(_COLUMNS) == {*Row._fields} - APART
     states = " ".join(f"WHEN n % 100 < {below} THEN '{state}'" for state, below in _STATES.items())
     columns = [NAMES.get(name, name) for name in _COLUMNS]
     # The n-th of the delayed rows, so that they fall due one after another.

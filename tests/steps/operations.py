@@ -588,6 +588,34 @@ def forget(house: House) -> None:
     _forget(house.queue)
 
 
+def jobs_to_keep(house: House) -> None:
+    house.add("kept a", "kept b", queue=house.another(), keep_done=9)
+
+
+def finish_with_results(house: House) -> None:
+    def act(job: JobInHand) -> None:
+        house.note("ends", id=job.id, fence=job.fence)
+        job.delete(result={"of": job.id})
+
+    house.acts["kept"] = act
+    house.queue.run_jobs()
+    _check_results(house.queue)
+
+
+def _check_results(queue: KQueue) -> list[str]:
+    """A result is there exactly when its end is. But where another has run the job to its end: that gives none."""
+    ids = [job.id for job in queue.jobs("t", state="done")]
+    jobs = [queue.get_job(id) for id in ids]
+    assert all(job is None or job.result in ({"of": job.id}, None) for job in jobs)
+    return ids
+
+
+def forget_results(queue: KQueue) -> None:
+    """What is done is not left behind."""
+    if _check_results(queue):
+        queue.store.expire(queue.store.now() + 99, 99)
+
+
 def written_ahead(house: House) -> None:
     """By a clock that was ahead: jobs that wait in each way, one that runs, a unique key, a counted start,
     a pause and a worker.
@@ -739,6 +767,7 @@ OPERATIONS = (
     Operation("run without an index", run, delayed_jobs, drop_an_index, only="mongod"),
     Operation("end in every way", end_in_every_way, jobs_of_every_end),
     Operation("run batches", run_batches, jobs_of_a_batch),
+    Operation("finish with results", finish_with_results, jobs_to_keep, repair=forget_results),
     Operation("renew", renew, some_jobs, types=("t",)),
     Operation("be interrupted", be_interrupted, jobs_to_interrupt),
     Operation("come late", come_late, jobs_to_take),

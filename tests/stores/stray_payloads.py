@@ -1,4 +1,4 @@
-"""Payloads of a SQLite store that have no job, and jobs that have no payload: there are never any."""
+"""Payloads and results of a SQLite store that have no job, and jobs that have no payload: there are never any."""
 
 import sqlite3
 
@@ -12,6 +12,9 @@ _STRAYS = """
     SELECT job.key, 'is not as long as its job says' FROM kqueue_jobs AS job
     LEFT JOIN kqueue_payloads AS apart ON apart.key = coalesce(job.payload_key, job.key)
     WHERE typeof(job.payload_or_size) = 'integer' AND length(apart.payload) IS NOT job.payload_or_size
+    UNION ALL
+    SELECT apart.key, 'is a result of no job that is done' FROM kqueue_results AS apart
+    WHERE apart.key NOT IN (SELECT key FROM kqueue_jobs WHERE state = 'done')
 """
 
 

@@ -124,7 +124,7 @@ def test_a_row_of_which_every_field_says_something_comes_back(store: MongoStore)
     said = {"delay": 1.5, "fence": 2, "tries": 3, "failures": 4, "crashes": 5, "suspicion": 6, "alone": True}
     said |= {"lease_owner": "me", "lease_until": NOW + 7, "reason": "why", "created_at": NOW - 8, "put_at": NOW + 9}
     said |= {"gate": "other", "keep_until": NOW + 14, "history": '[["you",15.0,null]]', "limit_key": "k"}
-    said |= {"scheduled_for": NOW + 16, "asked_at": NOW - 17, "retries": "{}"}
+    said |= {"scheduled_for": NOW + 16, "asked_at": NOW - 17, "own_options": "{}", "result": b"j1"}
     said |= {
         "unique_key": "u",
         "run_at": NOW + 10,
@@ -137,6 +137,18 @@ def test_a_row_of_which_every_field_says_something_comes_back(store: MongoStore)
     assert not [name for name in Row._fields if getattr(full, name) == getattr(plain, name) and name != "id"]
     store.add([full])
     assert store.get(ids_of([full])) == [full]
+
+
+def test_the_own_options_of_a_job_that_version_5_has_added_are_there(
+    store: MongoStore, mongod: Mongod, mongo_database: str
+):
+    """It called them retries."""
+    rows = new_rows(1, own_options='{"max_tries":7}')
+    store.add(rows)
+    with mongod.client() as client:
+        client[mongo_database][JOBS].update_many({}, {"$rename": {"own_options": "retries"}})
+    assert store.get(ids_of(rows)) == rows
+    assert claim(store, rows).rows[0].own_options == '{"max_tries":7}'
 
 
 def test_a_document_lacks_what_is_nothing_in_nearly_all_rows_and_begins_with_what_indexes_hold(

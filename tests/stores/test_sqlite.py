@@ -35,7 +35,7 @@ from kqueue.stores import open_store
 from kqueue.stores.sqlite import admission, claim_limited, expire, gate_counts, schema, side_tables, times
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.intake import INSERT_NEW, MANY
-from kqueue.stores.sqlite.payloads import MOST_IN_ROW
+from kqueue.stores.sqlite.payloads import APART, MOST_IN_ROW
 from kqueue.stores.sqlite.store import SqliteStore
 from kqueue.system.clock import ManualClock
 from kqueue.testing.contracts.rows import add_unique
@@ -878,7 +878,8 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(store, outsider, path):
 
 
 #: What a file of version 1 has not.
-SINCE_2 = {"gate", "keep_until", "history", "unique_key", "limit_key", "scheduled_for", "asked_at", "retries"}
+SINCE_2 = {"gate", "keep_until", "history", "unique_key", "limit_key", "scheduled_for", "asked_at", "own_options"}
+SINCE_2 |= APART
 #: A row in each of its states.
 OF_VERSION_1 = [
     row(1),
@@ -920,7 +921,7 @@ def test_a_file_of_version_1_is_migrated_with_all_that_is_in_it(old_file, store,
 
 def test_jobs_of_ticks_of_version_2_keep_the_times_that_they_are_for(path):
     """They are told by a run_at before they were added, and are not touched by a retry yet."""
-    names = [name for name in Row._fields if name not in {"scheduled_for", "asked_at", "retries"}]
+    names = [name for name in Row._fields if name not in {"scheduled_for", "asked_at", "own_options", *APART}]
     tick = NOW - 40
     rows = [
         row(1, run_at=tick),
@@ -1018,7 +1019,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(store, outsider, path):
     schema.migrate(outsider, NEXT)
     newer = SqliteStore(path)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 7.*up to 6; upgrade kqueue"):
+        with pytest.raises(StoreError, match=r"jobs\.db: its schema has version 8.*up to 7; upgrade kqueue"):
             newer.open()
     assert schema.version(outsider) == len(NEXT)
 

@@ -111,12 +111,12 @@ def show(store: str | None, broker: str | None, job_id: str, with_payload: bool,
     if job is None:
         complain(f"there is no job {job_id}; it may have been deleted")
         return SOME_FAILED
+    values = views.result(job) | (views.payload(job) if with_payload else {})
     if as_json:
-        print_json(views.details(job) | {"runs": views.runs(job)} | (views.payload(job) if with_payload else {}))
+        print_json(views.details(job) | {"runs": views.runs(job)} | values)
         return OK
     details = {name: one_line(str(value)) for name, value in views.details(job).items() if value is not None}
-    if with_payload:
-        details |= {name: json.dumps(value) for name, value in views.payload(job).items()}
+    details |= {name: json.dumps(value) for name, value in values.items()}
     width = max(map(len, details))
     for name, text in details.items():
         click.echo(f"{name:{width}}  {text}")

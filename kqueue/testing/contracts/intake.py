@@ -13,7 +13,7 @@ def test_every_field_comes_back(store: JobStore, other: JobStore) -> None:
     full = row(
         type="a.b/c-d_e", payload=b"\x01", encoding="bytes", priority=2**32 - 1, state=State.DELAYED, delay=1.25,
         run_at=NOW + 0.123456, ttr=7.5, created_at=NOW + 0.1, put_at=NOW + 0.000001,
-        unique_key="a ☃", limit_key="", retries='{"max_tries":2}',
+        unique_key="a ☃", limit_key="", own_options='{"max_tries":2}',
     )  # fmt: skip
     plain = row(put_at=None, priority=0)
     used = row(

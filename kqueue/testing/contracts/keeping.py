@@ -1,6 +1,7 @@
 """Done rows, which are kept for a time, and the histories of rows."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from kqueue.contracts.repair import Due, Recovered
 from kqueue.contracts.runs import LeaseKey
-from kqueue.contracts.settlements import Delete, Die, Finish, Retry, Settled, Settlement, Unget
+from kqueue.contracts.settlements import NO_ROOM, Delete, Die, Finish, Retry, Settled, Settlement, Unget
 from kqueue.contracts.store import JobStore
 from kqueue.model.history import MOST, TRACEBACKS, Run
 from kqueue.model.history import read as runs_of
@@ -91,6 +92,71 @@ def test_a_late_holder_may_finish_what_is_ready_again_or_dead(store: JobStore) -
     assert store.settle([Finish(ready.id, 1, UNTIL), Finish(dead.id, 1, UNTIL)], NOW + 32) == Settled()
     assert [job.state for job in store.get([ready.id, dead.id])] == ["done"] * 2
     assert claim(store, ready.id) == claim(store) == NOTHING
+
+
+# -- results ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("result", [b"j", b"b\x00\xff$x", b"j" + b"x" * 2**20])
+def test_a_result_is_there_exactly_when_its_end_is(store: JobStore, other: JobStore, result: bytes) -> None:
+    held, neighbour = claimed_row(store), claimed_row(store)
+    assert read(other, held.id).result is None
+    batch = [Finish(held.id, 1, UNTIL, None, result), Finish(neighbour.id, 1, UNTIL)]
+    assert store.settle(batch, NOW + 1) == Settled()
+    assert [job.result for job in other.get([held.id, neighbour.id])] == [result, None]
+    assert history(other, held.id) == [Run(held.lease_owner, NOW + 1, None)]
+
+
+def test_the_result_of_a_settle_that_is_lost_is_not_kept(store: JobStore) -> None:
+    held = claimed_row(store)
+    lost = store.settle([Finish(held.id, 2, UNTIL, None, b"jof another")], NOW)
+    assert lost == Settled(frozenset([held.id]))
+    assert read(store, held.id) == held
+    (id,) = add(store, row())
+    (first,) = claim(store, id).rows
+    store.recover(NOW + 31, 3, 10)
+    (second,) = claim(store, id, now=NOW + 32).rows
+    assert store.settle([Finish(id, first.fence, UNTIL, None, b"jlate")], NOW + 33).lost == {id}
+    assert store.settle([Finish(id, second.fence, UNTIL, None, b"jown")], NOW + 34) == Settled()
+    assert read(store, id).result == b"jown"
+
+
+def test_why_a_result_is_missing_is_told_by_its_run(store: JobStore) -> None:
+    held = claimed_row(store)
+    assert store.settle([Finish(held.id, 1, UNTIL, None, None, "$no \0 JSON ☃")], NOW) == Settled()
+    after = read(store, held.id)
+    assert after.result is None
+    assert [run.reason for run in runs_of(after.history)] == ["$no \0 JSON ☃"]
+
+
+@pytest.mark.parametrize("size", [100_000, 15 * 2**20, 16 * 2**20 - 64 * 1024])
+def test_a_job_of_any_size_that_a_store_takes_has_a_result_or_says_why_not(store: JobStore, size: int) -> None:
+    held = claimed_row(store, payload=b"x" * size)
+    assert store.settle([Retry(held.id, 1, NOW, "broken", None, traceback="t" * MAX_TRACEBACK)], NOW) == Settled()
+    assert claim(store, held.id).rows
+    assert store.settle([Finish(held.id, 2, UNTIL, None, b"j" + b"1" * 2**20)], NOW) == Settled()
+    after = read(store, held.id)
+    run = runs_of(after.history)[-1]
+    assert (after.result, run.reason) in ((b"j" + b"1" * 2**20, None), (None, NO_ROOM))
+
+
+def test_a_result_goes_with_its_job_and_comes_to_no_other(store: JobStore, other: JobStore) -> None:
+    """Also where a store gives the place of one that is gone to the next."""
+
+    def finished() -> str:
+        held = claimed_row(store)
+        assert store.settle([Finish(held.id, 1, UNTIL, None, b"j1")], NOW) == Settled()
+        return held.id
+
+    removals: list[Callable[[str], int]] = [
+        lambda id: other.delete([id]),
+        lambda id: other.purge("t", 10),
+        lambda id: other.expire(UNTIL, 10),
+    ]
+    for remove in removals:
+        assert remove(finished()) == 1
+        assert read(store, done_row(store).id).result is None
+        assert other.purge("t", 10) == 1
 
 
 # -- expire ----------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def test_a_claimed_row_says_what_the_store_says(store: JobStore, other: JobStore
     full = row(
         priority=3, delay=4.0, run_at=NOW - 5, ttr=6.0, fence=7, tries=8, failures=9, crashes=10, suspicion=1,
         reason="r", gate="t", created_at=NOW - 11, put_at=NOW - 12, unique_key="u", limit_key="l",
-        scheduled_for=NOW - 13, asked_at=NOW - 14, retries='{"max_tries":15}',
+        scheduled_for=NOW - 13, asked_at=NOW - 14, own_options='{"max_tries":15}',
     )  # fmt: skip
     add(store, full)
     (held,) = claim(store, *[full.id] * by_id, owner="me").rows

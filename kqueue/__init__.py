@@ -25,13 +25,15 @@ if TYPE_CHECKING:
         Event,
         Finished,
         GivenBack,
+        Logged,
         LostLease,
+        Progressed,
         Reconnected,
         Retried,
         Started,
         Swept,
     )
-    from kqueue.model.history import Run
+    from kqueue.model.history import LogLine, Progress, Run
     from kqueue.model.job import Job, JobInHand, Priority, State
     from kqueue.model.options import New, TypeOptions
     from kqueue.model.reports import Finding, Repair, RunReport, ScheduleReport, Stats, SweepReport, TypeStats
@@ -61,10 +63,14 @@ __all__ = [
     "KQueue",
     "KQueueError",
     "LeaseLost",
+    "LogLine",
+    "Logged",
     "LostLease",
     "Missed",
     "New",
     "Priority",
+    "Progress",
+    "Progressed",
     "Reconnected",
     "Repair",
     "Retried",
@@ -101,8 +107,10 @@ _HOMES = {
         "AddFailed AlreadySettled BrokerError BrokerUnavailable KQueueError LeaseLost StoreError StoreReadOnly"
         " StoreUnavailable"
     ),
-    "model.events": "Added Died Event Finished GivenBack LostLease Reconnected Retried Started Swept",
-    "model.history": "Run",
+    "model.events": (
+        "Added Died Event Finished GivenBack Logged LostLease Progressed Reconnected Retried Started Swept"
+    ),
+    "model.history": "LogLine Progress Run",
     "model.job": "Job JobInHand Priority State",
     "model.options": "New TypeOptions",
     "model.reports": "Finding Repair RunReport ScheduleReport Stats SweepReport TypeStats",

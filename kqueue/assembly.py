@@ -188,7 +188,7 @@ class Parts:
     def flush(self) -> None:
         """Settle what has ended, and put what was added. Raises ``StoreError``."""
         for jobs in self.registry.in_hand():
-            jobs.settle()
+            jobs.flush()
         self.doorbell.flush()
 
     def close(self) -> None:

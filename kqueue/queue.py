@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from kqueue.admin.changing import checked_change
-from kqueue.admin.dead_jobs import ALL_DEAD, Filter
+from kqueue.admin.dead_jobs import ALL_DEAD, Filter, checked_search
 from kqueue.assembly import Parts, assemble
 from kqueue.contracts.broker import Broker
 from kqueue.contracts.store import JobStore
@@ -20,6 +20,7 @@ from kqueue.model import checks, handlers
 from kqueue.model.around import Around
 from kqueue.model.events import Event
 from kqueue.model.handlers import AnyHandlerFunction, HandlerFunction, HandlerOptions, Types
+from kqueue.model.history import LogLine
 from kqueue.model.ids import is_job_id
 from kqueue.model.job import Job, JobInHand, Priority, State
 from kqueue.model.options import GivenOptions, JobOptions, OneJobOptions, TypeOptions, check_names
@@ -127,10 +128,7 @@ class KQueue:
 
         read = path if isinstance(path, Configuration) else load(path)
         queue = cls(**read.arguments(inspect.signature(cls).parameters, overrides))
-        for type, options in read.options().items():
-            queue.options(type, **options)
-        for type, bounds in read.limits().items():
-            queue.limit(type, **bounds)
+        read.set_up(queue.options, queue.limit)
         return queue
 
     def open(self) -> None:
@@ -224,10 +222,9 @@ class KQueue:
     def add_jobs(self, type: str, payloads: Iterable[object], **given: Unpack[JobOptions]) -> list[str]:
         """Add one job for each payload, in one write; returns their ids in the same order.
 
-        Arguments as for :meth:`add_job`, but for ``unique``. A payload may be a :class:`~kqueue.New`, which has
-        arguments of its own, a unique key too; if that is another job's, its id is returned. Raises
-        :class:`~kqueue.AddFailed`, which says which were taken, which not, and which may have been. What interrupts
-        it has their ids in ``job_ids``.
+        Arguments as for :meth:`add_job`, but for ``unique``. A payload may be a :class:`~kqueue.New`, which has its
+        own, a unique key too; if that is another's, its id is returned. Raises :class:`~kqueue.AddFailed`: which
+        were taken, which not, which may have been. What interrupts it has their ids in ``job_ids``.
         """
         check_names("add_jobs", given, JobOptions)
         return self._parts.adding.add(self._parts.adding.orders(type, payloads, given))
@@ -239,9 +236,9 @@ class KQueue:
 
         It may be called again for a job whose worker died or whose lease ran out: make it safe to do twice. It
         deletes the job when the work is done and safe; a run longer than the TTR renews it before.
-        ``delete_on_success``: a job whose handler returns is deleted, instead of retried as "not deleted".
-        ``retry``: the type's retry policy, as by :meth:`options`. A handler may return a :class:`~kqueue.Verdict`,
-        and return or raise a :class:`~kqueue.Snooze`.
+        ``delete_on_success``: a job whose handler returns is deleted, not retried as "not deleted"; what it returns
+        is its result, but a :class:`~kqueue.Verdict` or a :class:`~kqueue.Snooze`, which it may also raise.
+        ``retry``: the type's retry policy, as by :meth:`options`.
         ``auto_renew=False``: another process renews the lease at each third of the TTR while the handler runs,
         whatever that does; for a store that was given as an object, or is ``memory:``, a thread of this one.
         ``max_runtime``: with ``auto_renew``, seconds that the handler may run; then its job is retried with that
@@ -265,13 +262,7 @@ class KQueue:
         """:meth:`add_handler` as a decorator, of one type or of several."""
         checks.job_types(types)
         handlers.check_names("handler", options)
-
-        def register(function: HandlerFunction) -> HandlerFunction:
-            for type in types:
-                self.add_handler(type, function, **options)
-            return function
-
-        return register
+        return handlers.registering(types, lambda type, function: self.add_handler(type, function, **options))
 
     def around(self, function: Around) -> Around:
         """Have a generator function of the job, or of a batch's list, go around each call: it yields once, while
@@ -434,10 +425,9 @@ class KQueue:
     def subscribe(self, function: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``function`` with every :class:`~kqueue.Event` of this queue in this process; returns what ends it.
 
-        It is called in the thread in which it happened, once the fact is durable; of a loop's jobs, from the next
-        window on. It has to be quick, and may use the queue. What it raises is logged, once for each kind of error,
-        but for a ``KeyboardInterrupt`` or ``SystemExit`` in the main thread: that ends the loop there. Raises
-        ``ValueError`` for one subscribed.
+        It is called in the thread in which it happened, once durable; of a loop's jobs, from the next window on.
+        It has to be quick, and may use the queue. What it raises is logged, once for each kind, but that a
+        ``KeyboardInterrupt`` or ``SystemExit`` ends a main thread's loop. Raises ``ValueError`` for one subscribed.
         """
         checks.plain_function("function", function)
         return self._parts.subscribers.subscribe(function)
@@ -455,6 +445,14 @@ class KQueue:
         is_id = is_job_id(checks.text("id", job_id))
         rows = self._parts.opened().store.get([job_id]) if is_id else []
         return Job(rows[0]) if rows else None
+
+    def job_log(self, job_id: str, after: int | None = None, limit: int = 100) -> list[LogLine]:
+        """Up to ``limit`` lines that runs of the job have logged, the oldest first; to go on, give the last number
+        as ``after``. None of a job that is not there.
+        """
+        number = None if after is None else checks.whole("after", after, 0)
+        most, is_id = checks.whole("limit", limit, 1), is_job_id(checks.text("id", job_id))
+        return self._parts.opened().store.job_log(job_id, number, most) if is_id else []
 
     def find_job(self, type: str, *, unique: str) -> Job | None:
         """The job that has the unique key, or had it last; None if it is not there any more, or there was none."""
@@ -481,13 +479,11 @@ class KQueue:
     def retry_dead(self, reason: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
         """Bring dead jobs back, those that ``wanted`` matches, ``limit`` in all, their tries cleared; how many."""
         checks.text("reason", reason)
-        limit = None if limit is None else checks.whole("limit", limit, 1)
-        return self._parts.opened().dead_jobs.retry(checks.is_a("wanted", wanted, Filter), reason, limit)
+        return self._parts.opened().dead_jobs.retry(*checked_search(wanted, limit), reason)
 
     def retry_delayed(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
         """Run now what waits for its retry, as after an outage: those that ``wanted`` matches; how many."""
-        limit = None if limit is None else checks.whole("limit", limit, 1)
-        return self._parts.opened().dead_jobs.hasten(checks.is_a("wanted", wanted, Filter), limit)
+        return self._parts.opened().dead_jobs.hasten(*checked_search(wanted, limit))
 
     def search(
         self, state: str, wanted: Filter = ALL_DEAD, *, limit: int | None = None, after: str | None = None
@@ -496,9 +492,8 @@ class KQueue:
         of their ids, those after the id ``after``.
         """
         job_state, after = checks.state(state), None if after is None else checks.job_id(after)
-        limit = None if limit is None else checks.whole("limit", limit, 1)
-        checks.is_a("wanted", wanted, Filter)
-        found = self._parts.opened().dead_jobs.find(wanted, limit, job_state, after)
+        asked = checked_search(wanted, limit)
+        found = self._parts.opened().dead_jobs.find(*asked, job_state, after)
         return ([Job(row) for row in lot] for lot in found)
 
     def dead_jobs(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> Iterator[list[Job]]:
@@ -507,8 +502,7 @@ class KQueue:
 
     def delete_dead(self, wanted: Filter = ALL_DEAD, *, limit: int | None = None) -> int:
         """Delete dead jobs, those that ``wanted`` matches, ``limit`` in all, in lots; returns how many."""
-        limit = None if limit is None else checks.whole("limit", limit, 1)
-        return self._parts.opened().dead_jobs.delete(checks.is_a("wanted", wanted, Filter), limit)
+        return self._parts.opened().dead_jobs.delete(*checked_search(wanted, limit))
 
     def change_job(
         self,
@@ -558,23 +552,21 @@ class KQueue:
         return self._parts.followed().inspection().checkup()
 
     def empty_tubes(self, beginning: str) -> int:
-        """Delete all entries of tubes that no store serves: those whose names begin so, that have a pointer at the
-        front, and that nobody watches; returns how many. Raises ``ValueError`` for this store's own.
+        """Delete all entries of tubes whose names begin so, that have a pointer at the front, and nobody watches;
+        returns how many. Raises ``ValueError`` for this store's own.
         """
         checks.text("beginning", beginning)
         return self._parts.followed().broker.empty(beginning)
 
     def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
-        """Save the store as the file ``path``, while jobs are added and run: all that is in it at one moment.
-        Raises ``ValueError`` for a path that is there, unless ``replace``, and :class:`~kqueue.StoreError` where it
-        cannot be written, the copy does not pass its check, or the store has other tools for it.
+        """Save the store as the file ``path``, while jobs are added and run. Raises ``ValueError`` for one that is
+        there, unless ``replace``; :class:`~kqueue.StoreError` where it fails, or the store has other tools for it.
         """
         self._parts.opened().store.backup(checks.path("path", path), replace=checks.flag("replace", replace))
 
     def restore(self, path: str | os.PathLike[str], *, replace: bool = False) -> list[str]:
-        """Make the store anew from the backup ``path``. Nobody may use it meanwhile; the queue is closed by this. A
-        store that is there is moved aside if ``replace``, and the names that it has then are returned; else
-        ``ValueError`` is raised. Fences go on above any that were given since the backup was made.
+        """Make the store anew from the backup ``path``. Nobody may use it meanwhile; it closes the queue. One that
+        is there is moved aside if ``replace``, to what is returned; else ``ValueError`` is raised. Fences go on.
         """
         path = checks.path("path", path)
         self.close()
@@ -589,9 +581,8 @@ class KQueue:
     def findings(self, limit: int = 100) -> Iterator[Finding]:
         """What :meth:`sweep` would do now, and why; none of it is done, in the store or in a tube.
 
-        Up to ``limit`` findings of a kind; then one without a ``job_id`` says that there are more. First what the
-        store alone tells, then what its tubes show, as far as an entry that is not ours, which is not buried for
-        it. That raises :class:`~kqueue.BrokerUnavailable` if the broker is down.
+        Up to ``limit`` of a kind; then one without a ``job_id`` says that there are more. First what the store
+        tells, then what its tubes show, up to an entry not ours: :class:`~kqueue.BrokerUnavailable` if it is down.
         """
         limit = checks.whole("limit", limit, 1)
         return self._parts.followed().dry_run(limit).findings()

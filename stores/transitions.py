@@ -73,7 +73,7 @@ def settled(row: Row, settlement: Settlement, now: float) -> Row | None:
             return back._replace(state=waiting(run_at, now), run_at=run_at, put_at=put_at)
         case Die(reason=reason, traceback=told):
             return _failed(row, idle, now, reason, told)._replace(state=State.DEAD, put_at=None, asked_at=now)
-        case Unget(_, _, run_at, priority, put_at, started, reason, asked_at):
+        case Unget(_, _, run_at, priority, put_at, started, reason, asked_at, _):
             back = _cleared(idle) if started else idle
             return back._replace(
                 asked_at=now if asked_at is None else asked_at,

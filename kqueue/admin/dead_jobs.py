@@ -68,6 +68,11 @@ def _is_between(at: float, since: Instant | None, before: Instant | None) -> boo
 ALL_DEAD = Filter()
 
 
+def checked_search(wanted: object, limit: object) -> tuple[Filter, int | None]:
+    """Which jobs, and how many at most. Raises ``TypeError`` or ``ValueError``."""
+    return checks.is_a("wanted", wanted, Filter), None if limit is None else checks.whole("limit", limit, 1)
+
+
 class DeadJobs:
     """The dead jobs of a store, and others that a filter finds."""
 
@@ -92,7 +97,7 @@ class DeadJobs:
                 left = None if left is None else left - len(found)
                 yield found
 
-    def retry(self, wanted: Filter, reason: str, most: int | None = None) -> int:
+    def retry(self, wanted: Filter, most: int | None, reason: str) -> int:
         """Bring them back, a lot at a time; returns how many."""
         total = 0
         for lot in self.find(wanted, most):

@@ -1,8 +1,10 @@
 """What the command line and a page show of a job, as JSON values."""
 
 import base64
+from collections.abc import Sequence
 
 from kqueue.admin.why import Answer
+from kqueue.model.history import LogLine
 from kqueue.model.job import Job, State
 from kqueue.model.wording import moment
 
@@ -29,7 +31,7 @@ def _when(job: Job) -> float:
     return job.runs[-1].ended_at if job.state in {State.DEAD, State.DONE} and job.runs else job.run_at
 
 
-def details(job: Job) -> dict[str, str | int | float | None]:
+def details(job: Job) -> dict[str, object]:
     """A job as it stands, but for its payload, its result and its runs."""
     return {
         "id": job.id,
@@ -47,7 +49,13 @@ def details(job: Job) -> dict[str, str | int | float | None]:
         "unique": job.unique,
         "limit_key": job.limit_key,
         "reason": job.reason,
+        **_progress(job),
     }
+
+
+def _progress(job: Job) -> dict[str, object]:
+    """Nothing where none was told."""
+    return {} if job.progress is None else {"progress": job.progress._asdict()}
 
 
 def runs(job: Job) -> list[dict[str, str | None]]:
@@ -62,6 +70,11 @@ def runs(job: Job) -> list[dict[str, str | None]]:
         }
         for run in job.runs
     ]
+
+
+def log(lines: Sequence[LogLine]) -> list[dict[str, str | int]]:
+    """What its runs have told, the oldest first."""
+    return [{"number": line.number, "at": moment(line.at), "try": line.tries, "text": line.text} for line in lines]
 
 
 def payload(job: Job) -> dict[str, object]:

@@ -9,7 +9,7 @@ wins. What may stand where is in :mod:`kqueue.config.keys`, how it is read in
 import dataclasses
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +65,13 @@ class Configuration:
     def limits(self) -> dict[str, dict[str, Any]]:
         """By type, the arguments of ``KQueue.limit`` that were set for it."""
         return self._of_types(LIMITS)
+
+    def set_up(self, options: Callable[..., object], limit: Callable[..., object]) -> None:
+        """Set what is configured of types, by ``options(type, ...)`` and ``limit(type, ...)`` of a queue."""
+        for type, given in self.options().items():
+            options(type, **given)
+        for type, bounds in self.limits().items():
+            limit(type, **bounds)
 
     def arguments(self, known: Collection[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
         """What a queue is made with, by the names of its arguments, which are ``known``.

@@ -1,8 +1,10 @@
 """How a run ends, as a store writes it: values, and what they mean."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
+from kqueue.contracts.reporting import Report
 from kqueue.model.job import Row
 
 #: Why a job went back that was in hand in a process which had to end.
@@ -30,6 +32,8 @@ class Finish(NamedTuple):
     result: bytes | None = None
     #: Why its result is missing.
     reason: str | None = None
+    #: What the run has still to tell.
+    report: Report | None = None
 
 
 class Retry(NamedTuple):
@@ -44,6 +48,8 @@ class Retry(NamedTuple):
     asked_at: float | None = None
     #: Of what the run has raised, at most :data:`kqueue.model.reasons.MAX_TRACEBACK` bytes.
     traceback: str | None = None
+    #: As in :class:`Finish`.
+    report: Report | None = None
 
 
 class Unget(NamedTuple):
@@ -60,6 +66,8 @@ class Unget(NamedTuple):
     reason: str | None = None
     #: As in :class:`Retry`.
     asked_at: float | None = None
+    #: As in :class:`Finish`.
+    report: Report | None = None
 
 
 class Die(NamedTuple):
@@ -70,6 +78,8 @@ class Die(NamedTuple):
     reason: str
     #: As in :class:`Retry`.
     traceback: str | None = None
+    #: As in :class:`Finish`.
+    report: Report | None = None
 
 
 Settlement: TypeAlias = Delete | Finish | Retry | Unget | Die
@@ -104,6 +114,11 @@ def outcome(settlement: Settlement) -> Outcome:
     if isinstance(settlement, Unget):
         return Outcome.UNGOT
     return Outcome.DEAD if isinstance(settlement, Die) else Outcome.RETRIED
+
+
+def reports_of(settlements: Iterable[Settlement]) -> list[Report]:
+    """What they bring. Nearly all are deletes, whose jobs leave nothing."""
+    return [one.report for one in settlements if not isinstance(one, Delete) and one.report is not None]
 
 
 def has_run(settlement: Settlement) -> bool:

@@ -19,6 +19,7 @@ from kqueue.contracts.intake import Intake
 from kqueue.contracts.lookup import Lookup
 from kqueue.contracts.operator import Operator
 from kqueue.contracts.repair import Repairing
+from kqueue.contracts.reporting import Reporting
 from kqueue.contracts.runs import Runs
 from kqueue.contracts.session import Session
 from kqueue.contracts.times import TimeRepair
@@ -26,6 +27,17 @@ from kqueue.contracts.workers import Workers
 
 
 class JobStore(
-    Session, Intake, Admitting, Runs, Repairing, TimeRepair, Dispatch, Lookup, Operator, Workers, Protocol
+    Session,
+    Intake,
+    Admitting,
+    Runs,
+    Reporting,
+    Repairing,
+    TimeRepair,
+    Dispatch,
+    Lookup,
+    Operator,
+    Workers,
+    Protocol,
 ):
     """Keeps rows: the sum of the roles. A caller asks for the role that it needs."""

@@ -22,6 +22,7 @@ from kqueue.execution import endings
 from kqueue.execution.completer import JOB_WRITE, Completer, SettleBy
 from kqueue.execution.context import LoopContext
 from kqueue.execution.inflight_job import InflightJob
+from kqueue.execution.reports import RunReports
 from kqueue.model.errors import AlreadySettled, KQueueError, LeaseLost
 from kqueue.model.job import Row, State
 from kqueue.system.forks import ForkGuard
@@ -93,6 +94,7 @@ class InflightJobs:
         #: Those of them that run in the call of another one: all of a batch but its first.
         self.followers: set[InflightJob] = set()
         self.completer.parts.append(self)
+        self.reports = RunReports(context, self.lock)
         #: When what has not started has waited for long enough, in monotonic seconds.
         self.bound_at = math.inf
         #: The job that is stored to be alone in its process.
@@ -221,9 +223,10 @@ class InflightJobs:
 
     def wants_attention_at(self, now: float) -> float:
         """When another thread is to call :meth:`attend`, in monotonic seconds; infinity for never."""
+        due_at = min(self.completer.due_at, self.reports.due_at)
         if not self.unstarted:
-            return self.completer.due_at
-        return min(now + self._look_s, self.completer.due_at, self.bound_at)
+            return due_at
+        return min(now + self._look_s, due_at, self.bound_at)
 
     def attend(self, now: float) -> None:
         """Do what the loop's thread would, were it not busy in a handler. Raises as :meth:`settle` does; a settle
@@ -234,6 +237,8 @@ class InflightJobs:
             self.give_back()
         if is_late or (now >= self.completer.due_at and self.is_here()):
             self.settle()
+        if now >= self.reports.due_at and self.is_here():
+            self.reports.write()
 
     # -- a handler's, through its JobInHand --------------------------------------------------------------
 
@@ -258,6 +263,8 @@ class InflightJobs:
                     self.completer.errors[job.row.id, job.row.fence] = error
                 if job.max_runtime is not None:
                     self.completer.bounds[job.row.id, job.row.fence] = job.max_runtime
+                if self.reports.is_used:
+                    settlement = self.reports.with_end(job.row, settlement)
                 is_due = self.completer.add(job.row, settlement)
                 job.settlement = settlement
                 if not self._is_own_thread and self._is_last():
@@ -268,6 +275,18 @@ class InflightJobs:
             self._settle_now(job)
         elif is_due:
             self._awake()
+
+    def tell(self, job: InflightJob, note: Callable[[RunReports], None]) -> None:
+        """Have ``note`` note what the run of ``job`` tells of itself, unless that has ended."""
+        self.check_process()
+        with entry(self.lock, KQueueError, JOB_WRITE):
+            if job.settlement is None and job in self.running:
+                note(self.reports)
+
+    def flush(self) -> None:
+        """Write what has ended, and what runs have told, now. Raises as :meth:`settle`."""
+        self.settle()
+        self.reports.write()
 
     def renew(self, job: InflightJob) -> None:
         """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
@@ -372,7 +391,7 @@ class InflightJobs:
     ) -> None:
         """Have them go back, ``ending`` so, with the next settle. Under the lock."""
         for one in jobs:
-            settlement = ending(one.row, *back_at)
+            settlement = self.reports.with_end(one.row, ending(one.row, *back_at))
             self.completer.add(one.row, settlement)
             one.settlement = settlement
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from kqueue.contracts.renewer import RenewalHold
@@ -14,6 +14,7 @@ from kqueue.execution.context import LoopContext
 from kqueue.execution.execute import Decision
 from kqueue.execution.lease_check import LeaseCheck
 from kqueue.execution.overtime import TimeLeft, time_left, unended
+from kqueue.execution.reports import RunReports, checked_line, checked_progress
 from kqueue.model.handlers import Handler, name_of
 from kqueue.model.job import Priority, Row
 from kqueue.model.retry import RetryPolicy
@@ -42,6 +43,9 @@ class Hold(Protocol):
         """Write down how the run of ``job`` ends, whose handler has raised ``error``, if any. Raises
         ``AlreadySettled``, and where it is settled at once, ``LeaseLost`` and ``StoreError``.
         """
+
+    def tell(self, job: "InflightJob", note: Callable[[RunReports], None]) -> None:
+        """Have ``note`` note what the run of ``job`` tells of itself, unless that has ended."""
 
     def renew(self, job: "InflightJob") -> None:
         """Another TTR from now, durable when it returns. Raises ``LeaseLost``."""
@@ -213,6 +217,16 @@ class InflightJob:
     def renew(self, row: Row) -> None:
         """Another TTR from now. Waits for the store."""
         self._hold.renew(self)
+
+    def progress(self, row: Row, done: float, total: float, note: object) -> None:
+        """So far it is. Never waits. Raises ``ValueError`` or ``TypeError``."""
+        progress = checked_progress(done, total, note, self._hold.now(), row.tries)
+        self._hold.tell(self, lambda reports: reports.progressed(row, progress))
+
+    def log(self, row: Row, text: str, args: tuple[object, ...]) -> None:
+        """A line for its log. Never waits. Raises ``ValueError`` or ``TypeError``."""
+        line, at = checked_line(text, args), self._hold.now()
+        self._hold.tell(self, lambda reports: reports.logged(row, at, line))
 
     def lease_lost(self, row: Row) -> bool:
         """Whether the job is not safely ours any more. It may ask the store, once a second at most."""

@@ -114,6 +114,31 @@ class LostLease(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Progressed(Event):
+    """A run has told how far it is. Told where it runs, once it is written: the last of what it told meanwhile."""
+
+    job_id: str
+    type: str
+    tries: int
+    fence: int
+    done: float
+    total: float
+    #: Any JSON value.
+    note: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Logged(Event):
+    """A run has added a line to its job's log. Told where it runs, once it is written."""
+
+    job_id: str
+    type: str
+    tries: int
+    fence: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Swept(Event):
     """A sweep of this process has ended, or was cut short since the broker is down: then ``report`` is its part."""
 

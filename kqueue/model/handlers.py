@@ -120,6 +120,19 @@ def make(type: str, function: AnyHandlerFunction, **given: Unpack[HandlerOptions
     return handler
 
 
+def registering(
+    types: Iterable[str], add: Callable[[str, HandlerFunction], object]
+) -> Callable[[HandlerFunction], HandlerFunction]:
+    """A decorator that calls ``add(type, function)`` for each of the types."""
+
+    def register(function: HandlerFunction) -> HandlerFunction:
+        for type in types:
+            add(type, function)
+        return function
+
+    return register
+
+
 class Handlers:
     """The handlers of a queue, by type.
 

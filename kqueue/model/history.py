@@ -1,13 +1,13 @@
-"""How a job's earlier runs ended: a short text in its row. Pure.
+"""What a job's runs leave: how each ended, how far it came, and a log. Pure.
 
-It is a JSON list of ``[lease_owner, ended_at, reason]``, the oldest first, the last :data:`MOST` of them; some have
-the traceback of what they raised behind it. A lease's owner is made as ids are, so it tells when the claim was
-made, and on which host and by which process.
+How they ended is a short text in its row: a JSON list of ``[lease_owner, ended_at, reason]``, the oldest first, the
+last :data:`MOST` of them; some have the traceback of what they raised behind it. A lease's owner is made as ids
+are, so it tells when the claim was made, and on which host and by which process.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kqueue.model.ids import is_job_id, maker, origin
 
@@ -38,6 +38,41 @@ class Run(NamedTuple):
     def worker(self) -> str:
         """Who ran it: ``process 4711 on this host``."""
         return maker(self.owner)
+
+
+class Progress(NamedTuple):
+    """How far a run is, as it told last."""
+
+    done: float
+    total: float
+    #: Any JSON value.
+    note: Any
+    #: Seconds since 1970, by the store's clock.
+    at: float
+    #: Of its run: see ``job.tries``.
+    tries: int
+
+    @property
+    def percent(self) -> float:
+        """0..100."""
+        return 100.0 * self.done / self.total
+
+
+class LogLine(NamedTuple):
+    """What a run has told."""
+
+    #: Greater than those of the lines before.
+    number: int
+    #: Seconds since 1970, by the store's clock.
+    at: float
+    #: Of its run: see ``job.tries``.
+    tries: int
+    text: str
+
+
+def read_progress(written: str | None) -> Progress | None:
+    """That of a row, a JSON list of its fields; None if none was told."""
+    return None if written is None else Progress(*json.loads(written))
 
 
 def read(history: str | None) -> list[Run]:

@@ -5,7 +5,7 @@ from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from kqueue.model import history, payload
-from kqueue.model.history import Run
+from kqueue.model.history import Progress, Run
 
 
 class Priority(IntEnum):
@@ -99,6 +99,8 @@ class Row(NamedTuple):
     #: Of one that is done, as :func:`kqueue.model.payload.encode_result` made it. Only :meth:`get` of a store reads
     #: it; never added.
     result: bytes | None = None
+    #: As :func:`kqueue.model.history.read_progress` reads it. The same holds for it.
+    progress: str | None = None
 
 
 class Job:
@@ -182,7 +184,7 @@ class Job:
         """
         if self._row.state != State.DONE:
             return self._row.reason
-        return self.runs[-1].reason if self._row.history else None
+        return self.runs[-1].reason if self.runs else None
 
     @property
     def result(self) -> Any:
@@ -196,7 +198,12 @@ class Job:
         """When it came to its end, done or dead: seconds since 1970. None while it has not."""
         if self._row.state not in {State.DONE, State.DEAD}:
             return None
-        return self.runs[-1].ended_at if self._row.history else self._row.asked_at
+        return self.runs[-1].ended_at if self.runs else self._row.asked_at
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far its last run that told so is, or was; None if none did. Only ``get_job`` reads it."""
+        return history.read_progress(self._row.progress)
 
     @property
     def unique(self) -> str | None:
@@ -249,6 +256,12 @@ class Holder(Protocol):
     def retry(self, row: Row, reason: str, delay: float | None) -> None:
         """Again later."""
 
+    def progress(self, row: Row, done: float, total: float, note: object) -> None:
+        """So far it is."""
+
+    def log(self, row: Row, text: str, args: tuple[object, ...]) -> None:
+        """A line for its log."""
+
     def lease_lost(self, row: Row) -> bool:
         """Whether it is not safely ours any more."""
 
@@ -287,6 +300,25 @@ class JobInHand(Job):
     def renew(self) -> None:
         """Hold the job for another TTR from now. Durable when it returns; raises :class:`~kqueue.LeaseLost`."""
         self._holder.renew(self._row)
+
+    # What was read of a job that ran before is not known of one in hand: here it is told.
+    def progress(self, done: float, total: float, note: object = None) -> None:  # type: ignore[override]
+        """Tell how far the job is: ``done`` of ``total``, and a note, any JSON value.
+
+        It is written a second later with all that was told meanwhile, or with the end of the run if the job is kept
+        then; never for a holder that lost its lease. ``queue.get_job(id).progress`` reads it. Raises ``ValueError``
+        or ``TypeError`` for a ``total`` that is not above 0, a ``done`` that is not from 0 to ``total``, and a note
+        that is no JSON or has over 16 KiB once encoded.
+        """
+        self._holder.progress(self._row, done, total, note)
+
+    def log(self, text: str, *args: object) -> None:
+        """Add a line to the job's log: ``text``, or ``text % args``. It may have line ends.
+
+        Written as :meth:`progress` is; ``queue.job_log(id)`` reads it. The last 1,000 lines are kept, or those with
+        64 KiB. Raises ``ValueError`` or ``TypeError`` for what cannot be formatted, and a line over 16 KiB.
+        """
+        self._holder.log(self._row, text, args)
 
     @property
     def lease_lost(self) -> bool:

@@ -13,6 +13,8 @@ BYTES = "bytes"
 MAX_DEPTH = 200
 #: Bytes of a result at most, once encoded, unless the queue says otherwise.
 MAX_RESULT = 2**20
+#: Bytes of what its caller bounds.
+UNBOUNDED = 2**62
 
 #: By the name of a class or one of its bases, so that nothing has to be imported for it.
 _INSTEAD = {

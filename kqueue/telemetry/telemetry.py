@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from kqueue.contracts.reporting import Report
 from kqueue.contracts.settlements import Delete, Die, Outcome, Retry, Settlement, Unget, has_run, outcome
 from kqueue.model.errors import KQueueError
 from kqueue.model.events import (
@@ -22,12 +23,15 @@ from kqueue.model.events import (
     Event,
     Finished,
     GivenBack,
+    Logged,
     LostLease,
+    Progressed,
     Reconnected,
     Retried,
     Started,
     Swept,
 )
+from kqueue.model.history import read_progress
 from kqueue.model.job import Row
 from kqueue.model.reports import SweepReport
 from kqueue.model.wording import span
@@ -177,6 +181,8 @@ class Telemetry:
             self._log_lost(written)
         if written.others and self._logger.isEnabledFor(logging.ERROR):
             self._log_failed(written, raised)
+        if written.others and self._observers.are_any():
+            self._observers.publish(_told(_with_reports(written.others), written.now))
         if not seconds:
             return
         # Other threads take theirs; and the same job may have run again before this is told.
@@ -186,6 +192,11 @@ class Telemetry:
             self._log_ended(written, told)
         if self._observers.are_any():
             self._observers.publish(_events(written, told, raised))
+
+    def reported(self, written: Sequence[tuple[Row, Report]], now: float) -> None:
+        """Runs have told how far they are, and lines for their logs."""
+        if self._observers.are_any():
+            self._observers.publish(_told(written, now))
 
     def died(self, rows: Sequence[Row], now: float) -> None:
         """The sweep has found them dead, as they are in ``rows``: they have killed their worker once too often."""
@@ -268,6 +279,19 @@ class Telemetry:
             if row.id in seconds and row.id not in written.lost:
                 how = outcome(settlement)
                 self.log(self._job_level, row, "was %s after %.3f s, try %d", how, seconds[row.id], row.tries)
+
+
+def _with_reports(others: Sequence[Ended]) -> list[tuple[Row, Report]]:
+    return [(row, one.report) for row, one in others if not isinstance(one, Delete) and one.report is not None]
+
+
+def _told(written: Sequence[tuple[Row, Report]], now: float) -> Iterator[Event]:
+    for row, report in written:
+        run = (now, row.id, row.type, row.tries, row.fence)
+        yield from (Logged(*run, text) for _, text in report.lines)
+        progress = read_progress(report.progress)
+        if progress is not None:
+            yield Progressed(*run, progress.done, progress.total, progress.note)
 
 
 def _events(

@@ -35,7 +35,7 @@ def claim(
         if limit.starts is not None and started:
             starts.add(limit, now, started)
     later = {row.id: row.run_at for row in wanted or () if row.state == State.DELAYED and row.run_at > now}
-    return Claim([row._replace(history=None) for row in rows], cut, later, len(stopped))
+    return Claim([row._replace(history=None, progress=None) for row in rows], cut, later, len(stopped))
 
 
 def admit(

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import TypeAlias
 
+from kqueue.contracts.lookup import Backlog
+from kqueue.model.history import LogLine
 from kqueue.model.job import Row, State
 from kqueue.stores.gates import Candidate, Place, after_gates, gate_of, key_of, type_of
 
@@ -22,6 +24,10 @@ class MemoryRows:
 
     def __init__(self) -> None:
         self.by_id: dict[str, Row] = {}
+        #: Lines of logs, by the ids of their jobs.
+        self.logs: dict[str, list[LogLine]] = {}
+        #: The fence and number of the last report of each job that has told something.
+        self.reported: dict[str, tuple[int, int]] = {}
         #: The number of changes so far.
         self.changes = 0
         #: When each row was added, or came back from a run, as a number.
@@ -59,6 +65,38 @@ class MemoryRows:
         row = self.by_id.get(id)
         return row if row is not None and row.fence == fence and row.lease_owner is not None else None
 
+    # -- of all ------------------------------------------------------------------------------------------
+
+    def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
+        """Rows in one state, in the order of their ids, after the id ``after``."""
+        found = (row for row in self.all() if row.state == state and type in {None, row.type})
+        return heapq.nsmallest(most, (row for row in found if after is None or row.id > after))
+
+    def running(self) -> list[Row]:
+        """Whatever has become of their leases."""
+        return [row for row in self.all() if row.state == State.RUNNING]
+
+    def over(self, now: float, most: int) -> list[Row]:
+        """Done rows that need not be kept any more, the earliest first."""
+        kept = [(row.keep_until, row) for row in self.all() if row.state == State.DONE]
+        over = [(until, row) for until, row in kept if until is not None and until <= now]
+        return [row for _, row in heapq.nsmallest(most, over)]
+
+    def counts(self, type: str | None) -> dict[str, int]:
+        """Rows by state, all states named."""
+        found = {state.value: 0 for state in State}
+        for row in self.all():
+            if type in {None, row.type}:
+                found[row.state] += 1
+        return found
+
+    def overview(self) -> list[Backlog]:
+        """How many rows stand where."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for row in self.all():
+            found.setdefault((row.type, str(row.state)), []).append(row.run_at)
+        return [Backlog(type, state, len(times), min(times)) for (type, state), times in sorted(found.items())]
+
     # -- changes -----------------------------------------------------------------------------------------
 
     def add(self, row: Row) -> None:
@@ -94,6 +132,8 @@ class MemoryRows:
             self._is_torn = True
             self._leave_place(row.id)
             del self.by_id[row.id], self._order[row.id]
+            self.logs.pop(row.id, None)
+            self.reported.pop(row.id, None)
             self.changes += 1
             self._is_torn = False
         return len(rows)

@@ -13,17 +13,20 @@ from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
 from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
+from kqueue.contracts.reporting import Report
 from kqueue.contracts.rules import is_lost
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
-from kqueue.contracts.settlements import Settled, Settlement, comes_back
+from kqueue.contracts.settlements import Settled, Settlement, comes_back, reports_of
 from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model import tubes
 from kqueue.model.errors import AddFailed, StoreError
+from kqueue.model.history import LogLine
 from kqueue.model.ids import is_made_by
 from kqueue.model.job import Row, State
 from kqueue.stores.memory import claim as claims
 from kqueue.stores.memory.gate_counts import Starts
+from kqueue.stores.memory.reports import report
 from kqueue.stores.memory.rows import MemoryRows, waiting_by
 from kqueue.stores.memory.times import MemoryTimes
 from kqueue.stores.memory.unique import NO_KEYS, Place, Taken, UniqueKeys
@@ -186,7 +189,7 @@ class MemoryStore:
     def claimed_by(self, owner: str) -> list[Row]:
         """The rows that run under the claim of ``owner``."""
         with self._locked():
-            return [row for row in self._rows.all() if row.lease_owner == owner and row.state == State.RUNNING]
+            return [row for row in self._rows.running() if row.lease_owner == owner]
 
     def renew(self, keys: Sequence[LeaseKey], now: float, alone: bool | None = None) -> frozenset[str]:
         """Give each lease another TTR; returns the ids whose leases were lost."""
@@ -200,10 +203,23 @@ class MemoryStore:
                     self._rows.write(renewed(row, now + job.ttr, row.alone if alone is None else alone))
         return frozenset(lost)
 
+    def report(self, reports: Sequence[Report], now: float) -> frozenset[str]:
+        """Returns the ids lost."""
+        with self._locked():
+            return frozenset(one.id for one in reports if not report(self._rows, one))
+
+    def job_log(self, id: str, after: int | None, most: int) -> list[LogLine]:
+        """Lines of a log, the oldest first."""
+        with self._locked():
+            lines = self._rows.logs.get(id, [])
+            return [line for line in lines if after is None or line.number > after][:most]
+
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
         """It always knows which are lost."""
         lost = set()
         with self._locked():
+            for one in reports_of(settlements):
+                report(self._rows, one)
             for settlement in settlements:
                 row = self._rows.in_hand(settlement.id, settlement.fence)
                 if row is None:
@@ -264,25 +280,17 @@ class MemoryStore:
     def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
         """Rows in one state, in the order of their ids, after the id ``after``."""
         with self._locked():
-            found = [row for row in self._rows.all() if row.state == state and type in {None, row.type}]
-        return heapq.nsmallest(most, (row for row in found if after is None or row.id > after))
+            return self._rows.find(type, state, after, most)
 
     def counts(self, type: str | None = None) -> dict[str, int]:
         """Rows by state, all states named."""
-        found = {state.value: 0 for state in State}
         with self._locked():
-            for row in self._rows.all():
-                if type in {None, row.type}:
-                    found[row.state] += 1
-        return found
+            return self._rows.counts(type)
 
     def overview(self) -> list[Backlog]:
         """How many rows stand where."""
-        found: dict[tuple[str, str], list[float]] = {}
         with self._locked():
-            for row in self._rows.all():
-                found.setdefault((row.type, str(row.state)), []).append(row.run_at)
-        return [Backlog(type, state, len(times), min(times)) for (type, state), times in sorted(found.items())]
+            return self._rows.overview()
 
     def ahead(self, row: Row, most: int) -> int:
         """How many ready rows of its type come before ``row``."""
@@ -333,8 +341,7 @@ class MemoryStore:
     def claimed_by_process(self, tail: str) -> list[Row]:
         """The rows that run under claims of one process."""
         with self._locked():
-            rows = [row for row in self._rows.all() if row.state == State.RUNNING]
-            return [row for row in rows if is_made_by(row.lease_owner, tail)]
+            return [row for row in self._rows.running() if is_made_by(row.lease_owner, tail)]
 
     # -- the sweep's -------------------------------------------------------------------------------------
 
@@ -369,9 +376,7 @@ class MemoryStore:
         """Delete done rows that need not be kept any more; returns how many."""
         old = now - FORGET_AFTER_S
         with self._locked():
-            kept = [(row.keep_until, row) for row in self._rows.all() if row.state == State.DONE]
-            over = [(until, row) for until, row in kept if until is not None and until <= now]
-            gone = self._rows.remove([row for _, row in heapq.nsmallest(most, over)])
+            gone = self._rows.remove(self._rows.over(now, most))
             self._unique.forget(now)
             for worker in [worker for worker in self._workers.values() if worker.seen_at <= old][:most]:
                 del self._workers[worker.id]

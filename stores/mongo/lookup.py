@@ -34,14 +34,14 @@ def find(jobs: Collection[Document], type: str | None, state: str, after: str | 
     if after is not None:
         where["_id"] = {"$gt": after}
     index = _INDEX_OF.get(str(state), schema.ORDER)
-    found = read(jobs, where, {"result": False}, most, sort=[("_id", 1)], index=index)
+    found = read(jobs, where, {"result": False, "log": False}, most, sort=[("_id", 1)], index=index)
     return [schema.whole_row(document) for document in found]
 
 
 def find_unique(jobs: Collection[Document], type: str, key: str) -> Row | None:
     """The row of the job that took the unique key last."""
     note = jobs.database[schema.NOTES].find_one({"_id": key_note(type, key)}, {"job": True})
-    document = None if note is None else jobs.find_one({"_id": note["job"]})
+    document = None if note is None else jobs.find_one({"_id": note["job"]}, schema.WITHOUT_LOG)
     return None if document is None else schema.whole_row(document)
 
 
@@ -52,7 +52,7 @@ def claimed(jobs: Collection[Document], owner: str | Document, most: int) -> lis
     """
     here = jobs.with_options(read_concern=ReadConcern("local"))
     where = {"state": State.RUNNING.value, "lease_owner": owner}
-    found = read(here, where, {"history": False}, most, index=schema.LEASES)
+    found = read(here, where, {"history": False, "log": False}, most, index=schema.LEASES)
     return [schema.whole_row(document) for document in found]
 
 

@@ -35,8 +35,11 @@ INLINE_BYTES = 16 * 1024
 #: https://www.mongodb.com/docs/manual/reference/limits/
 MAX_PAYLOAD_BYTES = 16 * 2**20 - 64 * 1024
 #: A projection: what a claim reads of a candidate. No long payload, which may be too much for one reply, and no
-#: history.
-WITHOUT_LARGE = {"large_payload": False, "history": False}
+#: history and nothing that its runs have told.
+WITHOUT_LARGE = {"large_payload": False, "history": False, "progress": False, "log": False}
+
+#: A projection: all that a row has. The log of a job is asked for by itself.
+WITHOUT_LOG = {"log": False}
 
 #: Rows that do not run, by (priority, order added) within a state and type.
 ORDER = "order of what waits"
@@ -119,6 +122,7 @@ LEFT_OUT: Document = {
     "asked_at": None,
     "own_options": None,
     "result": None,
+    "progress": None,
 }
 #: What version 5 called the own options of a job.
 _OWN_OPTIONS_BEFORE = "retries"
@@ -214,6 +218,7 @@ def to_row(document: Document, payload: bytes) -> Row:
         document.get("asked_at"),
         document.get("own_options", document.get(_OWN_OPTIONS_BEFORE)),
         document.get("result"),
+        document.get("progress"),
     )
 
 

@@ -8,8 +8,10 @@ from itertools import islice
 from pymongo.collection import Collection
 
 from kqueue.contracts.repair import Abandoned
+from kqueue.contracts.reporting import Report
 from kqueue.contracts.runs import LeaseKey
-from kqueue.contracts.settlements import Delete, Settled, Settlement
+from kqueue.contracts.settlements import Delete, Settled, Settlement, reports_of
+from kqueue.model.history import LogLine
 from kqueue.model.job import State
 from kqueue.stores.mongo import commands, schema
 from kqueue.stores.mongo import settle_writes as endings
@@ -55,12 +57,31 @@ def renew(
     return frozenset(job.id for job in keys if fences.get(job.id) != job.fence)
 
 
+def report(jobs: Collection[Document], reports: Sequence[Report]) -> frozenset[str]:
+    """What runs tell; the ids lost."""
+    if not reports or write(jobs, [endings.reporting(one) for one in reports]).matched == len(reports):
+        return frozenset()
+    found = read(jobs, {"_id": {"$in": [one.id for one in reports]}}, {"reported": True}, len(reports))
+    written = {row["_id"]: row.get("reported") for row in found}
+    return frozenset(one.id for one in reports if written.get(one.id) != [one.fence, one.number])
+
+
+def job_log(jobs: Collection[Document], id: str, after: int | None, most: int) -> list[LogLine]:
+    """Lines of a log, the oldest first."""
+    found = jobs.find_one({"_id": id}, {"log": True}) or {}
+    lines = [LogLine(*line[:4]) for line in found.get("log", ())]
+    return [line for line in lines if after is None or line.number > after][:most]
+
+
 def settle(
     jobs: Collection[Document], settlements: Sequence[Settlement], now: float, places: Callable[[int], range]
 ) -> Settled:
     """Deletes are not told apart where some found no row. ``places(count)``: behind those of all that wait."""
     if not settlements:
         return Settled()
+    told = reports_of(settlements)
+    if told:
+        report(jobs, told)
     token = secrets.token_hex(8)
     deletes = [one for one in settlements if isinstance(one, Delete)]
     others = [one for one in settlements if not isinstance(one, Delete)]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pymongo import DeleteMany, UpdateMany
 
 from kqueue.contracts.repair import Abandoned
+from kqueue.contracts.reporting import MOST_LINES, MOST_LOG_BYTES, Report
 from kqueue.contracts.rules import recovery
 from kqueue.contracts.settlements import NO_ROOM, Delete, Die, Finish, Retry, Settlement, Unget
 from kqueue.model.history import MOST, TRACEBACKS
@@ -37,6 +38,8 @@ from kqueue.stores.transitions import waiting
 
 #: Bytes of a payload beside which tracebacks have room in a document.
 MOST_BESIDE_TRACEBACKS = MAX_PAYLOAD_BYTES - TRACEBACKS * MAX_TRACEBACK
+#: The same, also beside what runs tell: a log, whose lines cost more than their texts, and a progress.
+MOST_BESIDE_REPORTS = MOST_BESIDE_TRACEBACKS - 2 * MOST_LOG_BYTES - 32 * 1024
 #: No field says 0 as well.
 _NONE: Document = {"$in": [0, None]}
 
@@ -51,11 +54,43 @@ def settlements(many: Sequence[Settlement], token: str, now: float, last: int) -
         if isinstance(one, Delete):
             deletes[one.fence].append(one.id)
         else:
-            updates[type(one), one._replace(id="")].append(one.id)
+            updates[type(one), one._replace(id="", report=None)].append(one.id)
     return [
         *(DeleteMany(among(ids, SETTLED) | {"fence": fence}) for fence, ids in deletes.items()),
         *(_ending(alike, ids, token, now, last) for (_, alike), ids in updates.items()),
     ]
+
+
+def reporting(one: Report) -> Write:
+    """What a run tells. If it is sent twice, the second time changes nothing."""
+    token = [one.fence, one.number]
+    where = among([one.id], SETTLED) | {"fence": one.fence, "reported": {"$ne": token}}
+    changes: Document = {"reported": {"$literal": token}}
+    if one.progress is not None:
+        changes["progress"] = {"$literal": one.progress}
+    if one.lines:
+        changes |= _with_lines(one)
+    return UpdateMany(where, [{"$set": changes}])
+
+
+def _with_lines(one: Report) -> Document:
+    """``logged`` and ``log_bytes``: lines and bytes so far. Each line says how many bytes there were before it."""
+    number: Document = {"$ifNull": ["$logged", 0]}
+    size: Document = {"$ifNull": ["$log_bytes", 0]}
+    lines, before = [], 0
+    for place, (at, text) in enumerate(one.lines, 1):
+        lines.append([{"$add": [number, place]}, at, one.tries, {"$literal": text}, {"$add": [size, before]}])
+        before += len(text.encode())
+    grown = {"$slice": [{"$concatArrays": [{"$ifNull": ["$log", []]}, lines]}, -MOST_LINES]}
+    from_byte = {"$add": [size, before - MOST_LOG_BYTES]}
+    is_kept = {"$gte": [{"$arrayElemAt": ["$$line", 4]}, from_byte]}
+    kept = {"$filter": {"input": grown, "as": "line", "cond": is_kept}}
+    has_room = {"$lte": [{"$ifNull": ["$size", 0]}, MOST_BESIDE_REPORTS]}
+    return {
+        "logged": {"$add": [number, len(lines)]},
+        "log_bytes": {"$add": [size, before]},
+        "log": {"$cond": [has_room, kept, []]},
+    }
 
 
 class Recovery(NamedTuple):
@@ -107,7 +142,7 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
             said: Document = {"$literal": None if reason is None else storable(reason)}
             if result is None:
                 return UpdateMany(where, _run_ended(fields, now, said))
-            has_room = {"$lte": [{"$ifNull": ["$size", 0]}, MOST_BESIDE_TRACEBACKS - len(result)]}
+            has_room = {"$lte": [{"$ifNull": ["$size", 0]}, MOST_BESIDE_REPORTS - len(result)]}
             changes = _run_ended(fields, now, {"$cond": [has_room, said, {"$literal": NO_ROOM}]})
             changes[0]["$set"]["result"] = {"$cond": [has_room, {"$literal": result}, "$$REMOVE"]}
             return UpdateMany(where, changes)

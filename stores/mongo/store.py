@@ -32,11 +32,13 @@ from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
 from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
+from kqueue.contracts.reporting import Report
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
 from kqueue.contracts.settlements import Delete, Settled, Settlement
 from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model.errors import AddFailed, StoreError
+from kqueue.model.history import LogLine
 from kqueue.model.job import Row, State
 from kqueue.stores.mongo import commands, operator, schema
 from kqueue.stores.mongo import keys_and_workers as notes
@@ -244,6 +246,16 @@ class MongoStore:
             error.may_be_done |= len({isinstance(one, Delete) for one in settlements}) > 1
             raise
 
+    def report(self, reports: Sequence[Report], now: float) -> frozenset[str]:
+        """One command, and a read if some are lost."""
+        with self._jobs() as jobs:
+            return runs.report(jobs, reports)
+
+    def job_log(self, id: str, after: int | None, most: int) -> list[LogLine]:
+        """One read by id."""
+        with self._jobs() as jobs:
+            return runs.job_log(jobs, id, after, most)
+
     # -- the operator's ----------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -275,7 +287,7 @@ class MongoStore:
     def get(self, ids: Sequence[str]) -> list[Row]:
         """See :meth:`kqueue.contracts.store.JobStore.get`."""
         with self._jobs() as jobs:
-            found = jobs.find({"_id": {"$in": list(ids)}})
+            found = jobs.find({"_id": {"$in": list(ids)}}, schema.WITHOUT_LOG)
             rows = {document["_id"]: schema.whole_row(document) for document in found}
         return [rows[id] for id in ids if id in rows]
 
@@ -285,10 +297,7 @@ class MongoStore:
             return looks.find_unique(jobs, type, key)
 
     def find(self, type: str | None, state: str, after: str | None, most: int) -> list[Row]:
-        """See :meth:`kqueue.contracts.store.JobStore.find`.
-
-        Dead, done and delayed rows have an index in the order of their ids. Others are all read and sorted.
-        """
+        """Dead, done and delayed rows have an index in the order of their ids. Others are all read and sorted."""
         with self._jobs() as jobs:
             return looks.find(jobs, type, state, after, most)
 

@@ -62,7 +62,7 @@ def claimed(records: Iterable[tuple[Any, ...]], lease: Lease, keys: list[int]) -
             id, type, payload, encoding, priority, RUNNING, delay, run_at, ttr,
             (fence if fence > floor else floor) + 1, tries + 1, failures,
             crashes, suspicion, False, owner, start + ttr, reason, gate, None, None, created_at, put_at, unique_key,
-            limit_key, scheduled_for, asked_at, own_options, None,
+            limit_key, scheduled_for, asked_at, own_options, None, None,
         ))
     # fmt: on
 

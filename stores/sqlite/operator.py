@@ -1,4 +1,4 @@
-"""What an operator does to the rows of a SQLite file: delete, revive, hasten, change. Each in one transaction."""
+"""What an operator does to the rows of a SQLite file, in one transaction: delete, revive, hasten, change, purge."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,3 +41,18 @@ def change(file: SqliteFile, values: Mapping[str, Any]) -> Due | None:
     with file.write() as connection:
         found = connection.execute(sql.CHANGE, values).fetchall()
     return Due._make(found[0]) if found else None
+
+
+def purge(file: SqliteFile, type: str, most: int) -> int:
+    """How many rows were deleted."""
+    with file.write() as connection:
+        gone: list[str | None] = []
+        for statement in sql.PURGES:
+            values = {"type": type, "most": most - len(gone)}
+            gone += [id for (id,) in connection.execute(statement, values).fetchall()]
+        records.free_keys(connection, [id for id in gone if id is not None])
+    freed = most if len(gone) < most else 0
+    while freed and freed == most:
+        with file.write() as connection:
+            freed = records.free_keys_without_job(connection, type, most)
+    return len(gone)

@@ -25,8 +25,8 @@ COLUMN: Final = "payload_or_size"
 _APART: Final = "FROM kqueue_payloads AS apart WHERE apart.key = coalesce(job.payload_key, job.key)"
 #: The columns of fields that have other names.
 NAMES: Final = {"payload": COLUMN, "encoding": "payload_encoding"}
-#: Fields that no row of the table has: see :data:`RESULT`.
-APART: Final = frozenset({"result"})
+#: Fields that no row of the table has: see :data:`RESULT` and :data:`PROGRESS`.
+APART: Final = frozenset({"result", "progress"})
 #: The payload of ``job``.
 PAYLOAD: Final = f"iif(typeof(job.{COLUMN}) = 'integer', (SELECT apart.payload {_APART}), job.{COLUMN})"
 
@@ -41,13 +41,20 @@ RESULT: Final = (
     "iif(job.state = 'done', (SELECT result FROM kqueue_results AS apart WHERE apart.key = job.key), NULL)"
 )
 
+#: How far it is. What has told that has a history, see :mod:`kqueue.stores.sqlite.reports`.
+PROGRESS: Final = """iif(
+    job.history IS NOT NULL, (SELECT progress FROM kqueue_progress AS apart WHERE apart.job_id = job.id), NULL
+)"""
+
 PUT_APART: Final = "INSERT INTO kqueue_payloads (key, payload) SELECT key, ? FROM kqueue_jobs WHERE id = ?"
 FIND_APART: Final = f"SELECT (SELECT apart.payload {_APART}) FROM kqueue_jobs AS job WHERE job.key = ?"
 
 
 def columns(names: Sequence[str]) -> str:
-    """What a statement reads of ``job`` for these fields of a :class:`~kqueue.model.job.Row`; no result."""
-    special = {"payload": PAYLOAD, "result": "NULL"}
+    """What a statement reads of ``job`` for these fields of a :class:`~kqueue.model.job.Row`; none of
+    :data:`APART`.
+    """
+    special = {"payload": PAYLOAD} | dict.fromkeys(APART, "NULL")
     return ", ".join(special.get(name, f"job.{NAMES.get(name, name)}") for name in names)
 
 

@@ -34,9 +34,9 @@ process looks at the version (:func:`kqueue.stores.sqlite.file.errors.explain`).
 Those of gates and of what is kept hold no row of a job that uses neither limits nor a retention. Other tables:
 ``kqueue_payloads`` (see :mod:`kqueue.stores.sqlite.payloads`), ``kqueue_tracebacks`` (of runs, which are known by
 their lease; apart from the row, since each claim writes that again), ``kqueue_results`` (of done jobs, by the key
-of their row, with which they go), ``kqueue_unique`` (who has which key; of two that add the same at once its
-primary key lets one in), ``kqueue_starts`` (how many a limited claim took when, pruned by the next),
-``kqueue_ticks``, ``kqueue_paused``, ``kqueue_workers``.
+of their row, with which they go), ``kqueue_progress`` and ``kqueue_log`` (what runs have told), ``kqueue_unique``
+(who has which key; of two that add the same at once its primary key lets one in), ``kqueue_starts`` (how many a
+limited claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``, ``kqueue_workers``.
 """
 
 import sqlite3
@@ -222,13 +222,33 @@ STEPS: Final[Steps] = (
         "ALTER TABLE kqueue_jobs RENAME COLUMN retries TO own_options",
         "PRAGMA writable_schema = OFF",
         "CREATE TABLE kqueue_results (key INTEGER PRIMARY KEY, result BLOB NOT NULL)",
-        # What ends and is kept has a history.
+        """
+        CREATE TABLE kqueue_progress (
+            job_id       TEXT    PRIMARY KEY,
+            fence        INTEGER NOT NULL,
+            number       INTEGER NOT NULL,
+            progress     TEXT
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE kqueue_log (
+            key          INTEGER PRIMARY KEY,
+            job_id       TEXT    NOT NULL,
+            at           REAL    NOT NULL,
+            tries        INTEGER NOT NULL,
+            text         TEXT    NOT NULL
+        )
+        """,
+        "CREATE INDEX kqueue_log_job ON kqueue_log (job_id)",
+        # What ends and is kept has a history, and so has what has told something.
         "DROP TRIGGER kqueue_jobs_tracebacks",
         """
         CREATE TRIGGER kqueue_jobs_tracebacks AFTER DELETE ON kqueue_jobs WHEN old.history IS NOT NULL
         BEGIN
             DELETE FROM kqueue_tracebacks WHERE job_id = old.id;
             DELETE FROM kqueue_results WHERE old.state = 'done' AND key = old.key;
+            DELETE FROM kqueue_progress WHERE job_id = old.id;
+            DELETE FROM kqueue_log WHERE job_id = old.id;
         END
         """,
     ),

@@ -11,6 +11,7 @@ from kqueue.model.job import Row
 from kqueue.model.reasons import storable
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.claimed_ranges import ClaimedRanges
+from kqueue.stores.sqlite.reports import write as write_reports
 from kqueue.stores.transitions import waiting
 
 _Values: TypeAlias = tuple[Any, ...]
@@ -22,6 +23,9 @@ def settle(
     """How many rows were changed."""
     deletes = [one for one in settlements if type(one) is Delete]
     others = [one for one in settlements if type(one) is not Delete] if len(deletes) < len(settlements) else []
+    told = [one.report for one in others if not isinstance(one, Delete) and one.report is not None]
+    if told:
+        write_reports(connection, told)
     results = [
         (one.result, one.id, one.fence) for one in others if isinstance(one, Finish) and one.result is not None
     ]
@@ -29,8 +33,8 @@ def settle(
         connection.executemany(sql.KEEP_RESULT, results)
     raised = [one for one in others if isinstance(one, Retry | Die) and one.traceback]
     if raised:
-        told = ((storable(one.traceback or ""), one.id, one.fence) for one in raised)
-        connection.executemany(sql.KEEP_TRACEBACK, told)
+        traces = ((storable(one.traceback or ""), one.id, one.fence) for one in raised)
+        connection.executemany(sql.KEEP_TRACEBACK, traces)
         connection.executemany(sql.PRUNE_TRACEBACKS, [{"id": one.id} for one in raised])
     return sum(
         connection.executemany(statement, values).rowcount
@@ -90,21 +94,21 @@ def _of_others(settlements: Sequence[Settlement], now: float) -> Iterator[tuple[
     others: dict[str, list[_Values]] = {}
     for settlement in settlements:
         match settlement:
-            case Finish(id, fence, keep_until, asked_at, _, reason):
+            case Finish(id, fence, keep_until, asked_at, _, reason, _):
                 said = None if reason is None else storable(reason)
                 finish = (keep_until, _asked(asked_at, now), now, run_of(now, said), id, fence)
                 others.setdefault(sql.SETTLE_FINISH, []).append(finish)
-            case Retry(id, fence, run_at, reason, put_at, asked_at, _):
+            case Retry(id, fence, run_at, reason, put_at, asked_at, _, _):
                 reason = storable(reason)
                 back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
                 retry = (*back, reason, run_of(now, reason), id, fence)
                 others.setdefault(sql.SETTLE_RETRY, []).append(retry)
-            case Unget(id, fence, run_at, priority, put_at, started, reason, asked_at):
+            case Unget(id, fence, run_at, priority, put_at, started, reason, asked_at, _):
                 said = None if reason is None else storable(reason)
                 back = (waiting(run_at, now), run_at, put_at, _asked(asked_at, now), now)
                 statement = sql.SETTLE_UNGET_STARTED if started else sql.SETTLE_UNGET
                 others.setdefault(statement, []).append((*back, priority, said, id, fence))
-            case Die(id, fence, reason, _):
+            case Die(id, fence, reason, _, _):
                 reason = storable(reason)
                 others.setdefault(sql.SETTLE_DIE, []).append((now, now, reason, run_of(now, reason), id, fence))
     yield from others.items()

@@ -12,7 +12,7 @@ from typing import Final
 from kqueue.contracts.admission import SPACE_IN_GATES
 from kqueue.model.history import MOST, TRACEBACKS
 from kqueue.model.job import Row, State
-from kqueue.stores.sqlite.payloads import APART, GO_LAST, RESULT, columns
+from kqueue.stores.sqlite.payloads import APART, GO_LAST, PROGRESS, RESULT, columns
 
 _COLUMNS: Final = columns(Row._fields)
 _BY_ID: Final = "FROM json_each(:ids) AS wanted CROSS JOIN kqueue_jobs AS job ON job.id = wanted.value"
@@ -142,19 +142,19 @@ SETTLE_RANGE: Final = "DELETE FROM kqueue_jobs WHERE key BETWEEN ? AND ? AND lea
 _IDLE: Final = "alone = 0, lease_owner = NULL, lease_until = NULL, gate = NULL"
 #: It was added by now, whatever a clock said that was ahead.
 _ASKED: Final = "asked_at = ?, created_at = min(created_at, ?)"
-_IN_HAND: Final = "id = ? AND fence = ? AND lease_owner IS NOT NULL"
+IN_HAND: Final = "id = ? AND fence = ? AND lease_owner IS NOT NULL"
 
 SETTLE_RETRY: Final = f"""
     UPDATE kqueue_jobs SET
         state = ?, run_at = ?, put_at = ?, {_ASKED}, reason = ?, {_WITH_RUN},
         failures = failures + 1, crashes = 0, suspicion = 0, {_IDLE}, {GO_LAST}
-    WHERE {_IN_HAND}
+    WHERE {IN_HAND}
 """
 
 SETTLE_FINISH: Final = f"""
     UPDATE kqueue_jobs SET
         state = 'done', keep_until = ?, put_at = NULL, {_ASKED}, {_WITH_RUN}, crashes = 0, suspicion = 0, {_IDLE}
-    WHERE {_IN_HAND}
+    WHERE {IN_HAND}
 """
 
 _UNGET: Final = f"""
@@ -163,23 +163,23 @@ _UNGET: Final = f"""
         reason = coalesce(?, reason), {_IDLE}
 """
 #: Of one that was not started, and keeps its place and its deaths.
-SETTLE_UNGET: Final = f"{_UNGET} WHERE {_IN_HAND}"
-SETTLE_UNGET_STARTED: Final = f"{_UNGET}, crashes = 0, suspicion = 0, {GO_LAST} WHERE {_IN_HAND}"
+SETTLE_UNGET: Final = f"{_UNGET} WHERE {IN_HAND}"
+SETTLE_UNGET_STARTED: Final = f"{_UNGET}, crashes = 0, suspicion = 0, {GO_LAST} WHERE {IN_HAND}"
 
 SETTLE_DIE: Final = f"""
     UPDATE kqueue_jobs SET
         state = 'dead', put_at = NULL, {_ASKED}, reason = ?, {_WITH_RUN},
         failures = failures + 1, crashes = 0, suspicion = 0, {_IDLE}
-    WHERE {_IN_HAND}
+    WHERE {IN_HAND}
 """
 
 #: Before the run is settled, which takes its owner from the row.
 KEEP_RESULT: Final = f"""
-    INSERT OR REPLACE INTO kqueue_results (key, result) SELECT key, ? FROM kqueue_jobs WHERE {_IN_HAND}
+    INSERT OR REPLACE INTO kqueue_results (key, result) SELECT key, ? FROM kqueue_jobs WHERE {IN_HAND}
 """
 KEEP_TRACEBACK: Final = f"""
     INSERT INTO kqueue_tracebacks (job_id, lease_owner, traceback)
-    SELECT id, lease_owner, ? FROM kqueue_jobs WHERE {_IN_HAND}
+    SELECT id, lease_owner, ? FROM kqueue_jobs WHERE {IN_HAND}
 """
 PRUNE_TRACEBACKS: Final = f"""
     DELETE FROM kqueue_tracebacks WHERE job_id = :id AND key NOT IN (
@@ -226,8 +226,8 @@ REVIVE: Final = """
     WHERE id = ?
 """
 
-_WITH_RESULT: Final = ", ".join(RESULT if name == "result" else columns([name]) for name in Row._fields)
-GET: Final = f"SELECT {_WITH_RESULT} {_BY_ID}"
+_WHOLE: Final = {"result": RESULT, "progress": PROGRESS}
+GET: Final = f"SELECT {', '.join(_WHOLE.get(name) or columns([name]) for name in Row._fields)} {_BY_ID}"
 
 _FIND: Final = f"""
     SELECT {_COLUMNS} FROM kqueue_jobs AS job

@@ -16,17 +16,18 @@ from kqueue.contracts.intake import Span, Tick
 from kqueue.contracts.lookup import Backlog
 from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
-from kqueue.contracts.rules import recovery
+from kqueue.contracts.reporting import Report
 from kqueue.contracts.runs import Claim, LeaseKey, Selection
 from kqueue.contracts.settlements import Settled, Settlement
 from kqueue.contracts.stored_times import Misdated
 from kqueue.contracts.workers import WorkerRecord
 from kqueue.model import checks
 from kqueue.model.errors import StoreError, StoreReadOnly
+from kqueue.model.history import LogLine
 from kqueue.model.job import Row, State
 from kqueue.stores.sqlite import backup as files
 from kqueue.stores.sqlite import intake as inserts
-from kqueue.stores.sqlite import operator
+from kqueue.stores.sqlite import operator, reports
 from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.admission import HELD_TYPES, admit
@@ -36,8 +37,8 @@ from kqueue.stores.sqlite.claimed_ranges import ClaimedRanges
 from kqueue.stores.sqlite.expire import expire
 from kqueue.stores.sqlite.file.connect import check_settings
 from kqueue.stores.sqlite.file.file import SqliteFile
-from kqueue.stores.sqlite.settle import run_of, settle, with_tracebacks
-from kqueue.stores.sqlite.sweep import find_abandoned, lost_rule
+from kqueue.stores.sqlite.settle import settle, with_tracebacks
+from kqueue.stores.sqlite.sweep import find_abandoned, lost_rule, recover
 from kqueue.stores.sqlite.times import find_misdated, repair_times
 from kqueue.system.clock import Clock, SystemClock
 
@@ -277,6 +278,14 @@ class SqliteStore:
             error.may_be_done |= is_written
             raise
 
+    def report(self, told: Sequence[Report], now: float) -> frozenset[str]:
+        """One transaction; returns the ids lost."""
+        return reports.report(self._file, told)
+
+    def job_log(self, id: str, after: int | None, most: int) -> list[LogLine]:
+        """One index range."""
+        return reports.read(self._file, id, after, most)
+
     # -- the operator's ----------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -329,17 +338,7 @@ class SqliteStore:
 
     def purge(self, type: str, most: int) -> int:
         """One transaction; once no row is left, more of them if there are many unique keys to free."""
-        with self._file.write() as connection:
-            gone: list[str | None] = []
-            for statement in sql.PURGES:
-                values = {"type": type, "most": most - len(gone)}
-                gone += [id for (id,) in connection.execute(statement, values).fetchall()]
-            records.free_keys(connection, [id for id in gone if id is not None])
-        freed = most if len(gone) < most else 0
-        while freed and freed == most:
-            with self._file.write() as connection:
-                freed = records.free_keys_without_job(connection, type, most)
-        return len(gone)
+        return operator.purge(self._file, type, most)
 
     def pause(self, type: str, now: float) -> bool:
         """False if it was paused already."""
@@ -394,12 +393,7 @@ class SqliteStore:
         if not self.find_abandoned(now, 1):
             return Recovered(0)
         with self._file.write() as connection:
-            found = find_abandoned(connection, now, most)
-            verdicts = [(*recovery(row.alone, row.crashes, max_crashes), row.id) for row in found]
-            values = [(state, reason, run_of(now, reason), now, now, id) for state, reason, id in verdicts]
-            connection.executemany(sql.RECOVER, values)
-        died = [row for row, (state, _, _) in zip(found, verdicts, strict=True) if state == State.DEAD]
-        return Recovered(len(found) - len(died), tuple(died))
+            return recover(connection, now, max_crashes, most)
 
     def expire(self, now: float, most: int) -> int:
         """One transaction, if there is anything to forget."""

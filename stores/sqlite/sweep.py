@@ -7,8 +7,11 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from typing import Final
 
-from kqueue.contracts.repair import Abandoned, Head
+from kqueue.contracts.repair import Abandoned, Head, Recovered
+from kqueue.contracts.rules import recovery
+from kqueue.model.job import State
 from kqueue.stores.sqlite import statements as sql
+from kqueue.stores.sqlite.settle import run_of
 
 #: Larger than any priority.
 _AFTER_ALL: Final = 2**63 - 1
@@ -26,6 +29,16 @@ def find_abandoned(connection: sqlite3.Connection, now: float, most: int) -> lis
             Abandoned(id, type, bool(alone), crashes, owner, until)
             for until, id, type, alone, crashes, owner in islice(merged, most)
         ]
+
+
+def recover(connection: sqlite3.Connection, now: float, max_crashes: int, most: int) -> Recovered:
+    """Take them from their holder, inside a transaction of the caller's."""
+    found = find_abandoned(connection, now, most)
+    verdicts = [(*recovery(row.alone, row.crashes, max_crashes), row.id) for row in found]
+    values = [(state, reason, run_of(now, reason), now, now, id) for state, reason, id in verdicts]
+    connection.executemany(sql.RECOVER, values)
+    died = [row for row, (state, _, _) in zip(found, verdicts, strict=True) if state == State.DEAD]
+    return Recovered(len(found) - len(died), tuple(died))
 
 
 def lost_rule(head: Head | None, until: float, grace: float) -> tuple[int, float]:

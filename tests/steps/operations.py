@@ -602,6 +602,28 @@ def finish_with_results(house: House) -> None:
     _check_results(house.queue)
 
 
+def jobs_that_tell(house: House) -> None:
+    house.add("tell a", "tell b", "retry c", queue=house.another())
+
+
+def tell(house: House) -> None:
+    """Beside the ends of runs, and with one that leaves its job."""
+
+    def act(job: JobInHand) -> None:
+        job.progress(1, 2, "half")
+        job.log("of %s", job.id)
+        house.queue.parts.registry.in_hand()[0].reports.write()
+        assert {line.text for line in house.queue.job_log(job.id)} <= {f"of {job.id}"}
+        house.end(job)
+
+    def again(job: JobInHand) -> None:
+        job.log("again")
+        job.retry("again", delay=0)
+
+    house.acts |= {"tell": act, "retry": _at_first(house, again)}
+    house.queue.run_jobs()
+
+
 def _check_results(queue: KQueue) -> list[str]:
     """A result is there exactly when its end is. But where another has run the job to its end: that gives none."""
     ids = [job.id for job in queue.jobs("t", state="done")]
@@ -767,6 +789,7 @@ OPERATIONS = (
     Operation("run without an index", run, delayed_jobs, drop_an_index, only="mongod"),
     Operation("end in every way", end_in_every_way, jobs_of_every_end),
     Operation("run batches", run_batches, jobs_of_a_batch),
+    Operation("tell", tell, jobs_that_tell),
     Operation("finish with results", finish_with_results, jobs_to_keep, repair=forget_results),
     Operation("renew", renew, some_jobs, types=("t",)),
     Operation("be interrupted", be_interrupted, jobs_to_interrupt),

@@ -1,4 +1,4 @@
-"""Payloads and results of a SQLite store that have no job, and jobs that have no payload: there are never any."""
+"""What a SQLite store keeps apart and has no job, and jobs that have no payload: there are never any."""
 
 import sqlite3
 
@@ -15,6 +15,12 @@ _STRAYS = """
     UNION ALL
     SELECT apart.key, 'is a result of no job that is done' FROM kqueue_results AS apart
     WHERE apart.key NOT IN (SELECT key FROM kqueue_jobs WHERE state = 'done')
+    UNION ALL
+    SELECT apart.job_id, 'is a progress of no job' FROM kqueue_progress AS apart
+    WHERE apart.job_id NOT IN (SELECT id FROM kqueue_jobs)
+    UNION ALL
+    SELECT apart.job_id, 'is a log of no job' FROM kqueue_log AS apart
+    WHERE apart.job_id NOT IN (SELECT id FROM kqueue_jobs)
 """
 
 

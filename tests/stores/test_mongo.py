@@ -124,7 +124,13 @@ def test_a_row_of_which_every_field_says_something_comes_back(store: MongoStore)
     said = {"delay": 1.5, "fence": 2, "tries": 3, "failures": 4, "crashes": 5, "suspicion": 6, "alone": True}
     said |= {"lease_owner": "me", "lease_until": NOW + 7, "reason": "why", "created_at": NOW - 8, "put_at": NOW + 9}
     said |= {"gate": "other", "keep_until": NOW + 14, "history": '[["you",15.0,null]]', "limit_key": "k"}
-    said |= {"scheduled_for": NOW + 16, "asked_at": NOW - 17, "own_options": "{}", "result": b"j1"}
+    said |= {
+        "scheduled_for": NOW + 16,
+        "asked_at": NOW - 17,
+        "own_options": "{}",
+        "result": b"j1",
+        "progress": "[1,2,null,3,4]",
+    }
     said |= {
         "unique_key": "u",
         "run_at": NOW + 10,

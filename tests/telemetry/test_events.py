@@ -67,7 +67,7 @@ def all_kinds() -> list[type[Event]]:
 
 def test_each_event_is_public_and_frozen_and_has_no_dictionary() -> None:
     kinds = all_kinds()
-    names = "Added Started Finished Retried Died GivenBack LostLease Swept Reconnected"
+    names = "Added Started Finished Retried Died GivenBack LostLease Progressed Logged Swept Reconnected"
     assert [kind.__name__ for kind in kinds] == names.split()
     for kind in [Event, *kinds]:
         assert getattr(kqueue, kind.__name__) is kind

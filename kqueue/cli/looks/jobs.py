@@ -12,6 +12,7 @@ from kqueue import Filter, Job, KQueue, State
 from kqueue.admin import views
 from kqueue.cli.exits import OK, SOME_FAILED, complain
 from kqueue.cli.filters import filter_of, filter_options
+from kqueue.cli.looks.follow import follow, log_lines, progress_text
 from kqueue.cli.looks.watching import show_each, watch_option
 from kqueue.cli.terminal import (
     columns,
@@ -23,11 +24,14 @@ from kqueue.cli.terminal import (
     print_json,
     queue_options,
 )
+from kqueue.contracts.reporting import MOST_LINES
 from kqueue.model import checks
 from kqueue.model.wording import moment
 
 #: Jobs that are listed unless another number is given.
 PAGE = 100
+#: Lines of a log that are shown; all of them as JSON.
+LOG_SHOWN = 20
 
 
 @click.command("list")
@@ -103,19 +107,31 @@ def _list_lines(jobs: Sequence[Job], state: str, more_after: str | None, *, as_j
 @queue_options
 @click.argument("job_id", metavar="ID")
 @click.option("--payload", "with_payload", is_flag=True, help="Its payload too. Bytes are shown in base 64.")
+@click.option(
+    "--follow", "follows", is_flag=True, help="Its log and progress as they come, until its end or Ctrl-C."
+)
 @json_option
-def show(store: str | None, broker: str | None, job_id: str, with_payload: bool, as_json: bool) -> int:
-    """Show one job. Exit status 1 if it is not there."""
+def show(
+    *, store: str | None, broker: str | None, job_id: str, with_payload: bool, follows: bool, as_json: bool
+) -> int:
+    """Show one job, with the end of its log. Exit status 1 if it is not there, or with --follow if it ends dead."""
+    if follows and as_json:
+        raise click.UsageError("--follow: not together with --json; show --json again and again does it")
     with find_queue(store, broker, rings=False) as queue:
         job = queue.get_job(checks.job_id(job_id))
+        log = [] if job is None or follows else queue.job_log(job_id, limit=MOST_LINES)
+        if job is not None and follows:
+            return follow(queue, job_id)
     if job is None:
         complain(f"there is no job {job_id}; it may have been deleted")
         return SOME_FAILED
     values = views.result(job) | (views.payload(job) if with_payload else {})
     if as_json:
-        print_json(views.details(job) | {"runs": views.runs(job)} | values)
+        print_json(views.details(job) | {"runs": views.runs(job), "log": views.log(log)} | values)
         return OK
     details = {name: one_line(str(value)) for name, value in views.details(job).items() if value is not None}
+    if job.progress is not None:
+        details["progress"] = progress_text(job.progress)
     details |= {name: json.dumps(value) for name, value in values.items()}
     width = max(map(len, details))
     for name, text in details.items():
@@ -126,6 +142,10 @@ def show(store: str | None, broker: str | None, job_id: str, with_payload: bool,
         lines = [[run[name] or "" for name in heads] for run in views.runs(job)]
         print_columns(heads, lines)
         _print_tracebacks(job)
+    if log:
+        click.echo()
+        for line in log[-LOG_SHOWN:]:
+            click.echo("\n".join(log_lines(line)))
     return OK
 
 

@@ -1,4 +1,4 @@
-"""Done rows, which are kept for a time, and the histories of rows."""
+"""Done rows, which are kept for a time, the histories of rows, and what runs report."""
 
 import json
 from collections.abc import Callable
@@ -8,14 +8,27 @@ from typing import Any
 import pytest
 
 from kqueue.contracts.repair import Due, Recovered
+from kqueue.contracts.reporting import MOST_LINES, MOST_LOG_BYTES, Report
 from kqueue.contracts.runs import LeaseKey
 from kqueue.contracts.settlements import NO_ROOM, Delete, Die, Finish, Retry, Settled, Settlement, Unget
 from kqueue.contracts.store import JobStore
-from kqueue.model.history import MOST, TRACEBACKS, Run
+from kqueue.model.history import MOST, TRACEBACKS, Progress, Run, read_progress
 from kqueue.model.history import read as runs_of
 from kqueue.model.job import Row, State
 from kqueue.model.reasons import MAX_TRACEBACK
-from kqueue.testing.contracts.rows import NOTHING, NOW, MakeStore, add, claim, claimed_row, delayed, ids, read, row
+from kqueue.testing.contracts.rows import (
+    NOTHING,
+    NOW,
+    SETTLEMENTS,
+    MakeStore,
+    add,
+    claim,
+    claimed_row,
+    delayed,
+    ids,
+    read,
+    row,
+)
 
 UNTIL = NOW + 60.1
 
@@ -336,3 +349,130 @@ def test_a_settle_that_is_lost_writes_no_history(store: JobStore) -> None:
     held = claimed_row(store)
     store.settle([Retry(held.id, 9, NOW, "late", None), Finish(held.id, 9, UNTIL), Die(held.id, 9, "late")], NOW)
     assert read(store, held.id) == held
+
+
+# -- what runs report ------------------------------------------------------------------------------------
+
+HALF = '[1,2,{"at":"☃ $x"},9.5,1]'
+
+
+def told(id: str, *texts: str, fence: int = 1, number: int = 1, progress: str | None = None) -> Report:
+    """A report of a first try, with these lines."""
+    return Report(id, fence, number, 1, progress, tuple((NOW + place, text) for place, text in enumerate(texts)))
+
+
+def texts(store: JobStore, id: str, after: int | None = None, most: int = 9999) -> list[str]:
+    return [line.text for line in store.job_log(id, after, most)]
+
+
+def test_a_run_tells_how_far_it_is_and_more_for_its_log(store: JobStore, other: JobStore) -> None:
+    held = claimed_row(store)
+    odd = ["", "two\nlines", "NUL \0, ESC \x1b[2J", "☃ $x", "%s"]
+    assert store.report([told(held.id, *odd, progress=HALF)], NOW) == frozenset()
+    assert read_progress(read(other, held.id).progress) == Progress(1, 2, {"at": "☃ $x"}, 9.5, 1)
+    lines = other.job_log(held.id, None, 99)
+    assert [line[1:] for line in lines] == [(NOW + place, 1, text) for place, text in enumerate(odd)]
+    assert store.report([told(held.id, "more", number=2)], NOW) == frozenset()
+    assert read(other, held.id).progress == HALF
+    assert texts(other, held.id, lines[-1].number) == ["more"]
+    assert texts(other, held.id, lines[1].number, 2) == odd[2:4]
+    assert read(other, held.id).state == State.RUNNING
+    assert store.report([], NOW) == frozenset()
+
+
+def test_a_claim_hands_out_nothing_of_what_was_told(store: JobStore) -> None:
+    held = claimed_row(store)
+    store.report([told(held.id, "line", progress=HALF)], NOW)
+    store.settle([Unget(held.id, 1, NOW, None, None, started=True)], NOW)
+    (again,) = claim(store, held.id).rows
+    assert (again.progress, again.result, again.history) == (None, None, None)
+    assert texts(store, held.id) == ["line"]
+
+
+@pytest.mark.parametrize("end", ["retry", "unget", "die", "finish"])
+def test_what_a_settlement_brings_is_written_with_it(store: JobStore, other: JobStore, end: str) -> None:
+    held, neighbour = claimed_row(store), claimed_row(store)
+    batch = [
+        SETTLEMENTS[end](held.id, 1)._replace(report=told(held.id, "last words", progress=HALF)),
+        SETTLEMENTS[end](neighbour.id, 1),
+    ]
+    assert store.settle(batch, NOW) == Settled()
+    assert [job.progress for job in other.get([held.id, neighbour.id])] == [HALF, None]
+    assert (texts(other, held.id), texts(other, neighbour.id)) == (["last words"], [])
+    assert read(other, held.id).state == read(other, neighbour.id).state
+
+
+def test_who_does_not_hold_the_job_tells_nothing(store: JobStore, other: JobStore) -> None:
+    held, settled, gone = claimed_row(store), claimed_row(store), claimed_row(store)
+    store.settle([Die(settled.id, 1, "enough"), Delete(gone.id, 1)], NOW)
+    mine = told(held.id, "mine", progress=HALF)
+    strange = [told(held.id, "late", fence=2), *(told(one.id, "late", progress=HALF) for one in (settled, gone))]
+    assert store.report([*strange[1:], mine], NOW) == {settled.id, gone.id}
+    assert store.report([strange[0]], NOW) == {held.id}
+    assert (texts(store, held.id), texts(store, settled.id), texts(store, gone.id)) == (["mine"], [], [])
+    assert [job.progress for job in store.get([held.id, settled.id])] == [HALF, None]
+    lost = Retry(held.id, 2, NOW, "late", None, report=told(held.id, "late", fence=2))
+    assert store.settle([lost], NOW).lost == {held.id}
+    assert texts(store, held.id) == ["mine"]
+    store.recover(NOW + 31, 3, 10)
+    (taken,) = claim(other, held.id, now=NOW + 32).rows
+    assert store.report([told(held.id, "too late", number=2)], NOW + 33) == {held.id}
+    assert other.report([told(held.id, "its own", fence=taken.fence)], NOW + 33) == frozenset()
+    assert texts(store, held.id) == ["mine", "its own"]
+
+
+def test_a_report_that_is_sent_twice_is_written_once(store: JobStore, other: JobStore) -> None:
+    held = claimed_row(store)
+    for again in (store, other):
+        assert again.report([told(held.id, "once", number=1)], NOW) == frozenset()
+    assert texts(store, held.id) == ["once"]
+    assert other.report([told(held.id, "then", number=2)], NOW) == frozenset()
+    assert texts(store, held.id) == ["once", "then"]
+
+
+def test_of_a_log_the_last_lines_are_kept(store: JobStore) -> None:
+    held = claimed_row(store)
+    store.report([told(held.id, *(str(place) for place in range(MOST_LINES - 1)))], NOW)
+    (first, *_) = store.job_log(held.id, None, 1)
+    store.report([told(held.id, "a", "b", number=2)], NOW)
+    lines = store.job_log(held.id, None, 9999)
+    assert len(lines) == MOST_LINES
+    assert [line.text for line in (lines[0], *lines[-2:])] == ["1", "a", "b"]
+    assert sorted({line.number for line in [first, *lines]}) == [first.number, *(line.number for line in lines)]
+    half = "é" * (MOST_LOG_BYTES // 4)
+    store.report([told(held.id, half, half, number=3)], NOW)
+    assert texts(store, held.id) == [half] * 2
+    store.report([told(held.id, "c", number=4)], NOW)
+    assert texts(store, held.id) == [half, "c"]
+
+
+def test_what_was_told_goes_with_its_job(store: JobStore, other: JobStore) -> None:
+    for number in range(3):
+        held = claimed_row(store)
+        store.report([told(held.id, "line", progress=HALF)], NOW)
+        assert texts(other, held.id) == ["line"]
+        if number == 0:
+            assert store.settle([Delete(held.id, 1)], NOW) == Settled()
+        elif number == 1:
+            assert other.delete([held.id]) == 1
+        else:
+            store.settle([Finish(held.id, 1, NOW + 9)], NOW)
+            assert texts(other, held.id) == ["line"]
+            assert other.expire(NOW + 10, 9) == 1
+        assert store.job_log(held.id, None, 9) == []
+    assert texts(store, claimed_row(store).id) == []
+
+
+@pytest.mark.parametrize("size", [100_000, 15 * 2**20, 16 * 2**20 - 64 * 1024])
+def test_a_job_of_any_size_that_a_store_takes_may_tell(store: JobStore, size: int) -> None:
+    held = claimed_row(store, payload=b"x" * size)
+    lines = ["y" * 16_000] * 4
+    assert store.report([told(held.id, *lines, progress=HALF)], NOW) == frozenset()
+    assert read(store, held.id).progress == HALF
+    assert texts(store, held.id) in (lines, [])
+    assert store.settle([Finish(held.id, 1, NOW + 9, None, b"j" + b"1" * 2**19)], NOW) == Settled()
+
+
+def test_a_log_of_a_job_that_is_not_there_is_empty(store: JobStore) -> None:
+    assert store.job_log("0" * 28, None, 9) == []
+    assert store.job_log(claimed_row(store).id, 5, 9) == []

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kqueue.model.history import LogLine, Progress, Run
     from kqueue.model.job import Job, JobInHand, Priority, State
     from kqueue.model.options import New, TypeOptions
-    from kqueue.model.reports import Finding, Repair, RunReport, ScheduleReport, Stats, SweepReport, TypeStats
+    from kqueue.model.reports import End, Finding, Repair, RunReport, ScheduleReport, Stats, SweepReport, TypeStats
     from kqueue.model.retry import RetryPolicy, exponential, fixed
     from kqueue.model.schedule import Missed
     from kqueue.queue import KQueue
@@ -53,6 +53,7 @@ __all__ = [
     "BrokerUnavailable",
     "Cause",
     "Died",
+    "End",
     "Event",
     "Filter",
     "Finding",
@@ -113,7 +114,7 @@ _HOMES = {
     "model.history": "LogLine Progress Run",
     "model.job": "Job JobInHand Priority State",
     "model.options": "New TypeOptions",
-    "model.reports": "Finding Repair RunReport ScheduleReport Stats SweepReport TypeStats",
+    "model.reports": "End Finding Repair RunReport ScheduleReport Stats SweepReport TypeStats",
     "model.retry": "RetryPolicy exponential fixed",
     "model.schedule": "Missed",
     "queue": "KQueue",

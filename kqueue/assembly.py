@@ -59,6 +59,7 @@ from kqueue.upkeep.sweep import PAGE_TYPES, Sweeper
 
 if TYPE_CHECKING:
     from kqueue.admin.dry_run import DryRun
+    from kqueue.admin.ends import Ends
     from kqueue.admin.inspection import Inspection
     from kqueue.execution.context import LoopContext
     from kqueue.loops.start import Loops
@@ -98,6 +99,7 @@ class Parts:
     renewers: PerProcess[Client]
     registries: PerProcess[Registry]
     maintenances: PerProcess[Maintenance]
+    waiting: PerProcess[Ends]
     #: Deaths of a worker that ran a job alone until the job is dead.
     max_crashes: int
     #: Seconds that an ended job of a window may wait to be written.
@@ -121,6 +123,11 @@ class Parts:
     def renewer(self) -> Client:
         """What renews the leases of this process's handlers."""
         return self.renewers.get()
+
+    @property
+    def ends(self) -> Ends:
+        """What waits for the ends of jobs, for all of this process."""
+        return self.waiting.get()
 
     def opened(self) -> Parts:
         """These, once the store is open."""
@@ -394,6 +401,7 @@ def assemble(
         renewers=PerProcess(lambda: open_renewer(job_store, url, logger)),
         registries=registries,
         maintenances=maintenances,
+        waiting=PerProcess(lambda: _ends(job_store, options, clock)),
         max_crashes=max_crashes,
         settle_s=settle_s,
         sweep_interval=sweep_interval,
@@ -406,6 +414,12 @@ def _load_loops() -> None:
     for one, which is what the loops do.
     """
     from kqueue.loops import start  # noqa: F401, PLC0415 (see test_layout.LAZY)
+
+
+def _ends(store: JobStore, options: Options, clock: Clock) -> Ends:
+    from kqueue.admin.ends import Ends  # noqa: PLC0415 (see test_layout.LAZY)
+
+    return Ends(store, options, clock)
 
 
 def _store(store: str | JobStore, create: bool, logger: logging.Logger) -> JobStore:

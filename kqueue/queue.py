@@ -24,7 +24,7 @@ from kqueue.model.history import LogLine
 from kqueue.model.ids import is_job_id
 from kqueue.model.job import Job, JobInHand, Priority, State
 from kqueue.model.options import GivenOptions, JobOptions, OneJobOptions, TypeOptions, check_names
-from kqueue.model.reports import Finding, RunReport, ScheduleReport, Stats, SweepReport
+from kqueue.model.reports import End, Finding, RunReport, ScheduleReport, Stats, SweepReport
 from kqueue.model.schedule import MOST_TICKS
 from kqueue.model.times import Duration, Instant
 from kqueue.upkeep.cron import CronHandlerOptions, CronOptions, split
@@ -292,8 +292,8 @@ class KQueue:
 
         ``running``: at once. ``running_per_key``: at once, of those that were added with the same ``limit_key``.
         ``starts``: in any ``period`` seconds (1 by default, a day at most), counted when a worker claims a job. One
-        that has no place waits in the store as ``held``, and nobody looks at it until there is one; a worker that
-        dies gives its places back with its leases. Raises ``ValueError`` if the type has limits already.
+        that has no place waits in the store as ``held``; a worker that dies gives its places back with its leases.
+        Raises ``ValueError`` if the type has limits already.
         """
         self._parts.limiter.limit(checked_limit(type, **bounds))
 
@@ -356,9 +356,8 @@ class KQueue:
 
         A handler that raises, or returns without having settled its job, has it retried. Only ``KeyboardInterrupt``
         and ``SystemExit`` end the loop; they are raised again once the unstarted jobs are given back. Raises
-        ``StoreError`` when the store is down; with ``wait`` it tries again. A beanstalkd may be down.
-
-        An ``async def`` handler runs to its end before the next job. In an event loop: ``asyncio.to_thread``.
+        ``StoreError`` when the store is down; with ``wait`` it tries again. A beanstalkd may be down. An async
+        handler runs to its end before the next job. In an event loop: ``asyncio.to_thread``.
         """
         return self._parts.loops(types).run(RunLimits.checked(count_limit, time_limit_ms, wait))
 
@@ -367,7 +366,6 @@ class KQueue:
     ) -> RunReport:
         """Run jobs of all types that have a handler now, or of ``types``: of plain functions in ``threads``
         threads, and beside them those of each ``async def``, ``concurrency`` at once, all in one event loop.
-
         Returns, with what all did, once all have ended: at the time limit, after :meth:`stop`, or without ``wait``
         when nothing is ready for any. Coroutines that run then end by themselves. An error in one ends all.
         """
@@ -446,10 +444,26 @@ class KQueue:
         rows = self._parts.opened().store.get([job_id]) if is_id else []
         return Job(rows[0]) if rows else None
 
-    def job_log(self, job_id: str, after: int | None = None, limit: int = 100) -> list[LogLine]:
-        """Up to ``limit`` lines that runs of the job have logged, the oldest first; to go on, give the last number
-        as ``after``. None of a job that is not there.
+    def wait(self, job_id: str, timeout: Duration = 10) -> End:
+        """Wait for the end of a job, for ``timeout`` seconds at most: ``done``, ``dead``, ``deleted``, ``timeout``,
+        or ``unknown`` where it is not there. Raises ``ValueError`` if nobody keeps its end: see ``tombstone``.
         """
+        return self._parts.opened().ends.wait([job_id], timeout)[0]
+
+    def wait_all(self, job_ids: Iterable[str], timeout: Duration = 10) -> list[End]:
+        """:meth:`wait` for several, ``timeout`` for all of them; in their order."""
+        return self._parts.opened().ends.wait(checks.ids(job_ids), timeout)
+
+    async def wait_async(self, job_id: str, timeout: Duration = 10) -> End:
+        """:meth:`wait` in a coroutine."""
+        return (await self._parts.opened().ends.wait_async([job_id], timeout))[0]
+
+    async def wait_all_async(self, job_ids: Iterable[str], timeout: Duration = 10) -> list[End]:
+        """:meth:`wait_all` in a coroutine."""
+        return await self._parts.opened().ends.wait_async(checks.ids(job_ids), timeout)
+
+    def job_log(self, job_id: str, after: int | None = None, limit: int = 100) -> list[LogLine]:
+        """Up to ``limit`` lines that runs of the job have logged. To go on, give the last number as ``after``."""
         number = None if after is None else checks.whole("after", after, 0)
         most, is_id = checks.whole("limit", limit, 1), is_job_id(checks.text("id", job_id))
         return self._parts.opened().store.job_log(job_id, number, most) if is_id else []
@@ -541,9 +555,7 @@ class KQueue:
         return self._parts.followed().purge(type)
 
     def why(self, job_id: str) -> list[Answer]:
-        """What keeps a job from running, what decides first: at least one answer; none if there is no such job. A
-        broker that does not answer is one of the answers.
-        """
+        """What keeps a job from running, what decides first, a broker too; nothing if there is no such job."""
         checks.job_id(job_id)
         return self._parts.followed().inspection().why(job_id)
 

@@ -22,6 +22,7 @@ TOO_LONG: set[str] = set()
 #: Where an import stands in a function, since only some pay for what it brings: and what that is. Nowhere else.
 LAZY = {
     "kqueue/__init__.py": "the public names, when they are asked for (PEP 562)",
+    "kqueue/admin/ends.py": "asyncio, for coroutines",
     "kqueue/assembly.py": "the loops, and what an operator asks for",
     "kqueue/brokers/__init__.py": "the broker of the URL",
     "kqueue/cli/demo.py": "rich, where it draws",

@@ -77,7 +77,7 @@ STARTS = {
     ),
     "a run on SQLite": (
         RUN,
-        243,
+        245,
         {
             "ctypes",
             "kqueue.execution",

@@ -24,6 +24,9 @@ class Lookup(Protocol):
         those of rows that are found otherwise may have none, and no results.
         """
 
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """The state of each that there is, by its id. Reads nothing else of it, so it may be asked often."""
+
     def find_unique(self, type: str, key: str) -> Row | None:
         """The row of the job that took the unique key last, whether it still has it or not; None if it is gone, or
         nobody took it.

@@ -113,6 +113,13 @@ def job_id(value: object) -> str:
     return value
 
 
+def ids(value: object) -> list[str]:
+    """Several texts. One by itself is most likely a mistake."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"ids: expected a list of job ids, got {shown(value)}")
+    return [text("id", one) for one in value]
+
+
 def key(name: str, value: object) -> str:
     """A str of 1 to 200 printable characters: they are shown to operators."""
     if not 1 <= len(text(name, value)) <= MAX_KEY or not str(value).isprintable():

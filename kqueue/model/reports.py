@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +153,15 @@ class Stats:
     seconds: float
     #: By job type, sorted: those that were used here or have a job in the store.
     types: Mapping[str, TypeStats]
+
+
+class End(NamedTuple):
+    """What ``queue.wait`` has seen of a job."""
+
+    #: ``done`` or ``dead``; ``deleted``: by somebody, before it had ended; ``timeout``: it has not ended yet;
+    #: ``unknown``: it was not there when the wait began, or nobody could look for longer than its end is kept.
+    state: str
+    #: Of one that is done: ``job.result``.
+    result: Any = None
+    #: Of one that is dead, or done without a result that it should have: ``job.reason``.
+    reason: str | None = None

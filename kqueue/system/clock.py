@@ -78,3 +78,8 @@ class ManualClock:
     def jump(self, seconds: float) -> None:
         """Set the wall clock forward (or back, if negative), as an operator or NTP does. No time passes."""
         self._wall += seconds
+
+
+def busy() -> float:
+    """Seconds that the calling thread has had of a processor."""
+    return time.thread_time()

@@ -11,6 +11,7 @@ from itertools import count
 from typing import TypeAlias
 
 from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.repair import Due
 from kqueue.model.history import LogLine
 from kqueue.model.job import Row, State
 from kqueue.stores.gates import Candidate, Place, after_gates, gate_of, key_of, type_of
@@ -116,6 +117,13 @@ class MemoryRows:
         self.changes += 1
         self._take_place(row, before)
         self._is_torn = False
+
+    def write_all(self, rows: Iterable[Row]) -> list[Due]:
+        """Each of them; what is to be rung for."""
+        written = list(rows)
+        for row in written:
+            self.write(row)
+        return [Due.of(row) for row in written]
 
     def _take_place(self, row: Row, before: Row | None) -> None:
         for places, name in self._places(row):

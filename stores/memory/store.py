@@ -244,18 +244,13 @@ class MemoryStore:
         """Make dead rows ready; returns those made."""
         with self._locked():
             dead = [row for row in self._rows.existing(ids) if row.state == State.DEAD]
-            made = [revived(row, reason, now, put_at) for row in dead]
-            for row in made:
-                self._rows.write(row)
-            return [Due.of(row) for row in made]
+            return self._rows.write_all(revived(row, reason, now, put_at) for row in dead)
 
     def hasten(self, ids: Sequence[str], now: float, put_at: float | None) -> list[Due]:
         """Make delayed rows ready; returns those made."""
         with self._locked():
-            made = [hastened(row, now, put_at) for row in self._rows.existing(ids) if row.state == State.DELAYED]
-            for row in made:
-                self._rows.write(row)
-            return [Due.of(row) for row in made]
+            found = [row for row in self._rows.existing(ids) if row.state == State.DELAYED]
+            return self._rows.write_all(hastened(row, now, put_at) for row in found)
 
     def change(self, id: str, change: JobChange, now: float, put_at: float | None, put_until: float) -> Due | None:
         """Change a row that waits; None if there is none."""
@@ -270,6 +265,11 @@ class MemoryStore:
         """The rows that there are, in the order of ``ids``."""
         with self._locked():
             return [self._rows.by_id[id] for id in ids if id in self._rows.by_id]
+
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """The states of those that there are."""
+        with self._locked():
+            return {row.id: str(row.state) for row in self._rows.existing(ids)}
 
     def find_unique(self, type: str, key: str) -> Row | None:
         """The row of the job that took the key last."""

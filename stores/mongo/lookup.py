@@ -38,6 +38,17 @@ def find(jobs: Collection[Document], type: str | None, state: str, after: str | 
     return [schema.whole_row(document) for document in found]
 
 
+def states(jobs: Collection[Document], ids: Sequence[str]) -> dict[str, str]:
+    """The states of those that there are."""
+    found = read(jobs, {"_id": {"$in": list(ids)}}, {"state": True}, len(ids)) if ids else []
+    return {document["_id"]: document["state"] for document in found}
+
+
+def held_types(jobs: Collection[Document], types: Sequence[str]) -> list[str]:
+    """Those of ``types`` that have a held row, sorted."""
+    return sorted(jobs.distinct("type", {"state": State.HELD.value, "type": {"$in": list(types)}}))
+
+
 def find_unique(jobs: Collection[Document], type: str, key: str) -> Row | None:
     """The row of the job that took the unique key last."""
     note = jobs.database[schema.NOTES].find_one({"_id": key_note(type, key)}, {"job": True})

@@ -219,9 +219,8 @@ class MongoStore:
 
     def held_types(self, types: Sequence[str]) -> list[str]:
         """See :meth:`kqueue.contracts.store.JobStore.held_types`."""
-        held = {"state": State.HELD.value, "type": {"$in": list(types)}}
         with self._jobs() as jobs:
-            return sorted(jobs.distinct("type", held))
+            return looks.held_types(jobs, types)
 
     def claimed_by(self, owner: str) -> list[Row]:
         """See :meth:`kqueue.contracts.store.JobStore.claimed_by`."""
@@ -259,10 +258,8 @@ class MongoStore:
     # -- the operator's ----------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str]) -> int:
-        """See :meth:`kqueue.contracts.store.JobStore.delete`. One by one in one command, so that the driver
-        retries.
-
-        When it raises, some rows may be deleted whose keys are still taken, for the time that their adds asked for.
+        """See :meth:`kqueue.contracts.store.JobStore.delete`. One by one in one command, so the driver retries.
+        When it raises, rows may be deleted whose keys are still taken, for the time that their adds asked for.
         """
         if not ids:
             return 0
@@ -290,6 +287,11 @@ class MongoStore:
             found = jobs.find({"_id": {"$in": list(ids)}}, schema.WITHOUT_LOG)
             rows = {document["_id"]: schema.whole_row(document) for document in found}
         return [rows[id] for id in ids if id in rows]
+
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """See :meth:`kqueue.contracts.store.JobStore.states`. One read by ids."""
+        with self._jobs() as jobs:
+            return looks.states(jobs, ids)
 
     def find_unique(self, type: str, key: str) -> Row | None:
         """See :meth:`kqueue.contracts.store.JobStore.find_unique`. Two reads by id."""
@@ -385,10 +387,8 @@ class MongoStore:
             return recovers.recover(jobs, moment, max_crashes, most, link.places(1).start)
 
     def expire(self, now: float, most: int) -> int:
-        """See :meth:`kqueue.contracts.store.JobStore.expire`.
-
-        Claims that limits counted are not forgotten here: they stand in one document for each type, a few
-        hundred at most, and each claim drops what is not counted any more.
+        """See :meth:`kqueue.contracts.store.JobStore.expire`. Claims that limits counted are not forgotten here:
+        they stand in one document for each type, and each claim drops what is not counted any more.
         """
         with self._jobs() as jobs:
             deleted = sweeps.expire(jobs, now, most)

@@ -238,6 +238,8 @@ _FIND: Final = f"""
 #: the ``+`` keeps SQLite from that way, so that it sorts them (https://www.sqlite.org/optoverview.html#uplus).
 FINDS: Final = {state: _FIND.format(state, id="+job.id" if state == State.RUNNING else "job.id") for state in State}
 
+STATES: Final = f"SELECT job.id, job.state {_BY_ID}"
+
 THERE: Final = f"SELECT job.id {_BY_ID}"
 
 #: The gates of a type stand together, and begin with its own (see :mod:`kqueue.stores.gates`).

@@ -311,6 +311,10 @@ class SqliteStore:
             found = connection.execute(sql.GET, {"ids": json.dumps(ids)}).fetchall()
             return with_tracebacks(connection, [*map(_row, found)])
 
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """Look-ups by id."""
+        return dict(self._read(sql.STATES, {"ids": json.dumps(ids)}))
+
     def find_unique(self, type: str, key: str) -> Row | None:
         """The row of the job that took the key last: look-ups by primary key and id."""
         return next(iter(self.get([id for (id,) in self._read(records.HOLDER_OF_KEY, (type, key))])), None)

@@ -118,6 +118,8 @@ CALLS: dict[str, Arguments] = {
     "unsubscribe": {"function": hook},
     "subscribe": {"function": hook},
     "get_job": {"job_id": job},
+    "wait": {"job_id": job, "timeout": st.sampled_from([0, 0.01])},
+    "wait_all": {"job_ids": st.lists(job), "timeout": st.sampled_from([0, 0.01])},
     "job_log": {"job_id": job, "after": few, "limit": few},
     "find_job": {"type": types, "unique": st.just("key")},
     "change_job": {"job": job, "priority": priority, "delay": _kept(duration), "run_at": when},
@@ -146,6 +148,8 @@ ELSEWHERE = {
     "from_config": "reads a file: see tests/config",
     "open": "takes nothing, and is what each test begins with",
     "close": "takes nothing, and is what each test ends with",
+    "wait_async": "a coroutine: of wait",
+    "wait_all_async": "a coroutine: of wait_all",
     "handler": "a decorator: of add_handler",
     "cron": "a decorator: of add_cron",
     "backup": "writes where it is told: with paths of its own",
@@ -156,6 +160,7 @@ NEEDED = {
     **dict.fromkeys(("add_job", "options", "remove_handler", "limit", "purge_jobs"), ("type",)),
     "add_jobs": ("type", "payloads"),
     "find_job": ("type", "unique"),
+    "wait_all": ("job_ids",),
     "add_handler": ("type", "function"),
     "add_cron": ("expression", "type"),
     "retry_job": ("job", "reason"),
@@ -167,7 +172,7 @@ NEEDED = {
     "empty_tubes": ("beginning",),
     **dict.fromkeys(("around", "on_start", "on_stop", "subscribe", "unsubscribe"), ("function",)),
     **dict.fromkeys(("delete_job", "renew_job", "unget_job", "change_job"), ("job",)),
-    **dict.fromkeys(("get_job", "job_log", "why"), ("job_id",)),
+    **dict.fromkeys(("get_job", "job_log", "wait", "why"), ("job_id",)),
 }
 #: Of :class:`kqueue.JobInHand`.
 IN_HAND: dict[str, Arguments] = {

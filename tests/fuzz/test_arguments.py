@@ -23,6 +23,7 @@ NAMED = re.compile(r"(\w+)( of \S+)?(\[.*\])*: ", re.DOTALL)
 ALSO = {
     "job": "id",
     "job_id": "id",
+    "job_ids": "ids",
     "payloads": "payload",
     "function": "handler",
     "after": "id",

@@ -396,6 +396,7 @@ def look(house: House) -> None:
     queue.counts()
     queue.counts("t")
     queue.get_job(queue.jobs("t", state="ready", limit=1)[0].id)
+    store.states([queue.jobs("t", state="ready", limit=1)[0].id])
     store.ready_types("", 9)
     store.overview()
     store.pulse()

@@ -499,7 +499,7 @@ def test_rows_of_every_kind_go_in_as_they_are_and_in_order(store):
     [
         {"fence": 2**62, "tries": 3, "failures": 2, "crashes": 1, "suspicion": 4},
         {"reason": "a\0b\"c\\d\u2028e\x1f'\U0001f40c\ufffe"},
-        {"gate": "t", "limit_key": "\0", "unique_key": "[1]", "retries": '{"max_tries":5}'},
+        {"gate": "t", "limit_key": "\0", "unique_key": "[1]", "own_options": '{"max_tries":5}'},
         {"scheduled_for": 1_700_000_000.1234567, "asked_at": 0.1 + 0.2, "put_at": 5e-324, "delay": 1e300},
     ],
     ids=" ".join,

@@ -11,6 +11,18 @@ from kqueue.testing.contracts.rows import NOW, add, claim, claimed_row, delayed,
 # -- find and counts -------------------------------------------------------------------------------------
 
 
+def test_states_of_those_that_there_are(store: JobStore, other: JobStore) -> None:
+    ready, later = add(store, row(payload=b"x" * 100_000), delayed(NOW + 9))
+    held = claimed_row(store)
+    dead = claimed_row(store)
+    store.settle([Die(dead.id, 1, "enough")], NOW)
+    expected = {ready: "ready", later: "delayed", held.id: "running", dead.id: "dead"}
+    found = other.states([*expected, "0" * 28, ready])
+    assert found == expected
+    assert {type(state) for state in found.values()} == {str}
+    assert store.states([]) == {}
+
+
 def test_find_gives_the_rows_of_a_state_in_the_order_of_ids(store: JobStore, other: JobStore) -> None:
     second, first, third, of_another_type, ready, later = add(
         store, row(id="b" * 28, priority=1), row(id="a" * 28, payload=b"1"), row(id="d" * 28),

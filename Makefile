@@ -40,7 +40,7 @@ TESTABLE := $(VENV)/.testable
 PLOTTABLE := $(VENV)/.plottable
 PEERS := .venv-peers
 COMPARABLE := $(PEERS)/.made-by-$(subst /,_,$(PYTHON))
-QUESTIONS := throughput one_by_one real_work adds payloads limits killers pickup processes mongodb growth mixed levers
+QUESTIONS := throughput one_by_one real_work adds payloads limits kept killers pickup processes mongodb growth mixed levers
 
 # Who sets it would compile each file anew in each of hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
@@ -80,6 +80,7 @@ bench: $(TESTABLE) servers
 	$(VENV)/bin/python -m bench.real_work --rounds 2 --seconds 2
 	$(VENV)/bin/python -m bench.payloads --rounds 2 --jobs 500
 	$(VENV)/bin/python -m bench.limits --rounds 2 --jobs 1000
+	$(VENV)/bin/python -m bench.kept --rounds 2 --jobs 5000
 	$(VENV)/bin/python -m bench.killers --rounds 1
 
 bench-instructions: $(TESTABLE)

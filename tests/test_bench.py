@@ -40,6 +40,7 @@ TINY = {
     "adds": "--jobs 32 --rounds 1",
     "payloads": "--jobs 20 --rounds 1",
     "limits": "--jobs 60 --rounds 1",
+    "kept": "--jobs 100 --rounds 1",
     "killers": "--killers 1 --good 2 --processes 1 --rounds 1",
     "pickup": "--jobs 5 --delayed 1 --idle 0.1 --rounds 1",
     "processes": "--jobs 200 --processes 2 --rounds 1",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         Swept,
     )
     from kqueue.model.history import LogLine, Progress, Run
-    from kqueue.model.job import Job, JobInHand, Priority, State
+    from kqueue.model.job import EndedJobs, Job, JobInHand, Priority, State
     from kqueue.model.options import New, TypeOptions
     from kqueue.model.reports import End, Finding, Repair, RunReport, ScheduleReport, Stats, SweepReport, TypeStats
     from kqueue.model.retry import RetryPolicy, exponential, fixed
@@ -54,6 +54,7 @@ __all__ = [
     "Cause",
     "Died",
     "End",
+    "EndedJobs",
     "Event",
     "Filter",
     "Finding",
@@ -112,7 +113,7 @@ _HOMES = {
         "Added Died Event Finished GivenBack Logged LostLease Progressed Reconnected Retried Started Swept"
     ),
     "model.history": "LogLine Progress Run",
-    "model.job": "Job JobInHand Priority State",
+    "model.job": "EndedJobs Job JobInHand Priority State",
     "model.options": "New TypeOptions",
     "model.reports": "End Finding Repair RunReport ScheduleReport Stats SweepReport TypeStats",
     "model.retry": "RetryPolicy exponential fixed",

@@ -35,6 +35,7 @@ from kqueue.dispatch.tubes_then_store import Dispatching
 from kqueue.loops.registry import Registry
 from kqueue.model import checks, times
 from kqueue.model.handlers import Handler, Handlers, Types
+from kqueue.model.job import EndedJobs, Job
 from kqueue.model.options import Options, TypeOptions
 from kqueue.model.payload import MAX_RESULT
 from kqueue.model.reports import Stats
@@ -181,6 +182,13 @@ class Parts:
         for jobs in self.registry.in_hand():  # it may have been claimed here meanwhile
             jobs.drop(job_id)
         return deleted
+
+    def ended(self, type: object, after: object, limit: object) -> EndedJobs:
+        """See :meth:`kqueue.KQueue.ends`. Raises ``StoreError``."""
+        most = checks.whole("limit", limit, 1)
+        place = None if after is None else checks.text("after", after)
+        rows, place = self.store.ends(None if type is None else checks.job_type(type), place, most)
+        return EndedJobs([Job(row) for row in rows], place)
 
     def purge(self, type: str) -> int:
         """See :func:`kqueue.admin.purge.purge`."""

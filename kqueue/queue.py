@@ -22,7 +22,7 @@ from kqueue.model.events import Event
 from kqueue.model.handlers import AnyHandlerFunction, HandlerFunction, HandlerOptions, Types
 from kqueue.model.history import LogLine
 from kqueue.model.ids import is_job_id
-from kqueue.model.job import Job, JobInHand, Priority, State
+from kqueue.model.job import EndedJobs, Job, JobInHand, Priority, State
 from kqueue.model.options import GivenOptions, JobOptions, OneJobOptions, TypeOptions, check_names
 from kqueue.model.reports import End, Finding, RunReport, ScheduleReport, Stats, SweepReport
 from kqueue.model.schedule import MOST_TICKS
@@ -132,9 +132,8 @@ class KQueue:
         return queue
 
     def open(self) -> None:
-        """Open the store and learn the names of its tubes. Idempotent; every call that needs it does it.
-
-        A beanstalkd is connected to at first use only, and need not be there: see :meth:`add_job`.
+        """Open the store and learn the names of its tubes. Idempotent; every call that needs it does it. A
+        beanstalkd is connected to at first use only, and need not be there: see :meth:`add_job`.
         """
         self._parts.opening.open()
 
@@ -192,8 +191,7 @@ class KQueue:
 
         >>> queue.options("resize", ttr=30, priority="high", retry=RetryPolicy(max_tries=5, delay=[1, 10, 60]))
 
-        Raises ``ValueError`` for an unknown option, naming the nearest one, and for one that was set before; then
-        nothing is set.
+        Raises ``ValueError``, and sets nothing, for an unknown option, and for one that was set before.
         """
         return self._parts.options.set(checks.job_type(type), given)
 
@@ -384,7 +382,6 @@ class KQueue:
 
     def delete_job(self, job: Job | str) -> bool:
         """The job is finished, or unwanted. True if there was one. Once durable, no worker can claim it again.
-
         With the job in hand, or the id of a job that runs in this queue, it is that job's own delete: settled
         with its window, so at most ``settle_ms`` later, and a crash before has it start once more. For any other it
         is the operator's: it needs no lease, and it is durable at once. False, too, for a text that is no id.
@@ -404,10 +401,8 @@ class KQueue:
         checks.in_hand(job).unget(priority, delay)
 
     def retry_job(self, job: Job | str, reason: str, delay: float | None = None) -> bool:
-        """Run a job again.
-
-        The job in hand: in ``delay`` seconds (by default as the retry policy says), or dead if its tries are used
-        up. Any other: brought back at once if it is dead, its tries and crashes cleared; False if it is not.
+        """Run a job again. The job in hand: in ``delay`` seconds (by default as the retry policy says), or dead if
+        its tries are used up. Any other: brought back at once if it is dead, its tries cleared; else False.
         """
         if isinstance(job, JobInHand):
             job.retry(reason, delay)
@@ -422,7 +417,6 @@ class KQueue:
 
     def subscribe(self, function: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``function`` with every :class:`~kqueue.Event` of this queue in this process; returns what ends it.
-
         It is called in the thread in which it happened, once durable; of a loop's jobs, from the next window on.
         It has to be quick, and may use the queue. What it raises is logged, once for each kind, but that a
         ``KeyboardInterrupt`` or ``SystemExit`` ends a main thread's loop. Raises ``ValueError`` for one subscribed.
@@ -437,9 +431,7 @@ class KQueue:
     # -- looking, cleaning and pausing -------------------------------------------------------------------
 
     def get_job(self, job_id: str) -> Job | None:
-        """The job as it stands now, with its ``state`` and last ``reason``; None if it is not there, also for a
-        text that is no id. Raises ``TypeError`` for what is no str.
-        """
+        """The job as it stands now; None if it is not there, also for a text that is no id."""
         is_id = is_job_id(checks.text("id", job_id))
         rows = self._parts.opened().store.get([job_id]) if is_id else []
         return Job(rows[0]) if rows else None
@@ -461,6 +453,12 @@ class KQueue:
     async def wait_all_async(self, job_ids: Iterable[str], timeout: Duration = 10) -> list[End]:
         """:meth:`wait_all` in a coroutine."""
         return await self._parts.opened().ends.wait_async(checks.ids(job_ids), timeout)
+
+    def ends(self, type: str | None = None, after: str | None = None, limit: int = 100) -> EndedJobs:
+        """Up to ``limit`` jobs that have ended and are kept, in the order in which they ended. To go on, now or
+        when more have, in any process, give the ``place`` that it returns as ``after``.
+        """
+        return self._parts.opened().ended(type, after, limit)
 
     def job_log(self, job_id: str, after: int | None = None, limit: int = 100) -> list[LogLine]:
         """Up to ``limit`` lines that runs of the job have logged. To go on, give the last number as ``after``."""
@@ -586,7 +584,7 @@ class KQueue:
 
     def sweep(self) -> SweepReport:
         """Repair now what lost its pointer or its worker; ``run_jobs`` does it when it is due. With the broker down
-        :class:`~kqueue.BrokerUnavailable` is raised once the store's own part is done.
+        it raises :class:`~kqueue.BrokerUnavailable` after the store's own part.
         """
         return self._parts.followed().sweeper.sweep()
 

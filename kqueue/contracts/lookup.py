@@ -16,12 +16,28 @@ class Backlog(NamedTuple):
     oldest_run_at: float
 
 
+class EndedRows(NamedTuple):
+    """A page of them."""
+
+    rows: list[Row]
+    #: Where to go on; None if nothing has ended yet.
+    place: str | None
+
+
 class Lookup(Protocol):
     """What stands in a store, read only. See :mod:`kqueue.contracts.store` for what holds for every method."""
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows that there are, in the order of ``ids``, with their results. Their histories have tracebacks;
         those of rows that are found otherwise may have none, and no results.
+        """
+
+    def ends(self, type: str | None, after: str | None, most: int) -> EndedRows:
+        """Up to ``most`` rows that are done or dead, with their results, in the order in which they ended: those
+        behind the place that a former call gave, or from the first that is kept. Who goes on from place to place
+        sees each end once, also those that several writers write at once. One that ends anew comes anew.
+
+        Raises ``ValueError`` for a place that no call gave.
         """
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:

@@ -113,6 +113,13 @@ def job_id(value: object) -> str:
     return value
 
 
+def place(value: str | None) -> int:
+    """A number that was given as a place to go on from; 0 for None."""
+    if value is not None and not re.fullmatch("[0-9]{1,18}", value, re.ASCII):
+        raise ValueError(f"after: expected what a former call gave, got {shown(value)}")
+    return int(value or 0)
+
+
 def ids(value: object) -> list[str]:
     """Several texts. One by itself is most likely a mistake."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):

@@ -236,6 +236,14 @@ class Job:
         return f"<{type(self).__name__} {row.id} {row.type} {row.state} tries={row.tries} fence={row.fence}>"
 
 
+class EndedJobs(NamedTuple):
+    """A page of jobs that have ended, in the order in which they did."""
+
+    jobs: list[Job]
+    #: Where to go on; None if none has ended yet.
+    place: str | None
+
+
 def row_of(job: Job) -> Row:
     """The row that ``job`` shows."""
     return job._row

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import TypeAlias
 
-from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.lookup import Backlog, EndedRows
 from kqueue.contracts.repair import Due
+from kqueue.model import checks
 from kqueue.model.history import LogLine
 from kqueue.model.job import Row, State
 from kqueue.stores.gates import Candidate, Place, after_gates, gate_of, key_of, type_of
@@ -27,6 +28,9 @@ class MemoryRows:
         self.by_id: dict[str, Row] = {}
         #: Lines of logs, by the ids of their jobs.
         self.logs: dict[str, list[LogLine]] = {}
+        #: Numbers of ends, in their order, by the ids of the jobs that are done or dead.
+        self.ends: dict[str, int] = {}
+        self._next_end = count(1)
         #: The fence and number of the last report of each job that has told something.
         self.reported: dict[str, tuple[int, int]] = {}
         #: The number of changes so far.
@@ -73,6 +77,13 @@ class MemoryRows:
         found = (row for row in self.all() if row.state == state and type in {None, row.type})
         return heapq.nsmallest(most, (row for row in found if after is None or row.id > after))
 
+    def ended(self, type: str | None, after: str | None, most: int) -> EndedRows:
+        """Done and dead rows, in the order in which they ended."""
+        first = checks.place(after)
+        found = [(number, self.by_id[id]) for id, number in self.ends.items() if number > first]
+        page = [(number, row) for number, row in found if type in {None, row.type}][:most]
+        return EndedRows([row for _, row in page], str(page[-1][0]) if page else after)
+
     def running(self) -> list[Row]:
         """Whatever has become of their leases."""
         return [row for row in self.all() if row.state == State.RUNNING]
@@ -114,6 +125,11 @@ class MemoryRows:
         if last:
             self._order[row.id] = next(self._next_order)
         self.by_id[row.id] = row
+        if row.state in {State.DONE, State.DEAD} and (before is None or before.state != row.state):
+            self.ends.pop(row.id, None)  # so that it comes last
+            self.ends[row.id] = next(self._next_end)
+        elif row.state not in {State.DONE, State.DEAD}:
+            self.ends.pop(row.id, None)
         self.changes += 1
         self._take_place(row, before)
         self._is_torn = False
@@ -124,6 +140,14 @@ class MemoryRows:
         for row in written:
             self.write(row)
         return [Due.of(row) for row in written]
+
+    def mark(self, due: Due, put_at: float) -> bool:
+        """Write ``put_at`` if it is as it was read."""
+        row = self.by_id.get(due.id)
+        is_so = row is not None and row.state in {State.READY, State.DELAYED} and row.put_at == due.put_at
+        if row is not None and is_so:
+            self.write(row._replace(put_at=put_at))
+        return is_so
 
     def _take_place(self, row: Row, before: Row | None) -> None:
         for places, name in self._places(row):
@@ -142,6 +166,7 @@ class MemoryRows:
             del self.by_id[row.id], self._order[row.id]
             self.logs.pop(row.id, None)
             self.reported.pop(row.id, None)
+            self.ends.pop(row.id, None)
             self.changes += 1
             self._is_torn = False
         return len(rows)

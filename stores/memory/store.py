@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
-from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.lookup import Backlog, EndedRows
 from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
 from kqueue.contracts.reporting import Report
@@ -266,6 +266,11 @@ class MemoryStore:
         with self._locked():
             return [self._rows.by_id[id] for id in ids if id in self._rows.by_id]
 
+    def ends(self, type: str | None, after: str | None, most: int) -> EndedRows:
+        """In the order in which they ended."""
+        with self._locked():
+            return self._rows.ended(type, after, most)
+
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """The states of those that there are."""
         with self._locked():
@@ -436,14 +441,8 @@ class MemoryStore:
 
     def mark(self, dues: Sequence[Due], put_at: float) -> list[Due]:
         """Write ``put_at`` where it is as it was read; returns those written."""
-        marked = []
         with self._locked():
-            for due in dues:
-                row = self._rows.by_id.get(due.id)
-                if row is not None and row.state in {State.READY, State.DELAYED} and row.put_at == due.put_at:
-                    self._rows.write(row._replace(put_at=put_at))
-                    marked.append(due)
-        return marked
+            return [due for due in dues if self._rows.mark(due, put_at)]
 
     # -- dispatching without a broker --------------------------------------------------------------------
 

@@ -1,17 +1,22 @@
 """What is asked of the rows of a MongoDB: by an operator, and by who waits."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
-from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.lookup import Backlog, EndedRows
 from kqueue.model.job import Row, State
+from kqueue.model.wording import shown
 from kqueue.stores.mongo import commands, schema
 from kqueue.stores.mongo.access import group, read
 from kqueue.stores.mongo.keys_and_workers import key_note
 from kqueue.stores.mongo.schema import Document
 
+#: Microseconds that an end may be seen after a later one.
+LATE_US = 3_000_000
 #: Rows that a process may have claimed.
 MOST_CLAIMED = 100_000
 #: A projection that the index of :data:`~kqueue.stores.mongo.schema.ORDER` answers without a look at the row.
@@ -36,6 +41,33 @@ def find(jobs: Collection[Document], type: str | None, state: str, after: str | 
     index = _INDEX_OF.get(str(state), schema.ORDER)
     found = read(jobs, where, {"result": False, "log": False}, most, sort=[("_id", 1)], index=index)
     return [schema.whole_row(document) for document in found]
+
+
+def ends(jobs: Collection[Document], type: str | None, after: str | None, most: int) -> EndedRows:
+    """Done and dead rows by when they ended, in microseconds of the server's clock. Who writes at the same time as
+    another may be seen later although its number is smaller: so those of the last :data:`LATE_US` are read again.
+    The place says which of them were seen.
+    """
+    number, seen = _place(after)
+    where: Document = {"ended": {"$gte": number - LATE_US}, "state": {"$in": [State.DEAD.value, State.DONE.value]}}
+    where |= {} if type is None else {"type": type}
+    order = [("ended", 1), ("_id", 1)]
+    found = read(jobs, where, schema.WITHOUT_LOG, most + len(seen), sort=order, index=schema.ENDS)
+    new = [document for document in found if [document["_id"], document["ended"]] not in seen][:most]
+    if not new:
+        return EndedRows([], after)
+    number = max(number, new[-1]["ended"])
+    seen += [[document["_id"], document["ended"]] for document in new]
+    place = [number, [one for one in seen if one[1] >= number - LATE_US]]
+    return EndedRows([schema.whole_row(document) for document in new], json.dumps(place, separators=(",", ":")))
+
+
+def _place(after: str | None) -> tuple[int, list[list[Any]]]:
+    try:
+        number, seen = json.loads("[0,[]]" if after is None else after)
+        return int(number), [[str(id), int(ended)] for id, ended in seen]
+    except (ValueError, TypeError):
+        raise ValueError(f"after: expected what a former call gave, got {shown(after)}") from None
 
 
 def states(jobs: Collection[Document], ids: Sequence[str]) -> dict[str, str]:

@@ -61,6 +61,8 @@ GATES = "gates"
 #: What waits for its time, is kept, or is dead, by when that was asked for (``dated_at``: ``asked_at``, or else
 #: ``created_at``); and what counts the starts of a type, by the last of them. And notes, by when they were written.
 DATED = "dated"
+#: Done and dead rows by when they ended.
+ENDS = "ends"
 #: Notes by the time when they are to be looked at.
 LOOK_AT = "look_at"
 #: Unique keys by the job that has them.
@@ -96,6 +98,7 @@ _INDEXES = (
         partialFilterExpression={"gate": {"$exists": True}},
     ),
     IndexModel({"dated_at": 1}, name=DATED, partialFilterExpression={"dated_at": {"$exists": True}}),
+    IndexModel({"ended": 1, "_id": 1}, name=ENDS, partialFilterExpression={"ended": {"$exists": True}}),
 )
 _NOTE_INDEXES = (
     IndexModel({"look_at": 1}, name=LOOK_AT),

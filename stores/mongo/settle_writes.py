@@ -118,6 +118,7 @@ def recoveries(found: Sequence[Abandoned], moment: Moment, max_crashes: int, las
         changes = _run_ended(fields, now, told, one_more="crashes" if alone else "suspicion")
         changes[0]["$set"] |= {"run_at": {"$min": ["$run_at", now]}, "place": last}
         if state == State.DEAD:
+            changes[0]["$set"]["ended"] = last
             died = ((row, UpdateMany(_abandoned([row], moment) | as_read, changes)) for row in rows)
             recovered.dead.extend(died)
         else:
@@ -138,7 +139,7 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
     fields |= {"asked_at": at, "dated_at": at}
     match alike:
         case Finish(keep_until=keep_until, result=result, reason=reason):
-            fields |= {"state": DONE, "keep_until": keep_until, "put_at": None} | NO_DEATHS
+            fields |= {"state": DONE, "keep_until": keep_until, "put_at": None, "ended": last} | NO_DEATHS
             said: Document = {"$literal": None if reason is None else storable(reason)}
             if result is None:
                 return UpdateMany(where, _run_ended(fields, now, said))
@@ -147,7 +148,7 @@ def _ending(alike: Finish | Retry | Unget | Die, ids: list[str], token: str, now
             changes[0]["$set"]["result"] = {"$cond": [has_room, {"$literal": result}, "$$REMOVE"]}
             return UpdateMany(where, changes)
         case Die(reason=reason, traceback=told):
-            fields |= {"state": DEAD, "reason": storable(reason), "put_at": None} | NO_DEATHS
+            fields |= {"state": DEAD, "reason": storable(reason), "put_at": None, "ended": last} | NO_DEATHS
             return UpdateMany(where, _ended_badly(fields, now, reason, told))
         case Retry(run_at=run_at, reason=reason, put_at=put_at, traceback=told):
             fields |= {"state": str(waiting(run_at, now)), "run_at": run_at, "put_at": put_at}

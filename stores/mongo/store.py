@@ -29,7 +29,7 @@ from pymongo.database import Database
 from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import MAX_JOBS, Budget
 from kqueue.contracts.intake import Span, Tick
-from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.lookup import Backlog, EndedRows
 from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
 from kqueue.contracts.reporting import Report
@@ -288,6 +288,11 @@ class MongoStore:
             rows = {document["_id"]: schema.whole_row(document) for document in found}
         return [rows[id] for id in ids if id in rows]
 
+    def ends(self, type: str | None, after: str | None, most: int) -> EndedRows:
+        """See :meth:`kqueue.contracts.store.JobStore.ends`. One read of an index."""
+        with self._jobs() as jobs:
+            return looks.ends(jobs, type, after, most)
+
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """See :meth:`kqueue.contracts.store.JobStore.states`. One read by ids."""
         with self._jobs() as jobs:
@@ -319,10 +324,7 @@ class MongoStore:
             return looks.ahead(jobs, row, most)
 
     def purge(self, type: str, most: int) -> int:
-        """See :meth:`kqueue.contracts.store.JobStore.purge`.
-
-        Keys of jobs that had ended before are freed once nothing more is left to be deleted.
-        """
+        """Keys of jobs that had ended before are freed once nothing more is left to be deleted."""
         with self._jobs() as jobs:
             return operator.purge(jobs, type, most)
 
@@ -375,8 +377,7 @@ class MongoStore:
 
     def recover(self, now: float, max_crashes: int, most: int) -> Recovered:
         """See :meth:`kqueue.contracts.store.JobStore.recover`. The server is asked for its time first; ``now`` is
-        for tests that turn the clock themselves. After another member has taken over all leases are given anew, by
-        its clock.
+        for tests. After another member has taken over all leases are given anew, by its clock.
         """
         link = self._links.get()
         with self._jobs() as jobs:
@@ -439,9 +440,7 @@ class MongoStore:
             sweeps.keep_position(meta, type)
 
     def find_lost(self, heads: Mapping[str, Head | None], now: float, grace: float, most: int) -> list[Due]:
-        """See :meth:`kqueue.contracts.store.JobStore.find_lost`. The server merges a range of the index for each
-        term.
-        """
+        """See :meth:`kqueue.contracts.store.JobStore.find_lost`. The server merges ranges of the index."""
         with self._jobs() as jobs:
             return sweeps.lost(jobs, heads, now, grace, most)
 

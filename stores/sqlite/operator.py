@@ -25,6 +25,7 @@ def revive(file: SqliteFile, ids: Sequence[str], reason: str, now: float, put_at
     with file.write() as connection:
         dead = connection.execute(sql.FIND_DEAD, {"ids": json_set(ids)}).fetchall()
         connection.executemany(sql.REVIVE, [(now, put_at, now, storable(reason), record[0]) for record in dead])
+        connection.executemany(sql.FORGET_END, [record[:1] for record in dead])
     return [Due(id, type, priority, now, put_at) for id, type, priority in dead]
 
 

@@ -34,9 +34,10 @@ process looks at the version (:func:`kqueue.stores.sqlite.file.errors.explain`).
 Those of gates and of what is kept hold no row of a job that uses neither limits nor a retention. Other tables:
 ``kqueue_payloads`` (see :mod:`kqueue.stores.sqlite.payloads`), ``kqueue_tracebacks`` (of runs, which are known by
 their lease; apart from the row, since each claim writes that again), ``kqueue_results`` (of done jobs, by the key
-of their row, with which they go), ``kqueue_progress`` and ``kqueue_log`` (what runs have told), ``kqueue_unique``
-(who has which key; of two that add the same at once its primary key lets one in), ``kqueue_starts`` (how many a
-limited claim took when, pruned by the next), ``kqueue_ticks``, ``kqueue_paused``, ``kqueue_workers``.
+of their row, with which they go), ``kqueue_progress`` and ``kqueue_log`` (what runs have told), ``kqueue_ends``
+(which jobs are done or dead, in the order in which they ended), ``kqueue_unique`` (who has which key; of two that
+add the same at once its primary key lets one in), ``kqueue_starts`` (how many a limited claim took when, pruned by
+the next), ``kqueue_ticks``, ``kqueue_paused``, ``kqueue_workers``.
 """
 
 import sqlite3
@@ -240,6 +241,14 @@ STEPS: Final[Steps] = (
         )
         """,
         "CREATE INDEX kqueue_log_job ON kqueue_log (job_id)",
+        # AUTOINCREMENT: no number is given twice, so that who follows them misses none. What had ended before this
+        # version has none.
+        """
+        CREATE TABLE kqueue_ends (
+            number       INTEGER PRIMARY KEY AUTOINCREMENT,
+            job_id       TEXT    NOT NULL UNIQUE
+        )
+        """,
         # What ends and is kept has a history, and so has what has told something.
         "DROP TRIGGER kqueue_jobs_tracebacks",
         """
@@ -249,6 +258,7 @@ STEPS: Final[Steps] = (
             DELETE FROM kqueue_results WHERE old.state = 'done' AND key = old.key;
             DELETE FROM kqueue_progress WHERE job_id = old.id;
             DELETE FROM kqueue_log WHERE job_id = old.id;
+            DELETE FROM kqueue_ends WHERE job_id = old.id;
         END
         """,
     ),

@@ -26,6 +26,9 @@ def settle(
     told = [one.report for one in others if not isinstance(one, Delete) and one.report is not None]
     if told:
         write_reports(connection, told)
+    ended = [(one.id, one.fence) for one in others if isinstance(one, Finish | Die)]
+    if ended:
+        connection.executemany(sql.NOTE_END, ended)
     results = [
         (one.result, one.id, one.fence) for one in others if isinstance(one, Finish) and one.result is not None
     ]

@@ -173,7 +173,10 @@ SETTLE_DIE: Final = f"""
     WHERE {IN_HAND}
 """
 
-#: Before the run is settled, which takes its owner from the row.
+#: Before the run is settled, which takes its owner from the row. Of one that ends anew the former end goes.
+NOTE_END: Final = f"INSERT OR REPLACE INTO kqueue_ends (job_id) SELECT id FROM kqueue_jobs WHERE {IN_HAND}"
+NOTE_DEATH: Final = "INSERT OR REPLACE INTO kqueue_ends (job_id) VALUES (?)"
+FORGET_END: Final = "DELETE FROM kqueue_ends WHERE job_id = ?"
 KEEP_RESULT: Final = f"""
     INSERT OR REPLACE INTO kqueue_results (key, result) SELECT key, ? FROM kqueue_jobs WHERE {IN_HAND}
 """
@@ -237,6 +240,12 @@ _FIND: Final = f"""
 #: What ended has an index in this order, and what waits is found on the way through all ids. What runs is few:
 #: the ``+`` keeps SQLite from that way, so that it sorts them (https://www.sqlite.org/optoverview.html#uplus).
 FINDS: Final = {state: _FIND.format(state, id="+job.id" if state == State.RUNNING else "job.id") for state in State}
+
+ENDS: Final = f"""
+    SELECT ended.number, {", ".join(_WHOLE.get(name) or columns([name]) for name in Row._fields)}
+    FROM kqueue_ends AS ended CROSS JOIN kqueue_jobs AS job ON job.id = ended.job_id
+    WHERE ended.number > :after AND (:type IS NULL OR job.type = :type) ORDER BY ended.number LIMIT :most
+"""
 
 STATES: Final = f"SELECT job.id, job.state {_BY_ID}"
 

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from kqueue.contracts.admission import Admission, Claimer, Limit
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Span, Tick
-from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.lookup import Backlog, EndedRows
 from kqueue.contracts.operator import JobChange
 from kqueue.contracts.repair import Abandoned, Due, Head, Recovered
 from kqueue.contracts.reporting import Report
@@ -260,9 +260,7 @@ class SqliteStore:
             )
 
     def settle(self, settlements: Sequence[Settlement], now: float) -> Settled:
-        """One transaction. Only if some are lost, a second one finds out which. What fails after the last of its
-        statements may have been committed.
-        """
+        """One transaction. Only if some are lost, a second finds out which. An error at a commit is in doubt."""
         is_written = False
         try:
             with self._file.write() as connection:
@@ -310,6 +308,11 @@ class SqliteStore:
         with self._file.read() as connection:
             found = connection.execute(sql.GET, {"ids": json.dumps(ids)}).fetchall()
             return with_tracebacks(connection, [*map(_row, found)])
+
+    def ends(self, type: str | None, after: str | None, most: int) -> EndedRows:
+        """By their numbers, which commits give."""
+        found = self._read(sql.ENDS, {"type": type, "after": checks.place(after), "most": most})
+        return EndedRows([_row(record[1:]) for record in found], str(found[-1][0]) if found else after)
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """Look-ups by id."""
@@ -460,8 +463,7 @@ class SqliteStore:
 
     def next_run_at(self) -> float | None:
         """The earliest ``run_at`` of a delayed row, or None: one index probe."""
-        earliest: float | None = self._read(sql.NEXT_RUN_AT)[0][0]
-        return earliest
+        return next((run_at for (run_at,) in self._read(sql.NEXT_RUN_AT)), None)
 
     def pulse(self) -> object:
         """Differs once any process has changed the file since the last call."""

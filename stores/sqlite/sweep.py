@@ -38,6 +38,8 @@ def recover(connection: sqlite3.Connection, now: float, max_crashes: int, most: 
     values = [(state, reason, run_of(now, reason), now, now, id) for state, reason, id in verdicts]
     connection.executemany(sql.RECOVER, values)
     died = [row for row, (state, _, _) in zip(found, verdicts, strict=True) if state == State.DEAD]
+    if died:
+        connection.executemany(sql.NOTE_DEATH, [(row.id,) for row in died])
     return Recovered(len(found) - len(died), tuple(died))
 
 

@@ -118,6 +118,7 @@ CALLS: dict[str, Arguments] = {
     "unsubscribe": {"function": hook},
     "subscribe": {"function": hook},
     "get_job": {"job_id": job},
+    "ends": {"type": type_or_none, "after": st.sampled_from([None, "1"]), "limit": few},
     "wait": {"job_id": job, "timeout": st.sampled_from([0, 0.01])},
     "wait_all": {"job_ids": st.lists(job), "timeout": st.sampled_from([0, 0.01])},
     "job_log": {"job_id": job, "after": few, "limit": few},

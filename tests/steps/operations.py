@@ -601,6 +601,7 @@ def finish_with_results(house: House) -> None:
     house.acts["kept"] = act
     house.queue.run_jobs()
     _check_results(house.queue)
+    house.queue.ends(after=house.queue.ends(limit=1).place)
 
 
 def jobs_that_tell(house: House) -> None:

@@ -19,6 +19,9 @@ _STRAYS = """
     SELECT apart.job_id, 'is a progress of no job' FROM kqueue_progress AS apart
     WHERE apart.job_id NOT IN (SELECT id FROM kqueue_jobs)
     UNION ALL
+    SELECT apart.job_id, 'is an end of no job that has ended' FROM kqueue_ends AS apart
+    WHERE apart.job_id NOT IN (SELECT id FROM kqueue_jobs WHERE state IN ('done', 'dead'))
+    UNION ALL
     SELECT apart.job_id, 'is a log of no job' FROM kqueue_log AS apart
     WHERE apart.job_id NOT IN (SELECT id FROM kqueue_jobs)
 """

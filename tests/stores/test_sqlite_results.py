@@ -92,11 +92,14 @@ def test_a_migration_that_ends_in_the_midst_has_changed_nothing(
 
 
 def test_what_keeps_nothing_sends_no_statement_more(store: SqliteStore) -> None:
-    """And what keeps its end, and no result, none for a result."""
+    """And what keeps its end, and no result, none for a result, but that it has ended."""
     store.add([row(), row()])
     first, second = claim(store)
     said: list[str] = []
     with store._file.read() as connection:
         connection.set_trace_callback(said.append)
     store.settle([Delete(first.id, first.fence), Finish(second.id, second.fence, NOW + 60)], NOW)
-    assert [text for text in said if "INSERT" in text or "kqueue_results" in text] == []
+    assert [text.split("(")[0].strip() for text in said if "INSERT" in text] == [
+        "INSERT OR REPLACE INTO kqueue_ends"
+    ]
+    assert [text for text in said if "kqueue_results" in text] == []

@@ -1,14 +1,97 @@
 """What is told of jobs: found, counted, who is ahead."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from kqueue.contracts.lookup import Backlog
+from kqueue.contracts.lookup import Backlog, EndedRows
 from kqueue.contracts.settlements import Delete, Die, Finish, Unget
 from kqueue.contracts.store import JobStore
 from kqueue.model.job import State
-from kqueue.testing.contracts.rows import NOW, add, claim, claimed_row, delayed, ids, read, row, window
+from kqueue.testing.contracts.rows import NOW, MakeStore, add, claim, claimed_row, delayed, ids, read, row, window
 
 # -- find and counts -------------------------------------------------------------------------------------
+
+
+def follow(store: JobStore, type: str | None = None, most: int = 2) -> list[tuple[str, str]]:
+    """All ends that are kept, page by page."""
+    found: list[tuple[str, str]] = []
+    place: str | None = None
+    while True:
+        page = store.ends(type, place, most)
+        assert len(page.rows) <= most
+        if not page.rows:
+            assert page.place == place
+            return found
+        found += [(job.id, str(job.state)) for job in page.rows]
+        place = page.place
+
+
+def test_ends_come_in_the_order_in_which_they_came(store: JobStore, other: JobStore) -> None:
+    assert store.ends(None, None, 9) == EndedRows([], None)
+    first, second, third, fourth = (claimed_row(store, type=type) for type in ("t", "t", "x", "t"))
+    other.settle([Finish(third.id, 1, NOW + 9, None, b"j3")], NOW + 5)
+    store.settle([Die(first.id, 1, "enough")], NOW + 1)
+    page = other.ends(None, None, 9)
+    assert [(job.id, job.result) for job in page.rows] == [(third.id, b"j3"), (first.id, None)]
+    other.settle([Finish(second.id, 1, NOW + 9), Delete(fourth.id, 1)], NOW)
+    after = store.ends(None, page.place, 9)
+    assert ids(after.rows) == [second.id]
+    assert store.ends(None, after.place, 9) == EndedRows([], after.place)
+    assert follow(store) == [(third.id, "done"), (first.id, "dead"), (second.id, "done")]
+    assert follow(other, "t") == [(first.id, "dead"), (second.id, "done")]
+    assert follow(other, "none") == []
+
+
+def test_what_is_gone_or_brought_back_has_no_end_and_what_ends_anew_comes_anew(store: JobStore) -> None:
+    first, second = claimed_row(store), claimed_row(store)
+    store.settle([Die(first.id, 1, "enough")], NOW)
+    store.settle([Finish(second.id, 1, NOW + 9)], NOW)
+    page = store.ends(None, None, 9)
+    assert ids(page.rows) == [first.id, second.id]
+    store.revive([first.id], "again", NOW, None)
+    assert store.expire(NOW + 9, 9) == 1
+    assert follow(store) == []
+    (held,) = claim(store, first.id).rows
+    store.settle([Finish(first.id, held.fence, NOW + 9)], NOW + 1)
+    assert ids(store.ends(None, page.place, 9).rows) == [first.id]
+
+
+def test_one_that_a_sweep_finds_to_have_killed_its_worker_has_ended(store: JobStore) -> None:
+    held = claimed_row(store, alone=True)
+    store.recover(NOW + 31, 1, 9)
+    place = store.ends(None, None, 9).place
+    assert follow(store) == [(held.id, "dead")]
+    store.settle([Finish(held.id, 1, NOW + 99)], NOW + 32)  # its holder was only late
+    assert follow(store) == [(held.id, "done")]
+    assert ids(store.ends(None, place, 9).rows) == [held.id]
+
+
+def test_of_many_that_end_at_once_each_is_seen_once_by_who_follows(make_atomic_store: MakeStore) -> None:
+    stores = [make_atomic_store() for _ in range(4)]
+    held = [[claimed_row(stores[0]) for _ in range(8)] for _ in range(3)]
+
+    def end(number: int) -> None:
+        for job in held[number]:
+            stores[number].settle([Finish(job.id, 1, NOW + 99)], NOW)
+
+    seen: list[str] = []
+    place: str | None = None
+    with ThreadPoolExecutor(3) as pool:
+        ending = [pool.submit(end, number) for number in range(3)]
+        while True:
+            is_last = all(one.done() for one in ending)
+            page = stores[3].ends(None, place, 5)
+            seen, place = seen + ids(page.rows), page.place
+            if is_last and not page.rows:
+                break
+    assert sorted(seen) == sorted(job.id for lot in held for job in lot)
+
+
+@pytest.mark.parametrize("place", ["", "x", "-1", "[]", "[1]", "\0", "9" * 40, "☃"])
+def test_a_place_that_no_call_gave_is_refused(store: JobStore, place: str) -> None:
+    with pytest.raises(ValueError, match=r"^after: expected what a former call gave"):
+        store.ends(None, place, 9)
 
 
 def test_states_of_those_that_there_are(store: JobStore, other: JobStore) -> None:

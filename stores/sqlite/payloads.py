@@ -41,7 +41,7 @@ RESULT: Final = (
     "iif(job.state = 'done', (SELECT result FROM kqueue_results AS apart WHERE apart.key = job.key), NULL)"
 )
 
-#: How far it is. What has told that has a history, see :mod:`kqueue.stores.sqlite.reports`.
+#: How far it is. What has told that has a history, see :mod:`kqueue.stores.sqlite.side_tables`.
 PROGRESS: Final = """iif(
     job.history IS NOT NULL, (SELECT progress FROM kqueue_progress AS apart WHERE apart.job_id = job.id), NULL
 )"""

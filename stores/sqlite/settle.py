@@ -11,7 +11,7 @@ from kqueue.model.job import Row
 from kqueue.model.reasons import storable
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.claimed_ranges import ClaimedRanges
-from kqueue.stores.sqlite.reports import write as write_reports
+from kqueue.stores.sqlite.side_tables import write_reports
 from kqueue.stores.transitions import waiting
 
 _Values: TypeAlias = tuple[Any, ...]

@@ -1,4 +1,4 @@
-"""What the SQLite store keeps beside jobs: unique keys, ticks, pauses, workers.
+"""What the SQLite store keeps beside jobs: unique keys, ticks, pauses, workers, and what runs tell of themselves.
 
 Each function works on a connection of the caller's, inside a transaction of his where it writes.
 """
@@ -6,12 +6,15 @@ Each function works on a connection of the caller's, inside a transaction of his
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from kqueue.contracts.intake import Span, Tick
+from kqueue.contracts.reporting import MOST_LINES, MOST_LOG_BYTES, Report
 from kqueue.contracts.workers import WorkerRecord
+from kqueue.model.history import LogLine
 from kqueue.model.job import Row
+from kqueue.stores.sqlite.statements import IN_HAND
 from kqueue.stores.transitions import UNFINISHED
 
 # -- unique keys -----------------------------------------------------------------------------------------
@@ -70,6 +73,33 @@ SEE_WORKER: Final = f"INSERT OR REPLACE INTO kqueue_workers ({_WORKER}) VALUES (
 FORGET_WORKER: Final = "DELETE FROM kqueue_workers WHERE id = ?"
 WORKERS: Final = f"SELECT {_WORKER} FROM kqueue_workers ORDER BY id"
 
+# -- what runs tell ---------------------------------------------------------------------------------------
+
+# Progress and logs go with their job by the trigger that is for jobs with a history. So one that has told something
+# has a history, if an empty one.
+
+#: Finds out whether the run may tell anything.
+HAS_TOLD: Final = f"UPDATE kqueue_jobs SET history = coalesce(history, '[]') WHERE {IN_HAND}"
+#: Changes nothing if it was written before.
+SET_PROGRESS: Final = """
+    INSERT INTO kqueue_progress (job_id, fence, number, progress) VALUES (?, ?, ?, ?)
+    ON CONFLICT (job_id) DO UPDATE SET
+        fence = excluded.fence, number = excluded.number, progress = coalesce(excluded.progress, progress)
+    WHERE (fence, number) < (excluded.fence, excluded.number)
+"""
+ADD_LINE: Final = "INSERT INTO kqueue_log (job_id, at, tries, text) VALUES (?, ?, ?, ?)"
+PRUNE: Final = f"""
+    DELETE FROM kqueue_log WHERE key IN (
+        SELECT key FROM (
+            SELECT key, row_number() OVER newest AS number, sum(length(CAST(text AS BLOB))) OVER newest AS bytes
+            FROM kqueue_log WHERE job_id = ? WINDOW newest AS (ORDER BY key DESC)
+        ) WHERE number > {MOST_LINES} OR bytes > {MOST_LOG_BYTES}
+    )
+"""
+READ_LOG: Final = """
+    SELECT key, at, tries, text FROM kqueue_log WHERE job_id = ? AND key > ? ORDER BY key LIMIT ?
+"""
+
 
 def take_key(connection: sqlite3.Connection, row: Row, until: float, now: float) -> bool:
     """Whether the row's type and unique key were free; then they are its own."""
@@ -121,3 +151,21 @@ def workers(connection: sqlite3.Connection) -> list[WorkerRecord]:
     """All workers that are remembered, by id."""
     found = map(WorkerRecord._make, connection.execute(WORKERS).fetchall())
     return [worker._replace(types=tuple(json.loads(str(worker.types)))) for worker in found]
+
+
+def write_reports(connection: sqlite3.Connection, reports: Sequence[Report]) -> frozenset[str]:
+    """What runs tell; the ids lost."""
+    lost = set()
+    for one in reports:
+        if not connection.execute(HAS_TOLD, (one.id, one.fence)).rowcount:
+            lost.add(one.id)
+        elif connection.execute(SET_PROGRESS, (one.id, one.fence, one.number, one.progress)).rowcount and one.lines:
+            connection.executemany(ADD_LINE, [(one.id, at, one.tries, text) for at, text in one.lines])
+            connection.execute(PRUNE, (one.id,))
+    return frozenset(lost)
+
+
+def read_log(connection: sqlite3.Connection, id: str, after: int | None, most: int) -> list[LogLine]:
+    """Lines of a log, the oldest first."""
+    found = connection.execute(READ_LOG, (id, -1 if after is None else after, most)).fetchall()
+    return [LogLine._make(line) for line in found]

@@ -27,7 +27,7 @@ from kqueue.model.history import LogLine
 from kqueue.model.job import Row, State
 from kqueue.stores.sqlite import backup as files
 from kqueue.stores.sqlite import intake as inserts
-from kqueue.stores.sqlite import operator, reports
+from kqueue.stores.sqlite import operator
 from kqueue.stores.sqlite import side_tables as records
 from kqueue.stores.sqlite import statements as sql
 from kqueue.stores.sqlite.admission import HELD_TYPES, admit
@@ -278,11 +278,13 @@ class SqliteStore:
 
     def report(self, told: Sequence[Report], now: float) -> frozenset[str]:
         """One transaction; returns the ids lost."""
-        return reports.report(self._file, told)
+        with self._file.write() as connection:
+            return records.write_reports(connection, told)
 
     def job_log(self, id: str, after: int | None, most: int) -> list[LogLine]:
         """One index range."""
-        return reports.read(self._file, id, after, most)
+        with self._file.read() as connection:
+            return records.read_log(connection, id, after, most)
 
     # -- the operator's ----------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class Hand:
         if self.error is not None:
             raise self.error
 
-    def delete(self, row: Row) -> None:
+    def delete(self, row: Row, result: object = None) -> None:
         self._ask("delete")
 
     def renew(self, row: Row) -> None:

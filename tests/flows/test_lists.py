@@ -87,7 +87,8 @@ def test_a_call_gets_a_list_and_each_job_of_it_counts(make_queue: MakeQueue, way
     assert sorted(one for batch in batches.lists for one in batch) == list(range(25))
     assert all(batch == sorted(batch) for batch in batches.lists)
     assert max(map(len, batches.lists)) == 10
-    assert len(batches.lists) == 3
+    # Each claim has a whole list at least, and a part of another where jobs take long.
+    assert 3 <= len(batches.lists) <= 5
     assert (report.count, report.deleted) == (25, 25)
     stats = queue.stats().types["t"]
     assert (stats.run, stats.finished) == (25, 25)

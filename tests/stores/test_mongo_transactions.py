@@ -476,7 +476,7 @@ def test_a_worker_that_is_heard_of_meanwhile_is_not_forgotten(
 # -- migration -------------------------------------------------------------------------------------------
 
 OF_VERSION_1 = {"_id_", "order", "lost", "unput", "delayed", "leases", "dead"}
-NEWEST = {"_id_", "lost", "delayed", "gates", "kept", "dated", ORDER, UNPUT, LEASES, ENDED}
+NEWEST = {"_id_", "lost", "delayed", "gates", "kept", "dated", "ends", ORDER, UNPUT, LEASES, ENDED}
 
 
 @pytest.fixture
@@ -508,7 +508,7 @@ def test_a_database_of_version_1_is_migrated_by_many_at_once(
         thread.start()
     for thread in threads:
         thread.join()
-    assert database[META].find_one({"_id": "schema"})["version"] == 5
+    assert database[META].find_one({"_id": "schema"})["version"] == 6
     assert set(database[JOBS].index_information()) == NEWEST
     assert set(database[NOTES].index_information()) == {"_id_", "look_at", "job", "dated"}
     assert stores[0].get(ids_of(old)) == old
@@ -523,7 +523,7 @@ def test_a_new_database_is_made_with_the_newest_schema(mongod: Mongod, new_mongo
     with closing(MongoStore(mongod.url(new_mongo_database))) as store, mongod.client() as client:
         store.open()
         database = client[new_mongo_database]
-        assert database[META].find_one({"_id": "schema"})["version"] == 5
+        assert database[META].find_one({"_id": "schema"})["version"] == 6
         assert set(database[JOBS].index_information()) == NEWEST
 
 
@@ -542,6 +542,7 @@ def test_rows_that_use_nothing_new_are_in_no_new_index(store: MongoStore, mongod
         LEASES: 2,
         ENDED: 10,
         "kept": 0,
+        "ends": 0,
         "gates": 0,
         "dated": 10,
     }

@@ -257,7 +257,7 @@ class Dispatcher:
         alone = self._is_own and self._registry.isolation.has_one_loop()
         claimed: list[DispatcherPart] = []
         try:
-            holder = self._jobs.completer.holder = self._holder(found)
+            holder = self._jobs.completer.holder = self._holder()
             self.stale += fetch(
                 found,
                 owner,
@@ -277,13 +277,15 @@ class Dispatcher:
             first.jobs.deny_solitude()  # another loop has begun while the claim waited for the store
         self._start(claimed)
 
-    def _holder(self, found: Found) -> Claimer:
-        """Who claims, with the hands of each type that has a limit."""
+    def _holder(self) -> Claimer:
+        """Who claims, with the hands of each type that has a limit: also of those that are not wanted now, since
+        some may end before the next claim.
+        """
         first = self._parts[0]
         if len(self._parts) == 1:
             return Claimer(self._id, *first.share)
-        limits = self._context.limiter.of(found.selection.types)
-        own = {limit.type: self._part_of(limit.type, found.budget).share for limit in limits}
+        limiter = self._context.limiter
+        own = {limit.type: part.share for part in self._parts for limit in limiter.of(part.handlers())}
         return Claimer(self._id, *first.share, own)
 
     def _part_of(self, type: str, budget: Budget) -> DispatcherPart:

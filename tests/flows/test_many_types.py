@@ -12,6 +12,8 @@ import pytest
 
 from kqueue import JobInHand, KQueue
 from kqueue.brokers.beanstalk.stream import Stream
+from kqueue.contracts.admission import Admission, Claimer
+from kqueue.loops.dispatcher import Dispatcher
 from tests.beanstalkd import Beanstalkd
 from tests.closing import Closes
 from tests.flows.working import Gate, Working
@@ -242,6 +244,71 @@ def test_a_place_that_gets_free_costs_a_few_commands(tapped: tuple[KQueue, Count
     assert calls["sqlite: BEGIN"] <= 20 * 3, calls
     assert calls["tube: watch"] + calls["tube: ignore"] <= 20 * 3, calls
     assert calls["tube: release"] <= 20 * 2, calls
+
+
+@pytest.mark.parametrize(
+    ("threads", "first", "late"),
+    [
+        (3, {"is_async": True}, {}),
+        (3, {"is_async": True}, {"is_async": True}),
+        (3, {}, {"concurrency": 2}),
+        (3, {}, {"is_async": True}),
+        (1, {"is_async": True}, {"is_async": True}),
+        (1, {"is_async": True}, {}),
+    ],
+)
+def test_a_type_that_has_no_places_since_its_handler_came_later_is_not_claimed(
+    threads: int, first: dict[str, Any], late: dict[str, Any], queue: KQueue
+) -> None:
+    """A work runs the types that have a handler when it begins."""
+
+    async def coroutine(job: JobInHand) -> None:
+        job.delete()
+
+    def add(type: str, is_async: bool = False, **options: Any) -> None:
+        queue.add_handler(type, coroutine if is_async else JobInHand.delete, **options)
+
+    add("first", **first)
+    with Working(queue, threads=threads):
+        queue.add_job("first")
+        await_true(lambda: are_gone(queue, "first"))
+        add("late", **late)
+        id = queue.add_job("late", priority="urgent")
+        for _ in range(5):
+            queue.add_job("first")
+            await_true(lambda: are_gone(queue, "first"))
+        [row] = queue.store.get([id])
+        assert (row.state, row.fence) == ("ready", 0)
+
+
+def test_who_admits_what_a_limit_holds_has_the_hands_of_its_type(
+    tmp_path: Path, closes: Closes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the last claim was of others, since all places of the type were taken."""
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db"))
+    keeping = Keeping(queue, 2)
+    queue.add_handler("plain", JobInHand.delete)
+    queue.limit("full", running=5)
+    queue.add_jobs("full", range(6))
+    holders: list[Claimer | None] = []
+    admit = queue.store.admit
+
+    def seen(*given: Any, holder: Claimer | None = None, **more: Any) -> Admission:
+        holders.append(holder)
+        return admit(*given, holder=holder, **more)
+
+    monkeypatch.setattr(queue.store, "admit", seen)
+    with Working(queue, threads=8):
+        await_true(lambda: keeping.started == 2)
+        queue.add_jobs("plain", range(20))
+        await_true(lambda: are_gone(queue, "plain"))
+        monkeypatch.setattr(Dispatcher, "budget", lambda *_: None)  # it claims nothing more
+        keeping.going[0]()
+        await_true(lambda: bool(holders))
+        monkeypatch.undo()
+        keeping.open()
+        await_true(lambda: are_gone(queue, "full"))
+    assert {holder.of("full").hands for holder in holders if holder} == {2}
 
 
 def test_limits_hold_for_types_with_other_places(queue: KQueue) -> None:

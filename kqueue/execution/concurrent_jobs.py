@@ -372,6 +372,13 @@ class ConcurrentJobs:
         if is_awaited:
             self._ring()
 
+    def tell_of_thread(self) -> None:
+        """As :meth:`tell_of_place`, of one that all parts share: it is awaited only where jobs that had waited for it
+        were given back.
+        """
+        if self._is_held_up:
+            self.tell_of_place()
+
     # -- the watchdog's ----------------------------------------------------------------------------------
 
     def wants_attention_at(self, now: float) -> float:

@@ -101,7 +101,7 @@ class SharedThreads:
                 hands.run(jobs, handler, awaiter)
                 for one in self._hands:
                     if one is not hands:
-                        one.tell_of_place()
+                        one.tell_of_thread()
         except BaseException as error:
             for hands in self._hands:
                 hands.interrupt(error)
@@ -192,9 +192,9 @@ class ThreadHands:
         """When the first that waits for a thread was claimed, in monotonic seconds; infinity if none does."""
         return self._jobs.waits_since()
 
-    def tell_of_place(self) -> None:
+    def tell_of_thread(self) -> None:
         """A thread has got free that ran something of another part."""
-        self._jobs.tell_of_place()
+        self._jobs.tell_of_thread()
 
     def interrupt(self, error: BaseException) -> None:
         """End the dispatcher, which raises it."""

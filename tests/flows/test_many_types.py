@@ -14,6 +14,7 @@ from kqueue import JobInHand, KQueue
 from kqueue.brokers.beanstalk.stream import Stream
 from kqueue.contracts.admission import Admission, Claimer
 from kqueue.loops.dispatcher import Dispatcher
+from kqueue.system.wakeup import Wakeup
 from tests.beanstalkd import Beanstalkd
 from tests.closing import Closes
 from tests.flows.working import Gate, Working
@@ -244,6 +245,32 @@ def test_a_place_that_gets_free_costs_a_few_commands(tapped: tuple[KQueue, Count
     assert calls["sqlite: BEGIN"] <= 20 * 3, calls
     assert calls["tube: watch"] + calls["tube: ignore"] <= 20 * 3, calls
     assert calls["tube: release"] <= 20 * 2, calls
+
+
+def test_threads_that_get_free_do_not_wake_the_loop_for_types_at_their_bounds(
+    tmp_path: Path, closes: Closes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, gate, full = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db")), Gate(), 20
+
+    def wait(job: JobInHand) -> None:
+        gate.wait(job.type)
+        job.delete()
+
+    for number in range(full):
+        queue.add_handler(f"full{number}", wait, concurrency=1)
+        queue.add_jobs(f"full{number}", range(3))
+    queue.add_handler("plain", JobInHand.delete)
+    rings: list[Wakeup] = []
+    ring = Wakeup.ring
+    with Working(queue, threads=full + 1):
+        await_true(lambda: len(gate.inside) == full)
+        monkeypatch.setattr(Wakeup, "ring", lambda self: rings.append(self) or ring(self))
+        queue.add_jobs("plain", range(1000))
+        await_true(lambda: are_gone(queue, "plain"))
+        rung = len(rings)
+        gate.open()
+        await_true(lambda: are_gone(queue, *(f"full{number}" for number in range(full))))
+    assert rung < 200
 
 
 @pytest.mark.parametrize(

@@ -373,8 +373,8 @@ class ConcurrentJobs:
             self._ring()
 
     def tell_of_thread(self) -> None:
-        """As :meth:`tell_of_place`, of one that all parts share: it is awaited only where jobs that had waited for it
-        were given back.
+        """As :meth:`tell_of_place`, of a thread that all parts share: it is awaited only where jobs that had waited
+        for one were given back.
         """
         if self._is_held_up:
             self.tell_of_place()

@@ -119,8 +119,8 @@ class Dispatcher:
             part.hands.open()
         self._writes = self._jobs.completer.writes
         self._jobs.read_clock()
-        for part in list(self._waiting) if self._waiting else ():
-            self._guarded(partial(self._start_if_fit, part))
+        if self._waiting:
+            self.look_at_waiting()
         waiting = self._jobs.waiting()
         left = [one - waiting for one in (self._stopping.jobs_left(), self._registry.share()) if one is not None]
         most, seconds_left = min([MAX_JOBS, *left]), self._stopping.seconds_left()
@@ -143,6 +143,13 @@ class Dispatcher:
         if not wanted:
             return None
         return Budget(min(most, sum(one.jobs for one in budgets)), parts=tuple(budgets), part_of=part_of)
+
+    def look_at_waiting(self) -> None:
+        """Start what is claimed and waits for others to end, if it may by now, or give it back once it has waited
+        for long enough. Raises ``StoreError``.
+        """
+        for part in list(self._waiting):
+            self._guarded(partial(self._start_if_fit, part))
 
     def seconds_to_fit(self) -> float:
         """Until what is claimed, and waits for others to end, goes back; infinity if nothing does."""

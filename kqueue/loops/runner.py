@@ -191,7 +191,8 @@ class Runner:
         """A part of the sweep, and one window. False if nothing was ready and the loop is not to wait."""
         self._go_on_sweeping()
         if subscription is None:
-            self._pause(self._patience())
+            self._dispatcher.look_at_waiting()
+            self._pause(min(self._patience(), self._dispatcher.seconds_to_fit()))
             return self._waits or self._sweep is not None
         isolation = self._registry.isolation
         if isolation.is_taken() and self._dispatcher.owes():

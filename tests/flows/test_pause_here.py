@@ -2,10 +2,14 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 
 from kqueue import JobInHand, KQueue
+from kqueue.model.job import Row, State
+from tests.closing import Closes
+from tests.flows.working import PATIENCE_S, Working
 from tests.tubes import await_true
 
 
@@ -82,3 +86,40 @@ def test_what_is_no_flag_or_no_type_is_refused(call: str) -> None:
         getattr(queue, call)("t", here="yes")
     with pytest.raises(ValueError, match="type"):
         getattr(queue, call)("", here=True)
+
+
+def test_a_suspect_that_waits_while_all_is_paused_here_goes_back_before_its_lease_is_over(
+    tmp_path: Path, closes: Closes
+) -> None:
+    """Else it would count as one more that died."""
+    queue = closes(KQueue(f"sqlite:///{tmp_path}/jobs.db"))
+    started, gone = threading.Event(), threading.Event()
+
+    async def wait(job: JobInHand) -> None:
+        started.set()
+        while not gone.is_set():
+            await asyncio.sleep(0.01)
+        job.delete()
+
+    queue.add_handler("some", wait, concurrency=600)
+    queue.open()
+    id = f"{1:028d}"
+
+    def suspect() -> Row:
+        [row] = queue.store.get([id])
+        return row
+
+    with Working(queue, threads=1):
+        queue.add_job("some")
+        assert started.wait(PATIENCE_S)
+        now = queue.store.now()
+        row = Row(id, "some", b"1", "json", 100, State.READY, 0.0, now, 2.0, suspicion=3, created_at=now)
+        queue.store.add([row])
+        await_true(lambda: suspect().state == "running")
+        queue.pause(here=True)
+        await_true(lambda: bool(queue.sweep()) and suspect().state != "running")
+        suspicion = suspect().suspicion
+        gone.set()
+        queue.resume(here=True)
+        await_true(lambda: not any(queue.counts("some").values()))
+    assert suspicion == 3

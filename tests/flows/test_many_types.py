@@ -148,10 +148,11 @@ def test_idle_coroutine_types_ask_no_more_than_one_does(tapped: tuple[KQueue, Co
     with Working(queue, threads=4):
         await_true(lambda: bool(queue.registry.loops()))
         [loop] = queue.registry.loops()
+        # Until it waits: a connection is made, and what begins beside it wakes it, the later the slower the machine.
+        await_true(lambda: tap.calls["tube: reserve-with-timeout"] >= 5)
         turns = loop.turns
-        await_true(lambda: loop.turns >= turns + 2)
         tap.calls.clear()
-        await_true(lambda: loop.turns >= turns + 5)
+        await_true(lambda: loop.turns >= turns + 3)
         calls = Counter(tap.calls)
     assert calls.total() <= 3 * 12, calls
 

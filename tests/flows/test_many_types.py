@@ -148,7 +148,7 @@ def test_idle_coroutine_types_ask_no_more_than_one_does(tapped: tuple[KQueue, Co
     with Working(queue, threads=4):
         await_true(lambda: bool(queue.registry.loops()))
         [loop] = queue.registry.loops()
-        # Until it waits: a connection is made, and what begins beside it wakes it, the later the slower the machine.
+        # Until it waits: what begins beside it wakes it, the later the slower the machine.
         await_true(lambda: tap.calls["tube: reserve-with-timeout"] >= 5)
         turns = loop.turns
         tap.calls.clear()

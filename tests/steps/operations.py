@@ -323,6 +323,17 @@ def wait(house: House) -> None:
         subscription.close()
 
 
+def reserve_for_some_types(house: House) -> None:
+    """One type has no room, and has some again: its tube is left out meanwhile."""
+    subscription = house.queue.broker.subscribe(["t", "u"])
+    try:
+        for room in (lambda type: int(type == "u"), lambda type: 1, None):
+            reservation = subscription.reserve(1, 0, room)
+            subscription.settle([EntryFate(entry, 0.0) for entry in reservation.entries])
+    finally:
+        subscription.close()
+
+
 # -- sweep -----------------------------------------------------------------------------------------------
 
 
@@ -801,6 +812,7 @@ OPERATIONS = (
     Operation("claim what others change", contest, contested_jobs, only="mongod"),
     Operation("strangers in the tubes", sweep_and_run, strangers, only="sqlite+beanstalkd"),
     Operation("wait", wait, only="sqlite+beanstalkd"),
+    Operation("reserve for some types", reserve_for_some_types, some_jobs, only="sqlite+beanstalkd"),
     Operation("sweep", sweep, a_lot_to_repair),
     Operation("sweep what others change", contested_sweep, abandoned_jobs, only="mongod"),
     Operation("operate", operate, things_to_clean),

@@ -1,6 +1,7 @@
 """``kqueue backup`` and ``kqueue restore``."""
 
 import os
+from contextlib import closing
 
 import click
 
@@ -52,8 +53,8 @@ def restore(
         with find_queue(store, broker, rings=False) as queue:
             queue.store.begin_anew()
     else:
-        queue = make_queue(store, broker)
-        aside = queue.restore(path, replace=replace)
+        with closing(make_queue(store, broker)) as queue:
+            aside = queue.restore(path, replace=replace)
     if as_json:
         print_json({"store": queue.store.address, "moved_aside": aside})
         return

@@ -122,9 +122,9 @@ def place(value: str | None) -> int:
 
 def ids(value: object) -> list[str]:
     """Several texts. One by itself is most likely a mistake."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
         raise TypeError(f"ids: expected a list of job ids, got {shown(value)}")
-    return [text("id", one) for one in value]
+    return [text(f"ids[{number}]", one) for number, one in enumerate(value)]
 
 
 def key(name: str, value: object) -> str:

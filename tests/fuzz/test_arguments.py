@@ -18,7 +18,7 @@ from tests.fuzz.drawing import FEW, MANY, fuzz
 from tests.fuzz.values import anything, duration
 
 #: How an error names what it is about: ``ttr: ...``, ``payload["a"][3]: ...``.
-NAMED = re.compile(r"(\w+)( of \S+)?(\[.*\])*: ", re.DOTALL)
+NAMED = re.compile(r"(\w+)( of .+?)?(\[.*\])*: ", re.DOTALL)
 #: What an argument is called in an error, where that is not its name.
 ALSO = {
     "job": "id",

@@ -6,6 +6,7 @@ from contextlib import closing
 import click
 
 from kqueue.cli.terminal import find_queue, json_option, make_queue, print_json, queue_options
+from kqueue.model.reasons import storable
 
 _replace_option = click.option("--replace", is_flag=True, help="Also where a file is there already.")
 
@@ -26,7 +27,7 @@ def backup(*, store: str | None, broker: str | None, path: str, replace: bool, a
     if as_json:
         print_json({"path": path, "bytes": size})
         return
-    click.echo(f"saved {path}, {size} bytes")
+    click.echo(f"saved {storable(path)}, {size} bytes")
 
 
 @click.command()

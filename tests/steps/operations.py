@@ -16,7 +16,7 @@ import pytest
 
 from kqueue import AddFailed, JobInHand, KQueue, LeaseLost
 from kqueue.contracts.admission import Limit
-from kqueue.contracts.broker import EntryFate, Pointer
+from kqueue.contracts.broker import Entry, EntryFate, Pointer
 from kqueue.contracts.budget import Budget
 from kqueue.contracts.intake import Tick
 from kqueue.contracts.operator import ALL_TYPES
@@ -326,10 +326,11 @@ def wait(house: House) -> None:
 def reserve_for_some_types(house: House) -> None:
     """One type has no room, and has some again: its tube is left out meanwhile."""
     subscription = house.queue.broker.subscribe(["t", "u"])
+    entries: list[Entry] = []
     try:
-        for room in (lambda type: int(type == "u"), lambda type: 1, None):
-            reservation = subscription.reserve(1, 0, room)
-            subscription.settle([EntryFate(entry, 0.0) for entry in reservation.entries])
+        for has_room in ("u", "u", "tu", "tu"):
+            entries += subscription.reserve(1, 0, lambda type: int(type in has_room)).entries  # noqa: B023
+        subscription.settle([EntryFate(entry, 0.0) for entry in entries])
     finally:
         subscription.close()
 

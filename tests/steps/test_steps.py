@@ -53,7 +53,14 @@ UNREACHED: dict[tuple[str, str, str], str] = {
     ("brokers/beanstalk/stream.py", "close", "self.drop"): "never raises",
     ("brokers/beanstalk/stream.py", "_connected", "sock.connect"): "below the edge: dial",
     ("brokers/beanstalk/stream.py", "_fill", "self._sock.recv"): "below the edge: Stream",
-    ("brokers/beanstalk/stream.py", "line", "self._buffer.find"): "of bytes",
+    **dict.fromkeys(
+        [
+            ("brokers/beanstalk/stream.py", "line", "self._buffer.find"),
+            ("brokers/beanstalk/subscription.py", "_commands", "wire.watch"),
+            ("brokers/beanstalk/subscription.py", "_watch", "wire.watch"),
+        ],
+        "of bytes",
+    ),
     **dict.fromkeys(
         [("stores/mongo/recover.py", "follow", start) for start in ("meta.find_one", "write", "meta.update_one")],
         "only a replica set has elections: tests/stores/test_replica_set.py",
